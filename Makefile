@@ -1,0 +1,52 @@
+# The whole developer API. `make demo` and `make test` are all a fresh machine needs.
+.DEFAULT_GOAL := help
+.PHONY: help install dev format lint types test test-slow test-faults demo bundles bundles-check docs bench clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Where the demonstration goes, and what it needs free (MB).
+DEMO ?= demo
+NEEDS_MB := 4000
+BUNDLE := bundles/brats_mri_segmentation_rfnet_passion
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+# torch first and exactly: where an index offers a CPU build under that pin, nothing else pulls in CUDA packages.
+define environment
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.10, 3.11 or 3.12, or say which: make $@ PYTHON=python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { echo "make: $$($(PYTHON) --version) is not supported; use Python 3.10, 3.11 or 3.12: make $@ PYTHON=python3.11"; exit 2; }
+	@free=$$(df -Pm . | awk 'NR==2 {print $$4}'); [ "$$free" -ge $(NEEDS_MB) ] || { echo "make: $$free MB free on this disk, $(NEEDS_MB) MB needed; free some space or set VENV=/other/disk/venv"; exit 5; }
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { echo "make: could not make $(VENV); on Debian and Ubuntu: apt install python3-venv"; exit 2; }
+	@echo "installing into $(VENV) (about two minutes, 2 GB) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt) \
+	  && $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(1)]' \
+	  || { echo "make: pip could not install; is the network (or the package index, see pip's message above) reachable, and is there disk left?"; exit 3; }
+endef
+
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
+	$(call environment,phantom)
+	@touch $@
+
+$(VENV)/.dev: setup.cfg pyproject.toml constraints.txt
+	$(call environment,phantom,dev)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' || { echo "make: pip could not install the developers' tools"; exit 3; }
+	@touch $@ $(VENV)/.installed
+
+install: $(VENV)/.installed  ## make .venv and install what users need
+
+dev: $(VENV)/.dev  ## make .venv and install what developers need
+
+format: dev  ## rewrite the code in the house style
+	$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+lint: dev  ## style and common mistakes
+	$(BIN)/ruff format --check . && $(BIN)/ruff check .
+
+types: dev  ## static types
+	$(BIN)/mypy
+
+test: dev  ## all fast tests
+	$(BIN)/python -m pytest -n 2
+

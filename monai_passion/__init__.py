@@ -1,0 +1,3 @@
+"""Segmentation with missing MRI sequences: PASSION and its backbones for MONAI. Research use only."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,145 @@
+"""The contract between PASSION and a network: encode each modality once, decode any subset of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from monai_passion.networks.masking import Features, is_tracing
+
+__all__ = ["Decoded", "MultiModalBackbone"]
+
+
+class Decoded(NamedTuple):
+    """What one call of `decode` returns, D rows."""
+
+    logits: tuple[Tensor, ...]
+    """``logits[0]`` is the segmentation, (D, K, *spatial). The others are the deep-supervision outputs, finest first,
+    (D, K, *spatial / s) with s a power of two (RFNet and M2FTrans have one more at full resolution)."""
+    features: Tensor
+    """The last decoder map, before the head of ``logits[0]``: (D, C, *spatial)."""
+
+    def rows(self, rows: slice) -> Decoded:
+        return Decoded(tuple(level[rows] for level in self.logits), self.features[rows])
+
+
+class MultiModalBackbone(nn.Module, ABC):
+    """A segmentation network with one encoder per modality and a decoder that fuses any subset of them.
+
+    A subclass says how one modality is encoded (`encode_modality`) and how D masks are decoded (`decode`), and sets
+
+    * ``encoder_channels``: channels of ``encode_modality(...).pyramid``, finest level first;
+    * ``stride``: every spatial size must be a multiple of it.
+
+    Args:
+        num_modalities: M >= 2, the input channels; channel m always belongs to modality m.
+        num_classes: K >= 2, the output channels, background included.
+        spatial_dims: 2 or 3.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    encoder_channels: tuple[int, ...]
+    stride: int | tuple[int, ...]
+    block_order: str = "post"
+    """How `SeparateDecoder` orders its blocks for this network: "post" (conv, norm, activation) or "pre"."""
+
+    def __init__(self, num_modalities: int, num_classes: int, spatial_dims: int = 3) -> None:
+        super().__init__()
+        for name, value in (("num_modalities", num_modalities), ("num_classes", num_classes)):
+            if value < 2:
+                raise ValueError(f"{name} is {value}; it must be at least 2")
+        if spatial_dims not in (2, 3):
+            raise ValueError(f"spatial_dims is {spatial_dims}; it must be 2 or 3")
+        self.num_modalities = num_modalities
+        self.num_classes = num_classes
+        self.spatial_dims = spatial_dims
+
+    @abstractmethod
+    def encode_modality(self, modality: int, image: Tensor) -> Any:
+        """Everything that depends on one modality alone: (n, 1, *spatial) -> a NamedTuple of tensors of n rows.
+
+        Its field ``pyramid`` holds the encoder's levels, finest first.
+        """
+
+    @abstractmethod
+    def decode(self, features: Features, mask: Tensor, samples: Tensor | Sequence[int] | None = None) -> Decoded:
+        """Fuse and decode: row d of ``mask`` (D, M) bool, a subset of what sample ``samples[d]`` has.
+
+        ``samples`` defaults to one decode per sample, in order.
+
+        Raises:
+            ValueError: an empty row, or a modality that was not encoded.
+        """
+
+    def modality_parameters(self, modality: int) -> Iterator[nn.Parameter]:
+        """The parameters that only ``modality`` uses (its encoder)."""
+        prefixes = tuple(f"{name}.{modality}." for name in self.per_modality)
+        return (p for name, p in self.named_parameters() if name.startswith(prefixes))
+
+    per_modality: tuple[str, ...] = ("encoders",)
+    """Names of the ``ModuleList`` attributes that hold one module per modality."""
+
+    def encode(self, image: Tensor, available: Tensor) -> Features:
+        """Encode every modality that is there: image (B, M, *spatial), available (B, M) bool.
+
+        An absent modality is not read, so whatever its channel holds changes nothing, and its encoder gets no gradient.
+
+        Raises:
+            ValueError: wrong number of channels or dimensions, a size that ``stride`` does not divide, a sample
+                without any modality.
+        """
+        available = self._check(image, available)
+        batch = image.shape[0]
+        # MONAI's MetaTensor costs a dispatch per operation and carries nothing that a network needs.
+        image = image.as_subclass(Tensor) if type(image) is not Tensor else image
+        if is_tracing():
+            image = torch.where(
+                available.reshape(*available.shape, *(1,) * self.spatial_dims), image, image.new_zeros(())
+            )
+            maps = tuple(self.encode_modality(m, image[:, m : m + 1]) for m in range(self.num_modalities))
+            return Features(maps, (tuple(range(batch)),) * self.num_modalities, available, traced=True)
+        encoded: list[Any] = []
+        rows: list[tuple[int, ...]] = []
+        for m, has in enumerate(available.T.tolist()):
+            samples = [b for b in range(batch) if has[b]]
+            rows.append(tuple(samples.index(b) if has[b] else -1 for b in range(batch)))
+            channel = image[:, m : m + 1] if len(samples) == batch else image[samples, m : m + 1]
+            encoded.append(self.encode_modality(m, channel) if samples else None)
+        return Features(tuple(encoded), tuple(rows), available, traced=False)
+
+    def forward(self, image: Tensor, available: Tensor | None = None) -> Tensor:
+        """The segmentation logits (B, K, *spatial) from what is available; ``None`` means every modality is."""
+        if available is None:
+            available = torch.ones(image.shape[0], self.num_modalities, dtype=torch.bool, device=image.device)
+        features = self.encode(image, available)
+        return self.decode(features, features.available).logits[0]
+
+    def _check(self, image: Tensor, available: Tensor) -> Tensor:
+        if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.num_modalities:
+            sizes = ", ".join("HWD"[: self.spatial_dims])
+            raise ValueError(
+                f"image has shape {tuple(image.shape)}; this network takes (batch, {self.num_modalities}, {sizes}), "
+                "one channel a modality, with any values in the channels of absent ones"
+            )
+        strides = self.stride if isinstance(self.stride, tuple) else (self.stride,) * self.spatial_dims
+        if any(size % stride for size, stride in zip(image.shape[2:], strides, strict=True)):
+            raise ValueError(
+                f"image has spatial size {tuple(image.shape[2:])}; {type(self).__name__} needs multiples of {strides}: "
+                "pad or crop it, or choose such a roi_size"
+            )
+        available = torch.as_tensor(available, device=image.device)
+        available = available.as_subclass(Tensor) if type(available) is not Tensor else available
+        if available.shape != image.shape[:2]:
+            raise ValueError(
+                f"available has shape {tuple(available.shape)}; give (batch, modalities) = {tuple(image.shape[:2])}"
+            )
+        available = available.bool()
+        if not is_tracing() and not bool(available.any(dim=1).all()):
+            raise ValueError("a sample has no available modality; every sample needs at least one")
+        return available

@@ -1,0 +1,128 @@
+"""Which modality of which sample takes part in which decode.
+
+Encoders run only on what is there, so the encoded maps of modality ``m`` hold one row per sample that *has* ``m``.
+`Features` keeps those rows; `Routing` says, for every decode, which rows it may read.
+
+While a network is traced or exported, control flow must not depend on data: then every modality keeps a row for every
+sample, and what a decode must not see is multiplied by zero. The numbers are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Features", "Routing", "is_tracing"]
+
+
+def is_tracing() -> bool:
+    """True while TorchScript, ``torch.export`` or the ONNX exporter records the graph."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+
+
+class Features(NamedTuple):
+    """What `encode` returns: the encoded maps of every modality, opaque to all but the backbone that made them."""
+
+    maps: tuple[Any, ...]
+    """Per modality: the backbone's own structure of tensors of shape (n_m, ...), or None if no sample has it."""
+    rows: tuple[tuple[int, ...], ...]
+    """``rows[m][b]``: the row of sample ``b`` in ``maps[m]``, -1 where the sample lacks the modality."""
+    available: Tensor
+    """(B, M) bool: what was encoded."""
+    traced: bool
+    """Every modality was encoded for every sample, see the module's text."""
+
+    def route(self, mask: Tensor, samples: Tensor | Sequence[int] | None = None) -> Routing:
+        """Plan D decodes: row ``d`` of ``mask`` (D, M) bool fuses its modalities of sample ``samples[d]``.
+
+        Raises:
+            ValueError: a row is empty, asks for a modality that was not encoded, or the shapes disagree.
+        """
+        num_samples, num_modalities = self.available.shape
+        if mask.ndim != 2 or mask.shape[1] != num_modalities:
+            raise ValueError(
+                f"mask has shape {tuple(mask.shape)}; give (decodes, {num_modalities}), one column a modality"
+            )
+        if samples is None:
+            if mask.shape[0] != num_samples:
+                raise ValueError(f"mask has {mask.shape[0]} rows for {num_samples} samples; say which with `samples`")
+            samples = range(num_samples)
+        elif isinstance(samples, Tensor):
+            samples = samples.tolist()
+        samples = tuple(int(s) for s in samples)
+        if len(samples) != mask.shape[0]:
+            raise ValueError(f"samples has {len(samples)} entries for {mask.shape[0]} rows of mask")
+        if self.traced:
+            every = tuple(range(num_modalities))
+            gate = mask & self.available[list(samples)]
+            return Routing(samples, (every,) * len(samples), self.rows, gate)
+        present = []
+        for sample, row in zip(samples, mask.tolist(), strict=True):
+            modalities = tuple(m for m, kept in enumerate(row) if kept)
+            if not modalities:
+                raise ValueError("mask has a row without any modality; every decode needs at least one")
+            absent = [m for m in modalities if self.rows[m][sample] < 0]
+            if absent:
+                raise ValueError(
+                    f"mask asks for modalities {absent} of sample {sample}, which were not available to encode"
+                )
+            present.append(modalities)
+        return Routing(samples, tuple(present), self.rows, None)
+
+
+class Routing(NamedTuple):
+    """Who takes part in D decodes; see `Features.route`."""
+
+    samples: tuple[int, ...]
+    present: tuple[tuple[int, ...], ...]
+    """Per decode, its modalities, ascending (all of them while tracing)."""
+    rows: tuple[tuple[int, ...], ...]
+    gate: Tensor | None
+    """(D, M) bool while tracing: what really takes part."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, maps: Sequence[Tensor | None], decode: int, modality: int) -> Tensor:
+        """The map (1, ...) of one modality of one decode; exactly zero where the gate is shut."""
+        row = self.rows[modality][self.samples[decode]]
+        values = maps[modality]
+        assert values is not None
+        assert row >= 0
+        # A lone row is handed on as it is: no slice in the graph, no zero-filled gradient behind it.
+        value = values if values.shape[0] == 1 else values[row : row + 1]
+        if self.gate is not None:
+            value = value * self.gate[decode, modality]
+        return value
+
+    def sum(self, maps: Sequence[Tensor | None]) -> Tensor:
+        """Per decode the sum over its modalities: (n_m, C, ...) each -> (D, C, ...)."""
+        totals = []
+        for decode, modalities in enumerate(self.present):
+            total = self.read(maps, decode, modalities[0])
+            for m in modalities[1:]:
+                total = total + self.read(maps, decode, m)
+            totals.append(total)
+        return torch.cat(totals) if len(totals) > 1 else totals[0]
+
+    def stack(self, maps: Sequence[Tensor | None]) -> Tensor:
+        """Per decode all modalities side by side, absent ones exactly zero: (n_m, ...) each -> (D, M, ...)."""
+        like = next(values for values in maps if values is not None)
+        zero = like.new_zeros((1, *like.shape[1:]))
+        rows = [
+            torch.stack([self.read(maps, d, m) if m in modalities else zero for m in range(len(maps))], dim=1)
+            for d, modalities in enumerate(self.present)
+        ]
+        return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+    def mask(self, like: Tensor) -> Tensor:
+        """(D, M) bool on the device of ``like``: what really takes part."""
+        if self.gate is not None:
+            return self.gate
+        mask = torch.zeros(len(self), len(self.rows), dtype=torch.bool)
+        for decode, modalities in enumerate(self.present):
+            mask[decode, list(modalities)] = True
+        return mask.to(like.device)

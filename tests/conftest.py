@@ -1,0 +1,28 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Numbers from the released code; the tests that need them skip where the folder is not."""
+    folder = Path(os.environ.get("MONAI_PASSION_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
+    if not (folder / "README.md").is_file():
+        pytest.skip(f"no golden numbers at {folder}; point MONAI_PASSION_GOLDEN to their folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Real patients; the tests that need them skip where the folder is not."""
+    folder = Path(os.environ.get("MONAI_PASSION_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    if not (folder / "README.md").is_file():
+        pytest.skip(f"no real data at {folder}; point MONAI_PASSION_DATA to its folder")
+    return folder

@@ -1,6 +1,7 @@
-"""Networks that take any subset of their modalities; `_target_` in a bundle names them by this path."""
+"""Networks with one encoder per modality, and the wrapper that trains them."""
 
 from monai_passion.networks.backbone import Decoded, MultiModalBackbone
 from monai_passion.networks.rfnet import RFNet
+from monai_passion.networks.self_distillation import SelfDistillationNet, SelfDistillationOutput
 
-__all__ = ["Decoded", "MultiModalBackbone", "RFNet"]
+__all__ = ["Decoded", "MultiModalBackbone", "RFNet", "SelfDistillationNet", "SelfDistillationOutput"]

@@ -1,0 +1,318 @@
+"""The training objectives as modules: `PassionLoss` (the paper's Eq. 14) and `PassionReleasedLoss` (the authors' code).
+
+Both take the output of `SelfDistillationNet` and the label map, and keep what handlers read: ``terms`` of the last step
+(unweighted), ``beta`` and the running relative preference (buffers, so they travel in checkpoints).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+
+from monai_passion.losses.distillation import (
+    pixel_distillation,
+    pixel_distillation_released,
+    prototype_gap,
+    prototype_loss,
+    prototype_similarity,
+    prototypes,
+)
+from monai_passion.losses.preference import (
+    batch_preference_released,
+    epoch_preference_released,
+    initial_beta,
+    relative_preference,
+    task_mask,
+    update_beta,
+    update_beta_released,
+)
+from monai_passion.losses.segmentation import Target, deep_supervision, make_target
+from monai_passion.networks.self_distillation import SelfDistillationOutput
+
+__all__ = ["BackboneLoss", "LossTerms", "MultiModalLoss", "PassionLoss", "PassionReleasedLoss"]
+
+
+class LossTerms(NamedTuple):
+    """Unweighted terms of a step: B samples, M modalities; zero where a modality takes no part."""
+
+    segmentation: Tensor
+    """(B,): L_seg of the multi-modal decode, the levels weighted."""
+    pixel: Tensor
+    """(B, M): L_pixel."""
+    prototype: Tensor
+    """(B, M): L_proto."""
+    gap: Tensor
+    """(B, M): D, without gradient."""
+    separate: Tensor
+    """(B, M): L_reg."""
+
+    def detach(self) -> LossTerms:
+        return LossTerms(*(term.detach() for term in self))
+
+
+def _scatter(values: Tensor, pairs: Sequence[tuple[int, int]], shape: torch.Size) -> Tensor:
+    """One value a (sample, modality) pair -> (B, M), zero elsewhere."""
+    if not pairs:
+        return values.new_zeros(shape)
+    rows, columns = zip(*pairs, strict=True)
+    return values.new_zeros(shape).index_put((torch.tensor(rows), torch.tensor(columns)), values)
+
+
+class MultiModalLoss(nn.Module, ABC):
+    """Base of the objectives: computes the terms, leaves their weights to `combine`.
+
+    Args:
+        num_modalities: M.
+        num_classes: K.
+        level_decay: weight of deep-supervision level l is ``level_decay ** l``; 1 as in Eq. 1 and 3.
+        temperature: tau of Eq. 3.
+    """
+
+    beta: Tensor
+    preference_sum: Tensor
+    preference_count: Tensor
+
+    def __init__(
+        self, num_modalities: int, num_classes: int, level_decay: float = 1.0, temperature: float = 4.0
+    ) -> None:
+        super().__init__()
+        self.num_modalities = num_modalities
+        self.num_classes = num_classes
+        self.level_decay = level_decay
+        self.temperature = temperature
+        self.register_buffer("beta", torch.ones(num_modalities))
+        self.register_buffer("preference_sum", torch.zeros(num_modalities, dtype=torch.float64))
+        self.register_buffer("preference_count", torch.zeros(num_modalities, dtype=torch.float64))
+        self.terms: LossTerms | None = None
+
+    @abstractmethod
+    def combine(self, terms: LossTerms, available: Tensor) -> Tensor:
+        """The weighted sum, a scalar."""
+
+    def forward(self, output: SelfDistillationOutput, label: Tensor) -> Tensor:
+        """The objective of a batch.
+
+        Args:
+            output: of `SelfDistillationNet`.
+            label: (B, 1, *spatial), classes 0 .. K-1.
+        """
+        target = make_target(label, self.num_classes)
+        terms = self.compute(output, target)
+        self.terms = terms.detach()
+        if self.training:
+            self.observe(self.terms, output.available)
+        return self.combine(terms, output.available)
+
+    def compute(self, output: SelfDistillationOutput, target: Target) -> LossTerms:
+        """All terms that ``output`` allows."""
+        shape = output.available.shape
+        segmentation = self.levels(deep_supervision(output.fused.logits, target))
+        pixel, proto, gap = [], [], []
+        for b in range(shape[0]):
+            rows = [row for row, (sample, _) in enumerate(output.pairs) if sample == b]
+            if not rows:
+                continue
+            assert output.unimodal is not None
+            student = output.unimodal.rows(slice(rows[0], rows[-1] + 1))
+            teacher = output.fused.rows(slice(b, b + 1))
+            pixel.append(self.pixel(student.logits, teacher.logits))
+            onehot, count = target.onehot[b : b + 1], target.voxels[b : b + 1]
+            similar_s, similar_t = (
+                prototype_similarity(features, prototypes(features, onehot, count))
+                for features in (student.features, teacher.features.detach())
+            )
+            present = self.classes(target, b)
+            proto.append(prototype_loss(similar_s, similar_t, present))
+            gap.append(prototype_gap(similar_s, similar_t, present))
+        zero = segmentation.new_zeros(shape)
+        matrices = [_scatter(torch.cat(term), output.pairs, shape) if term else zero for term in (pixel, proto, gap)]
+        separate = zero
+        if output.separate is not None:
+            samples = torch.tensor([b for b, _ in output.separate_pairs])
+            rows_target = Target(*(part[samples.to(part.device)] for part in target))
+            (losses,) = deep_supervision([output.separate], rows_target)
+            separate = _scatter(losses, output.separate_pairs, shape)
+        return LossTerms(segmentation, matrices[0], matrices[1], matrices[2], separate)
+
+    def levels(self, losses: Sequence[Tensor]) -> Tensor:
+        """Weighted sum over the levels, level 0 first."""
+        total = losses[0]
+        for level, loss in enumerate(losses[1:], 1):
+            total = total + self.level_decay**level * loss
+        return total
+
+    def pixel(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        """L_pixel (S,) of one sample's students, over all levels."""
+        levels = zip(student, teacher, strict=True)
+        return self.levels([pixel_distillation(s, t, self.temperature) for s, t in levels])
+
+    def classes(self, target: Target, sample: int) -> Tensor:
+        """(K,) bool: the classes whose prototypes are compared for a sample."""
+        return target.voxels[sample] > 0
+
+    @torch.no_grad()
+    def observe(self, terms: LossTerms, available: Tensor) -> None:
+        """Add a batch to the epoch's relative preference (the sums of Eq. 12)."""
+        self.preference_sum += relative_preference(terms.gap, available).sum(dim=0)
+        self.preference_count += available.sum(dim=0)
+
+    @torch.no_grad()
+    def epoch_sums(self) -> tuple[Tensor, Tensor]:
+        """What `observe` gathered since the last epoch's end, over all processes; it starts again from zero."""
+        sums = torch.stack([self.preference_sum, self.preference_count])
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(sums)
+        self.preference_sum.zero_()
+        self.preference_count.zero_()
+        return sums[0], sums[1].clamp_min(1)
+
+    def end_epoch(self) -> Tensor:
+        """Close an epoch: return its mean relative preference (M,) (Eq. 12). Subclasses update beta here."""
+        total, count = self.epoch_sums()
+        return total / count
+
+
+class BackboneLoss(MultiModalLoss):
+    """L_task of the published backbones (Eq. 1-2): multi-modal decode with deep supervision, and the separate decoder.
+
+    With `SelfDistillationNet(unimodal="monitor")` the relative preference is watched without acting on it.
+    """
+
+    def __init__(self, num_modalities: int, num_classes: int, level_decay: float = 0.5) -> None:
+        super().__init__(num_modalities, num_classes, level_decay)
+
+    def combine(self, terms: LossTerms, available: Tensor) -> Tensor:
+        return (terms.segmentation + (terms.separate * available).sum(dim=1)).mean()
+
+
+class PassionLoss(MultiModalLoss):
+    """The paper's objective, Eq. 14: L_seg + sum of lambda_1 beta^m L_pixel^m + lambda_2 delta^m L_proto^m.
+
+    Args:
+        missing_rates: MR of every modality in the training data, in channel order; beta starts at 1 / (1 - MR).
+        lambda_pixel, lambda_proto: lambda_1 and lambda_2.
+        gamma: rate of the update of beta after each epoch, Eq. 13.
+        pixel, prototype, delta, beta: the four components of the paper's ablation; without ``delta`` every available
+            modality learns from prototypes, without ``beta`` all coefficients stay 1.
+    """
+
+    def __init__(
+        self,
+        num_modalities: int,
+        num_classes: int,
+        missing_rates: Sequence[float],
+        lambda_pixel: float = 0.5,
+        lambda_proto: float = 0.1,
+        gamma: float = 0.01,
+        temperature: float = 4.0,
+        level_decay: float = 1.0,
+        pixel: bool = True,
+        prototype: bool = True,
+        delta: bool = True,
+        beta: bool = True,
+    ) -> None:
+        super().__init__(num_modalities, num_classes, level_decay, temperature)
+        if len(missing_rates) != num_modalities:
+            raise ValueError(
+                f"missing_rates has {len(missing_rates)} values for {num_modalities} modalities; give one each"
+            )
+        self.lambda_pixel = lambda_pixel if pixel else 0.0
+        self.lambda_proto = lambda_proto if prototype else 0.0
+        self.gamma = gamma
+        self.use_delta = delta
+        self.use_beta = beta
+        if beta:
+            self.beta.copy_(initial_beta(torch.tensor(missing_rates)))
+
+    def combine(self, terms: LossTerms, available: Tensor) -> Tensor:
+        distilled = self.lambda_pixel * self.beta * terms.pixel
+        delta = task_mask(relative_preference(terms.gap, available)) if self.use_delta else available
+        distilled = distilled + self.lambda_proto * delta * terms.prototype
+        return (terms.segmentation + distilled.sum(dim=1)).mean()
+
+    def end_epoch(self) -> Tensor:
+        preference = super().end_epoch()
+        if self.use_beta:
+            self.beta.copy_(update_beta(self.beta, preference, self.gamma))
+        return preference
+
+
+class PassionReleasedLoss(MultiModalLoss):
+    """The objective that the authors' released code minimises.
+
+    `docs/explanation/paper-vs-release.md` lists every difference from the paper.
+
+    A sum over the batch of
+    ``fused + sum_m [0.5 b_m w_m KL_m + d_m w_m (b_m separate_m + 0.1 proto_m)]``, b = beta, d = delta (one a batch),
+    w = modal weight. Its network is ``SelfDistillationNet(separate=True, skip_single=False)``.
+
+    Args:
+        modal_weight: per modality, iterations an epoch / samples that have it; 1 / (1 - MR) at batch size 1.
+        eta: rate of the update of beta, multiplied by 1.5 in the epochs 0, 100, 200, ...
+        start_epoch: warm-up epochs before it, with the separate decoder's loss alone.
+    """
+
+    eta: Tensor
+    epoch: Tensor
+
+    def __init__(
+        self,
+        num_modalities: int,
+        num_classes: int,
+        modal_weight: Sequence[float],
+        lambda_pixel: float = 0.5,
+        lambda_proto: float = 0.1,
+        eta: float = 0.01,
+        temperature: float = 4.0,
+        start_epoch: int = 0,
+    ) -> None:
+        super().__init__(num_modalities, num_classes, level_decay=0.5, temperature=temperature)
+        if len(modal_weight) != num_modalities:
+            raise ValueError(
+                f"modal_weight has {len(modal_weight)} values for {num_modalities} modalities; give one each"
+            )
+        self.lambda_pixel = lambda_pixel
+        self.lambda_proto = lambda_proto
+        self.start_epoch = start_epoch
+        self.register_buffer("modal_weight", torch.tensor(modal_weight, dtype=torch.float32))
+        self.register_buffer("eta", torch.tensor(eta, dtype=torch.float64))
+        self.register_buffer("epoch", torch.tensor(0))
+
+    def pixel(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+        spatial = student[0].shape[2:]
+        levels = zip(student, teacher, strict=True)
+        return self.levels([pixel_distillation_released(s, t, self.temperature, spatial) for s, t in levels])
+
+    def classes(self, target: Target, sample: int) -> Tensor:
+        return (target.voxels > 0).all(dim=0)
+
+    def combine(self, terms: LossTerms, available: Tensor) -> Tensor:
+        weight = self.beta * self.modal_weight
+        separate = terms.separate * available
+        if int(self.epoch) < self.start_epoch:
+            return (weight * separate).sum()
+        delta = batch_preference_released(terms.gap, available) > 0
+        distilled = self.lambda_pixel * weight * terms.pixel
+        distilled = distilled + delta * (weight * separate + self.lambda_proto * self.modal_weight * terms.prototype)
+        return terms.segmentation.sum() + distilled.sum()
+
+    @torch.no_grad()
+    def observe(self, terms: LossTerms, available: Tensor) -> None:
+        self.preference_sum += (terms.gap * available).sum(dim=0)
+        self.preference_count += available.sum(dim=0)
+
+    def end_epoch(self) -> Tensor:
+        total, count = self.epoch_sums()
+        preference = epoch_preference_released(total / count)
+        if int(self.epoch) >= self.start_epoch:
+            if int(self.epoch) % 100 == 0:
+                self.eta *= 1.5
+            if bool(preference.isfinite().all()):
+                self.beta.copy_(update_beta_released(self.beta, preference.to(self.beta), float(self.eta)))
+        self.epoch += 1
+        return preference

@@ -50,6 +50,8 @@ class LossTerms(NamedTuple):
     """(B, M): D, without gradient."""
     separate: Tensor
     """(B, M): L_reg."""
+    available: Tensor
+    """(B, M) bool: the modalities of each sample."""
 
     def detach(self) -> LossTerms:
         return LossTerms(*(term.detach() for term in self))
@@ -91,7 +93,7 @@ class MultiModalLoss(nn.Module, ABC):
         self.terms: LossTerms | None = None
 
     @abstractmethod
-    def combine(self, terms: LossTerms, available: Tensor) -> Tensor:
+    def combine(self, terms: LossTerms) -> Tensor:
         """The weighted sum, a scalar."""
 
     def forward(self, output: SelfDistillationOutput, label: Tensor) -> Tensor:
@@ -105,8 +107,8 @@ class MultiModalLoss(nn.Module, ABC):
         terms = self.compute(output, target)
         self.terms = terms.detach()
         if self.training:
-            self.observe(self.terms, output.available)
-        return self.combine(terms, output.available)
+            self.observe(self.terms)
+        return self.combine(terms)
 
     def compute(self, output: SelfDistillationOutput, target: Target) -> LossTerms:
         """All terms that ``output`` allows."""
@@ -137,7 +139,7 @@ class MultiModalLoss(nn.Module, ABC):
             rows_target = Target(*(part[samples.to(part.device)] for part in target))
             (losses,) = deep_supervision([output.separate], rows_target)
             separate = _scatter(losses, output.separate_pairs, shape)
-        return LossTerms(segmentation, matrices[0], matrices[1], matrices[2], separate)
+        return LossTerms(segmentation, matrices[0], matrices[1], matrices[2], separate, output.available)
 
     def levels(self, losses: Sequence[Tensor]) -> Tensor:
         """Weighted sum over the levels, level 0 first."""
@@ -156,10 +158,10 @@ class MultiModalLoss(nn.Module, ABC):
         return target.voxels[sample] > 0
 
     @torch.no_grad()
-    def observe(self, terms: LossTerms, available: Tensor) -> None:
+    def observe(self, terms: LossTerms) -> None:
         """Add a batch to the epoch's relative preference (the sums of Eq. 12)."""
-        self.preference_sum += relative_preference(terms.gap, available).sum(dim=0)
-        self.preference_count += available.sum(dim=0)
+        self.preference_sum += relative_preference(terms.gap, terms.available).sum(dim=0)
+        self.preference_count += terms.available.sum(dim=0)
 
     @torch.no_grad()
     def epoch_sums(self) -> tuple[Tensor, Tensor]:
@@ -186,8 +188,8 @@ class BackboneLoss(MultiModalLoss):
     def __init__(self, num_modalities: int, num_classes: int, level_decay: float = 0.5) -> None:
         super().__init__(num_modalities, num_classes, level_decay)
 
-    def combine(self, terms: LossTerms, available: Tensor) -> Tensor:
-        return (terms.segmentation + (terms.separate * available).sum(dim=1)).mean()
+    def combine(self, terms: LossTerms) -> Tensor:
+        return (terms.segmentation + (terms.separate * terms.available).sum(dim=1)).mean()
 
 
 class PassionLoss(MultiModalLoss):
@@ -229,9 +231,9 @@ class PassionLoss(MultiModalLoss):
         if beta:
             self.beta.copy_(initial_beta(torch.tensor(missing_rates)))
 
-    def combine(self, terms: LossTerms, available: Tensor) -> Tensor:
+    def combine(self, terms: LossTerms) -> Tensor:
         distilled = self.lambda_pixel * self.beta * terms.pixel
-        delta = task_mask(relative_preference(terms.gap, available)) if self.use_delta else available
+        delta = task_mask(relative_preference(terms.gap, terms.available)) if self.use_delta else terms.available
         distilled = distilled + self.lambda_proto * delta * terms.prototype
         return (terms.segmentation + distilled.sum(dim=1)).mean()
 
@@ -291,20 +293,20 @@ class PassionReleasedLoss(MultiModalLoss):
     def classes(self, target: Target, sample: int) -> Tensor:
         return (target.voxels > 0).all(dim=0)
 
-    def combine(self, terms: LossTerms, available: Tensor) -> Tensor:
+    def combine(self, terms: LossTerms) -> Tensor:
         weight = self.beta * self.modal_weight
-        separate = terms.separate * available
+        separate = terms.separate * terms.available
         if int(self.epoch) < self.start_epoch:
             return (weight * separate).sum()
-        delta = batch_preference_released(terms.gap, available) > 0
+        delta = batch_preference_released(terms.gap, terms.available) > 0
         distilled = self.lambda_pixel * weight * terms.pixel
         distilled = distilled + delta * (weight * separate + self.lambda_proto * self.modal_weight * terms.prototype)
         return terms.segmentation.sum() + distilled.sum()
 
     @torch.no_grad()
-    def observe(self, terms: LossTerms, available: Tensor) -> None:
-        self.preference_sum += (terms.gap * available).sum(dim=0)
-        self.preference_count += available.sum(dim=0)
+    def observe(self, terms: LossTerms) -> None:
+        self.preference_sum += (terms.gap * terms.available).sum(dim=0)
+        self.preference_count += terms.available.sum(dim=0)
 
     def end_epoch(self) -> Tensor:
         total, count = self.epoch_sums()

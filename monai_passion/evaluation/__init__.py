@@ -1,0 +1,1 @@
+"""How well does it segment, with which modalities, and how sure is that."""

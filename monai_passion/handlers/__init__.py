@@ -1,0 +1,6 @@
+"""Ignite handlers for training with missing modalities."""
+
+from monai_passion.handlers.curves import CurvesHandler, ScoresHandler
+from monai_passion.handlers.preference import PreferenceHandler
+
+__all__ = ["CurvesHandler", "PreferenceHandler", "ScoresHandler"]

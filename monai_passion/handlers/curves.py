@@ -1,0 +1,137 @@
+"""What a training did, epoch by epoch: ``curves.csv`` for tables and figures, TensorBoard for watching."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from monai_passion.losses import LossTerms, MultiModalLoss
+
+__all__ = ["COLUMNS", "CurvesHandler", "ScoresHandler"]
+
+COLUMNS = ("epoch", "name", "modality", "value")
+"""Columns of ``curves.csv``: ``modality`` is empty for what belongs to none."""
+
+Row = tuple[int, str, str, float]
+
+
+class _Curves:
+    """Appends rows to ``curves.csv``; after a resume, rows of epochs that are done again are dropped first."""
+
+    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+        self.path = Path(log_dir) / "curves.csv"
+
+    def start(self, epoch: int) -> None:
+        rows: list[list[str]] = []
+        if self.path.is_file():
+            with self.path.open(newline="") as file:
+                rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS) and row[0].isdigit()]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".csv.part")
+        with temporary.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(row for row in rows if int(row[0]) <= epoch)
+        temporary.replace(self.path)
+
+    def append(self, rows: Sequence[Row]) -> None:
+        with self.path.open("a", newline="") as file:
+            csv.writer(file).writerows((epoch, name, modality, f"{value:.6g}") for epoch, name, modality, value in rows)
+
+
+class CurvesHandler:
+    """Logs every unweighted loss term, beta and the relative preference, per modality; attach after `PreferenceHandler`.
+
+    Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``. A modality's
+    term is averaged over the samples that have it.
+
+    Args:
+        loss: the training objective.
+        modalities: names in channel order.
+        log_dir: folder of ``curves.csv`` and of the TensorBoard files.
+    """
+
+    def __init__(self, loss: MultiModalLoss, modalities: Sequence[str], log_dir: str | os.PathLike[str]) -> None:
+        self.loss = loss
+        self.modalities = tuple(modalities)
+        self.curves = _Curves(log_dir)
+        self.log_dir = Path(log_dir)
+        self.writer: SummaryWriter | None = None
+        self.sums: dict[tuple[str, str], tuple[float, float]] = {}
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch)
+        engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self.close)
+
+    def start(self, engine: Engine) -> None:
+        self.curves.start(engine.state.epoch)
+        self.writer = SummaryWriter(str(self.log_dir), purge_step=engine.state.iteration or None)
+        self.sums.clear()
+
+    def iteration(self, engine: Engine) -> None:
+        if self.loss.terms is None or self.writer is None:
+            return
+        total = engine.state.output[0]["loss"] if isinstance(engine.state.output, list) else engine.state.output["loss"]
+        observed = [("loss/total", "", float(total), 1.0), *term_means(self.loss.terms, self.modalities)]
+        for name, modality, value, count in observed:
+            before = self.sums.get((name, modality), (0.0, 0.0))
+            self.sums[name, modality] = (before[0] + value * count, before[1] + count)
+            tag = f"iteration/{name}" + (f"/{modality}" if modality else "")
+            self.writer.add_scalar(tag, value, engine.state.iteration)
+
+    def epoch(self, engine: Engine) -> None:
+        epoch = engine.state.epoch
+        rows: list[Row] = [(epoch, *key, total / count) for key, (total, count) in self.sums.items()]
+        self.sums.clear()
+        for name, values in (("beta", self.loss.beta), ("relative_preference", engine.state.preference)):
+            rows += [(epoch, name, m, float(v)) for m, v in zip(self.modalities, values, strict=True)]
+        rows.append((epoch, "learning_rate", "", engine.optimizer.param_groups[0]["lr"]))  # type: ignore[attr-defined]
+        self.curves.append(rows)
+        assert self.writer is not None
+        for _, name, modality, value in rows:
+            self.writer.add_scalar(f"epoch/{name}" + (f"/{modality}" if modality else ""), value, epoch)
+        self.writer.flush()
+
+    def close(self, engine: Engine) -> None:
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = None
+
+
+class ScoresHandler:
+    """Adds a validation engine's metrics to the same ``curves.csv``, under the training epoch.
+
+    Args:
+        trainer: the training engine, whose epoch counts. Given late because configurations build the validator first.
+        log_dir: as of `CurvesHandler`.
+    """
+
+    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
+        self.curves = _Curves(log_dir)
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        # MONAI's ValidationHandler sets the validator's epoch to the trainer's.
+        self.curves.append([(engine.state.epoch, name, "", float(v)) for name, v in engine.state.metrics.items()])
+
+
+def term_means(terms: LossTerms, modalities: Sequence[str]) -> Iterator[tuple[str, str, float, float]]:
+    """(name, modality, mean, number of samples) of every term that a batch has."""
+    yield "loss/segmentation", "", float(terms.segmentation.mean()), float(len(terms.segmentation))
+    for name in ("pixel", "prototype", "gap", "separate"):
+        values: Tensor = getattr(terms, name)
+        for m, modality in enumerate(modalities):
+            taking_part = values[:, m][terms.available[:, m]]
+            if len(taking_part) and bool(torch.any(values)):
+                yield f"loss/{name}", modality, float(taking_part.mean()), float(len(taking_part))

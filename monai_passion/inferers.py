@@ -1,0 +1,130 @@
+"""Inference with missing modalities: encode a patient's windows once, decode any combinations of what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.inferers import Inferer, SlidingWindowInferer
+from torch import Tensor, nn
+
+from monai_passion.networks.backbone import MultiModalBackbone
+
+__all__ = ["IncompleteModalityInferer", "find_available"]
+
+
+def find_available(image: Tensor) -> Tensor:
+    """Which channels of an image (M, *spatial) hold a modality: those that are not constant over the whole volume.
+
+    Only for images that come without ``available``; never judge a window, which may lie outside the head.
+
+    Returns:
+        (M,) bool.
+    """
+    flat = image.flatten(1)
+    return flat.amax(dim=1) > flat.amin(dim=1)
+
+
+class IncompleteModalityInferer(Inferer):
+    """Wraps any MONAI inferer for networks that take ``(image, available)``, whatever each sample lacks.
+
+    Windows in which every available channel is zero lie outside the head: they are background, and not computed.
+
+    Args:
+        inferer: runs the network over an image; a `monai.inferers.SlidingWindowInferer` most of the time.
+        combinations: None to fuse all that is available (the output has K channels), or C masks of M bools: each
+            sample is encoded once and decoded with each of them (C * K channels, combination-major). A combination
+            with a modality that the sample lacks gives NaN.
+        skip_empty: leave out the windows that are zero everywhere.
+
+    The result holds softmax probabilities averaged over overlapping windows, (B, K or C * K, *spatial).
+    """
+
+    def __init__(
+        self, inferer: Inferer, combinations: Sequence[Sequence[bool]] | None = None, skip_empty: bool = True
+    ) -> None:
+        super().__init__()
+        self.inferer = inferer
+        self.combinations = combinations
+        self.skip_empty = skip_empty
+
+    def __call__(  # type: ignore[override]
+        self, inputs: Tensor, network: nn.Module, *args: Any, available: Tensor | None = None, **kwargs: Any
+    ) -> Tensor:
+        """
+        Args:
+            inputs: (B, M, *spatial).
+            network: a `MultiModalBackbone`, or without ``combinations`` any network called as (image, available).
+            available: (B, M) bool; where it is None a channel that is constant over the volume counts as absent.
+
+        Raises:
+            ValueError: a sample has no modality at all.
+        """
+        image = inputs.as_subclass(Tensor) if type(inputs) is not Tensor else inputs
+        results = []
+        for b in range(image.shape[0]):
+            sample = image[b : b + 1]
+            has = find_available(sample[0]) if available is None else torch.as_tensor(available[b]).bool()
+            has = has.to(image.device)
+            if not bool(has.any()):
+                raise ValueError("this image has no modality: every channel is constant or marked as absent")
+            sample = sample * has.reshape(1, -1, *(1,) * (sample.ndim - 2)) if not bool(has.all()) else sample
+            results.append(self.inferer(sample, self._predictor(network, has), *args, **kwargs))
+        return torch.cat(results) if len(results) > 1 else results[0]
+
+    def _predictor(self, network: nn.Module, available: Tensor) -> Any:
+        """A function of windows (n, M, *roi) alone, with this sample's modalities bound to it."""
+
+        def predict(windows: Tensor) -> Tensor:
+            run = (
+                windows[:, available].flatten(1).any(dim=1)
+                if self.skip_empty
+                else windows.new_ones(len(windows)).bool()
+            )
+            if bool(run.all()):
+                return self._run(network, windows, available)
+            spatial = windows.shape[2:]
+            channels = network_classes(network) * (1 if self.combinations is None else len(self.combinations))
+            result = windows.new_zeros(len(windows), channels, *spatial)
+            result[:, :: network_classes(network)] = 1.0
+            if bool(run.any()):
+                result[run] = self._run(network, windows[run], available).to(result.dtype)
+            return result
+
+        return predict
+
+    def _run(self, network: nn.Module, windows: Tensor, available: Tensor) -> Tensor:
+        has = available.expand(len(windows), -1)
+        if self.combinations is None:
+            return network(windows, has).softmax(dim=1)
+        assert isinstance(network, MultiModalBackbone)
+        features = network.encode(windows, has)
+        decoded = []
+        for combination in self.combinations:
+            mask = torch.tensor(combination, device=windows.device)
+            if bool((mask & ~available).any()):
+                decoded.append(windows.new_full((len(windows), network.num_classes, *windows.shape[2:]), torch.nan))
+            else:
+                decoded.append(network.decode(features, mask.expand(len(windows), -1)).logits[0].softmax(dim=1))
+        return torch.cat(decoded, dim=1)
+
+
+def network_classes(network: nn.Module) -> int:
+    """K of a network that may be wrapped (DataParallel, compiled)."""
+    for candidate in (network, getattr(network, "module", None), getattr(network, "_orig_mod", None)):
+        classes = getattr(candidate, "num_classes", None)
+        if isinstance(classes, int):
+            return classes
+    raise ValueError(f"{type(network).__name__} does not say its num_classes; use skip_empty=False")
+
+
+def sliding_window(
+    roi_size: Sequence[int],
+    overlap: float = 0.5,
+    batch_size: int = 1,
+    combinations: Sequence[Sequence[bool]] | None = None,
+) -> IncompleteModalityInferer:
+    """The inferer of the bundles: overlapping windows of ``roi_size`` voxels, equally weighted as in the paper's code."""
+    inner = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=batch_size, overlap=overlap, mode="constant")
+    return IncompleteModalityInferer(inner, combinations)

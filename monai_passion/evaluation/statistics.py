@@ -1,0 +1,182 @@
+"""Confidence intervals of means and paired tests between methods, with the patient as the unit.
+
+Several scores of one patient (slices, runs with other seeds, combinations) are not independent: the bootstrap draws
+patients with all their scores, and the paired tests see one number a patient. Every result says its ``n``: patients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+__all__ = ["MeanCI", "Paired", "average_seeds", "bootstrap_mean", "compare_methods", "holm", "paired_comparison"]
+
+
+class MeanCI(NamedTuple):
+    """A mean with its confidence interval, of ``n`` patients. NaN bounds where fewer than two patients were scored."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+class Paired(NamedTuple):
+    """How a differs from b over ``n`` patients.
+
+    Attributes:
+        n: patients with both scores.
+        mean_difference: of a - b, with the bounds ``low`` and ``high`` of its confidence interval.
+        p_value: two-sided, Wilcoxon's signed-rank test; NaN where no patient has both scores.
+        rank_biserial: matched-pairs rank-biserial correlation, (R+ - R-) / (R+ + R-) of the rank sums: 1 where a is
+            larger for every patient, -1 where b is. Equal pairs are left out.
+    """
+
+    n: int
+    mean_difference: float
+    low: float
+    high: float
+    p_value: float
+    rank_biserial: float
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    patients: Sequence[Hashable] | NDArray | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> MeanCI:
+    """Mean of all values with its percentile bootstrap interval; what is drawn are patients with all their values.
+
+    Args:
+        values: one dimension; NaN is left out.
+        patients: whose each value is; by default each is another's.
+        confidence: of the interval.
+        resamples: number of draws.
+        seed: the same seed draws the same patients.
+
+    Raises:
+        ValueError: not one patient a value.
+    """
+    scores = np.asarray(values, dtype=float)
+    owners = np.arange(len(scores)) if patients is None else np.asarray(patients)
+    if scores.shape != owners.shape:
+        raise ValueError(f"{len(scores)} values but {len(owners)} patients; name the patient of each value")
+    known = ~np.isnan(scores)
+    scores = scores[known]
+    names, index = np.unique(owners[known], return_inverse=True)
+    n = len(names)
+    if n == 0:
+        return MeanCI(np.nan, np.nan, np.nan, 0)
+    sums, counts = np.bincount(index, weights=scores), np.bincount(index)
+    mean = float(scores.mean())
+    if n == 1:
+        return MeanCI(mean, np.nan, np.nan, 1)
+    interval = stats.bootstrap(
+        (sums, counts),
+        lambda total, number, axis: total.sum(axis) / number.sum(axis),
+        paired=True,
+        vectorized=True,
+        n_resamples=resamples,
+        confidence_level=confidence,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return MeanCI(mean, float(interval.low), float(interval.high), n)
+
+
+def paired_comparison(
+    a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> Paired:
+    """Compare two methods by one score a patient each, in the same order; pairs with a NaN are left out.
+
+    Raises:
+        ValueError: lengths that differ.
+    """
+    a, b = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if a.shape != b.shape:
+        raise ValueError(f"{len(a)} scores against {len(b)}; give both methods' scores of the same patients")
+    difference = (a - b)[~np.isnan(a - b)]
+    mean, low, high, n = bootstrap_mean(difference, confidence=confidence, resamples=resamples, seed=seed)
+    if n == 0:
+        return Paired(0, mean, low, high, np.nan, np.nan)
+    unequal = difference[difference != 0]
+    if len(unequal) == 0:
+        return Paired(n, mean, low, high, 1.0, 0.0)
+    ranks = stats.rankdata(np.abs(unequal))
+    rank_biserial = float(np.sum(np.sign(unequal) * ranks) / ranks.sum())
+    return Paired(n, mean, low, high, float(stats.wilcoxon(unequal).pvalue), rank_biserial)
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """p values corrected for their number by Holm's step-down method; NaN stays NaN and does not count."""
+    p = np.asarray(p_values, dtype=float)
+    corrected = np.full(p.shape, np.nan)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN sorts last
+    steps = p[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected
+
+
+def average_seeds(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Mean of the metrics over the runs of a method, one row a case, patient, combination, region and convention.
+
+    Args:
+        rows: the columns of `monai_passion.evaluation.metrics.COLUMNS` for one or more runs of one method.
+        metrics: columns to average.
+    """
+    keys = ["case", "patient", "combination", "region", "convention"]
+    return rows.groupby(keys, sort=False, as_index=False)[list(metrics)].mean()
+
+
+def compare_methods(
+    rows: pd.DataFrame, metrics: Sequence[str] = ("dice", "hd95"), *, confidence: float = 0.95, seed: int = 0
+) -> pd.DataFrame:
+    """All pairs of methods, per convention, region and metric, with Holm's correction within convention and metric.
+
+    Runs of one method (other seeds) are averaged first; then the mean over the cases and combinations that both methods
+    have gives one number a patient.
+
+    Args:
+        rows: the columns of `monai_passion.evaluation.metrics.COLUMNS` and ``method``.
+        metrics: columns to compare.
+        confidence: of the interval of the mean difference.
+        seed: of the bootstrap.
+
+    Returns:
+        ``convention, metric, region, method_a, method_b``, the fields of `Paired`, and ``p_holm``. The difference is
+        a - b, and later methods come first: of baseline and passion, passion - baseline.
+    """
+    averaged = {method: average_seeds(own, metrics) for method, own in rows.groupby("method", sort=False)}
+    keys = ["case", "patient", "combination", "region", "convention"]
+    results = []
+    for first, second in combinations(averaged, 2):
+        both = averaged[second].merge(averaged[first], on=keys, suffixes=("_a", "_b"))
+        for (convention, region), group in both.groupby(["convention", "region"], sort=False):
+            for metric in metrics:
+                pairs = group[["patient", f"{metric}_a", f"{metric}_b"]].dropna().groupby("patient").mean()
+                paired = paired_comparison(pairs[f"{metric}_a"], pairs[f"{metric}_b"], confidence=confidence, seed=seed)
+                results.append(
+                    {
+                        "convention": convention,
+                        "metric": metric,
+                        "region": region,
+                        "method_a": second,
+                        "method_b": first,
+                        **paired._asdict(),
+                    }
+                )
+    columns = ["convention", "metric", "region", "method_a", "method_b", *Paired._fields]
+    table = pd.DataFrame(results, columns=columns)
+    table["p_holm"] = np.nan
+    for _, family in table.groupby(["convention", "metric"]):
+        table.loc[family.index, "p_holm"] = holm(family["p_value"])
+    return table.sort_values(["convention", "metric"], kind="stable", ignore_index=True)

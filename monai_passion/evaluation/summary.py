@@ -1,0 +1,100 @@
+"""From the rows of cases to means with confidence intervals, and both to and from files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from monai_passion.errors import InputError
+from monai_passion.evaluation.metrics import COLUMNS, METRICS
+from monai_passion.evaluation.statistics import average_seeds, bootstrap_mean
+from monai_passion.files import write_atomically
+
+__all__ = ["AVERAGE", "read_metrics", "summarise", "write_metrics", "write_summary"]
+
+AVERAGE = "average"
+"""In place of a combination or region: the mean over all of them."""
+
+
+def write_metrics(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
+    """Write rows of `score_case` as ``metrics.csv``."""
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    return write_atomically(path, lambda temporary: table.to_csv(temporary, index=False))
+
+
+def read_metrics(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """The rows of a ``metrics.csv``.
+
+    Raises:
+        InputError: no such file, not a CSV with all of `COLUMNS`, no rows, text where a number belongs, or a case
+            that was scored twice.
+    """
+    text = dict.fromkeys(("case", "patient", "combination", "region", "convention"), str)
+    try:
+        rows = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).strip().splitlines()[0]
+        raise InputError(f"cannot read {path}: {reason}; it must be the metrics.csv of an evaluation") from error
+    missing = [name for name in COLUMNS if name not in rows]
+    if missing:
+        raise InputError(f"{path} lacks the column(s) {', '.join(missing)}; it must have {', '.join(COLUMNS)}")
+    if rows.empty:
+        raise InputError(f"{path} has no rows; run the evaluation to its end")
+    for name in COLUMNS:
+        if name in text and rows[name].isna().any():
+            raise InputError(f"{path}, line {int(rows[name].isna().argmax()) + 2}: {name} is empty; fill it in")
+        if name not in text and not pd.api.types.is_numeric_dtype(rows[name]):
+            raise InputError(f"{path}: column {name} has text among its numbers; write it again from the evaluation")
+    twice = rows.duplicated(["case", "patient", "combination", "region", "convention"])
+    if twice.any():
+        raise InputError(
+            f"{path}, line {int(twice.argmax()) + 2}: this case was scored before; give each run its own file"
+        )
+    return rows[list(COLUMNS)]
+
+
+def summarise(
+    rows: pd.DataFrame, metrics: Sequence[str] = METRICS, *, confidence: float = 0.95, seed: int = 0
+) -> pd.DataFrame:
+    """Mean and bootstrap interval by patient of every metric, per convention, combination and region.
+
+    Args:
+        rows: the columns of `COLUMNS` for one or more runs (seeds) of one method; runs are averaged first.
+        metrics: columns to summarise.
+        confidence: of the intervals.
+        seed: of the bootstrap.
+
+    Returns:
+        ``convention, combination, region, metric, mean, low, high, n, cases``: ``n`` patients and ``cases`` scored
+        volumes or slices. `AVERAGE` as combination or region pools the rows of all of them.
+    """
+    rows = average_seeds(rows, metrics)
+    pooled = pd.concat([rows, rows.assign(region=AVERAGE)])
+    pooled = pd.concat([pooled, pooled.assign(combination=AVERAGE)])
+    results = []
+    for (convention, combination, region), cell in pooled.groupby(["convention", "combination", "region"], sort=False):
+        for metric in metrics:
+            summary = bootstrap_mean(cell[metric], cell["patient"].to_numpy(), confidence=confidence, seed=seed)
+            results.append(
+                {
+                    "convention": convention,
+                    "combination": combination,
+                    "region": region,
+                    "metric": metric,
+                    **summary._asdict(),
+                    "cases": cell.loc[cell[metric].notna(), "case"].nunique(),
+                }
+            )
+    return pd.DataFrame(results)
+
+
+def write_summary(summary: pd.DataFrame, path: str | os.PathLike[str], **facts: Any) -> Path:
+    """Write a summary as JSON: ``facts`` (what was run on what) and a list ``results``; NaN becomes null."""
+    document = {**facts, "results": json.loads(summary.to_json(orient="records", double_precision=15))}
+    text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

@@ -1,0 +1,123 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from monai_passion.evaluation.metrics import COLUMNS
+from monai_passion.evaluation.statistics import bootstrap_mean, compare_methods, holm, paired_comparison
+
+
+def table(method, dice, *, patients=None, region="WT", run=0, combination="t1", convention="challenge"):
+    patients = [f"p{i}" for i in range(len(dice))] if patients is None else patients
+    frame = pd.DataFrame({"case": [f"{p}_{i}" for i, p in enumerate(patients)], "patient": patients, "dice": dice})
+    frame = frame.assign(combination=combination, region=region, convention=convention, method=method, run=run)
+    return frame.assign(**{name: 1.0 for name in COLUMNS if name not in frame})
+
+
+def test_interval_is_that_of_the_mean_of_independent_patients():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    result = bootstrap_mean(values, resamples=5000)
+    half = 1.96 * values.std(ddof=1) / np.sqrt(400)
+    assert result.mean == pytest.approx(values.mean())
+    assert (result.low, result.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
+    assert result.n == 400
+
+
+def test_repeating_every_case_of_a_patient_does_not_narrow_the_interval():
+    values, patients = np.random.default_rng(1).normal(size=30), np.arange(30)
+    once = bootstrap_mean(values, patients)
+    ten_times = bootstrap_mean(np.repeat(values, 10), np.repeat(patients, 10))
+    assert ten_times == pytest.approx(once)
+    assert ten_times.n == 30
+
+
+def test_mean_is_over_cases_where_patients_have_different_numbers_of_them():
+    assert bootstrap_mean([1, 1, 1, 5], ["a", "a", "a", "b"]).mean == 2.0
+
+
+def test_same_seed_same_interval_and_another_seed_another():
+    values = np.random.default_rng(2).normal(size=20)
+    assert bootstrap_mean(values, seed=5) == bootstrap_mean(values, seed=5)
+    assert bootstrap_mean(values, seed=5) != bootstrap_mean(values, seed=6)
+
+
+def test_one_patient_has_a_mean_but_no_interval():
+    mean, low, high, n = bootstrap_mean([1.0, 2.0], ["a", "a"])
+    assert (mean, n) == (1.5, 1)
+    assert np.isnan([low, high]).all()
+
+
+def test_unknown_values_are_left_out_and_n_says_so():
+    assert bootstrap_mean([1.0, np.nan, 3.0], ["a", "b", "c"])[::3] == (2.0, 2)
+    assert bootstrap_mean([np.nan]).n == 0
+
+
+def test_equal_values_have_an_interval_of_no_width():
+    assert bootstrap_mean([0.5] * 4)[:3] == (0.5, 0.5, 0.5)
+
+
+def test_holm_steps_down():
+    """0.01 * 4, then 0.03 * 3, then the 0.04 * 2 that must not fall below it, then 0.5."""
+    np.testing.assert_allclose(holm([0.03, 0.5, 0.01, 0.04]), [0.09, 0.5, 0.04, 0.09])
+    np.testing.assert_allclose(holm([0.6, np.nan, 0.7]), [1.0, np.nan, 1.0])
+
+
+def test_paired_test_is_scipys_and_the_effect_follows_the_ranks():
+    a, b = np.random.default_rng(3).normal(size=(2, 25))
+    result = paired_comparison(a + 0.3, b)
+    assert result.p_value == stats.wilcoxon(a + 0.3, b).pvalue
+    ranks = stats.rankdata(np.abs(a + 0.3 - b))
+    assert result.rank_biserial == pytest.approx((ranks[a + 0.3 > b].sum() - ranks[a + 0.3 < b].sum()) / ranks.sum())
+    assert result.mean_difference == pytest.approx((a + 0.3 - b).mean())
+    assert result.low < result.mean_difference < result.high
+
+
+def test_effect_is_one_where_a_always_wins_and_minus_one_where_b_does():
+    assert paired_comparison([2, 3, 4], [1, 1, 1]).rank_biserial == 1
+    assert paired_comparison([1, 1, 1], [2, 3, 4]).rank_biserial == -1
+
+
+def test_equal_methods_do_not_differ():
+    result = paired_comparison([1, 2, 3], [1, 2, 3])
+    assert (result.n, result.mean_difference, result.p_value, result.rank_biserial) == (3, 0, 1, 0)
+
+
+def test_seeds_do_not_count_as_patients():
+    rng = np.random.default_rng(4)
+    base, better = rng.normal(0.6, 0.1, 12), rng.normal(0.65, 0.1, 12)
+    noise = rng.normal(0, 0.01, 12)
+    seeds = pd.concat([table("a", base - noise, run=0), table("a", base + noise, run=1), table("b", better, run=0)])
+    both = compare_methods(seeds, ["dice"]).iloc[0]
+    averaged = compare_methods(pd.concat([table("a", base), table("b", better)]), ["dice"]).iloc[0]
+    assert both["n"] == 12
+    assert both["p_value"] == averaged["p_value"]
+    assert both["mean_difference"] == pytest.approx(averaged["mean_difference"]) == (better - base).mean()
+
+
+def test_slices_are_paired_by_patient():
+    patients = ["p", "p", "p", "q", "r"]
+    result = compare_methods(
+        pd.concat([table("a", [0.1] * 5, patients=patients), table("b", [0.2, 0.3, 0.4, 0.5, 0.6], patients=patients)]),
+        ["dice"],
+    ).iloc[0]
+    assert result["n"] == 3
+    assert result["mean_difference"] == pytest.approx(np.mean([0.2, 0.4, 0.5]))
+
+
+def test_only_what_both_methods_have_is_compared():
+    lacking = table("b", [0.5, 0.6], patients=["p0", "p1"])
+    result = compare_methods(pd.concat([table("a", [0.1, 0.2, 0.9]), lacking]), ["dice"]).iloc[0]
+    assert result["n"] == 2
+    assert result["mean_difference"] == pytest.approx(0.4)
+
+
+def test_holm_covers_regions_and_pairs_of_one_metric():
+    rng = np.random.default_rng(5)
+    rows = pd.concat(
+        [table(m, rng.normal(size=10), region=r) for m in ("a", "b", "c") for r in ("WT", "TC")], ignore_index=True
+    )
+    result = compare_methods(rows, ["dice"])
+    assert len(result) == 6
+    np.testing.assert_allclose(result["p_holm"], holm(result["p_value"]))
+    assert (result["p_holm"] > result["p_value"]).any()
+    assert list(zip(result["method_a"], result["method_b"], strict=True))[::2] == [("b", "a"), ("c", "a"), ("c", "b")]

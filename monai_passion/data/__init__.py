@@ -1,0 +1,1 @@
+"""Patients on disk: volumes, datalists, and who lacks which modality."""

@@ -1,0 +1,226 @@
+"""Who lacks which modality: drawn before training from missing rates, or read from a table, and then a fact."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from monai_passion.data.files import write_text
+from monai_passion.errors import InputError, UsageError
+from monai_passion.modalities import BRATS_MRI, MYOPS_CMR, combination_mask, combinations, resolve
+
+__all__ = ["Presence", "draw_presence", "parse_missing_rates", "plain_case_name", "read_presence", "write_presence"]
+
+Rates = Sequence[float] | Mapping[str, float]
+
+
+class Presence(NamedTuple):
+    """Which case has which modality (C in the paper)."""
+
+    cases: tuple[str, ...]
+    modalities: tuple[str, ...]
+    table: NDArray[np.bool_]
+    """(N, M); no row is all False."""
+
+
+def plain_case_name(name: str) -> str:
+    """A case's name as on disk: the published lists put ``HG_`` or ``LG_``, the grade, before it."""
+    return re.sub(r"^(HG|LG)_", "", name.strip())
+
+
+def parse_missing_rates(rates: Rates, modalities: Sequence[str]) -> tuple[float, ...]:
+    """One missing rate a modality, in channel order, from a list in that order or from name -> rate.
+
+    Raises:
+        UsageError: not one number in [0, 1) for each modality.
+    """
+    names = f"{len(modalities)} modalities {tuple(modalities)}"
+    if isinstance(rates, Mapping):
+        named = {resolve(name, modalities): rate for name, rate in rates.items()}
+        if absent := [m for m in modalities if m not in named]:
+            raise UsageError(f"missing_rates has no rate for {', '.join(absent)}; give one rate in [0, 1) per modality")
+        rates = [named[m] for m in modalities]
+    if isinstance(rates, str) or not isinstance(rates, Sequence) or len(rates) != len(modalities):
+        found = len(rates) if isinstance(rates, Sequence) and not isinstance(rates, str) else repr(rates)
+        raise UsageError(f"missing_rates has {found} values for {names}; give one rate in [0, 1) per modality")
+    for name, rate in zip(modalities, rates, strict=True):
+        if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+            raise UsageError(f"missing rate {rate!r} of {name} is not in [0, 1); give one rate in [0, 1) per modality")
+    return tuple(float(rate) for rate in rates)
+
+
+def draw_presence(
+    num_samples: int,
+    missing_rates: Rates | Mapping[str, Rates],
+    seed: int = 0,
+    *,
+    groups: Sequence[str] | None = None,
+    modalities: Sequence[str] | None = None,
+) -> NDArray[np.bool_]:
+    """A presence matrix whose combinations are as frequent as independent missing rates make them.
+
+    The expected number of cases with a combination S is N times the product over modalities of (1 - rate) for those
+    in S and of the rate for those not, divided by the chance to have any modality at all. The counts are those
+    numbers rounded by largest remainder, then moved by as little as makes every modality occur. Who gets which
+    combination is a permutation drawn from the seed. So only chance decides who lacks what, not how many.
+
+    Args:
+        num_samples: N.
+        missing_rates: one rate in [0, 1) a modality; or group -> rates, for cohorts whose sites or grades differ.
+        seed: of the permutation.
+        groups: the group of each case, where ``missing_rates`` has groups.
+        modalities: their names; by default those of brain tumour MRI where the rates are four, else numbers.
+
+    Returns:
+        (N, M) bool, no row all False, no column all False.
+
+    Raises:
+        UsageError: rates that are none, groups without rates, or rates under which a modality occurs in fewer than
+            half a case of N.
+    """
+    if num_samples < 1:
+        raise UsageError(f"{num_samples} cases to draw a presence matrix for; give at least one")
+    by_group: Mapping[str, Any] = {"": missing_rates}
+    members = {"": np.arange(num_samples)}
+    if isinstance(missing_rates, Mapping) and not all(isinstance(r, int | float) for r in missing_rates.values()):
+        by_group = missing_rates
+        names = np.asarray(groups if groups is not None else [""] * num_samples, dtype=object)
+        if len(names) != num_samples:
+            raise UsageError(f"{len(names)} groups for {num_samples} cases; give one group a case")
+        if unknown := sorted({str(name) for name in names} - set(by_group)):
+            raise UsageError(
+                f"missing_rates has no rates for the group(s) {', '.join(map(repr, unknown))}, only for "
+                f"{', '.join(map(repr, by_group))}; give rates for every group"
+            )
+        members = {str(group): np.flatnonzero(names == group) for group in dict.fromkeys(names)}
+
+    modalities = _modalities(modalities, next(iter(by_group.values())))
+    masks = np.array([combination_mask(c, modalities) for c in combinations(modalities)])
+    rates = np.array([parse_missing_rates(by_group[group], modalities) for group in members])
+    chance = np.where(masks, 1 - rates[:, None], rates[:, None]).prod(axis=-1)
+    sizes = np.array([len(rows) for rows in members.values()])
+    expected = sizes[:, None] * chance / chance.sum(axis=1, keepdims=True)
+    counts = _round(expected)
+    for m, name in enumerate(modalities):
+        likely = float(expected.sum(axis=0) @ masks[:, m])
+        if likely < 0.5 or not _include(counts, expected, masks, m):
+            raise UsageError(
+                f"missing_rates leave {name} to {likely:.2g} of {num_samples} cases (rate {rates[:, m].min():g}); "
+                f"lower its rate or take more cases"
+            )
+    rng = np.random.default_rng(seed)
+    table = np.zeros((num_samples, len(modalities)), dtype=bool)
+    for rows, count in zip(members.values(), counts, strict=True):
+        table[rows] = rng.permutation(np.repeat(masks, count, axis=0))
+    return table
+
+
+def _modalities(modalities: Sequence[str] | None, rates: Rates) -> Sequence[str]:
+    if modalities is not None:
+        return modalities
+    if isinstance(rates, Mapping):
+        return tuple(rates)
+    if not isinstance(rates, Sequence) or isinstance(rates, str) or not rates:
+        raise UsageError(f"missing_rates is {rates!r}; give one rate in [0, 1) per modality")
+    return BRATS_MRI if len(rates) == len(BRATS_MRI) else [f"modality{m}" for m in range(len(rates))]
+
+
+def _round(expected: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Whole numbers with the sum of each row kept, by largest remainder; of equal ones the likelier goes first."""
+    counts = np.floor(expected + 1e-9).astype(np.int64)
+    for row, share in zip(counts, expected, strict=True):
+        remainder = np.round(share - row, 9)
+        row[np.lexsort((-share, -remainder))[: round(share.sum()) - row.sum()]] += 1
+    return counts
+
+
+def _include(counts: NDArray[np.int64], expected: NDArray[np.float64], masks: NDArray[np.bool_], m: int) -> bool:
+    """See to it that modality m occurs: where it does not, move one case to a combination with it, where that changes
+    the counts' distance from the expected ones least and takes no other modality away. False where none can be moved.
+    """
+    cases = counts.sum(axis=0) @ masks
+    if cases[m]:
+        return True
+    best: tuple[float, int, int, int] | None = None
+    for group, (count, share) in enumerate(zip(counts, expected, strict=True)):
+        for a, b in permutations(range(len(masks)), 2):
+            spared = (cases == 0) | (cases - masks[a] + masks[b].astype(int) > 0)
+            if count[a] and masks[b, m] and share[b] and spared.all():
+                harm = (count[b] - share[b]) - (count[a] - share[a])  # half the change of the squared distance
+                best = min(best or (np.inf, 0, 0, 0), (round(float(harm), 9), group, a, b))
+    if best is not None:
+        _, group, a, b = best
+        counts[group, a] -= 1
+        counts[group, b] += 1
+    return best is not None
+
+
+def write_presence(path: str | os.PathLike[str], presence: Presence) -> None:
+    """A CSV file with the columns ``case`` and one a modality, of 0 and 1."""
+    table = pd.DataFrame(presence.table.astype(int), columns=list(presence.modalities))
+    table.insert(0, "case", list(presence.cases))
+    write_text(path, table.to_csv(index=False, lineterminator="\n"))
+
+
+def read_presence(path: str | os.PathLike[str], modalities: Sequence[str] | None = None) -> Presence:
+    """A table of `write_presence`, or one as published with the paper.
+
+    The published ones have the columns ``data_name`` and ``mask``, a list in the order flair, t1c, t1, t2 or bssfp,
+    lge, t2; their names lose the ``HG_`` or ``LG_`` before them.
+
+    Args:
+        path: a CSV file.
+        modalities: the order of the columns that is wanted; by default that of the file.
+
+    Raises:
+        InputError: not such a table, a case twice or without any modality, or other modalities than asked for.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skipinitialspace=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a CSV table ({' '.join(str(error).split())})") from error
+    if {"data_name", "mask"} <= set(frame.columns):
+        cases, found, rows = _published(path, frame)
+    elif "case" in frame.columns and len(frame.columns) > 1:
+        columns = [name for name in frame.columns if name != "case"]
+        known = modalities or next((s for s in (BRATS_MRI, MYOPS_CMR) if set(columns) == set(s)), columns)
+        try:
+            found = tuple(resolve(name, known) for name in columns)
+        except UsageError as error:
+            raise InputError(f"{path}: {error}") from error
+        cases, rows = [name.strip() for name in frame["case"]], frame[columns].to_numpy().tolist()
+    else:
+        raise InputError(f"{path} has the columns {', '.join(frame.columns)}; expected case and one a modality")
+    for case, row in zip(cases, rows, strict=True):
+        if not set(row) <= {"0", "1"} or "1" not in row:
+            raise InputError(f"{path}: {case} has {', '.join(row)}; give 0 or 1 a modality, and at least one 1")
+    if len(set(cases)) != len(cases) or not cases:
+        twice = next((case for case in cases if cases.count(case) > 1), None)
+        raise InputError(f"{path} names {twice} twice; keep one row a case" if twice else f"{path} has no rows")
+    table = np.array(rows) == "1"
+    if modalities is not None:
+        if set(found) != set(modalities) or len(found) != len(modalities):
+            raise InputError(f"{path} is about {', '.join(found)}; expected {', '.join(modalities)}")
+        table, found = table[:, [found.index(m) for m in modalities]], tuple(modalities)
+    return Presence(tuple(cases), found, table)
+
+
+def _published(path: Path, frame: pd.DataFrame) -> tuple[list[str], tuple[str, ...], list[list[str]]]:
+    rows = [["1" if flag == "True" else "0" for flag in re.findall("True|False", mask)] for mask in frame["mask"]]
+    order = {len(BRATS_MRI): BRATS_MRI, len(MYOPS_CMR): MYOPS_CMR}.get(len(rows[0]) if rows else 0)
+    if order is None or {len(row) for row in rows} != {len(order)}:
+        raise InputError(f"{path}: its masks are no lists of 4 (brain) or 3 (heart) times True or False")
+    return [plain_case_name(name) for name in frame["data_name"]], order, rows

@@ -1,0 +1,195 @@
+"""Weights on disk: safetensors with metadata, a checksum beside them, and a check before they enter a network.
+
+Nothing here unpickles code: ``.safetensors`` holds numbers only, and other files are read with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from monai_passion.errors import ResourceError, WeightsError
+
+__all__ = ["load_into", "load_weights", "read_torch_state", "save_weights", "sha256", "write_sidecar"]
+
+METADATA_KEY = "monai_passion"
+"""Entry of the safetensors header that holds the metadata, as JSON."""
+
+LISTED = 6
+"""How many differences an error message spells out."""
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sidecar(path: Path) -> Path:
+    """``<file>.sha256``, the checksum beside a file, in the format of ``sha256sum``."""
+    return path.with_name(path.name + ".sha256")
+
+
+def _atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Run ``write(temporary)`` beside ``path``, flush it to the disk, then put it in place in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_sidecar(path: str | Path) -> Path:
+    """Write the checksum of ``path`` beside it, in one step, and return where it is."""
+    path = Path(path)
+    line = f"{sha256(path)}  {path.name}\n"
+    target = sidecar(path)
+    _atomically(target, lambda temporary: temporary.write_text(line, encoding="ascii"))
+    return target
+
+
+def save_weights(
+    network: nn.Module | Mapping[str, Tensor], path: str | Path, metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write weights as safetensors, with their ``.sha256`` beside them; never half-written.
+
+    Args:
+        network: a network, or its ``state_dict``.
+        path: ends in ``.safetensors``.
+        metadata: anything JSON holds. `load_into` compares ``"network"`` with the name of the network's class, and
+            fills it in itself when ``network`` is a network.
+
+    Raises:
+        ValueError: another suffix.
+        ResourceError: the disk is full or the folder cannot be written to.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} is not a name for weights; let it end in .safetensors")
+    described = dict(metadata or {})
+    if isinstance(network, nn.Module):
+        described.setdefault("network", type(network).__name__)
+        network = network.state_dict()
+    # Copies, as safetensors refuses tensors that share memory.
+    state = {name: values.detach().to("cpu", copy=True).contiguous() for name, values in network.items()}
+    header = {"format": "pt", METADATA_KEY: json.dumps(described)}
+    try:
+        # An old checksum beside new weights would condemn them; none at all is merely not checked.
+        sidecar(path).unlink(missing_ok=True)
+        _atomically(path, lambda temporary: save_file(state, temporary, header))
+        write_sidecar(path)
+    except (OSError, SafetensorError) as error:
+        raise ResourceError(f"cannot write {path}: {error}; free some space or choose another folder") from error
+
+
+def _verify(path: Path) -> None:
+    if not path.is_file():
+        raise WeightsError(f"no weights at {path}; check the path, or train or convert them first")
+    beside = sidecar(path)
+    if not beside.is_file():
+        return
+    words = beside.read_text(encoding="ascii", errors="replace").split()
+    expected, actual = (words[0].lower() if words else "nothing"), sha256(path)
+    if expected != actual:
+        raise WeightsError(
+            f"{path} is damaged or was replaced: its SHA-256 is {actual}, {beside.name} expects {expected}; "
+            "copy both files again"
+        )
+
+
+def read_torch_state(path: str | Path) -> dict[str, Tensor]:
+    """The ``state_dict`` in a file of ``torch.save``, read with ``weights_only=True``.
+
+    Takes a plain ``state_dict``, or one under the key "model" (MONAI's ``CheckpointSaver``) or "state_dict". The prefix
+    ``module.`` of parallel wrappers goes.
+
+    Raises:
+        WeightsError: not readable, would run code, or no ``state_dict`` in it.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what torch raises for a broken file differs from break to break
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{path} is not a readable file of weights ({reason}); copy or download it again") from error
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
+        raise WeightsError(f"{path} holds no state_dict, neither plain nor under 'model' or 'state_dict'")
+    return {str(name).removeprefix("module."): values for name, values in content.items()}
+
+
+def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights and their metadata (empty for files other than ours), on the CPU.
+
+    ``.safetensors`` as `save_weights` writes it, anything else as `read_torch_state` takes it. Where a ``.sha256`` lies
+    beside the file, it must agree.
+
+    Raises:
+        WeightsError: missing, damaged, or not weights.
+    """
+    path = Path(path)
+    _verify(path)
+    if path.suffix != ".safetensors":
+        return read_torch_state(path), {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        metadata = json.loads(header.get(METADATA_KEY, "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path} is damaged ({error}); copy or download it again") from error
+    return state, metadata
+
+
+def load_into(network: nn.Module, path: str | Path) -> dict[str, Any]:
+    """Load weights into ``network``, all or none, and return their metadata.
+
+    Raises:
+        WeightsError: as `load_weights`, or made by another network: the message lists what differs.
+    """
+    state, metadata = load_weights(path)
+    name = type(network).__name__
+    made_by = metadata.get("network", name)
+    if made_by != name:
+        raise WeightsError(f"{path} holds weights of {made_by}, not of {name}; choose the network or the file to match")
+    own = network.state_dict()
+    problems = [f"missing {key}" for key in own if key not in state]
+    problems += [f"unknown {key}" for key in state if key not in own]
+    for key in own.keys() & state.keys():
+        if own[key].shape != state[key].shape:
+            problems.append(f"{key} is {tuple(state[key].shape)} and should be {tuple(own[key].shape)}")
+        elif not torch.isfinite(state[key]).all():
+            problems.append(f"{key} is not finite")
+    if problems:
+        listed = "; ".join(sorted(problems)[:LISTED])
+        more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
+        raise WeightsError(f"{path} does not fit {name} as built here: {listed}{more}")
+    network.load_state_dict(state)
+    return metadata

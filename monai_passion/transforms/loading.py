@@ -1,0 +1,184 @@
+"""Any subset of a patient's files -> one stacked image and which of its channels are real."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.transform import MapTransform, Transform
+from numpy.typing import NDArray
+from torch import Tensor
+
+from monai_passion.data.nifti import MAX_VOXELS, Volume, check_same_grid, read_volume, read_volumes
+from monai_passion.errors import InputError, UsageError
+from monai_passion.modalities import resolve
+
+__all__ = ["LoadModalities", "LoadModalitiesd"]
+
+Paths = Mapping[str, "str | None"] | Sequence["str | None"] | str
+
+
+class LoadModalities(Transform):
+    """The files of one patient as one image; the absent modalities are zero and no file is opened for them.
+
+    Args:
+        modalities: names in channel order.
+        channels: None for one 3-D file a modality. Else the files are 4-D and hold one volume for each of these
+            names, in this order, as in the Medical Segmentation Decathlon; the volumes of modalities for which no
+            path is given are not used.
+        root: the folder that relative paths start from.
+        max_voxels: larger files are refused before anything is allocated.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        channels: Sequence[str] | None = None,
+        root: str | os.PathLike[str] = "",
+        max_voxels: int = MAX_VOXELS,
+    ) -> None:
+        self.modalities = tuple(modalities)
+        self.channels = channels
+        self.root = Path(root)
+        self.max_voxels = max_voxels
+
+    def __call__(
+        self, paths: Paths, slice: int | None = None, channels: Sequence[str] | None = None
+    ) -> tuple[MetaTensor, Tensor]:
+        """
+        Args:
+            paths: modality -> path or None; or a list of them in channel order; or one 4-D file.
+                slice: only this slice of the third axis, as a 2-D image: its affine has the pixel sizes alone, its place
+                in space is in ``meta["original_affine"]``.
+            channels: in place of the ``channels`` of this transform.
+
+        Returns:
+            image: (M, X, Y, Z) or (M, X, Y), float32, with the affine of the files.
+            available: (M,) bool.
+
+        Raises:
+            InputError: no path at all, a file twice, or files on different grids; see also `read_volumes`.
+            UsageError: an unknown modality, or a list of the wrong length.
+        """
+        return self.stack(self.read(paths, channels), slice)
+
+    def read(self, paths: Paths, channels: Sequence[str] | None = None) -> list[Volume | None]:
+        """One volume a modality, None where absent, all on one grid."""
+        channels = self.channels if channels is None else channels
+        files = self._files(paths, channels)
+        if not any(files):
+            raise InputError(f"no modality given; give a file for at least one of {', '.join(self.modalities)}")
+        volumes = self._volumes(files, channels)
+        first, *others = (volume for volume in volumes if volume is not None)
+        for volume in others:
+            check_same_grid(first, volume)
+        return volumes
+
+    def stack(self, volumes: Sequence[Volume | None], slice: int | None = None) -> tuple[MetaTensor, Tensor]:
+        """The volumes along the channel axis, zeros for None, and which they are."""
+        present = [volume for volume in volumes if volume is not None]
+        stack = np.zeros((len(volumes), *present[0].shape), dtype=np.float32)
+        for m, volume in enumerate(volumes):
+            if volume is not None:
+                stack[m] = volume.data
+        return _tensor(stack, present, slice), torch.tensor([volume is not None for volume in volumes])
+
+    def _files(self, paths: Paths, channels: Sequence[str] | None) -> list[Path | None]:
+        if isinstance(paths, str | os.PathLike):
+            if channels is None:
+                raise UsageError(f"{paths} is one file for all modalities; say in `channels` what its volumes are")
+            paths = dict.fromkeys(self.modalities, os.fspath(paths))
+        if not isinstance(paths, Mapping):
+            if len(paths) != len(self.modalities):
+                raise UsageError(f"{len(paths)} paths for {len(self.modalities)} modalities {self.modalities}")
+            paths = dict(zip(self.modalities, paths, strict=True))
+        given = {resolve(name, self.modalities): self.root / path for name, path in paths.items() if path}
+        if channels is None:
+            seen: dict[str, str] = {}
+            for name, path in given.items():
+                other = seen.setdefault(os.path.realpath(path), name)
+                if other != name:
+                    raise InputError(f"{path} is given for both {other} and {name}; give each its own file")
+        return [given.get(name) for name in self.modalities]
+
+    def _volumes(self, files: Sequence[Path | None], channels: Sequence[str] | None) -> list[Volume | None]:
+        if channels is None:
+            return [read_volume(path, max_voxels=self.max_voxels) if path else None for path in files]
+        order = [resolve(name, self.modalities) for name in channels]
+        volumes: dict[str, Volume] = {}
+        for path in dict.fromkeys(path for path in files if path):
+            names = [name for name, file in zip(self.modalities, files, strict=True) if file == path]
+            if absent := set(names) - set(order):
+                raise UsageError(f"{path}: its volumes are {order}, without {absent}; correct `channels`")
+            wanted = [order.index(name) for name in names]
+            read = read_volumes(path, len(order), wanted, max_voxels=self.max_voxels)
+            volumes.update(zip(names, read, strict=True))
+        return [volumes.get(name) for name in self.modalities]
+
+
+class LoadModalitiesd(MapTransform):
+    """Dictionary version of `LoadModalities`, which also loads the label on the same grid.
+
+    Of an item it reads ``image_key`` (paths, see `LoadModalities`), ``label_key`` (a path, or null, or not there),
+    ``"slice"`` and ``"channels"`` where there are such; it sets ``image_key``, ``available_key`` (M,) bool and, given
+    its path, ``label_key`` (1, *spatial) float32. Without a path ``label_key`` is removed.
+
+    Raises:
+        InputError: see `LoadModalities`; also a label on another grid, or with values that are no whole numbers.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        image_key: str = "image",
+        label_key: str = "label",
+        available_key: str = "available",
+        channels: Sequence[str] | None = None,
+        root: str | os.PathLike[str] = "",
+        max_voxels: int = MAX_VOXELS,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(image_key, allow_missing_keys)
+        self.label_key = label_key
+        self.available_key = available_key
+        self.load = LoadModalities(modalities, channels, root, max_voxels)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        path = item.pop(self.label_key, None)
+        for key in self.key_iterator(item):
+            volumes, slice = self.load.read(item[key], item.get("channels")), item.get("slice")
+            item[key], item[self.available_key] = self.load.stack(volumes, slice)
+            if path:
+                label = read_volume(self.load.root / path, max_voxels=self.load.max_voxels)
+                if (label.data != np.rint(label.data)).any():
+                    raise InputError(f"{label.path} has values that are no whole numbers; give the label map")
+                check_same_grid(next(volume for volume in volumes if volume is not None), label)
+                item[self.label_key] = _tensor(label.data[None], [label], slice)
+        return item
+
+
+def _tensor(data: NDArray[np.float32], volumes: Sequence[Volume], slice: int | None) -> MetaTensor:
+    in_space = volumes[0].affine.copy()
+    affine = in_space
+    if slice is not None:
+        if not 0 <= slice < data.shape[-1]:
+            raise InputError(f"{volumes[0].path} has {data.shape[-1]} slices, none with the number {slice}")
+        data = data[..., slice]
+        in_space[:, 3] += slice * in_space[:, 2]
+        # A 2-D image has no oblique place in space for MONAI, which would read wrong pixel sizes from one.
+        affine = np.diag([*np.linalg.norm(in_space[:3, :3], axis=0), 1])
+    meta = {
+        "filename_or_obj": str(volumes[0].path),
+        "original_affine": in_space,
+        "spatial_shape": np.array(data.shape[1:]),
+        "original_channel_dim": 0,
+        "space": "RAS",
+        "notes": "; ".join(dict.fromkeys(f"{v.path}: {note}" for v in volumes for note in v.notes)),
+    }
+    return MetaTensor(torch.from_numpy(np.ascontiguousarray(data)), affine=torch.from_numpy(affine), meta=meta)

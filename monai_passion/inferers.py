@@ -125,6 +125,6 @@ def sliding_window(
     batch_size: int = 1,
     combinations: Sequence[Sequence[bool]] | None = None,
 ) -> IncompleteModalityInferer:
-    """The inferer of the bundles: overlapping windows of ``roi_size`` voxels, equally weighted as in the paper's code."""
+    """The inferer of the bundles: overlapping windows of ``roi_size`` voxels, equally weighted as published."""
     inner = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=batch_size, overlap=overlap, mode="constant")
     return IncompleteModalityInferer(inner, combinations)

@@ -12,6 +12,7 @@ __all__ = [
     "ALIASES",
     "BRATS_MRI",
     "MYOPS_CMR",
+    "all_masks",
     "combination_mask",
     "combination_name",
     "combinations",
@@ -53,6 +54,11 @@ def resolve(name: str, modalities: Sequence[str]) -> str:
 def combinations(modalities: Sequence[str]) -> list[tuple[str, ...]]:
     """All 2^M - 1 non-empty subsets, fewest modalities first, each in channel order."""
     return [subset for size in range(1, len(modalities) + 1) for subset in choose(modalities, size)]
+
+
+def all_masks(modalities: Sequence[str]) -> list[tuple[bool, ...]]:
+    """`combinations` as masks of one bool a modality, in the same order."""
+    return [combination_mask(combination, modalities) for combination in combinations(modalities)]
 
 
 def combination_mask(combination: Iterable[str], modalities: Sequence[str]) -> tuple[bool, ...]:

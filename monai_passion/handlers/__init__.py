@@ -2,5 +2,6 @@
 
 from monai_passion.handlers.curves import CurvesHandler, ScoresHandler
 from monai_passion.handlers.preference import PreferenceHandler
+from monai_passion.handlers.progress import ProgressHandler
 
-__all__ = ["CurvesHandler", "PreferenceHandler", "ScoresHandler"]
+__all__ = ["CurvesHandler", "PreferenceHandler", "ProgressHandler", "ScoresHandler"]

@@ -47,10 +47,10 @@ class _Curves:
 
 
 class CurvesHandler:
-    """Logs every unweighted loss term, beta and the relative preference, per modality; attach after `PreferenceHandler`.
+    """Logs every unweighted loss term, beta and the relative preference, per modality.
 
-    Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``. A modality's
-    term is averaged over the samples that have it.
+    Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``. The term of
+    a modality is averaged over the samples that have it. Attach it after `PreferenceHandler`.
 
     Args:
         loss: the training objective.

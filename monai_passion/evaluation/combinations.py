@@ -1,0 +1,119 @@
+"""Scores of every combination of modalities, gathered while an Ignite engine runs over the patients."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from ignite.metrics import Metric
+from torch import Tensor
+
+from monai_passion.evaluation.metrics import score_case
+from monai_passion.evaluation.summary import read_metrics, summarise, write_metrics, write_summary
+from monai_passion.modalities import combinations
+
+__all__ = ["CombinationScores", "label_maps", "mean_region_dice"]
+
+
+def label_maps(probability: Tensor, num_combinations: int) -> Tensor:
+    """Probabilities (C * K, *spatial), combination-major -> labels (C, *spatial); -1 where a combination is NaN."""
+    maps = probability.unflatten(0, (num_combinations, -1))
+    labels = maps.argmax(dim=1)
+    missing = maps.flatten(1)[:, 0].isnan()
+    labels[missing] = -1
+    return labels
+
+
+def mean_region_dice(pred: Tensor, true: Tensor, regions: Mapping[str, Sequence[int]]) -> list[float]:
+    """Dice of each region of two label maps; two empty regions agree (1)."""
+    scores = []
+    for labels in regions.values():
+        values = torch.tensor(labels, device=pred.device)
+        p, t = torch.isin(pred, values), torch.isin(true, values)
+        total = int(p.sum() + t.sum())
+        scores.append(2 * int((p & t).sum()) / total if total else 1.0)
+    return scores
+
+
+class CombinationScores(Metric):
+    """Scores all 2^M - 1 combinations of each patient of an evaluation engine.
+
+    Its engine's inferer is an `IncompleteModalityInferer` with all combinations, in the order of
+    `monai_passion.modalities.combinations`. Its value is the mean Dice over patients, combinations and regions.
+
+    Args:
+        modalities: names in channel order.
+        regions: region -> labels.
+        output_dir: after the run, ``metrics.csv`` (one row a case, combination, region and convention for empty
+            regions) and ``summary.json`` (means with bootstrap intervals by patient) are written here.
+        dice_only: leave out everything but the mean Dice; for validation while a network trains.
+        spacing_known: False where the voxels have no size in mm, then distances are in voxels.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str],
+        regions: Mapping[str, Sequence[int]],
+        output_dir: str | os.PathLike[str] | None = None,
+        dice_only: bool = False,
+        spacing_known: bool = True,
+    ) -> None:
+        self.modalities = tuple(modalities)
+        self.regions = {name: tuple(labels) for name, labels in regions.items()}
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.dice_only = dice_only
+        self.spacing_known = spacing_known
+        self.combinations = combinations(self.modalities)
+        self.names = ["+".join(c) for c in self.combinations]
+        super().__init__()
+
+    def attach(self, engine: Engine, name: str, usage: Any = None) -> None:
+        """As every metric; the files are written when the run is complete."""
+        super().attach(engine, name) if usage is None else super().attach(engine, name, usage)
+        if self.output_dir is not None:
+            engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def reset(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.dice: list[float] = []
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Score the batch that the engine has just run."""
+        output, batch = engine.state.output, engine.state.batch
+        for b, (probability, label) in enumerate(zip(output["pred"], output["label"], strict=True)):
+            true = label[0].as_subclass(Tensor).long()
+            maps = label_maps(probability.as_subclass(Tensor), len(self.combinations))
+            spacing = None
+            if self.spacing_known and hasattr(label, "pixdim"):
+                pixdim = label.pixdim[b] if label.pixdim.ndim == 2 else label.pixdim
+                spacing = [float(size) for size in pixdim[: true.ndim]]
+            for name, pred in zip(self.names, maps, strict=True):
+                if int(pred.flatten()[0]) == -1 and bool((pred == -1).all()):
+                    continue  # this patient lacks one of these modalities
+                self.dice.extend(mean_region_dice(pred, true, self.regions))
+                if not self.dice_only:
+                    self.rows += score_case(
+                        pred.cpu().numpy(),
+                        true.cpu().numpy(),
+                        self.regions,
+                        spacing,
+                        case=batch["case"][b],
+                        patient=batch["patient"][b],
+                        combination=name,
+                    )
+
+    def update(self, output: Any) -> None:
+        raise NotImplementedError("CombinationScores reads the engine's state; attach it to one")
+
+    def compute(self) -> float:
+        """Mean Dice over patients, combinations and regions."""
+        return sum(self.dice) / max(len(self.dice), 1)
+
+    def write(self, engine: Engine) -> None:
+        assert self.output_dir is not None
+        path = write_metrics(self.rows, self.output_dir / "metrics.csv")
+        write_summary(summarise(read_metrics(path)), self.output_dir / "summary.json")

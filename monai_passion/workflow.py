@@ -1,0 +1,165 @@
+"""What the bundles' configurations call: the named steps of a training, an evaluation, an inference."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from monai.utils import CommonKeys, set_determinism
+from torch import Tensor, nn
+
+from monai_passion.data.datalists import prepare_datalist
+from monai_passion.errors import InputError, UsageError, WeightsError
+from monai_passion.networks.weights import load_into
+
+__all__ = [
+    "PresenceFacts",
+    "evaluation_data",
+    "find_bundle_root",
+    "find_weights",
+    "load_network",
+    "prepare_batch",
+    "presence_facts",
+    "start",
+    "training_data",
+]
+
+logger = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+
+
+def find_bundle_root(bundle_name: str) -> str:
+    """The folder of the bundle whose configuration runs, from any working directory.
+
+    MONAI puts it on ``sys.path`` before it runs a workflow; elsewhere (MONAI Label) ``bundle_root`` is given.
+    """
+    for entry in (*sys.path, "."):
+        folder = Path(entry or ".")
+        if folder.resolve().name == bundle_name and (folder / "configs" / "metadata.json").is_file():
+            return str(folder)
+    return "."
+
+
+def start(seed: int | None) -> None:
+    """Before anything is built: seed everything. ``None`` leaves the generators as they are."""
+    if seed is not None:
+        set_determinism(seed)
+
+
+def training_data(
+    dataset_dir: str,
+    task: str,
+    datalist: str | None,
+    presence: str | None,
+    missing_rates: Sequence[float] | Mapping[str, Any] | None,
+    seed: int,
+    ckpt_dir: str,
+) -> Mapping[str, Any]:
+    """The datalist of a training, with what is missing taken out; stored beside the checkpoints.
+
+    ``presence``, a table of who lacks what, goes before ``missing_rates``.
+
+    Raises:
+        UsageError: no ``dataset_dir``; or see `monai_passion.data.datalists.prepare_datalist`.
+    """
+    _given(dataset_dir)
+    rates = None if presence else missing_rates
+    data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task)
+    if not data["training"]:
+        raise InputError(f"{dataset_dir}: no training patients; check the datalist")
+    return data
+
+
+class PresenceFacts(NamedTuple):
+    missing_rates: list[float]
+    """Share of the training items that lack each modality, in channel order."""
+
+
+def presence_facts(items: Sequence[Item], modalities: Sequence[str]) -> PresenceFacts:
+    """What the losses want to know of the presence matrix of the training items.
+
+    Raises:
+        UsageError: a modality that no training item has.
+    """
+    rates = []
+    for m in modalities:
+        have = sum(item["image"][m] is not None for item in items)
+        if not have:
+            raise UsageError(f"no training patient has {m}; lower its missing rate or leave the modality out")
+        rates.append(1 - have / len(items))
+    logger.info("missing rates: %s", ", ".join(f"{m} {rate:.3f}" for m, rate in zip(modalities, rates, strict=True)))
+    return PresenceFacts(rates)
+
+
+def evaluation_data(
+    dataset_dir: str, task: str, datalist: str | None, split: str, seed: int, ckpt_dir: str
+) -> list[Item]:
+    """The items of one split: of ``datalist``, else of the training in ``ckpt_dir``, else of a split by the seed.
+
+    Raises:
+        UsageError: an unknown split; InputError: an empty one.
+    """
+    _given(dataset_dir)
+    stored = Path(ckpt_dir) / "datalist.json"
+    if datalist is None and stored.is_file():
+        datalist = str(stored)
+    data = prepare_datalist(dataset_dir, datalist, seed=seed, task=task)
+    if split not in ("training", "validation", "test"):
+        raise UsageError(f"split is '{split}'; give training, validation or test")
+    if not data[split]:  # type: ignore[literal-required]
+        raise InputError(f"{datalist or dataset_dir}: no {split} patients; choose another split")
+    return list(data[split])  # type: ignore[literal-required]
+
+
+def _given(dataset_dir: str) -> None:
+    if not dataset_dir:
+        raise UsageError("no data set given; add --dataset_dir FOLDER (one folder a patient, as in BraTS2020)")
+
+
+def prepare_batch(
+    batchdata: Mapping[str, Any],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None, tuple[()], dict[str, Tensor]]:
+    """Image, label, and as keywords what the network wants to know of each sample: ``available`` and ``mask``."""
+    move: dict[str, Any] = {"device": device, "non_blocking": non_blocking, **kwargs}
+    label = batchdata.get(CommonKeys.LABEL)
+    extra = {key: batchdata[key].to(device) for key in ("available", "mask") if key in batchdata}
+    return batchdata[CommonKeys.IMAGE].to(**move), None if label is None else label.to(**move), (), extra
+
+
+def find_weights(ckpt_dir: str | os.PathLike[str]) -> str:
+    """The weights in a folder of checkpoints: ``model.safetensors``, ``model.pt``, ``model_last.pt`` - the first found.
+
+    Raises:
+        WeightsError: there are none; the message holds the command that makes them.
+    """
+    for name in ("model.safetensors", "model.pt", "model_last.pt"):
+        path = Path(ckpt_dir) / name
+        if path.is_file():
+            return str(path)
+    config = Path(ckpt_dir).parent / "configs" / "train.json"
+    raise WeightsError(
+        f"no weights in {ckpt_dir}; make them with: python -m monai.bundle run training --config_file {config} "
+        "--dataset_dir FOLDER"
+    )
+
+
+def load_network(network: nn.Module, weights: str, modalities: Sequence[str]) -> nn.Module:
+    """``network`` with trained weights, in evaluation mode, once they are known to fit.
+
+    Raises:
+        WeightsError: damaged weights, or of another network or other modalities.
+    """
+    facts = load_into(network, weights)
+    trained_on = facts.get("modalities")
+    if trained_on is not None and list(trained_on) != list(modalities):
+        raise WeightsError(f"{weights} belong to the modalities {trained_on}, not {list(modalities)}")
+    return network.eval()

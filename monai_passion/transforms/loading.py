@@ -53,8 +53,8 @@ class LoadModalities(Transform):
         """
         Args:
             paths: modality -> path or None; or a list of them in channel order; or one 4-D file.
-                slice: only this slice of the third axis, as a 2-D image: its affine has the pixel sizes alone, its place
-                in space is in ``meta["original_affine"]``.
+            slice: only this slice of the third axis, as a 2-D image: its affine has the pixel sizes alone, its
+                place in space is in ``meta["original_affine"]``.
             channels: in place of the ``channels`` of this transform.
 
         Returns:

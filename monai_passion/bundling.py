@@ -47,8 +47,8 @@ def bundle_files(row: dict[str, Any], configs: Path) -> Iterator[tuple[str, str]
     """(path within the bundle, text) of every file of a bundle."""
     for name, fragments in CONFIGS.items():
         files = [configs / f"{fragment.format(**row)}.json" for fragment in fragments]
-        merged = {"bundle_name": row["name"], **ConfigParser.load_config_files([str(f) for f in files if f.is_file()])}
-        yield f"configs/{name}.json", _text(merged)
+        merged = ConfigParser.load_config_files([str(f) for f in files if f.is_file()])
+        yield f"configs/{name}.json", _text(_knobs_first({"bundle_name": row["name"], **merged}))
     yield "configs/metadata.json", _text(_metadata(row, configs))
     yield "configs/logging.conf", (configs / "common" / "logging.conf").read_text()
     yield "docs/README.md", _readme(row, configs)
@@ -78,6 +78,17 @@ def drift(configs: Path, bundles: Path) -> list[Path]:
         for relative, text in bundle_files(row, configs)
         if not (path := bundles / row["name"] / relative).is_file() or path.read_text() != text
     ]
+
+
+def _knobs_first(content: dict[str, Any]) -> dict[str, Any]:
+    """Plain values, which people turn, before what is built from them."""
+
+    def built(value: Any) -> bool:
+        nested = isinstance(value, dict) and "_target_" in json.dumps(value)
+        listed = isinstance(value, list) and any(built(v) for v in value)
+        return nested or listed or (isinstance(value, str) and value.startswith(("$", "@", "%")))
+
+    return dict(sorted(content.items(), key=lambda pair: built(pair[1])))
 
 
 def _text(content: dict[str, Any]) -> str:

@@ -252,7 +252,7 @@ def _judge(path: Path, raw: nib.Nifti1Header, num_volumes: int, max_voxels: int)
         raw.get_slope_inter()
     except HeaderDataError as error:
         raise InputError(f"{path} has an impossible intensity scaling ({_line(error)}); export it again") from error
-    if not 0 <= raw.get_data_offset() <= MAX_OFFSET:
+    if not 0 <= float(raw["vox_offset"]) <= MAX_OFFSET:
         raise InputError(f"{path} has its voxels at an impossible place in the file; export it again")
 
     affine, more = _affine(path, raw)

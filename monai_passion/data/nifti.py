@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,6 @@ from typing import IO, NamedTuple, Protocol, cast
 import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
-from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -46,6 +46,9 @@ HUGE = 1e12
 """No MRI stores such a value, and its square would leave float32; it counts as infinite."""
 MAX_OFFSET = 2**26
 """Bytes before the voxels: header and extensions."""
+
+_QUIET = logging.Logger("nibabel", level=logging.CRITICAL + 1)
+"""For what nibabel mends by itself; what matters becomes an error or a note."""
 
 
 class Grid(Protocol):
@@ -205,8 +208,13 @@ def _header(path: Path, stream: IO[bytes]) -> nib.Nifti1Header:
     for kind, found, magic in kinds:
         if found == magic and len(head) >= kind.sizeof_hdr:
             try:
-                with LoggingOutputSuppressor(), np.errstate(all="ignore"):
-                    return kind(head[: kind.sizeof_hdr])
+                with np.errstate(all="ignore"):
+                    header = kind(head[: kind.sizeof_hdr], check=False)
+                    # nibabel takes a voxel size of 0 for 1.
+                    if header["sform_code"] == 0 and not (np.abs(header["pixdim"][1:4]) > 0).all():
+                        raise InputError(f"{path} gives no voxel sizes; set them in its header or export it again")
+                    header.check_fix(logger=_QUIET)
+                    return header
             except (HeaderDataError, ValueError, OverflowError) as error:
                 raise InputError(f"{path} has a damaged NIfTI header ({_line(error)}); export it again") from error
     if head[344:348] == b"ni1\0":
@@ -244,7 +252,7 @@ def _judge(path: Path, raw: nib.Nifti1Header, num_volumes: int, max_voxels: int)
         raw.get_slope_inter()
     except HeaderDataError as error:
         raise InputError(f"{path} has an impossible intensity scaling ({_line(error)}); export it again") from error
-    if not 0 <= raw.get_data_offset() <= MAX_OFFSET:
+    if not 0 <= float(raw["vox_offset"]) <= MAX_OFFSET:
         raise InputError(f"{path} has its voxels at an impossible place in the file; export it again")
 
     affine, more = _affine(path, raw)

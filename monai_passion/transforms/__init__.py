@@ -1,5 +1,28 @@
 """Transforms that know which modalities a patient has; everything else is MONAI's."""
 
+from monai_passion.transforms.degrade import Degradation, DegradeModality, DegradeModalityd, RandDegradeModalityd
+from monai_passion.transforms.dropping import (
+    DropModalities,
+    DropModalitiesd,
+    EnsureAvailabled,
+    RandDropModalities,
+    RandDropModalitiesd,
+)
+from monai_passion.transforms.labels import LabelsToRegions, LabelsToRegionsd
 from monai_passion.transforms.loading import LoadModalities, LoadModalitiesd
 
-__all__ = ["LoadModalities", "LoadModalitiesd"]
+__all__ = [
+    "Degradation",
+    "DegradeModality",
+    "DegradeModalityd",
+    "DropModalities",
+    "DropModalitiesd",
+    "EnsureAvailabled",
+    "LabelsToRegions",
+    "LabelsToRegionsd",
+    "LoadModalities",
+    "LoadModalitiesd",
+    "RandDegradeModalityd",
+    "RandDropModalities",
+    "RandDropModalitiesd",
+]

@@ -1,0 +1,352 @@
+import json
+from collections import Counter
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_passion.data.datalists import SPLITS, load_datalist, make_datalist, prepare_datalist, write_datalist
+from monai_passion.data.presence import Presence, read_presence, write_presence
+from monai_passion.errors import InputError, UsageError
+from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
+
+BRATS_FILES = {"flair": "flair", "t1c": "t1ce", "t1": "t1", "t2": "t2", "label": "seg"}
+MYOPS_FILES = {"bssfp": "C0", "lge": "LGE", "t2": "T2", "label": "gd"}
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+def write_image(path, shape=(4, 4, 3)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.ones(shape, np.int16), np.eye(4)), path)
+
+
+@pytest.fixture
+def brats(tmp_path):
+    """20 patients in the BraTS2020 layout; files are empty, as nothing here may read them."""
+    folder = tmp_path / "brats"
+    for n in range(20):
+        for name in BRATS_FILES.values():
+            touch(folder / f"P{n:02d}" / f"P{n:02d}_{name}.nii.gz")
+    return folder
+
+
+@pytest.fixture
+def myops(tmp_path):
+    folder = tmp_path / "myops"
+    for n in range(5):
+        for name in MYOPS_FILES.values():
+            write_image(folder / f"m_{n}" / f"m_{n}_{name}.nii.gz", (4, 4, 2 + n))
+    return folder
+
+
+def items(datalist):
+    return [item for split in SPLITS for item in datalist[split]]
+
+
+def test_brats_folders(brats):
+    (brats / "P03" / "P03_t2.nii.gz").unlink()
+    touch(brats / "P03" / "P03_brainmask.nii.gz")
+    datalist = make_datalist(brats)
+    assert (datalist["task"], datalist["modalities"]) == ("brats_mri", list(BRATS_MRI))
+    found = {item["case"]: item for item in items(datalist)}
+    assert len(found) == 20
+    assert found["P04"]["image"] == {m: f"P04/P04_{BRATS_FILES[m]}.nii.gz" for m in BRATS_MRI}
+    assert found["P04"]["label"] == "P04/P04_seg.nii.gz"
+    assert found["P03"]["image"]["t2"] is None
+    assert found["P03"]["image"]["t1"] is not None
+
+
+def test_the_label_of_brats2020_that_has_another_name(brats):
+    (brats / "P05" / "P05_seg.nii.gz").rename(brats / "P05" / "W39_1998.09.19_Segm.nii")
+    found = {item["case"]: item for item in items(make_datalist(brats))}
+    assert len(found) == 20
+    assert found["P05"]["label"] == "P05/W39_1998.09.19_Segm.nii"
+
+
+def test_grades_of_name_mapping_are_the_groups(brats):
+    (brats / "name_mapping.csv").write_text("Grade,BraTS_2020_subject_ID\nHGG,P00\nLGG,P01\n")
+    groups = {item["case"]: item["group"] for item in items(make_datalist(brats))}
+    assert (groups["P00"], groups["P01"], groups["P02"]) == ("HGG", "LGG", "unknown")
+
+
+def test_flat_folders_of_the_challenge(tmp_path):
+    for name in ("C0", "LGE", "T2"):
+        touch(tmp_path / "train25" / f"myops_training_101_{name}.nii.gz")
+    touch(tmp_path / "train25_gd" / "myops_training_101_gd.nii.gz")
+    datalist = make_datalist(tmp_path, fractions=(1, 0, 0))
+    assert datalist["task"] == "myops_cmr"
+    (item,) = datalist["training"]
+    assert item["case"] == "myops_training_101"
+    assert item["image"]["bssfp"] == "train25/myops_training_101_C0.nii.gz"
+    assert item["label"] == "train25_gd/myops_training_101_gd.nii.gz"
+
+
+def test_slices_are_items_and_stay_with_their_patient(myops):
+    datalist = make_datalist(myops, slices=True)
+    assert Counter(item["patient"] for item in items(datalist)) == {f"m_{n}": 2 + n for n in range(5)}
+    assert {item["case"]: item["slice"] for item in items(datalist)}["m_2_slice_3"] == 3
+    homes = {(item["patient"], split) for split in SPLITS for item in datalist[split]}
+    assert len(homes) == 5
+
+
+def test_decathlon(tmp_path):
+    write_image(tmp_path / "imagesTr" / "BRATS_001.nii.gz", (4, 4, 3, 4))
+    index = {
+        "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+        "training": [{"image": "./imagesTr/BRATS_001.nii.gz", "label": "./labelsTr/BRATS_001.nii.gz"}],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(index))
+    datalist = make_datalist(tmp_path, fractions=(1, 0, 0), slices=True)
+    assert [item["slice"] for item in datalist["training"]] == [0, 1, 2]
+    item = datalist["training"][0]
+    assert item["channels"] == ["flair", "t1", "t1c", "t2"]
+    assert set(item["image"].values()) == {"imagesTr/BRATS_001.nii.gz"}
+    assert item["label"] == "labelsTr/BRATS_001.nii.gz"
+
+
+def test_cubes_belong_to_patients_and_padded_ones_stay_out(tmp_path):
+    rows = ["case,patient,split,valid_voxels"]
+    for case, voxels in (("A_L001", 32768), ("A_L002", 32768), ("B_L003", 31744), ("C_L004", 32768)):
+        touch(tmp_path / case / f"{case}_flair.nii.gz")
+        rows.append(f"{case},{case[0]},train,{voxels}")
+    (tmp_path / "index.csv").write_text("\n".join(rows))
+    datalist = make_datalist(tmp_path, fractions=(0.5, 0, 0.5))
+    assert {item["case"]: item["patient"] for item in items(datalist)} == {"A_L001": "A", "A_L002": "A", "C_L004": "C"}
+    assert len(items(make_datalist(tmp_path, fractions=(1, 0, 0), full_only=False))) == 4
+
+
+@pytest.mark.parametrize(("fractions", "counts"), [((0.7, 0.1, 0.2), [14, 2, 4]), ((0.97, 0.02, 0.01), [18, 1, 1])])
+def test_shares_of_patients(brats, fractions, counts):
+    assert [len(make_datalist(brats, fractions=fractions)[split]) for split in SPLITS] == counts
+
+
+def test_the_seed_decides_the_split(brats):
+    assert make_datalist(brats, seed=1) == make_datalist(brats, seed=1)
+    assert make_datalist(brats, seed=1) != make_datalist(brats, seed=2)
+
+
+def test_published_lists(brats, tmp_path):
+    (tmp_path / "train.txt").write_text("HG_P00\nLG_P01\nHG_elsewhere\n")
+    (tmp_path / "val.txt").write_text("P02\n")
+    datalist = make_datalist(brats, split_dir=tmp_path)
+    assert [(item["case"], item["group"]) for item in datalist["training"]] == [("P00", "HGG"), ("P01", "LGG")]
+    assert [item["case"] for item in datalist["validation"]] == ["P02"]
+    assert datalist["test"] == []
+
+
+def test_a_patient_in_two_lists_is_an_error(brats, tmp_path):
+    (tmp_path / "train.txt").write_text("P00\nP01\n")
+    (tmp_path / "test.txt").write_text("HG_P01\n")
+    with pytest.raises(InputError, match="P01 in training and in test"):
+        make_datalist(brats, split_dir=tmp_path)
+
+
+def test_two_files_for_one_modality_are_an_error_that_names_both(brats):
+    touch(brats / "P00" / "P00_t1gd.nii.gz")
+    with pytest.raises(InputError, match=r"P00 has two files for t1c: .*P00_t1ce.nii.gz and .*P00_t1gd.nii.gz"):
+        make_datalist(brats)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "match"),
+    [
+        ({"folder": "nowhere"}, InputError, "is not a folder"),
+        ({"folder": "."}, InputError, "holds no patients"),
+        ({"layout": "bids"}, UsageError, "unknown layout 'bids'; known are brats2020"),
+        ({"fractions": (0.5, 0.1, 0.1)}, UsageError, "add to 1"),
+        ({"split_dir": "."}, InputError, r"no train.txt"),
+    ],
+)
+def test_wrong_requests(brats, tmp_path, change, error, match):
+    (tmp_path / "empty").mkdir()
+    change = {k: tmp_path / "empty" / v if k in ("folder", "split_dir") else v for k, v in change.items()}
+    with pytest.raises(error, match=match):
+        make_datalist(**{"folder": brats, **change})
+
+
+def test_a_written_datalist_is_read(brats, tmp_path):
+    datalist = make_datalist(brats)
+    write_datalist(tmp_path / "d.json", datalist)
+    assert load_datalist(tmp_path / "d.json") == datalist
+    absolute = load_datalist(tmp_path / "d.json", root=brats)
+    assert absolute["test"][0]["image"]["t1"] == str(brats / datalist["test"][0]["image"]["t1"])
+
+
+def spoil(where, value):
+    def edit(datalist):
+        *path, last = where
+        for key in path:
+            datalist = datalist[key]
+        if value is KeyError:
+            del datalist[last]
+        else:
+            datalist[last] = value
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    "where_and_value",
+    [
+        (("training",), KeyError),
+        (("test",), {}),
+        (("modalities",), "t1"),
+        (("training", 0), "P00"),
+        (("training", 0, "patient"), KeyError),
+        (("training", 0, "group"), None),
+        (("training", 0, "image", "t1"), KeyError),
+        (("training", 0, "image", "t1"), 3),
+        (("training", 0, "image"), dict.fromkeys(BRATS_MRI)),
+        (("training", 0, "label"), 3),
+        (("training", 0, "slice"), "two"),
+        (("training", 0, "case"), "P01"),
+        (("training", 0, "patient"), "P19"),
+    ],
+)
+def test_a_wrong_datalist_is_an_error_that_names_it(brats, tmp_path, where_and_value):
+    datalist = make_datalist(brats, split_dir=lists(tmp_path, ["P00", "P01"], ["P19"]))
+    spoil(*where_and_value)(datalist)
+    (tmp_path / "d.json").write_text(json.dumps(datalist))
+    with pytest.raises(InputError, match=r"d\.json"):
+        load_datalist(tmp_path / "d.json")
+
+
+def lists(folder, train, test):
+    (folder / "train.txt").write_text("\n".join(train))
+    (folder / "test.txt").write_text("\n".join(test))
+    return folder
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{"])
+def test_what_is_no_datalist_is_an_error(tmp_path, text):
+    if text is not None:
+        (tmp_path / "d.json").write_text(text)
+    with pytest.raises(InputError, match=r"d\.json"):
+        load_datalist(tmp_path / "d.json")
+
+
+def test_missing_modalities_are_null_in_training_and_nowhere_else(brats, tmp_path):
+    rates = {"t1": 0.2, "t1c": 0.4, "flair": 0.6, "t2": 0.8}
+    datalist = prepare_datalist(brats, missing_rates=rates, ckpt_dir=tmp_path / "ckpt")
+    have = np.array([[item["image"][m] is not None for m in BRATS_MRI] for item in datalist["training"]])
+    assert have.sum(axis=0).tolist() == [6, 9, 12, 3]
+    assert have.any(axis=1).all()
+    assert all(all(item["image"].values()) for split in ("validation", "test") for item in datalist[split])
+    stored = read_presence(tmp_path / "ckpt" / "presence.csv")
+    assert stored.cases == tuple(item["case"] for item in datalist["training"])
+    np.testing.assert_array_equal(stored.table, have)
+
+
+def test_the_stored_datalist_holds_the_nulls_and_is_used_again(brats, tmp_path):
+    arguments = {"dataset_dir": brats, "missing_rates": [0.5] * 4, "ckpt_dir": tmp_path / "ckpt", "seed": 3}
+    first = prepare_datalist(**arguments)
+    assert load_datalist(tmp_path / "ckpt" / "datalist.json", root=brats)["training"] == first["training"]
+    touch(brats / "P99" / "P99_t1.nii.gz")  # a patient who comes later does not change a training under way
+    again = prepare_datalist(**arguments)
+    assert again == first
+
+
+def test_a_data_set_may_move_between_calls(brats, tmp_path):
+    arguments = {"missing_rates": [0.5] * 4, "ckpt_dir": tmp_path / "ckpt"}
+    first = prepare_datalist(brats, **arguments)
+    moved = brats.rename(tmp_path / "moved")
+    second = prepare_datalist(moved, **arguments)
+    assert json.dumps(second) == json.dumps(first).replace(str(brats), str(moved))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"seed": 4}, "seed = 3, not 4"),
+        ({"missing_rates": [0.5, 0.5, 0.5, 0.6]}, "missing_rates"),
+        ({"missing_rates": None}, "missing_rates"),
+        ({"fractions": (0.5, 0.25, 0.25)}, "options"),
+        ({"dataset_dir": "other"}, "other data"),
+    ],
+)
+def test_what_is_stored_is_not_used_for_other_arguments(brats, tmp_path, change, match):
+    arguments = {"dataset_dir": brats, "missing_rates": [0.5] * 4, "ckpt_dir": tmp_path / "ckpt", "seed": 3}
+    prepare_datalist(**arguments)
+    if "dataset_dir" in change:
+        change = {"dataset_dir": tmp_path / "other"}
+        touch(tmp_path / "other" / "Q" / "Q_t1.nii.gz")
+    with pytest.raises(UsageError, match=match):
+        prepare_datalist(**{**arguments, **change})
+
+
+def test_an_evaluation_takes_the_split_of_a_training(brats, tmp_path):
+    trained = prepare_datalist(brats, missing_rates=[0.5] * 4, ckpt_dir=tmp_path, seed=3)
+    assert prepare_datalist(brats, datalist=tmp_path / "datalist.json") == trained
+
+
+def test_a_presence_table_of_patients_serves_each_of_their_cases(myops, tmp_path):
+    write_presence(
+        tmp_path / "p.csv",
+        Presence(tuple(f"m_{n}" for n in range(5)), MYOPS_CMR, np.eye(3, dtype=bool)[[0, 1, 2, 0, 1]]),
+    )
+    datalist = prepare_datalist(myops, presence=tmp_path / "p.csv", task="myops_cmr", slices=True, fractions=(1, 0, 0))
+    assert len(datalist["training"]) == 20
+    for item in datalist["training"]:
+        kept = [m for m, path in item["image"].items() if path]
+        assert kept == [MYOPS_CMR[int(item["patient"][-1]) % 3]]
+
+
+@pytest.mark.parametrize(("per", "distinct"), [("patient", 5), ("case", 20)])
+def test_presence_is_drawn_for_patients_or_for_cases(myops, per, distinct):
+    datalist = prepare_datalist(
+        myops, missing_rates=[0.0, 0.0, 0.5], per=per, task="myops_cmr", slices=True, fractions=(1, 0, 0)
+    )
+    rows = {item["case"]: bool(item["image"]["t2"]) for item in datalist["training"]}
+    by_patient = {(item["patient"], rows[item["case"]]) for item in datalist["training"]}
+    assert len(by_patient) == 5 if per == "patient" else sum(rows.values()) == 10
+
+
+def test_training_patients_whom_the_table_does_not_name_are_an_error(brats, tmp_path):
+    write_presence(tmp_path / "p.csv", Presence(("P00",), BRATS_MRI, np.ones((1, 4), dtype=bool)))
+    with pytest.raises(InputError, match=r"p.csv does not name 19 of 20 training cases \(P01, P02, P03, ...\)"):
+        prepare_datalist(brats, presence=tmp_path / "p.csv", fractions=(1, 0, 0))
+
+
+def test_a_patient_left_with_nothing_is_an_error(brats, tmp_path):
+    (brats / "P07" / "P07_t1.nii.gz").unlink()
+    table = np.tile([False, False, True, False], (20, 1))
+    write_presence(tmp_path / "p.csv", Presence(tuple(f"P{n:02d}" for n in range(20)), BRATS_MRI, table))
+    with pytest.raises(InputError, match="leaves P07 with nothing"):
+        prepare_datalist(brats, presence=tmp_path / "p.csv", fractions=(1, 0, 0), ckpt_dir=tmp_path / "ckpt")
+    assert not (tmp_path / "ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"task": "liver"}, UsageError),
+        ({"task": "myops_cmr"}, InputError),
+        ({"per": "week"}, UsageError),
+        ({"presence": "p.csv", "missing_rates": [0.1] * 4}, UsageError),
+        ({"missing_rates": [0.1] * 3}, UsageError),
+        ({"dataset_dir": "nowhere"}, InputError),
+        ({"datalist": "nowhere.json"}, InputError),
+        ({"presence": "nowhere.csv"}, InputError),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_written(brats, tmp_path, change, error):
+    with pytest.raises(error):
+        prepare_datalist(**{"dataset_dir": brats, "ckpt_dir": tmp_path / "ckpt", **change})
+    assert not (tmp_path / "ckpt").exists()
+
+
+def test_the_published_slices_are_those_of_the_files(real_data):
+    datalist = make_datalist(real_data / "myops2020", slices=True, split_dir=real_data / "splits" / "myops2020")
+    assert [len(datalist[split]) for split in SPLITS] == [80, 0, 22]
+
+
+def test_the_published_patients_of_the_cubes(real_data):
+    datalist = make_datalist(
+        real_data / "brats2020_cubes", full_only=False, split_dir=real_data / "splits" / "brats2020"
+    )
+    assert [len({item["patient"] for item in datalist[split]}) for split in SPLITS] == [218, 50, 0]
+    assert [len(datalist[split]) for split in SPLITS] == [257, 63, 0]

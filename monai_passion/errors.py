@@ -5,6 +5,10 @@ Every message is one line: what is wrong, with which file or value, and what to 
 
 from __future__ import annotations
 
+import os
+import sys
+from types import TracebackType
+
 __all__ = [
     "EXIT_INTERRUPTED",
     "EXIT_OK",
@@ -15,6 +19,7 @@ __all__ = [
     "ResourceError",
     "UsageError",
     "WeightsError",
+    "install_excepthook",
 ]
 
 EXIT_OK = 0
@@ -54,3 +59,27 @@ class ResourceError(PassionError):
     """Not enough memory or disk."""
 
     exit_code = 5
+
+
+def install_excepthook() -> None:
+    """Make a program that is not ours, as ``python -m monai.bundle run``, end on our errors as the command line does.
+
+    A `PassionError`, also one that was wrapped on its way up, prints one line and sets its exit code; all else is left
+    to the hook that was there. The environment variable ``MONAI_PASSION_DEBUG=1`` shows the traceback as well.
+    """
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, PassionError | KeyboardInterrupt):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None or os.environ.get("MONAI_PASSION_DEBUG") == "1":
+            previous(kind, error, traceback)
+        if isinstance(cause, KeyboardInterrupt):
+            print("monai-passion: interrupted", file=sys.stderr)
+            raise SystemExit(EXIT_INTERRUPTED)  # Python takes the exit code from the hook
+        if isinstance(cause, PassionError):
+            print(f"monai-passion: error: {cause}", file=sys.stderr)
+            raise SystemExit(cause.exit_code)
+
+    sys.excepthook = hook

@@ -1,7 +1,31 @@
-"""Ignite handlers for training with missing modalities."""
+"""Handlers for MONAI's trainers; `_target_` in a bundle names them by this path."""
 
+from monai_passion.handlers.checkpoint import (
+    CheckpointHandler,
+    newest_checkpoint,
+    read_checkpoint,
+    verify_checkpoint,
+    write_checkpoint,
+)
 from monai_passion.handlers.curves import CurvesHandler, ScoresHandler
+from monai_passion.handlers.determinism import EpochSeedHandler
+from monai_passion.handlers.guard import NonFiniteGuard
 from monai_passion.handlers.preference import PreferenceHandler
 from monai_passion.handlers.progress import ProgressHandler
+from monai_passion.handlers.signals import RunLock, SignalHandler
 
-__all__ = ["CurvesHandler", "PreferenceHandler", "ProgressHandler", "ScoresHandler"]
+__all__ = [
+    "CheckpointHandler",
+    "CurvesHandler",
+    "EpochSeedHandler",
+    "NonFiniteGuard",
+    "PreferenceHandler",
+    "ProgressHandler",
+    "RunLock",
+    "ScoresHandler",
+    "SignalHandler",
+    "newest_checkpoint",
+    "read_checkpoint",
+    "verify_checkpoint",
+    "write_checkpoint",
+]

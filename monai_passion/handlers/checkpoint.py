@@ -1,0 +1,375 @@
+"""Checkpoints that no crash can destroy, and trainings that continue from them as if nothing had happened."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, cast
+
+import torch
+from ignite.engine import Events
+from monai.engines import Evaluator, SupervisedTrainer
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from monai_passion.errors import ResourceError, UsageError, WeightsError
+from monai_passion.handlers.signals import RunLock, held
+
+__all__ = ["CheckpointHandler", "newest_checkpoint", "read_checkpoint", "verify_checkpoint", "write_checkpoint"]
+
+PathLike = str | os.PathLike[str]
+NAME = re.compile(r"checkpoint_epoch=(\d+)\.pt")
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+logger = logging.getLogger(__name__)
+
+
+def write_checkpoint(state: Mapping[str, Any], path: PathLike) -> None:
+    """Write ``state`` with ``torch.save`` and its SHA-256 beside it (``<path>.sha256``, as ``sha256sum`` writes it).
+
+    Whenever the process or the machine dies, ``path`` is the old file or the new one, whole, on the disk, and the
+    sidecar fits it. Missing folders are made.
+
+    Raises:
+        ResourceError: the disk is full; the old file is kept and nothing else is left.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sidecar, temporary = _sidecar(path), path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            writer = _Hasher(file)
+            torch.save(dict(state), cast(IO[bytes], writer))
+            file.flush()
+            os.fsync(file.fileno())
+        line = f"{writer.sha256.hexdigest()}  {path.name}\n"
+        # Two files cannot be replaced in one step: between the two, the sidecar fits both the old and the new one.
+        older = sidecar.read_text() if path.exists() and sidecar.exists() else ""
+        _write_text(line + older, sidecar)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+        if older:
+            _write_text(line, sidecar)
+    except (OSError, RuntimeError) as error:
+        cause = _full_disk(error)
+        if cause is None:
+            raise
+        raise ResourceError(
+            f"{path} could not be written: {cause.strerror}; older checkpoints are kept: free some space, or choose "
+            "another ckpt_dir"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def verify_checkpoint(path: PathLike) -> bool:
+    """Whether the file fits its SHA-256 sidecar and holds nothing but tensors and plain values."""
+    return _problem(Path(path)) is None
+
+
+def read_checkpoint(path: PathLike, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """What `write_checkpoint` wrote, verified; a pickle that would run code is never run.
+
+    Raises:
+        WeightsError: there is no such file, or it is damaged, or it is not one of ours.
+    """
+    path = Path(path)
+    problem = _problem(path)
+    if problem is not None:
+        raise WeightsError(f"{path} {problem}; use an earlier checkpoint, or delete this one")
+    return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def newest_checkpoint(folder: PathLike) -> Path | None:
+    """The ``checkpoint_epoch=N.pt`` of the highest N that verifies; one warning for each that does not."""
+    for _, path in sorted(_checkpoints(Path(folder)).items(), reverse=True):
+        problem = _problem(path)
+        if problem is None:
+            return path
+        logger.warning(f"{path} {problem}; passed over")
+    return None
+
+
+class CheckpointHandler:
+    """Writes a crash-safe checkpoint after each epoch, and resumes from the newest one that verifies.
+
+    Goes first in ``train_handlers``, so that the others start from the resumed state; whatever its place, it saves
+    after all of them. A checkpoint holds the epoch, the state of everything in ``save_dict`` and of the mixed-precision
+    scaler, the best validation score, and which parameters had a gradient (an optimizer treats none and zero
+    differently). With `EpochSeedHandler` that is everything: a resumed training ends bit-identical on the CPU.
+
+    In ``ckpt_dir``, each with its ``.sha256``:
+
+    * ``checkpoint_epoch=N.pt``: what a training resumes from, the last ``keep`` of them;
+    * ``model.pt``: ``{"model": state of save_dict["model"], "metadata": ...}`` of the epoch with the best score;
+    * ``model_last.pt``: the same of the last epoch saved.
+
+    Args:
+        ckpt_dir: folder of one training; a lock keeps a second one out.
+        save_dict: name -> object with ``state_dict`` and ``load_state_dict``: ``"model"``, what inference needs, and
+            all else that changes: the optimizer, the scheduler, the loss with its buffers, handlers with a state.
+        evaluator: its key metric decides which epoch is the best; without it there is no ``model.pt``.
+        keep: how many checkpoints stay; at least 2 for one damaged file not to cost the training.
+        interval: epochs between checkpoints, and the most that a crash can cost.
+        resume: continue where ``ckpt_dir`` stopped; if false, ``ckpt_dir`` must hold no checkpoint.
+        metadata: what the network is (modalities, classes ...), in plain values; compared before anything is loaded.
+        tries: stop when the disk was full this many times in a row.
+
+    Raises:
+        ValueError: ``keep``, ``interval`` or ``tries`` below 1, or a wrong ``save_dict``.
+        UsageError: (at start) another training uses the folder, or it holds checkpoints and ``resume`` is false.
+        WeightsError: (at start) checkpoints exist but none verifies, or they belong to another training.
+        ResourceError: (while training) the disk is full.
+    """
+
+    def __init__(
+        self,
+        ckpt_dir: PathLike,
+        save_dict: Mapping[str, Any],
+        evaluator: Evaluator | None = None,
+        keep: int = 2,
+        interval: int = 1,
+        resume: bool = True,
+        metadata: Mapping[str, Any] | None = None,
+        tries: int = 3,
+    ) -> None:
+        for name, value in (("keep", keep), ("interval", interval), ("tries", tries)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
+        if "model" not in save_dict or {"trainer", "metadata"} & set(save_dict):
+            raise ValueError(
+                f"save_dict has {sorted(save_dict)}; it needs 'model', and must not have 'trainer' and 'metadata', "
+                "which the handler adds itself"
+            )
+        self.folder = Path(ckpt_dir)
+        self.objects = {name: _unwrapped(thing) for name, thing in save_dict.items()}
+        self.evaluator = evaluator
+        self.keep = keep
+        self.interval = interval
+        self.resume = resume
+        self.metadata = {"network": type(self.objects["model"]).__name__, **(metadata or {})}
+        self.tries = tries
+        self.lock = RunLock(self.folder)
+        self._failures = 0
+
+    def attach(self, engine: SupervisedTrainer) -> None:
+        engine.add_event_handler(Events.STARTED, self.started)
+
+    def started(self, engine: SupervisedTrainer) -> None:
+        """Lock the folder and, where it holds a checkpoint, continue from it."""
+        if engine.state.rank == 0:
+            self.lock.acquire()
+        if not engine.has_event_handler(self.completed_epoch):
+            # Added last, to save what every other handler of this event has done.
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self.completed_epoch)
+            engine.add_event_handler(Events.COMPLETED, self.lock.release)
+        found = sorted(_checkpoints(self.folder).items())
+        if not found or engine.state.epoch > 0:
+            return
+        if not self.resume:
+            raise UsageError(
+                f"{self.folder} holds a training of {found[-1][0]} epochs and resume is false; choose another ckpt_dir, "
+                "delete that training, or set resume to true"
+            )
+        path = newest_checkpoint(self.folder)
+        if path is None:
+            names = ", ".join(path.name for _, path in found)
+            raise WeightsError(
+                f"no checkpoint in {self.folder} is intact ({names}); restore one from a backup, or delete them to "
+                "start anew"
+            )
+        self._load(engine, path)
+        logger.info(f"resuming from {path}: epoch {engine.state.epoch} of {engine.state.max_epochs} is complete")
+
+    def completed_epoch(self, engine: SupervisedTrainer) -> None:
+        """Save, verify, and only then delete what is not kept."""
+        epoch, last = engine.state.epoch, engine.state.epoch == engine.state.max_epochs
+        if engine.state.rank != 0:
+            return
+        try:
+            with held():
+                # Before the checkpoint: a crash in between repeats this epoch, and so writes the best model again.
+                if self.evaluator is not None and self.evaluator.state.best_metric_epoch == epoch:
+                    self._write(self._model_state(), "model.pt")
+                if epoch % self.interval == 0 or last:
+                    self._write(self._state(engine), f"checkpoint_epoch={epoch}.pt")
+                    self._write(self._model_state(), "model_last.pt")
+                    self._prune(epoch)
+            self._failures = 0
+        except ResourceError as error:
+            self._failures += 1
+            if last or self._failures >= self.tries:
+                raise
+            logger.error(f"{error}; training goes on, {self.tries - self._failures} more tries")
+
+    def _write(self, state: Mapping[str, Any], name: str) -> None:
+        path = self.folder / name
+        write_checkpoint(state, path)
+        problem = _problem(path)
+        if problem is not None:
+            raise WeightsError(f"{path}, just written, {problem}; check the disk and what save_dict holds")
+
+    def _prune(self, epoch: int) -> None:
+        complete = sorted((n, path) for n, path in _checkpoints(self.folder).items() if n <= epoch)
+        for _, path in complete[: -self.keep]:
+            path.unlink()
+            _sidecar(path).unlink(missing_ok=True)
+
+    def _model_state(self) -> dict[str, Any]:
+        return {"model": self.objects["model"].state_dict(), "metadata": self.metadata}
+
+    def _state(self, engine: SupervisedTrainer) -> dict[str, Any]:
+        trainer = {
+            "epoch": engine.state.epoch,
+            "epoch_length": engine.state.epoch_length,
+            "has_gradient": [parameter.grad is not None for parameter in _parameters(engine)],
+            "scaler": None if engine.scaler is None else engine.scaler.state_dict(),
+        }
+        if self.evaluator is not None:
+            trainer["best_metric"] = float(self.evaluator.state.best_metric)
+            trainer["best_metric_epoch"] = self.evaluator.state.best_metric_epoch
+        states = {name: thing.state_dict() for name, thing in self.objects.items()}
+        return {**states, "trainer": trainer, "metadata": self.metadata}
+
+    def _load(self, engine: SupervisedTrainer, path: Path) -> None:
+        checkpoint = read_checkpoint(path)
+        differences = self._differences(checkpoint, engine)
+        if differences:
+            raise WeightsError(
+                f"{path} belongs to another training: {'; '.join(differences)}; set these back, or choose another "
+                "ckpt_dir"
+            )
+        for name, thing in self.objects.items():
+            try:
+                thing.load_state_dict(checkpoint[name])
+            except (KeyError, RuntimeError, TypeError, ValueError) as error:
+                raise WeightsError(f"{path}: the state of {name!r} does not fit: {error}") from error
+        trainer = checkpoint["trainer"]
+        for parameter, has_gradient in zip(_parameters(engine), trainer["has_gradient"], strict=True):
+            parameter.grad = torch.zeros_like(parameter) if has_gradient else None
+        if engine.scaler is not None and trainer["scaler"] is not None:
+            engine.scaler.load_state_dict(trainer["scaler"])
+        if self.evaluator is not None and "best_metric" in trainer:
+            self.evaluator.state.best_metric = trainer["best_metric"]
+            self.evaluator.state.best_metric_epoch = trainer["best_metric_epoch"]
+        engine.state.epoch = trainer["epoch"]
+        engine.state.iteration = trainer["epoch"] * trainer["epoch_length"]
+
+    def _differences(self, checkpoint: Mapping[str, Any], engine: SupervisedTrainer) -> list[str]:
+        """What keeps this checkpoint from being continued here, in words; empty if nothing does."""
+        saved = {**checkpoint["metadata"], "iterations an epoch": checkpoint["trainer"]["epoch_length"]}
+        here = {**self.metadata, "iterations an epoch": engine.state.epoch_length}
+        differences = [
+            f"{key} is {saved.get(key)} there and {here.get(key)} here"
+            for key in {**saved, **here}
+            if saved.get(key) != here.get(key)
+        ]
+        names = set(checkpoint) - {"trainer", "metadata"}
+        differences += [f"{name!r} is only there" for name in sorted(names - set(self.objects))]
+        differences += [f"{name!r} is only here" for name in sorted(set(self.objects) - names)]
+        for name in sorted(names & set(self.objects)):
+            if isinstance(thing := self.objects[name], nn.Module):
+                differences += _tensor_differences(name, checkpoint[name], thing.state_dict())
+        if len(checkpoint["trainer"]["has_gradient"]) != len(_parameters(engine)):
+            differences.append("the optimizer has another number of parameters")
+        return differences
+
+
+def _tensor_differences(name: str, there: Mapping[str, Any], here: Mapping[str, Any], show: int = 3) -> list[str]:
+    found = [f"{name}.{key} is only there" for key in there if key not in here]
+    found += [f"{name}.{key} is only here" for key in here if key not in there]
+    found += [
+        f"{name}.{key} is {tuple(there[key].shape)} there and {tuple(here[key].shape)} here"
+        for key in here
+        if key in there and isinstance(here[key], torch.Tensor) and there[key].shape != here[key].shape
+    ]
+    return found[:show] + ([f"{len(found) - show} more in {name}"] if len(found) > show else [])
+
+
+def _parameters(engine: SupervisedTrainer) -> list[nn.Parameter]:
+    return [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
+
+
+def _unwrapped(thing: Any) -> Any:
+    return thing.module if isinstance(thing, DataParallel | DistributedDataParallel) else thing
+
+
+def _checkpoints(folder: Path) -> dict[int, Path]:
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return {int(match[1]): path for path in paths if (match := NAME.fullmatch(path.name))}
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def _problem(path: Path) -> str | None:
+    """What is wrong with a checkpoint, as the end of a sentence about it."""
+    if not path.is_file():
+        return "does not exist"
+    try:
+        expected = [line.split()[0] for line in _sidecar(path).read_text().splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError):
+        return "cannot be verified: its .sha256 file is missing"
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if digest.hexdigest() not in expected:
+        return f"is damaged: its SHA-256 is {digest.hexdigest()} instead of {' or '.join(expected) or 'anything'}"
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch documents no closed list for foreign files
+        return f"is no checkpoint of tensors and plain values: {str(error).splitlines()[0] if str(error) else error!r}"
+    return None
+
+
+def _write_text(text: str, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with open(temporary, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """The error of a full disk that is or caused ``error``: torch wraps what its file raises."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+class _Hasher:
+    """A file for ``torch.save`` that hashes what should be written, so that reading it back checks the disk."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()

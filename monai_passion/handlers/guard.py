@@ -1,0 +1,85 @@
+"""A loss or gradient that is NaN or infinite must not reach the weights, and its cases must be named."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import ignite.distributed as idist
+import torch
+from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
+from monai.utils import CommonKeys
+
+from monai_passion.errors import PassionError
+
+__all__ = ["NonFiniteGuard", "case_names"]
+
+
+def case_names(batch: Any) -> list[str]:
+    """The cases of a collated batch, by its ``case``, else by the file names of its images; else ``["unknown"]``."""
+    names = None
+    if isinstance(batch, Mapping):
+        names = batch.get("case")
+        if names is None:
+            names = getattr(batch.get(CommonKeys.IMAGE), "meta", {}).get("filename_or_obj")
+    if names is None:
+        return ["unknown"]
+    return [names] if isinstance(names, str) else [str(name) for name in names]
+
+
+class NonFiniteGuard:
+    """Skips the optimizer's step where the loss or a gradient is NaN or infinite, and stops a training that is lost.
+
+    Under DistributedDataParallel one rank's NaN skips the step of all. With mixed precision, infinite gradients alone
+    are left to the gradient scaler, which lowers its scale.
+
+    Args:
+        patience: stop at this many such iterations in a row.
+
+    Raises:
+        ValueError: ``patience`` is below 1.
+        PassionError: (while training) ``patience`` was reached.
+    """
+
+    def __init__(self, patience: int = 5) -> None:
+        if patience < 1:
+            raise ValueError(f"patience is {patience}; it must be at least 1")
+        self.patience = patience
+        self.logger = logging.getLogger(__name__)
+        self._cases: list[str] = []
+        self._in_a_row = 0
+
+    def attach(self, engine: SupervisedTrainer) -> None:
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: SupervisedTrainer) -> None:
+        parameters = [p for group in engine.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        loss = float(engine.state.output[CommonKeys.LOSS].detach())
+        what = f"the loss is {loss}"
+        bad = not math.isfinite(loss)
+        if not bad and engine.scaler is None and parameters:
+            norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+            what, bad = f"the norm of the gradient is {norm}", not math.isfinite(norm)
+        if not idist.all_reduce(float(bad), op="MAX"):
+            self._in_a_row, self._cases = 0, []
+            return
+        if not bad:
+            what = "another process has a loss that is not finite"
+        self._in_a_row += 1
+        cases = case_names(engine.state.batch)
+        self._cases += [case for case in cases if case not in self._cases]
+        for parameter in parameters:
+            # An optimizer passes over parameters without gradient; a scaler wants to find infinities for itself.
+            if engine.scaler is None:
+                parameter.grad = None
+            elif parameter.grad is not None:
+                parameter.grad.fill_(math.nan)
+        self.logger.warning(f"{what} at iteration {engine.state.iteration}, case {', '.join(cases)}: step skipped")
+        if self._in_a_row >= self.patience:
+            raise PassionError(
+                f"the loss was not finite {self._in_a_row} times in a row (cases {', '.join(self._cases)}): check "
+                "these cases, or lower the learning rate; the checkpoints of earlier epochs are kept"
+            )

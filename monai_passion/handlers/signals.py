@@ -1,0 +1,154 @@
+"""SIGTERM, Ctrl-C and a second training in the same folder: a training that stops, stops cleanly and says how."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["RunLock", "SignalHandler", "held"]
+
+EXIT_CODES = {signal.SIGTERM: EXIT_TERMINATED, signal.SIGINT: EXIT_INTERRUPTED}
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """SIGTERM and Ctrl-C that arrive inside this block take effect at its end."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
+        yield
+        return
+    arrived: list[int] = []
+    previous = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in EXIT_CODES}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
+
+
+class SignalHandler:
+    """Ends a training on SIGTERM with exit code 143 and on Ctrl-C with 130, ready to be resumed.
+
+    Nothing is written at that moment, because nothing has to be: `CheckpointHandler` has written the last completed
+    epoch, and a resumed training repeats the interrupted one bit for bit, since `EpochSeedHandler` draws its random
+    numbers from the epoch alone. At most that epoch is lost, and the process ends within one operation instead of
+    outlasting the grace period of a cluster. A checkpoint that is being written is finished first.
+    """
+
+    def __init__(self) -> None:
+        self.logger = logging.getLogger(__name__)
+        self._engine: Engine | None = None
+        self._previous: dict[signal.Signals, Any] = {}
+        self._process = 0
+        self._arrived: signal.Signals | None = None
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self.started)
+        engine.add_event_handler(Events.ITERATION_STARTED, self.stop)
+        engine.add_event_handler(Events.COMPLETED, self.restore)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.failed)
+
+    def started(self, engine: Engine) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            self.logger.warning("training outside the main thread: SIGTERM and Ctrl-C are left to the program")
+            return
+        self._engine, self._process, self._arrived = engine, os.getpid(), None
+        self._previous = {number: signal.signal(number, self._receive) for number in EXIT_CODES}
+
+    def failed(self, engine: Engine, error: BaseException) -> None:
+        self.restore()
+        raise error
+
+    def restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def stop(self) -> None:
+        """End here if a signal arrived where Python swallows exceptions, as in a destructor."""
+        if self._arrived is not None:
+            raise SystemExit(EXIT_CODES[self._arrived])
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a worker of the data loader; the training ends its workers itself
+            return
+        self.restore()
+        self._arrived = signal.Signals(number)
+        epoch = self._engine.state.epoch if self._engine is not None else 0
+        self.logger.warning(
+            f"{self._arrived.name} in epoch {epoch}: stopping; the same command resumes after the last "
+            "checkpoint and repeats this epoch exactly"
+        )
+        self.stop()
+
+
+class RunLock:
+    """Keeps a second training out of a folder; ``train.lock`` in it names the process and host of the first.
+
+    The operating system holds the lock (``lockf``) and lets go when the process ends, however it ends and on whichever
+    host of a shared file system, so the file that a killed training leaves behind is recognised as stale.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.path = Path(folder) / "train.lock"
+        self.logger = logging.getLogger(__name__)
+        self._file: int | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises:
+            UsageError: another process, which the message names, trains in this folder.
+        """
+        if self._file is not None:
+            return
+        if fcntl is None:
+            self.logger.warning("this system has no file locks; start no second training in the same folder")
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            owner = os.read(file, 1000).decode(errors="replace").strip()
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                os.close(file)
+                raise UsageError(
+                    f"{self.path.parent} is in use by another training ({owner or 'just starting'}); wait for it, stop "
+                    "it, or choose another ckpt_dir"
+                ) from None
+            except OSError as error:
+                self.logger.warning(f"{self.path} cannot be locked ({error}); start no second training in this folder")
+            if self.path.exists() and os.path.samestat(os.fstat(file), self.path.stat()):
+                break
+            os.close(file)  # its owner finished and deleted it between our two steps
+        if owner:
+            self.logger.warning(f"{self.path} is stale: that training ({owner}) is gone; taking over")
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"process {os.getpid()} on host {socket.gethostname()}\n".encode(), 0)
+        self._file = file
+
+    def release(self) -> None:
+        """Delete the file and let go; nothing happens where the lock was not held."""
+        if self._file is not None:
+            self.path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = None

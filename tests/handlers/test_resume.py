@@ -1,0 +1,133 @@
+"""A training that was stopped and resumed must end bit-identical to one that was not."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+from ignite.engine import Events
+from monai.data import DataLoader, Dataset
+from monai.engines import SupervisedTrainer
+
+from monai_passion.errors import UsageError
+from monai_passion.handlers import EpochSeedHandler, newest_checkpoint
+from tests.handlers import toy
+
+
+class StopError(Exception):
+    pass
+
+
+def stop_at(iteration):
+    class Stopper:
+        def attach(self, engine):
+            engine.add_event_handler(Events.ITERATION_COMPLETED(once=iteration), self)
+
+        def __call__(self, engine):
+            raise StopError
+
+    return Stopper()
+
+
+@pytest.fixture(scope="module", params=[0, 2], ids=["no_workers", "two_workers"])
+def uninterrupted(request, tmp_path_factory):
+    trainer = toy.build(tmp_path_factory.mktemp("whole"), epochs=4, workers=request.param)
+    trainer.run()
+    return request.param, toy.everything(trainer)
+
+
+@pytest.mark.parametrize("iteration", [1, 5, 6, 11])
+def test_stopped_at_any_iteration_and_resumed_it_ends_bit_identical(tmp_path, uninterrupted, iteration):
+    workers, expected = uninterrupted
+    with pytest.raises(StopError):
+        toy.build(tmp_path, epochs=4, workers=workers, handlers=[stop_at(iteration)]).run()
+    random.seed()  # whatever the new process starts with
+    resumed = toy.build(tmp_path, epochs=4, workers=workers)
+    resumed.run()
+    assert toy.different(expected, toy.everything(resumed)) == []
+
+
+def test_killed_at_a_random_moment_and_resumed_it_ends_bit_identical(tmp_path, uninterrupted):
+    workers, expected = uninterrupted
+    process = toy.start(tmp_path, epochs=4, workers=workers)
+    while newest_checkpoint(tmp_path) is None and process.is_alive():
+        time.sleep(0.001)
+    time.sleep(random.Random().uniform(0, 0.1))
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    resumed = toy.build(tmp_path, epochs=4, workers=workers)
+    resumed.run()
+    assert toy.different(expected, toy.everything(resumed)) == []
+
+
+def test_an_epoch_shorter_or_longer_than_the_data_is_repeated_exactly_too(tmp_path):
+    for length in (2, 5):
+        whole = toy.build(tmp_path / f"whole{length}", epochs=3, epoch_length=length)
+        whole.run()
+        toy.build(tmp_path / f"part{length}", epochs=2, epoch_length=length).run()
+        resumed = toy.build(tmp_path / f"part{length}", epochs=3, epoch_length=length)
+        resumed.run()
+        assert toy.different(toy.everything(whole), toy.everything(resumed)) == []
+
+
+def batches(seed, epochs, workers=0):
+    """What a training sees: epoch -> its batches and a number from the main process."""
+    seen = {}
+    data = Dataset(toy.cases(), toy.RandDropd("image"))
+    net = torch.nn.Conv2d(toy.MODALITIES, 2, 1)
+    trainer = SupervisedTrainer(
+        "cpu",
+        epochs,
+        DataLoader(data, batch_size=2, shuffle=True, num_workers=workers),
+        net,
+        torch.optim.SGD(net.parameters(), lr=0.1),
+        toy.ToyLoss(),
+        decollate=False,
+        train_handlers=[EpochSeedHandler(seed)],
+    )
+
+    @trainer.on(Events.ITERATION_COMPLETED)
+    def note(engine):
+        batch = engine.state.batch
+        seen.setdefault(engine.state.epoch, []).append((batch["case"], batch["image"].sum().item(), random.random()))
+
+    trainer.run()
+    return seen
+
+
+def test_epochs_and_seeds_differ_in_order_and_in_transforms():
+    first, other = batches(0, epochs=3), batches(1, epochs=1)
+    assert first == batches(0, epochs=3)
+    kinds = {str(what) for what in (first[1], first[2], first[3], other[1])}
+    assert len(kinds) == 4
+    orders = {str([case for case, _, _ in epoch]) for epoch in first.values()}
+    assert len(orders) > 1
+
+
+def test_a_generator_of_the_loader_is_seeded_by_the_epoch():
+    loader = DataLoader(Dataset(toy.cases()), shuffle=True, generator=torch.Generator())
+    net = torch.nn.Conv2d(toy.MODALITIES, 2, 1)
+    trainer = SupervisedTrainer("cpu", 1, loader, net, torch.optim.SGD(net.parameters()), toy.ToyLoss())
+    handler, orders = EpochSeedHandler(), []
+    for noise in (1, 2):
+        loader.generator.manual_seed(noise)
+        handler(trainer)
+        orders.append([batch["case"] for batch in trainer._dataloader_iter])
+    assert orders[0] == orders[1]
+
+
+def test_persistent_workers_are_refused():
+    loader = DataLoader(Dataset(toy.cases()), num_workers=1, persistent_workers=True)
+    net = torch.nn.Conv2d(toy.MODALITIES, 2, 1)
+    with pytest.raises(UsageError, match="persistent_workers"):
+        SupervisedTrainer(
+            "cpu",
+            1,
+            loader,
+            net,
+            torch.optim.SGD(net.parameters()),
+            toy.ToyLoss(),
+            train_handlers=[EpochSeedHandler()],
+        )

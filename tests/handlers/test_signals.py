@@ -1,0 +1,114 @@
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+from ignite.engine import Events
+
+from monai_passion.errors import UsageError
+from monai_passion.handlers import RunLock, newest_checkpoint
+from monai_passion.handlers.signals import held
+from tests.handlers import toy
+
+
+def wait_for(condition, process, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.is_alive(), "the process ended early"
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.002)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_training_with_its_code_and_a_checkpoint_to_resume_from(tmp_path, number, code, workers):
+    process = toy.start(tmp_path, epochs=100_000, workers=workers)
+    wait_for(lambda: newest_checkpoint(tmp_path), process)
+    os.kill(process.pid, number)
+    process.join(20)
+    assert process.exitcode == code
+    trained = len((tmp_path.parent / f"{tmp_path.name}.log").read_text().split())
+    epoch = int(newest_checkpoint(tmp_path).stem.split("=")[1])
+    assert trained - 1 <= epoch <= trained
+    resumed = toy.build(tmp_path, epochs=epoch + 1, handlers=[toy.Log(tmp_path / "log")])
+    resumed.run()
+    assert (tmp_path / "log").read_text() == f"{epoch + 1}\n"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_signal_swallowed_by_a_destructor_still_ends_the_training(tmp_path):
+    class Swallow:
+        def attach(self, engine):
+            engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+        def __call__(self, engine):
+            if engine.state.iteration == 2:
+
+                class Dies:
+                    def __del__(self):
+                        signal.raise_signal(signal.SIGTERM)
+
+                Dies()
+
+    trainer = toy.build(tmp_path, epochs=3, handlers=[Swallow()])
+    with pytest.raises(SystemExit) as end:
+        trainer.run()
+    assert end.value.code == 143
+    assert trainer.state.iteration == 3
+
+
+@pytest.mark.parametrize("data", [None, [{"image": "nonsense"}]])
+def test_the_handlers_that_were_there_come_back_after_the_training_however_it_ends(tmp_path, data):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with contextlib.nullcontext() if data is None else pytest.raises(RuntimeError):
+        toy.build(tmp_path, epochs=1, data=data).run()
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_held_signals_arrive_at_the_end_of_the_block():
+    steps = []
+    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+        with held():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("inside")
+        steps.append("after")
+    assert steps == ["inside"]
+
+
+def hold(folder, ready):
+    RunLock(folder).acquire()
+    ready.set()
+    time.sleep(60)
+
+
+@pytest.fixture
+def holder(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    process = context.Process(target=hold, args=(tmp_path, ready))
+    process.start()
+    assert ready.wait(20)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_second_training_in_the_folder_is_refused_and_the_first_is_named(tmp_path, holder):
+    with pytest.raises(UsageError, match=f"in use by another training \\(process {holder.pid} on host"):
+        toy.build(tmp_path, epochs=1).run()
+    with pytest.raises(UsageError):  # asking does not break it
+        RunLock(tmp_path).acquire()
+
+
+def test_the_lock_of_a_killed_training_is_recognised_as_stale(tmp_path, holder, caplog):
+    holder.kill()
+    holder.join()
+    caplog.set_level(logging.WARNING)
+    lock = RunLock(tmp_path)
+    lock.acquire()
+    assert f"stale: that training (process {holder.pid} on host" in caplog.text
+    lock.release()
+    assert list(tmp_path.iterdir()) == []

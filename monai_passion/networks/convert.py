@@ -38,7 +38,33 @@ _SEPARATE: list[Rule] = [
     (r"decoder_sep\.seg_layer\.(W)", SEPARATE + "head.{0}"),
 ]
 
+
+def _transformer(released: str, ours: str) -> list[Rule]:
+    """Rules of a transformer; both are prefixes."""
+    return [
+        (released + r"\.cross_attention_list\.(N)\.fn\.norm\.(W)", ours + ".{0}.norm1.{1}"),
+        (released + r"\.cross_attention_list\.(N)\.fn\.fn\.(qkv|proj)\.(W)", ours + ".{0}.{1}.{2}"),
+        (released + r"\.cross_ffn_list\.(N)\.fn\.norm\.(W)", ours + ".{0}.norm2.{1}"),
+        (released + r"\.cross_ffn_list\.(N)\.fn\.fn\.net\.0\.(W)", ours + ".{0}.mlp.linear1.{1}"),
+        (released + r"\.cross_ffn_list\.(N)\.fn\.fn\.net\.3\.(W)", ours + ".{0}.mlp.linear2.{1}"),
+    ]
+
+
 RULES: dict[str, list[Rule]] = {
+    "mmformer": [
+        *_ENCODER,
+        *_DECODER,
+        *_SEPARATE,
+        *_transformer("M_transformer", "intra.{m}.blocks"),
+        *_transformer("multimodal_transformer", "inter.blocks"),
+        (r"M_encode_conv\.(W)", "embed.{m}.{0}"),
+        (r"M_pos", "positions[{m}]"),
+        (r"multimodal_decode_conv\.(W)", "bottleneck.{0}"),
+        (r"D\.seg_d(L)\.(W)", "deep_heads.{0}.{1}"),
+        (r"D\.RFM5\.fusion_layer\.0\.conv\.(W)", "fuse_bottleneck.conv.{0}"),
+        (r"D\.RFM(L)\.fusion_layer\.0\.conv\.(W)", "fuse.{0}.{1}"),
+        (r"D\.RFM(L)\.fusion_layer\.(L)\.conv\.(W)", "fused.{0}.{1}.conv.{2}"),
+    ],
     "rfnet": [
         *_ENCODER,
         *_DECODER,
@@ -63,7 +89,7 @@ def _compile(rules: Sequence[Rule], modalities: Sequence[str]) -> list[tuple[re.
     symbols = {"L": r"\d+", "N": r"\d+", "W": r"weight|bias"}
     compiled = []
     for pattern, target in rules:
-        groups = re.findall(r"\(([LNW])\)", pattern)
+        groups = re.findall(r"\(([^()?]+)\)", pattern)
         for symbol, text in symbols.items():
             pattern = pattern.replace(f"({symbol})", f"({text})")
         pattern = re.sub(r"^D(?=\\)", r"(?:decoder_fuse|decoder_fusion)", pattern)

@@ -241,12 +241,13 @@ class TransformerBlock(nn.Module):
         """softmax(q k^T / sqrt(C / heads)) v, where a bool ``mask`` is set."""
         return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.dropout if self.training else 0.0)
 
+    def drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
     def update(self, x: Tensor, attended: Tensor) -> Tensor:
         """The tokens (n, P, C) after what they attended to, (n, heads, P, C / heads)."""
         attended = self.proj(attended.transpose(1, 2).flatten(2))
-        for _ in range(2):  # the published block drops twice
-            attended = F.dropout(attended, self.dropout, self.training)
-        x = x + attended
+        x = x + self.drop(self.drop(attended))  # twice, as published
         return x + self.mlp(self.norm2(x))
 
     def forward(self, x: Tensor) -> Tensor:

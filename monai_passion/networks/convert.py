@@ -50,7 +50,38 @@ def _transformer(released: str, ours: str) -> list[Rule]:
     ]
 
 
+def _cross_tokens(released: str, ours: str) -> list[Rule]:
+    """Rules of the cross-token layers of one level."""
+    attention = rf"D\.{released}\.layers\.(N)\.cross_attn\."
+    rules = [
+        (attention + r"query_map\.(conv|norm)(N)\.(W)", ours + ".{0}.query.{1}{2}.{3}"),
+        (attention + r"out_project\.(conv|norm)(N)\.(W)", ours + ".{0}.out.{1}{2}.{3}"),
+        (attention + r"key_map_M\.(conv|norm)(N)\.(W)", ours + ".{0}.keys.{m}.{1}{2}.{3}"),
+        (attention + r"value_map_M\.(conv|norm)(N)\.(W)", ours + ".{0}.values.{m}.{1}{2}.{3}"),
+    ]
+    for number, update in ((1, "query_update"), (2, "modality_update")):
+        perceptron = rf"D\.{released}\.layers\.(N)\.ffn{number}\."
+        for name, conv in (("pwconv1", "conv1"), ("dwconv", "conv2"), ("pwconv2", "conv3")):
+            rules.append((perceptron + rf"{name}\.(W)", ours + f".{{0}}.{update}.{conv}.{{1}}"))
+        rules.append((perceptron + r"norm(N)\.(W)", ours + f".{{0}}.{update}.norm{{1}}.{{2}}"))
+    return rules
+
+
 RULES: dict[str, list[Rule]] = {
+    "m2ftrans": [
+        *_ENCODER,
+        *_DECODER,
+        *_SEPARATE,
+        *_transformer(r"Bottleneck\.trans_bottle", "transformer"),
+        (r"pos", "positions"),
+        (r"fusion", "fusion_tokens"),
+        (r"D\.RFM(L)\.fusion_layer\.0\.conv\.(W)", "fuse.{0}.{1}"),
+        (r"D\.RFM(L)\.fusion_layer\.(L)\.conv\.(W)", "fused.{0}.{1}.conv.{2}"),
+        (r"D\.prm_fusion(L)\.prm_layer\.0\.conv\.(W)", "deep_heads.{0}.0.conv.{1}"),
+        (r"D\.prm_fusion(L)\.prm_layer\.1\.(W)", "deep_heads.{0}.1.{1}"),
+        *_cross_tokens("CT4", "cross.0"),
+        *_cross_tokens("CT5", "cross.1"),
+    ],
     "mmformer": [
         *_ENCODER,
         *_DECODER,
@@ -93,7 +124,7 @@ def _compile(rules: Sequence[Rule], modalities: Sequence[str]) -> list[tuple[re.
         for symbol, text in symbols.items():
             pattern = pattern.replace(f"({symbol})", f"({text})")
         pattern = re.sub(r"^D(?=\\)", r"(?:decoder_fuse|decoder_fusion)", pattern)
-        pattern = re.sub(r"(?<![A-Za-z])M(?=_)", "(?P<m>" + "|".join(longest_first) + ")", pattern)
+        pattern = re.sub(r"(?<![A-Za-z])M(?=_|\\\.)", "(?P<m>" + "|".join(longest_first) + ")", pattern)
         compiled.append((re.compile(pattern), tuple(g == "L" for g in groups), target))
     return compiled
 

@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from monai_passion.networks import MMFormer, RFNet
+from monai_passion.networks import M2FTrans, MMFormer, RFNet
 from monai_passion.networks.blocks import SeparateDecoder
 from monai_passion.networks.convert import RELEASED_PREFIXES, convert_state_dict
 
 NETWORKS = {
     "rfnet": lambda size: RFNet(width=4),
     "mmformer": lambda size: MMFormer(width=4, roi_size=size, embedding=32, heads=4, mlp=64),
+    "m2ftrans": lambda size: M2FTrans(width=4, roi_size=size, heads=4, mlp=64),
 }
 """Name -> a network of the small dimensions of the golden weights."""
 PARAMETERS = {
     "rfnet": (RFNet, 2_381_792),
     "mmformer": (MMFormer, 35_599_184),
+    "m2ftrans": (M2FTrans, 13_194_788),
     "mmformer-2d": (lambda: MMFormer(3, 6, 2, roi_size=256), 24_345_772),
 }
 """Name -> a network of the published dimensions and its number of parameters, training-only decoder included."""

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RELEASED_PREFIXES", "Converted", "convert_state_dict", "translate"]
+__all__ = ["RELEASED_PREFIXES", "Converted", "convert_state_dict", "infer_arguments", "translate"]
 
 RELEASED_PREFIXES: dict[str, tuple[str, ...]] = {
     "brats_mri": ("flair", "t1ce", "t1", "t2"),
     "myops_cmr": ("bssfp", "lge", "t2"),
 }
 """How the released parameter names spell the modalities, in channel order."""
+
+RELEASED_STRIDE = 16
+"""Voxels a token, per axis, of the released transformers."""
 
 SEPARATE = "separate."
 """Prefix of the translated names that belong to the training-only `SeparateDecoder`."""
@@ -150,6 +153,50 @@ def translate(network: str, modalities: Sequence[str]) -> Callable[[str], tuple[
         return None
 
     return rename
+
+
+def infer_arguments(released: Mapping[str, Tensor], network: str, modalities: Sequence[str]) -> dict[str, Any]:
+    """The arguments of the network that a released ``state_dict`` was made by, as far as its shapes tell.
+
+    The number of attention heads leaves no trace in them; nor does ``roi_size`` where the tokens are no square or cube.
+
+    Raises:
+        ValueError: an array that tells one of them is not there.
+    """
+    rename = translate(network, modalities)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, values in released.items():
+        renamed = rename(name.removeprefix("module."))
+        if renamed is not None:
+            shapes[renamed[0]] = tuple(values.shape)
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in shapes:
+            raise ValueError(
+                f"these are not weights of {network} with the modalities {', '.join(modalities)}: no {name}"
+            )
+        return shapes[name]
+
+    first = shape("encoders.0.levels.0.0.conv.weight")
+    arguments: dict[str, Any] = {
+        "num_modalities": len(modalities),
+        "num_classes": shape("head.weight")[0],
+        "spatial_dims": 2 if first[-1] == 1 else 3,
+        "width": first[0],
+    }
+    if network == "rfnet":
+        return arguments
+    if network == "mmformer":
+        tokens, blocks = shape("positions")[-2], "inter.blocks"
+        arguments["embedding"] = shape("embed.0.weight")[0]
+    else:
+        tokens, blocks = shape("fusion_tokens")[-2], "transformer"
+    side = round(tokens ** (1 / arguments["spatial_dims"]))
+    if side ** arguments["spatial_dims"] == tokens:
+        arguments["roi_size"] = side * RELEASED_STRIDE
+    arguments["depth"] = sum(re.fullmatch(rf"{blocks}\.\d+\.qkv\.weight", name) is not None for name in shapes)
+    arguments["mlp"] = shape(f"{blocks}.0.mlp.linear1.weight")[0]
+    return arguments
 
 
 class Converted(NamedTuple):

@@ -4,5 +4,7 @@ from monai_passion.networks.backbone import Decoded, MultiModalBackbone
 from monai_passion.networks.m2ftrans import M2FTrans
 from monai_passion.networks.mmformer import MMFormer
 from monai_passion.networks.rfnet import RFNet
+from monai_passion.networks.transunet import TransUNet
+from monai_passion.networks.unet import HeteroModalUNet
 
-__all__ = ["Decoded", "M2FTrans", "MMFormer", "MultiModalBackbone", "RFNet"]
+__all__ = ["Decoded", "HeteroModalUNet", "M2FTrans", "MMFormer", "MultiModalBackbone", "RFNet", "TransUNet"]

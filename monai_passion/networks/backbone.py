@@ -33,7 +33,7 @@ class MultiModalBackbone(nn.Module, ABC):
     A subclass says how one modality is encoded (`encode_modality`) and how D masks are decoded (`decode`), and sets
 
     * ``encoder_channels``: channels of ``encode_modality(...).pyramid``, finest level first;
-    * ``stride``: every spatial size must be a multiple of it.
+    * ``stride``: every spatial size must be a multiple of it, at least twice that.
 
     Args:
         num_modalities: M >= 2, the input channels; channel m always belongs to modality m.
@@ -91,7 +91,7 @@ class MultiModalBackbone(nn.Module, ABC):
         An absent modality is not read, so whatever its channel holds changes nothing, and its encoder gets no gradient.
 
         Raises:
-            ValueError: wrong number of channels or dimensions, a size that ``stride`` does not divide, a sample
+            ValueError: wrong number of channels or dimensions, a size that does not suit ``stride``, a sample
                 without any modality.
         """
         available = self._check(image, available)
@@ -128,10 +128,11 @@ class MultiModalBackbone(nn.Module, ABC):
                 "one channel a modality, with any values in the channels of absent ones"
             )
         strides = self.stride if isinstance(self.stride, tuple) else (self.stride,) * self.spatial_dims
-        if any(size % stride for size, stride in zip(image.shape[2:], strides, strict=True)):
+        # One voxel at the coarsest level could be neither normalised nor reflected.
+        if any(size % stride or size < 2 * stride for size, stride in zip(image.shape[2:], strides, strict=True)):
             raise ValueError(
-                f"image has spatial size {tuple(image.shape[2:])}; {type(self).__name__} needs multiples of {strides}: "
-                "pad or crop it, or choose such a roi_size"
+                f"image has spatial size {tuple(image.shape[2:])}; {type(self).__name__} needs multiples of {strides}, "
+                "at least twice that: pad or crop it, or choose such a roi_size"
             )
         available = torch.as_tensor(available, device=image.device)
         available = available.as_subclass(Tensor) if type(available) is not Tensor else available

@@ -11,12 +11,27 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
+from monai.networks.blocks import MLPBlock
 from monai.networks.layers.factories import Conv
+from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from monai_passion.networks.masking import Routing
 
-__all__ = ["ConvBlock", "ConvEncoder", "FusionConv", "SeparateDecoder", "convolution", "initialise", "upsample"]
+__all__ = [
+    "ConvBlock",
+    "ConvEncoder",
+    "FusionConv",
+    "SeparateDecoder",
+    "TransformerBlock",
+    "convolution",
+    "initialise",
+    "map_to_tokens",
+    "resize_tokens",
+    "token_grid",
+    "tokens_to_map",
+    "upsample",
+]
 
 SLOPE = 0.2
 
@@ -134,9 +149,9 @@ class FusionConv(nn.Module):
         conv = F.conv3d if x.ndim == 5 else F.conv2d
         return conv(x, self.weight[:, start : start + self.in_channels])
 
-    def forward(self, routing: Routing, projected: Sequence[Tensor | None]) -> Tensor:
-        """Projections per modality -> (D, out_channels, *spatial)."""
-        return routing.sum(projected) + self.bias.reshape(1, -1, *(1,) * (self.weight.ndim - 2))
+    def forward(self, routing: Routing, projected: Sequence[Tensor | None], weights: Tensor | None = None) -> Tensor:
+        """Projections per modality -> (D, out_channels, *spatial). ``weights`` as in `Routing.sum`."""
+        return routing.sum(projected, weights) + self.bias.reshape(1, -1, *(1,) * (self.weight.ndim - 2))
 
 
 class SeparateDecoder(nn.Module):
@@ -163,3 +178,77 @@ class SeparateDecoder(nn.Module):
         for (up, merge, out), skip in zip(reversed(self.levels), reversed(pyramid[:-1]), strict=True):
             x = out(merge(torch.cat([up(upsample(x)), skip], dim=1)))
         return self.head(x)
+
+
+def token_grid(roi_size: int | Sequence[int], stride: int, spatial_dims: int) -> tuple[int, ...]:
+    """Tokens per axis of an image of ``roi_size`` voxels.
+
+    Raises:
+        ValueError: ``stride`` does not divide ``roi_size``, or one token is left of an axis.
+    """
+    sizes: tuple[int, ...] = ensure_tuple_rep(roi_size, spatial_dims)
+    if any(size % stride or size < 2 * stride for size in sizes):
+        raise ValueError(f"roi_size is {sizes}; it must be a multiple of {stride}, twice that or more")
+    return tuple(size // stride for size in sizes)
+
+
+def map_to_tokens(x: Tensor) -> Tensor:
+    """(n, C, *grid) -> (n, P, C), the last axis fastest."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def tokens_to_map(tokens: Tensor, grid: Sequence[int]) -> Tensor:
+    """(n, P, C) -> (n, C, *grid)."""
+    return tokens.transpose(1, 2).unflatten(2, tuple(grid))
+
+
+def resize_tokens(tokens: Tensor, built: Sequence[int], grid: Sequence[int]) -> Tensor:
+    """Learned tokens (n, P, C) of the grid ``built``, interpolated linearly for another one."""
+    if tuple(built) == tuple(grid):
+        return tokens
+    mode = "bilinear" if len(grid) == 2 else "trilinear"
+    return map_to_tokens(F.interpolate(tokens_to_map(tokens, built), size=tuple(grid), mode=mode))
+
+
+class TransformerBlock(nn.Module):
+    """Multi-head attention and a perceptron, each after a layer norm and around a skip.
+
+    Not MONAI's ``TransformerBlock``: that one holds a layer norm that nothing uses, drops attention weights at
+    inference too with ``use_flash_attention``, and cannot attend to keys from elsewhere.
+
+    Raises:
+        ValueError: ``heads`` does not divide ``channels``.
+    """
+
+    def __init__(self, channels: int, heads: int, mlp: int, dropout: float) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"heads is {heads}, which must divide the {channels} channels of a token")
+        self.heads = heads
+        self.dropout = dropout
+        self.norm1 = nn.LayerNorm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=False)
+        self.proj = nn.Linear(channels, channels)
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = MLPBlock(channels, mlp, dropout)
+
+    def project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens (n, P, C) -> queries, keys and values, (n, heads, P, C / heads) each."""
+        q, k, v = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return q, k, v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+        """softmax(q k^T / sqrt(C / heads)) v, where a bool ``mask`` is set."""
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout_p=self.dropout if self.training else 0.0)
+
+    def drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+    def update(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The tokens (n, P, C) after what they attended to, (n, heads, P, C / heads)."""
+        attended = self.proj(attended.transpose(1, 2).flatten(2))
+        x = x + self.drop(self.drop(attended))  # twice, as published
+        return x + self.mlp(self.norm2(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.update(x, self.attend(*self.project(x)))

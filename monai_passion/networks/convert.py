@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["RELEASED_PREFIXES", "Converted", "convert_state_dict", "translate"]
+__all__ = ["RELEASED_PREFIXES", "Converted", "convert_state_dict", "infer_arguments", "translate"]
 
 RELEASED_PREFIXES: dict[str, tuple[str, ...]] = {
     "brats_mri": ("flair", "t1ce", "t1", "t2"),
     "myops_cmr": ("bssfp", "lge", "t2"),
 }
 """How the released parameter names spell the modalities, in channel order."""
+
+RELEASED_STRIDE = 16
+"""Voxels a token, per axis, of the released transformers."""
 
 SEPARATE = "separate."
 """Prefix of the translated names that belong to the training-only `SeparateDecoder`."""
@@ -38,7 +41,64 @@ _SEPARATE: list[Rule] = [
     (r"decoder_sep\.seg_layer\.(W)", SEPARATE + "head.{0}"),
 ]
 
+
+def _transformer(released: str, ours: str) -> list[Rule]:
+    """Rules of a transformer; both are prefixes."""
+    return [
+        (released + r"\.cross_attention_list\.(N)\.fn\.norm\.(W)", ours + ".{0}.norm1.{1}"),
+        (released + r"\.cross_attention_list\.(N)\.fn\.fn\.(qkv|proj)\.(W)", ours + ".{0}.{1}.{2}"),
+        (released + r"\.cross_ffn_list\.(N)\.fn\.norm\.(W)", ours + ".{0}.norm2.{1}"),
+        (released + r"\.cross_ffn_list\.(N)\.fn\.fn\.net\.0\.(W)", ours + ".{0}.mlp.linear1.{1}"),
+        (released + r"\.cross_ffn_list\.(N)\.fn\.fn\.net\.3\.(W)", ours + ".{0}.mlp.linear2.{1}"),
+    ]
+
+
+def _cross_tokens(released: str, ours: str) -> list[Rule]:
+    """Rules of the cross-token layers of one level."""
+    attention = rf"D\.{released}\.layers\.(N)\.cross_attn\."
+    rules = [
+        (attention + r"query_map\.(conv|norm)(N)\.(W)", ours + ".{0}.query.{1}{2}.{3}"),
+        (attention + r"out_project\.(conv|norm)(N)\.(W)", ours + ".{0}.out.{1}{2}.{3}"),
+        (attention + r"key_map_M\.(conv|norm)(N)\.(W)", ours + ".{0}.keys.{m}.{1}{2}.{3}"),
+        (attention + r"value_map_M\.(conv|norm)(N)\.(W)", ours + ".{0}.values.{m}.{1}{2}.{3}"),
+    ]
+    for number, update in ((1, "query_update"), (2, "modality_update")):
+        perceptron = rf"D\.{released}\.layers\.(N)\.ffn{number}\."
+        for name, conv in (("pwconv1", "conv1"), ("dwconv", "conv2"), ("pwconv2", "conv3")):
+            rules.append((perceptron + rf"{name}\.(W)", ours + f".{{0}}.{update}.{conv}.{{1}}"))
+        rules.append((perceptron + r"norm(N)\.(W)", ours + f".{{0}}.{update}.norm{{1}}.{{2}}"))
+    return rules
+
+
 RULES: dict[str, list[Rule]] = {
+    "m2ftrans": [
+        *_ENCODER,
+        *_DECODER,
+        *_SEPARATE,
+        *_transformer(r"Bottleneck\.trans_bottle", "transformer"),
+        (r"pos", "positions"),
+        (r"fusion", "fusion_tokens"),
+        (r"D\.RFM(L)\.fusion_layer\.0\.conv\.(W)", "fuse.{0}.{1}"),
+        (r"D\.RFM(L)\.fusion_layer\.(L)\.conv\.(W)", "fused.{0}.{1}.conv.{2}"),
+        (r"D\.prm_fusion(L)\.prm_layer\.0\.conv\.(W)", "deep_heads.{0}.0.conv.{1}"),
+        (r"D\.prm_fusion(L)\.prm_layer\.1\.(W)", "deep_heads.{0}.1.{1}"),
+        *_cross_tokens("CT4", "cross.0"),
+        *_cross_tokens("CT5", "cross.1"),
+    ],
+    "mmformer": [
+        *_ENCODER,
+        *_DECODER,
+        *_SEPARATE,
+        *_transformer("M_transformer", "intra.{m}.blocks"),
+        *_transformer("multimodal_transformer", "inter.blocks"),
+        (r"M_encode_conv\.(W)", "embed.{m}.{0}"),
+        (r"M_pos", "positions[{m}]"),
+        (r"multimodal_decode_conv\.(W)", "bottleneck.{0}"),
+        (r"D\.seg_d(L)\.(W)", "deep_heads.{0}.{1}"),
+        (r"D\.RFM5\.fusion_layer\.0\.conv\.(W)", "fuse_bottleneck.conv.{0}"),
+        (r"D\.RFM(L)\.fusion_layer\.0\.conv\.(W)", "fuse.{0}.{1}"),
+        (r"D\.RFM(L)\.fusion_layer\.(L)\.conv\.(W)", "fused.{0}.{1}.conv.{2}"),
+    ],
     "rfnet": [
         *_ENCODER,
         *_DECODER,
@@ -63,11 +123,11 @@ def _compile(rules: Sequence[Rule], modalities: Sequence[str]) -> list[tuple[re.
     symbols = {"L": r"\d+", "N": r"\d+", "W": r"weight|bias"}
     compiled = []
     for pattern, target in rules:
-        groups = re.findall(r"\(([LNW])\)", pattern)
+        groups = re.findall(r"\(([^()?]+)\)", pattern)
         for symbol, text in symbols.items():
             pattern = pattern.replace(f"({symbol})", f"({text})")
         pattern = re.sub(r"^D(?=\\)", r"(?:decoder_fuse|decoder_fusion)", pattern)
-        pattern = re.sub(r"(?<![A-Za-z])M(?=_)", "(?P<m>" + "|".join(longest_first) + ")", pattern)
+        pattern = re.sub(r"(?<![A-Za-z])M(?=_|\\\.)", "(?P<m>" + "|".join(longest_first) + ")", pattern)
         compiled.append((re.compile(pattern), tuple(g == "L" for g in groups), target))
     return compiled
 
@@ -93,6 +153,50 @@ def translate(network: str, modalities: Sequence[str]) -> Callable[[str], tuple[
         return None
 
     return rename
+
+
+def infer_arguments(released: Mapping[str, Tensor], network: str, modalities: Sequence[str]) -> dict[str, Any]:
+    """The arguments of the network that a released ``state_dict`` was made by, as far as its shapes tell.
+
+    The number of attention heads leaves no trace in them; nor does ``roi_size`` where the tokens are no square or cube.
+
+    Raises:
+        ValueError: an array that tells one of them is not there.
+    """
+    rename = translate(network, modalities)
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, values in released.items():
+        renamed = rename(name.removeprefix("module."))
+        if renamed is not None:
+            shapes[renamed[0]] = tuple(values.shape)
+
+    def shape(name: str) -> tuple[int, ...]:
+        if name not in shapes:
+            raise ValueError(
+                f"these are not weights of {network} with the modalities {', '.join(modalities)}: no {name}"
+            )
+        return shapes[name]
+
+    first = shape("encoders.0.levels.0.0.conv.weight")
+    arguments: dict[str, Any] = {
+        "num_modalities": len(modalities),
+        "num_classes": shape("head.weight")[0],
+        "spatial_dims": 2 if first[-1] == 1 else 3,
+        "width": first[0],
+    }
+    if network == "rfnet":
+        return arguments
+    if network == "mmformer":
+        tokens, blocks = shape("positions")[-2], "inter.blocks"
+        arguments["embedding"] = shape("embed.0.weight")[0]
+    else:
+        tokens, blocks = shape("fusion_tokens")[-2], "transformer"
+    side = round(tokens ** (1 / arguments["spatial_dims"]))
+    if side ** arguments["spatial_dims"] == tokens:
+        arguments["roi_size"] = side * RELEASED_STRIDE
+    arguments["depth"] = sum(re.fullmatch(rf"{blocks}\.\d+\.qkv\.weight", name) is not None for name in shapes)
+    arguments["mlp"] = shape(f"{blocks}.0.mlp.linear1.weight")[0]
+    return arguments
 
 
 class Converted(NamedTuple):

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = ["Features", "Routing", "is_tracing"]
@@ -98,15 +99,34 @@ class Routing(NamedTuple):
             value = value * self.gate[decode, modality]
         return value
 
-    def sum(self, maps: Sequence[Tensor | None]) -> Tensor:
-        """Per decode the sum over its modalities: (n_m, C, ...) each -> (D, C, ...)."""
+    def sum(self, maps: Sequence[Tensor | None], weights: Tensor | None = None) -> Tensor:
+        """Per decode the sum over its modalities: (n_m, C, *spatial) each -> (D, C, *spatial).
+
+        Args:
+            weights: (D, M, *coarse) multiplies each map, up-sampled to its size by repetition.
+        """
+
+        def term(decode: int, modality: int) -> Tensor:
+            value = self.read(maps, decode, modality)
+            if weights is None:
+                return value
+            return value * F.interpolate(weights[decode : decode + 1, modality : modality + 1], value.shape[2:])
+
         totals = []
         for decode, modalities in enumerate(self.present):
-            total = self.read(maps, decode, modalities[0])
+            total = term(decode, modalities[0])
             for m in modalities[1:]:
-                total = total + self.read(maps, decode, m)
+                total = total + term(decode, m)
             totals.append(total)
         return torch.cat(totals) if len(totals) > 1 else totals[0]
+
+    def decodes(self, modality: int) -> list[int]:
+        """The decodes that one modality takes part in (all of them while tracing)."""
+        return [decode for decode, modalities in enumerate(self.present) if modality in modalities]
+
+    def gather(self, maps: Sequence[Tensor | None], modality: int) -> Tensor:
+        """The maps of one modality, a row for each of its `decodes`."""
+        return torch.cat([self.read(maps, decode, modality) for decode in self.decodes(modality)])
 
     def stack(self, maps: Sequence[Tensor | None]) -> Tensor:
         """Per decode all modalities side by side, absent ones exactly zero: (n_m, ...) each -> (D, M, ...)."""

@@ -46,6 +46,21 @@ class BackboneContract:
         for m in (0, 2):
             assert any(p.grad is not None and p.grad.abs().max() > 0 for p in network.modality_parameters(m))
 
+    def test_every_parameter_gets_a_gradient(self, network):
+        network.train()
+        everything = torch.ones(1, 3).bool()
+        decoded = network.decode(network.encode(self.images(network, 1), everything), everything)
+        sum(level.square().mean() for level in decoded.logits).backward()
+        assert [name for name, p in network.named_parameters() if p.grad is None] == []
+
+    def test_other_sizes_fit_the_same_weights(self, network):
+        size = (2 * self.size, *(self.size,) * (network.spatial_dims - 1))
+        assert torch.isfinite(network(torch.randn(1, 3, *size))).all()
+
+    def test_another_number_of_modalities_and_classes(self):
+        network = self.build(num_modalities=2, num_classes=3, spatial_dims=2).eval()
+        assert network(self.images(network, 1)).shape == (1, 3, self.size, self.size)
+
     def test_absent_encoders_do_not_run(self, network):
         ran = []
         original = network.encode_modality
@@ -104,6 +119,9 @@ class BackboneContract:
             network(torch.zeros(1, 2, *(self.size,) * network.spatial_dims), available)
         with pytest.raises(ValueError, match="multiples of"):
             network(torch.zeros(1, 3, *(self.size + 1,) * network.spatial_dims), available)
+        strides = network.stride if isinstance(network.stride, tuple) else (network.stride,) * network.spatial_dims
+        with pytest.raises(ValueError, match="at least twice"):
+            network(torch.zeros(1, 3, *strides), available)
         with pytest.raises(ValueError, match="modalities"):
             network(self.images(network, 1), torch.ones(1, 2).bool())
 

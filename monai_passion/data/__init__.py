@@ -1,0 +1,1 @@
+"""Data: who has which modality, folders to datalists, digital phantoms."""

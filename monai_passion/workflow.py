@@ -13,12 +13,14 @@ import torch
 from monai.utils import CommonKeys, set_determinism
 from torch import Tensor, nn
 
+from monai_passion import __version__
 from monai_passion.data.datalists import prepare_datalist
-from monai_passion.errors import InputError, UsageError, WeightsError
+from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
 from monai_passion.networks.weights import load_into
 
 __all__ = [
     "PresenceFacts",
+    "__version__",
     "evaluation_data",
     "find_bundle_root",
     "find_weights",
@@ -47,7 +49,8 @@ def find_bundle_root(bundle_name: str) -> str:
 
 
 def start(seed: int | None) -> None:
-    """Before anything is built: seed everything. ``None`` leaves the generators as they are."""
+    """Before anything is built: seed everything (``None`` leaves the generators alone), and report errors in one line."""
+    install_excepthook()
     if seed is not None:
         set_determinism(seed)
 

@@ -8,6 +8,7 @@ from monai_passion.transforms.dropping import (
     RandDropModalities,
     RandDropModalitiesd,
 )
+from monai_passion.transforms.foreground import is_foreground
 from monai_passion.transforms.labels import LabelsToRegions, LabelsToRegionsd
 from monai_passion.transforms.loading import LoadModalities, LoadModalitiesd
 
@@ -25,4 +26,5 @@ __all__ = [
     "RandDegradeModalityd",
     "RandDropModalities",
     "RandDropModalitiesd",
+    "is_foreground",
 ]

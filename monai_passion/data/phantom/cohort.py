@@ -1,0 +1,164 @@
+"""Phantoms on disk, in the folder layouts of BraTS2020 and MyoPS2020."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+
+from monai_passion.data.phantom import brain, heart
+from monai_passion.data.phantom.common import Case
+from monai_passion.errors import ResourceError, UsageError
+
+__all__ = ["LAYOUTS", "MARKER", "Layout", "write_cohort"]
+
+MARKER = "phantom.json"
+"""Beside the cases: which cohort the folder holds, and that this package wrote it."""
+GENERATOR = 1
+"""Counts up when the same seed no longer gives the same bytes."""
+
+
+class Layout(NamedTuple):
+    """How a data set names its cases and files, and what makes a case."""
+
+    case: Callable[[int, int, int], Case]
+    """(seed, index, size) -> phantom."""
+    prepare: Callable[[], object]
+    """Raises where something is missing, before anything is written."""
+    name: str
+    first: int
+    files: dict[str, str]
+    """Modality -> what follows the case's name."""
+    label: str
+    size: int
+    sizes: range
+
+
+LAYOUTS = {
+    "brats": Layout(
+        case=brain.brain_case,
+        prepare=brain.atlas,
+        name="BraTS20_Training_{:03d}",
+        first=1,
+        files={"flair": "flair", "t1": "t1", "t1c": "t1ce", "t2": "t2"},
+        label="seg",
+        size=brain.FULL.shape[0],
+        sizes=range(24, 241),
+    ),
+    "myops": Layout(
+        case=heart.heart_case,
+        prepare=lambda: None,
+        name="myops_training_{:03d}",
+        first=101,
+        files={"bssfp": "C0", "lge": "LGE", "t2": "T2"},
+        label="gd",
+        size=256,
+        sizes=range(32, 513),
+    ),
+}
+
+
+def write_cohort(
+    out: Path,
+    layout: str,
+    cases: int,
+    seed: int = 0,
+    size: int | None = None,
+    report: Callable[[str, bool], None] = lambda name, written: None,
+) -> list[Path]:
+    """Write cases 0 to ``cases`` - 1 of a cohort as ``out/<case>/<case>_<modality>.nii.gz``.
+
+    The same layout, seed and size give the same bytes, and case i is the same however many are asked for. A case
+    appears complete or not at all; cases that are there are kept, so a second call goes on where the first stopped.
+
+    Args:
+        layout: a key of `LAYOUTS`.
+        size: voxels along an edge, of the cube (brats) or in the plane (myops); by default the data set's own size.
+        report: called after each case with its name and whether it was written now.
+
+    Returns:
+        The folders of the cases.
+
+    Raises:
+        UsageError: a value out of range, ``out`` holds something else, or an optional package is missing.
+        ResourceError: the disk is full.
+    """
+    spec = LAYOUTS[layout]
+    size = spec.size if size is None else size
+    if cases < 1:
+        raise UsageError(f"cases is {cases}; ask for at least 1")
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; give a number from 0 on")
+    if size not in spec.sizes:
+        raise UsageError(f"size is {size}; a {layout} phantom has {spec.sizes[0]} to {spec.sizes[-1]} voxels an edge")
+    spec.prepare()
+    cohort = {"phantom": layout, "seed": seed, "size": size, "generator": GENERATOR}
+    names = [spec.name.format(spec.first + index) for index in range(cases)]
+    try:
+        claim(out, cohort, names)
+        for index, name in enumerate(names):
+            missing = not (out / name).is_dir()
+            if missing:
+                write_case(out, name, spec, spec.case(seed, index, size))
+            report(name, missing)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise ResourceError(f"no space left for {out}; free some or give another folder") from error
+        raise UsageError(f"cannot write to {out}: {error.strerror}; give another folder") from error
+    return [out / name for name in names]
+
+
+def claim(out: Path, cohort: dict[str, object], names: list[str]) -> None:
+    """Make ``out`` the folder of a cohort, or check that it is.
+
+    Raises:
+        UsageError: it holds other files, another cohort, or more cases than ``names``.
+    """
+    marker = out / MARKER
+    if marker.is_file():
+        try:
+            found = json.loads(marker.read_text())
+        except ValueError:
+            found = None
+        if found != cohort:
+            raise UsageError(f"{out} holds another cohort ({marker} says {found}); give another folder or remove it")
+        extra = sorted({entry.name for entry in out.iterdir() if not entry.name.startswith(".")} - {MARKER, *names})
+        if extra:
+            raise UsageError(f"{out} also holds {extra[0]}; ask for more cases or give another folder")
+        return
+    if out.is_dir() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty and holds no phantoms; give a new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    draft = out / f".{MARKER}.tmp"
+    draft.write_text(json.dumps(cohort) + "\n")
+    os.replace(draft, marker)
+
+
+def write_case(out: Path, name: str, spec: Layout, case: Case) -> None:
+    """Write one case's files into a folder beside, then move it to its name."""
+    draft = out / f".{name}.tmp"
+    shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed
+    draft.mkdir()
+    try:
+        volumes = {suffix: case.images[modality] for modality, suffix in spec.files.items()} | {spec.label: case.label}
+        for suffix, volume in volumes.items():
+            save(volume, case.affine, draft / f"{name}_{suffix}.nii.gz")
+        os.replace(draft, out / name)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def save(volume: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """Write a NIfTI-1 file; nibabel leaves the time and the file name out of the gzip header."""
+    image = nib.Nifti1Image(volume, affine)
+    image.set_qform(affine, code="scanner")
+    image.set_sform(affine, code="scanner")
+    image.header.set_xyzt_units("mm")
+    nib.save(image, path)

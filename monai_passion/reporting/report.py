@@ -33,7 +33,10 @@ EMPTY_REGIONS = {
     " scores a distance of 1, and an enhancing tumour of fewer than 500 predicted voxels is removed. That flatters;"
     " it is here for comparison with published numbers.",
 }
-LEGEND = "Filled dots: modalities that the network was given. 95% CI of the average by bootstrap over patients."
+LEGEND = (
+    "Filled dots: modalities that the network was given. 95% CI of the average by bootstrap over patients. Distances"
+    " are in voxels where the size of a voxel was unknown."
+)
 CURVES = {"beta": ("Beta", 1.0), "relative_preference": ("Relative preference", 0.0)}
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff }
@@ -48,7 +51,7 @@ thead { border-top: 2px solid; border-bottom: 1px solid } tbody { border-bottom:
 tbody th, td:first-child, thead th:first-child { text-align: left }
 .dots thead td { text-align: center } .dots td b { font-weight: 700 }
 figure { margin: 1.5rem 0 } img { max-width: 100%; height: auto } figcaption { font-size: .9rem }
-@media print { body { max-width: none; font-size: 10pt } table { font-size: 6.5pt } th, td { padding: 1px 2px }
+@media print { body { max-width: none; font-size: 10pt } table { font-size: 6.5pt } th, td { padding: 1px 4px }
   .wide { overflow: visible } figure, tbody { break-inside: avoid } }
 @page { size: A4 landscape; margin: 12mm }
 """

@@ -132,3 +132,8 @@ def test_holm_covers_the_combinations_where_each_is_compared():
     alone = compare_methods(rows[rows["combination"] == "t2"], ["dice"]).iloc[0]
     found = result[result["combination"] == "t2"].iloc[0]
     assert found["mean_difference"] == pytest.approx(alone["mean_difference"])
+
+
+def test_methods_without_a_patient_in_common_have_nothing_to_compare():
+    rows = pd.concat([table("a", [0.1], patients=["p"]), table("b", [0.2], patients=["q"])])
+    assert compare_methods(rows, ["dice"]).empty

@@ -15,12 +15,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from monai_passion import __version__
+from monai_passion import NOTICE, __version__
 from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, PassionError
 
 __all__ = ["COMMANDS", "NOTICE", "main"]
-
-NOTICE = "Research use only, not a medical device."
 
 COMMANDS = {
     "phantom": "write a cohort of digital phantoms in the BraTS2020 or MyoPS2020 folder layout",

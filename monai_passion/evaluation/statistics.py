@@ -138,7 +138,12 @@ def average_seeds(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
 
 
 def compare_methods(
-    rows: pd.DataFrame, metrics: Sequence[str] = ("dice", "hd95"), *, confidence: float = 0.95, seed: int = 0
+    rows: pd.DataFrame,
+    metrics: Sequence[str] = ("dice", "hd95"),
+    *,
+    per_combination: bool = False,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """All pairs of methods, per convention, region and metric, with Holm's correction within convention and metric.
 
@@ -148,33 +153,27 @@ def compare_methods(
     Args:
         rows: the columns of `monai_passion.evaluation.metrics.COLUMNS` and ``method``.
         metrics: columns to compare.
+        per_combination: compare within each combination; Holm's correction then covers the combinations too.
         confidence: of the interval of the mean difference.
         seed: of the bootstrap.
 
     Returns:
-        ``convention, metric, region, method_a, method_b``, the fields of `Paired`, and ``p_holm``. The difference is
-        a - b, and later methods come first: of baseline and passion, passion - baseline.
+        ``convention, metric[, combination], region, method_a, method_b``, the fields of `Paired`, and ``p_holm``. The
+        difference is a - b, and later methods come first: of baseline and passion, passion - baseline.
     """
     averaged = {method: average_seeds(own, metrics) for method, own in rows.groupby("method", sort=False)}
     keys = ["case", "patient", "combination", "region", "convention"]
+    cells = ["convention", *(["combination"] if per_combination else []), "region"]
     results = []
     for first, second in combinations(averaged, 2):
         both = averaged[second].merge(averaged[first], on=keys, suffixes=("_a", "_b"))
-        for (convention, region), group in both.groupby(["convention", "region"], sort=False):
+        for cell, group in both.groupby(cells, sort=False):
             for metric in metrics:
                 pairs = group[["patient", f"{metric}_a", f"{metric}_b"]].dropna().groupby("patient").mean()
                 paired = paired_comparison(pairs[f"{metric}_a"], pairs[f"{metric}_b"], confidence=confidence, seed=seed)
-                results.append(
-                    {
-                        "convention": convention,
-                        "metric": metric,
-                        "region": region,
-                        "method_a": second,
-                        "method_b": first,
-                        **paired._asdict(),
-                    }
-                )
-    columns = ["convention", "metric", "region", "method_a", "method_b", *Paired._fields]
+                methods = {"metric": metric, "method_a": second, "method_b": first}
+                results.append({**dict(zip(cells, cell, strict=True)), **methods, **paired._asdict()})
+    columns = [cells[0], "metric", *cells[1:], "method_a", "method_b", *Paired._fields]
     table = pd.DataFrame(results, columns=columns)
     table["p_holm"] = np.nan
     for _, family in table.groupby(["convention", "metric"]):

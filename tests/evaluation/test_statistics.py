@@ -121,3 +121,19 @@ def test_holm_covers_regions_and_pairs_of_one_metric():
     np.testing.assert_allclose(result["p_holm"], holm(result["p_value"]))
     assert (result["p_holm"] > result["p_value"]).any()
     assert list(zip(result["method_a"], result["method_b"], strict=True))[::2] == [("b", "a"), ("c", "a"), ("c", "b")]
+
+
+def test_holm_covers_the_combinations_where_each_is_compared():
+    rng = np.random.default_rng(6)
+    rows = pd.concat([table(m, rng.normal(size=10), combination=c) for m in ("a", "b") for c in ("t1", "t2", "t1+t2")])
+    result = compare_methods(rows, ["dice"], per_combination=True)
+    assert sorted(result["combination"]) == ["t1", "t1+t2", "t2"]
+    np.testing.assert_allclose(result["p_holm"], holm(result["p_value"]))
+    alone = compare_methods(rows[rows["combination"] == "t2"], ["dice"]).iloc[0]
+    found = result[result["combination"] == "t2"].iloc[0]
+    assert found["mean_difference"] == pytest.approx(alone["mean_difference"])
+
+
+def test_methods_without_a_patient_in_common_have_nothing_to_compare():
+    rows = pd.concat([table("a", [0.1], patients=["p"]), table("b", [0.2], patients=["q"])])
+    assert compare_methods(rows, ["dice"]).empty

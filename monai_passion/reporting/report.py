@@ -1,0 +1,248 @@
+"""A report of finished runs: one HTML file that needs no network, and its figures and tables as files of their own."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from monai_passion import NOTICE, __version__
+from monai_passion.errors import InputError
+from monai_passion.evaluation.metrics import METRICS
+from monai_passion.evaluation.statistics import compare_methods
+from monai_passion.evaluation.summary import AVERAGE, summarise, write_summary
+from monai_passion.files import write_atomically
+from monai_passion.reporting import figures, tables
+from monai_passion.reporting.runs import Results, load_runs
+from monai_passion.reporting.tables import SCALES
+
+__all__ = ["write_report"]
+
+SHOWN = ("dice", "hd95")
+"""Metrics whose tables the page shows; the other ones are files."""
+EMPTY_REGIONS = {
+    "challenge": "Empty regions: one that only the network or only the reference has scores Dice 0 and, as a distance,"
+    " the diagonal of the image, as in the BraTS challenge.",
+    "released": "Empty regions as in the published evaluation code: one that only the network or only the reference has"
+    " scores a distance of 1, and an enhancing tumour of fewer than 500 predicted voxels is removed. That flatters;"
+    " it is here for comparison with published numbers.",
+}
+LEGEND = (
+    "Filled dots: modalities that the network was given. 95% CI of the average by bootstrap over patients. Distances"
+    " are in voxels where the size of a voxel was unknown."
+)
+CURVES = {"beta": ("Beta", 1.0), "relative_preference": ("Relative preference", 0.0)}
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff }
+body { max-width: 76rem; margin: 0 auto; padding: 1rem }
+h1 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #767676 }
+.notice { border-left: .4rem solid #D55E00; padding: .3rem 1rem; font-weight: 600 }
+.wide { overflow-x: auto; margin: 1rem 0 } .wide:focus { outline: 2px solid #0072B2 }
+table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums }
+caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3rem 0 }
+th, td { padding: .15rem .4rem; text-align: right; white-space: nowrap } th { font-weight: 600 }
+thead { border-top: 2px solid; border-bottom: 1px solid } tbody { border-bottom: 1px solid }
+tbody th, td:first-child, thead th:first-child { text-align: left }
+.dots thead td { text-align: center } .dots td b { font-weight: 700 }
+figure { margin: 1.5rem 0 } img { max-width: 100%; height: auto } figcaption { font-size: .9rem }
+@media print { body { max-width: none; font-size: 10pt } table { font-size: 6.5pt } th, td { padding: 1px 4px }
+  .wide { overflow: visible } figure, tbody { break-inside: avoid } }
+@page { size: A4 landscape; margin: 12mm }
+"""
+
+
+class _Picture(NamedTuple):
+    name: str
+    png: bytes
+    caption: str
+    alt: str
+
+
+def write_report(folders: Sequence[Path], output: Path) -> Path:
+    """Read the runs in ``folders`` and write ``report.html``, ``figures/``, ``tables/`` and ``summary.json``.
+
+    Args:
+        folders: each holds ``metrics.csv`` (`monai_passion.evaluation.metrics`), and may hold ``curves.csv`` with the
+            columns ``epoch, name, modality, value`` and ``run.json`` with a ``label``. Runs of equal label are seeds.
+        output: made where it is missing; files of an earlier report are replaced.
+
+    Returns:
+        The path of the HTML file.
+
+    Raises:
+        InputError: a file of a run is missing or not what it must be, or ``output`` cannot be made.
+        UsageError: two runs that cannot be told apart.
+    """
+    results = load_runs(folders)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make the folder {output}: {error.strerror}; give another --output") from error
+    n = tables.patients(results.patients)
+    summary = pd.concat(
+        [summarise(own).assign(method=method) for method, own in results.rows.groupby("method", sort=False)],
+        ignore_index=True,
+    )
+    pictures: list[_Picture] = []
+    files: dict[str, str] = {"tables/summary.csv": tables.csv_text(summary, n)}
+    sections = []
+    for convention in dict.fromkeys(results.rows["convention"]):
+        parts = [f"<p>{html.escape(EMPTY_REGIONS.get(convention, ''))}</p>"]
+        parts += _combination_tables(results, summary, convention, n, files)
+        pictures += (own := _score_pictures(results, summary, convention, n, files))
+        parts += map(_embed, own)
+        sections.append(f"<h2>Scores, {convention} convention</h2>{''.join(parts)}")
+    if len(results.methods) > 1:
+        sections.append(f"<h2>Paired comparisons</h2>{_comparisons(results, n, files)}")
+    if len(results.curves):
+        pictures += (own := _training_pictures(results, f"Evaluated on {n}"))
+        sections.append(f"<h2>Training</h2>{''.join(map(_embed, own))}")
+    for picture in pictures:
+        _write(output / "figures" / f"{picture.name}.png", picture.png)
+    for name, text in files.items():
+        _write(output / name, text.encode())
+    write_summary(summary, output / "summary.json", notice=NOTICE, patients=results.patients)
+    return _write(output / "report.html", _page(results, n, sections).encode())
+
+
+def _write(path: Path, content: bytes) -> Path:
+    return write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def _combination_tables(
+    results: Results, summary: pd.DataFrame, convention: str, n: str, files: dict[str, str]
+) -> list[str]:
+    legend = LEGEND + (" Bold: best of its column and region." if len(results.methods) > 1 else "")
+    shown = [f"<p>{legend}</p>"]
+    for metric in METRICS:
+        scale = SCALES[metric]
+        table = tables.combination_table(summary, metric, convention, results.combinations, [*results.regions, AVERAGE])
+        better = "higher" if scale.best is max else "lower"
+        caption = f"{scale.title} ({scale.unit}), {better} is better, {convention} convention, {n}. {NOTICE}"
+        files[f"tables/{metric}_{convention}.csv"] = tables.csv_text(table, n)
+        files[f"tables/{metric}_{convention}.tex"] = tables.combination_latex(
+            table, metric, results.modalities, f"{caption} {legend}"
+        )
+        if metric in SHOWN:
+            shown.append(tables.combination_html(table, metric, results.modalities, caption))
+    return shown
+
+
+def _score_pictures(
+    results: Results, summary: pd.DataFrame, convention: str, n: str, files: dict[str, str]
+) -> list[_Picture]:
+    by_combination = figures.combination_figure(
+        summary, "dice", convention, results.combinations, results.modalities, results.regions, n
+    )
+    by_number, means = figures.number_figure(results.rows, "dice", convention, results.regions, n)
+    files[f"tables/dice_by_number_{convention}.csv"] = tables.csv_text(means, n)
+    overall = tables.combination_table(summary, "dice", convention, [], results.regions)
+    ends = means[means["modalities"].isin([means["modalities"].min(), means["modalities"].max()])]
+    return [
+        _picture(
+            f"dice_{convention}",
+            by_combination,
+            f"Dice of every combination of modalities with its 95% CI, {convention} convention.",
+            "Averages: " + _spoken(zip(overall["region"], overall["method"], overall[AVERAGE], strict=True)),
+        ),
+        _picture(
+            f"dice_by_number_{convention}",
+            by_number,
+            f"Mean Dice against the number of modalities given, with its 95% CI, {convention} convention.",
+            "Ends: " + _spoken(zip(ends["region"], ends["method"], ends["mean"], ends["modalities"], strict=True)),
+        ),
+    ]
+
+
+def _spoken(numbers: Iterable[tuple[Any, ...]]) -> str:
+    return "; ".join(
+        f"{region}, {method}{f', {count[0]} of them' if count else ''}: {value:.1f}%"
+        for region, method, value, *count in numbers
+    )
+
+
+def _comparisons(results: Results, n: str, files: dict[str, str]) -> str:
+    parts = [
+        "<p>Each difference is between two methods on the same patients: the runs of a method are averaged first, then"
+        " the scores of a patient. p: Wilcoxon's signed-rank test, two-sided, with Holm's correction for all tests of a"
+        " table. Rank-biserial: 1 where the first method has the larger score for every patient, "
+        f"{tables.MINUS}1 where the second has. The interval is a bootstrap over patients and is not corrected.</p>"
+    ]
+    for per_combination in (False, True):
+        comparison = compare_methods(
+            results.rows, SHOWN if per_combination else METRICS, per_combination=per_combination
+        )
+        name = "comparison_per_combination" if per_combination else "comparison"
+        files[f"tables/{name}.csv"] = tables.csv_text(comparison, n)
+        for (convention, metric), family in comparison.groupby(["convention", "metric"], sort=False):
+            if metric not in SHOWN:
+                continue
+            what = "within each combination" if per_combination else "mean over combinations"
+            caption = f"{SCALES[metric].title}, {what}, {convention} convention, {n}. {NOTICE}"
+            table = tables.comparison_html(family, metric, caption)
+            if per_combination:
+                title = f"{SCALES[metric].title} {what}, {convention} convention"
+                parts.append(f"<details><summary>{title}</summary>{table}</details>")
+            else:
+                files[f"tables/{name}_{metric}_{convention}.tex"] = tables.comparison_latex(family, metric, caption)
+                parts.append(table)
+    return "".join(parts)
+
+
+def _training_pictures(results: Results, n: str) -> list[_Picture]:
+    pictures = []
+    curves = results.curves.sort_values("epoch", kind="stable")
+    for name, (title, neutral) in CURVES.items():
+        own = curves[curves["name"] == name]
+        if len(own):
+            figure = figures.modality_curves(own, title, neutral, results.modalities, n)
+            caption = f"{title} of each modality over the epochs; {neutral:g} favours none."
+            pictures.append(_picture(name, figure, caption, _last(own, "modality")))
+    general = curves[curves["modality"] == ""]
+    if len(general):
+        figure = figures.training_curves(general, n)
+        pictures.append(_picture("training", figure, "Losses and validation scores.", _last(general, "name")))
+    return pictures
+
+
+def _last(curves: pd.DataFrame, kind: str) -> str:
+    """The last value of each curve in words, averaged over runs."""
+    last = curves.groupby(["method", kind, "run"], sort=False)["value"].last().groupby(level=[0, 1], sort=False).mean()
+    return "At the end: " + "; ".join(f"{method}, {name}: {value:.3g}" for (method, name), value in last.items())
+
+
+def _picture(name: str, figure: Figure, caption: str, numbers: str) -> _Picture:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Title": name, "Description": NOTICE})
+    return _Picture(name, buffer.getvalue(), caption, f"{caption} {numbers}.")
+
+
+def _embed(picture: _Picture) -> str:
+    data = base64.b64encode(picture.png).decode()
+    return (
+        f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(picture.alt)}">'
+        f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
+    )
+
+
+def _page(results: Results, n: str, sections: Sequence[str]) -> str:
+    runs = results.rows.groupby("method", sort=False).agg(runs=("run", "nunique"), patients=("patient", "nunique"))
+    listed = "".join(
+        f"<li>{html.escape(str(method))}: runs {row.runs}, {tables.patients(row.patients)}</li>"
+        for method, row in runs.iterrows()
+    )
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>Segmentation with missing sequences</title><style>{STYLE}</style></head><body><main>"
+        f'<h1>Segmentation with missing sequences</h1><p class="notice" role="note">{NOTICE}</p>'
+        f"<p>{n}. Methods:</p><ul>{listed}</ul>{''.join(sections)}</main>"
+        f"<footer><p>{NOTICE} {n}. Made by monai_passion {__version__}. The same tables as CSV and LaTeX lie in"
+        " <code>tables</code>, the figures in <code>figures</code>, beside this file.</p></footer></body></html>\n"
+    )

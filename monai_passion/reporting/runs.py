@@ -1,0 +1,134 @@
+"""What a report is made from: the folders of finished runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from monai_passion.errors import InputError, UsageError
+from monai_passion.evaluation.summary import read_metrics
+from monai_passion.modalities import combinations, parse_combination, resolve
+
+__all__ = ["CURVE_COLUMNS", "MODALITY_TITLES", "Results", "load_runs"]
+
+CURVE_COLUMNS = ("epoch", "name", "modality", "value")
+PRINTED_ORDERS = (("t1", "t1c", "flair", "t2"), ("bssfp", "lge", "t2"))
+"""The orders in which the paper prints modalities; its columns are `combinations` of them."""
+MODALITY_TITLES = {"t1": "T1", "t1c": "T1c", "flair": "Flair", "t2": "T2", "bssfp": "bSSFP", "lge": "LGE"}
+
+
+class Results(NamedTuple):
+    """All runs together.
+
+    Attributes:
+        rows: `monai_passion.evaluation.metrics.COLUMNS`, ``method`` and ``run``; combinations in printed order.
+        curves: `CURVE_COLUMNS`, ``method`` and ``run``; no rows where no run has curves.
+        modalities: in printed order.
+        combinations: those that occur, in printed order, as they stand in ``rows``.
+        regions: in the order of the first run.
+        methods: in the order of the runs.
+        patients: how many.
+    """
+
+    rows: pd.DataFrame
+    curves: pd.DataFrame
+    modalities: tuple[str, ...]
+    combinations: tuple[str, ...]
+    regions: tuple[str, ...]
+    methods: tuple[str, ...]
+    patients: int
+
+
+def load_runs(folders: Sequence[Path]) -> Results:
+    """Read ``metrics.csv`` and, where they are, ``curves.csv`` and ``run.json`` of every folder.
+
+    Runs with the same ``label`` in their ``run.json`` are seeds of one method. Without one, the folder's name is it.
+
+    Raises:
+        InputError: a missing or unreadable file, or runs that were not scored on the same regions.
+        UsageError: two runs without a label whose folders have the same name, or one folder twice.
+    """
+    rows, curves = [], []
+    seen: dict[Path | str, Path] = {}
+    for number, folder in enumerate(folders):
+        if not folder.is_dir():
+            raise InputError(f"no folder {folder}; give the folder of a run, which holds its metrics.csv")
+        label = _label(folder)
+        key = folder.resolve() if label else folder.resolve().name
+        if key in seen:
+            raise UsageError(
+                f"{seen[key]} and {folder} have the same name; give each folder once, or a label in its run.json"
+            )
+        seen[key] = folder
+        own = {"method": label or folder.resolve().name, "run": number}
+        rows.append(read_metrics(folder / "metrics.csv").assign(**own))
+        if (folder / "curves.csv").exists():
+            curves.append(_curves(folder / "curves.csv").assign(**own))
+    regions = [tuple(dict.fromkeys(table["region"])) for table in rows]
+    for folder, names in zip(folders, regions, strict=True):
+        if set(names) != set(regions[0]):
+            raise InputError(
+                f"{folder} was scored on {', '.join(names)}, {folders[0]} on {', '.join(regions[0])}; report them apart"
+            )
+    table = pd.concat(rows, ignore_index=True)
+    modalities = _modalities(table["combination"].unique(), folders)
+    spelled = {text: "+".join(parse_combination(text, modalities)) for text in table["combination"].unique()}
+    table["combination"] = table["combination"].map(spelled)
+    order = ["+".join(names) for names in combinations(modalities)]
+    return Results(
+        table,
+        pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=[*CURVE_COLUMNS, "method", "run"]),
+        modalities,
+        tuple(name for name in order if name in set(spelled.values())),
+        regions[0],
+        tuple(dict.fromkeys(table["method"])),
+        table["patient"].nunique(),
+    )
+
+
+def _label(folder: Path) -> str:
+    path = folder / "run.json"
+    if not path.exists():
+        return ""
+    try:
+        label = json.loads(path.read_text(encoding="utf-8")).get("label", "")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"cannot read {path}: {error}; it must be a JSON object such as {{'label': 'passion'}}"
+        ) from None
+    if not isinstance(label, str):
+        raise InputError(f"{path}: label is {label!r}; it must be text")
+    return label.strip()
+
+
+def _curves(path: Path) -> pd.DataFrame:
+    try:
+        table = pd.read_csv(
+            path, dtype={"name": str, "modality": str}, keep_default_na=False, na_values={"value": [""]}
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {str(error).strip().splitlines()[0]}; delete or rewrite it") from None
+    missing = [name for name in CURVE_COLUMNS if name not in table]
+    if missing:
+        raise InputError(f"{path} lacks the column(s) {', '.join(missing)}; it must have {', '.join(CURVE_COLUMNS)}")
+    for name in ("epoch", "value"):
+        if len(table) and not pd.api.types.is_numeric_dtype(table[name]):
+            raise InputError(f"{path}: column {name} has text among its numbers; delete or rewrite it")
+    return table[list(CURVE_COLUMNS)]
+
+
+def _modalities(found: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:
+    names = list(dict.fromkeys(part.strip() for text in found for part in text.split("+")))
+    for order in PRINTED_ORDERS:
+        try:
+            used = {resolve(name, order) for name in names}
+        except UsageError:
+            continue
+        return tuple(name for name in order if name in used)
+    if "" in names:
+        raise InputError(f"{folders[0] / 'metrics.csv'}: an empty modality; write combinations as t1+flair")
+    return tuple(names)

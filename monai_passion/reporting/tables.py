@@ -1,0 +1,231 @@
+"""Tables of a report, each as CSV, as LaTeX (``booktabs``), and as HTML that a screen reader can follow."""
+
+from __future__ import annotations
+
+import html
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from monai_passion import NOTICE
+from monai_passion.evaluation.summary import AVERAGE
+from monai_passion.reporting.runs import MODALITY_TITLES
+
+__all__ = [
+    "SCALES",
+    "Scale",
+    "combination_html",
+    "combination_latex",
+    "combination_table",
+    "comparison_html",
+    "comparison_latex",
+    "csv_text",
+    "patients",
+]
+
+
+class Scale(NamedTuple):
+    """How a metric is printed."""
+
+    title: str
+    unit: str
+    factor: float
+    digits: int
+    best: Callable[..., Any]
+
+
+SCALES = {
+    "dice": Scale("Dice", "%", 100, 2, max),
+    "hd95": Scale("HD95", "mm", 1, 2, min),
+    "assd": Scale("ASSD", "mm", 1, 2, min),
+    "nsd": Scale("NSD", "%", 100, 2, max),
+}
+DASH = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+FILLED, EMPTY = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
+LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
+
+
+def patients(number: int) -> str:
+    """``n = 45 patients``."""
+    return f"n = {number} patient{'' if number == 1 else 's'}"
+
+
+def combination_table(
+    summary: pd.DataFrame, metric: str, convention: str, combinations: Sequence[str], regions: Sequence[str]
+) -> pd.DataFrame:
+    """The paper's Table 3: a row a region and method, a column a combination, then the average over combinations.
+
+    Args:
+        summary: of `monai_passion.evaluation.summary.summarise`, with a column ``method``.
+        metric: of `SCALES`; the numbers come in its unit.
+        convention: for empty regions.
+        combinations: columns, in this order.
+        regions: blocks, in this order.
+
+    Returns:
+        ``region, method, n, <combinations>, average, low, high``; the bounds are those of the average.
+    """
+    chosen = summary[(summary["metric"] == metric) & (summary["convention"] == convention)]
+    methods = list(dict.fromkeys(chosen["method"]))
+    scaled = chosen.assign(**{name: chosen[name] * SCALES[metric].factor for name in ("mean", "low", "high")})
+    means = scaled.pivot(index=["region", "method"], columns="combination", values="mean")
+    overall = scaled[scaled["combination"] == AVERAGE].set_index(["region", "method"])
+    rows = pd.MultiIndex.from_product([regions, methods], names=["region", "method"])
+    table = means.reindex(index=rows, columns=[*combinations, AVERAGE])
+    table.insert(0, "n", overall["n"])
+    return table.join(overall[["low", "high"]]).reset_index().rename_axis(columns=None)
+
+
+def csv_text(table: pd.DataFrame, patients: str) -> str:
+    """The table as CSV below one comment line; ``pandas.read_csv(file, comment="#")`` reads it."""
+    return f"# {NOTICE} {patients}\n{table.to_csv(index=False, float_format='%.6g')}"
+
+
+def _number(value: float, digits: int) -> str:
+    return DASH if math.isnan(value) else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def _interval(low: float, high: float, digits: int) -> str:
+    return DASH if math.isnan(low) else f"{_number(low, digits)} to {_number(high, digits)}"
+
+
+def _p(value: float) -> str:
+    return DASH if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _region(name: str) -> str:
+    return "Mean" if name == AVERAGE else name
+
+
+def _cells(block: pd.DataFrame, columns: Sequence[str], scale: Scale) -> list[list[tuple[str, bool]]]:
+    """Text of every row and whether it is the best of its column."""
+    texts = [[_number(value, scale.digits) for value in row] for row in block[list(columns)].to_numpy(float)]
+    best = {}
+    if len(block) > 1:
+        for column in columns:
+            known = block[column].dropna()
+            best[column] = _number(scale.best(known), scale.digits) if len(known) > 1 else None
+    return [[(text, text == best.get(name)) for name, text in zip(columns, row, strict=True)] for row in texts]
+
+
+def combination_html(table: pd.DataFrame, metric: str, modalities: Sequence[str], caption: str) -> str:
+    """`combination_table` with the paper's header of dots: filled where the network was given the modality."""
+    scale, combinations = SCALES[metric], list(table.columns[3:-3])
+    head = []
+    for number, modality in enumerate(modalities):
+        title = html.escape(MODALITY_TITLES.get(modality, modality))
+        dots = "".join(
+            f'<td><span role="img" aria-label="{word} {title}">{dot}</span></td>'
+            for word, dot in (
+                ("with", FILLED) if modality in name.split("+") else ("without", EMPTY) for name in combinations
+            )
+        )
+        rest = "".join(f'<th scope="col" rowspan="{len(modalities)}">{name}</th>' for name in ("Avg.", "95% CI", "n"))
+        head.append(f'<tr><th scope="row" colspan="2">{title}</th>{dots}{rest if number == 0 else ""}</tr>')
+    body = []
+    for region, block in table.groupby("region", sort=False):
+        rows = []
+        cells = _cells(block, [*combinations, AVERAGE], scale)
+        for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
+            first = f'<th scope="rowgroup" rowspan="{len(block)}">{html.escape(_region(str(region)))}</th>'
+            texts = "".join(f"<td>{f'<b>{text}</b>' if best else text}</td>" for text, best in values)
+            rows.append(
+                f'<tr>{first if number == 0 else ""}<th scope="row">{html.escape(row["method"])}</th>{texts}'
+                f"<td>{_interval(row['low'], row['high'], scale.digits)}</td><td>{row['n']:.0f}</td></tr>"
+            )
+        body.append(f"<tbody>{''.join(rows)}</tbody>")
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(caption)}"><table class="dots">'
+        f"<caption>{html.escape(caption)}</caption><thead>{''.join(head)}</thead>{''.join(body)}</table></div>"
+    )
+
+
+def _latex(text: str) -> str:
+    return text.translate(LATEX).replace(MINUS, "$-$").replace(DASH, "--").replace("< ", "$<$ ")
+
+
+def _latex_table(caption: str, columns: str, head: list[str], blocks: list[list[str]]) -> str:
+    body = "\n\\midrule\n".join("\n".join(rows) for rows in blocks)
+    return (
+        "% needs \\usepackage{booktabs}\n"
+        "\\begin{table*}\n\\centering\\scriptsize\\setlength{\\tabcolsep}{3pt}\n"
+        f"\\caption{{{_latex(caption)}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
+        + "\n".join(head)
+        + f"\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table*}}\n"
+    )
+
+
+def combination_latex(table: pd.DataFrame, metric: str, modalities: Sequence[str], caption: str) -> str:
+    """`combination_table` as LaTeX in the paper's layout."""
+    scale, combinations = SCALES[metric], list(table.columns[3:-3])
+    head = []
+    for number, modality in enumerate(modalities):
+        dots = ["$\\bullet$" if modality in name.split("+") else "$\\circ$" for name in combinations]
+        rest = ["Avg.", "95\\% CI", "$n$"] if number == 0 else [""] * 3
+        title = _latex(MODALITY_TITLES.get(modality, modality))
+        head.append(" & ".join(["", title, *dots, *rest]) + " \\\\")
+    blocks = []
+    for region, block in table.groupby("region", sort=False):
+        rows = []
+        cells = _cells(block, [*combinations, AVERAGE], scale)
+        for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
+            texts = [f"\\textbf{{{_latex(text)}}}" if best else _latex(text) for text, best in values]
+            first = _latex(_region(str(region))) if number == 0 else ""
+            interval = _latex(_interval(row["low"], row["high"], scale.digits))
+            rows.append(" & ".join([first, _latex(row["method"]), *texts, interval, f"{row['n']:.0f}"]) + " \\\\")
+        blocks.append(rows)
+    return _latex_table(caption, "ll" + "c" * len(combinations) + "rcr", head, blocks)
+
+
+def _comparison_rows(comparison: pd.DataFrame, metric: str) -> list[list[str]]:
+    scale = SCALES[metric]
+    place = ["combination", "region"] if "combination" in comparison else ["region"]
+    rows = []
+    for row in comparison.to_dict("records"):
+        mean, low, high = (row[name] * scale.factor for name in ("mean_difference", "low", "high"))
+        rows.append(
+            [
+                *(str(row[name]) for name in place),
+                f"{row['method_a']} {MINUS} {row['method_b']}",
+                str(row["n"]),
+                _number(mean, scale.digits),
+                _interval(low, high, scale.digits),
+                _p(row["p_value"]),
+                _p(row["p_holm"]),
+                _number(row["rank_biserial"], 2),
+            ]
+        )
+    return rows
+
+
+def _comparison_head(comparison: pd.DataFrame, metric: str) -> list[str]:
+    unit = "points" if SCALES[metric].unit == "%" else SCALES[metric].unit
+    place = ["Combination", "Region"] if "combination" in comparison else ["Region"]
+    return [*place, "Difference", "n", f"Mean ({unit})", "95% CI", "p", "p (Holm)", "Rank-biserial"]
+
+
+def comparison_html(comparison: pd.DataFrame, metric: str, caption: str) -> str:
+    """Rows of `monai_passion.evaluation.statistics.compare_methods` for one metric and convention."""
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in _comparison_head(comparison, metric))
+    body = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>"
+        for row in _comparison_rows(comparison, metric)
+    )
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(caption)}"><table>'
+        f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def comparison_latex(comparison: pd.DataFrame, metric: str, caption: str) -> str:
+    """The same rows as LaTeX."""
+    head = _comparison_head(comparison, metric)
+    rows = [" & ".join(map(_latex, row)) + " \\\\" for row in _comparison_rows(comparison, metric)]
+    texts = len(head) - 6
+    return _latex_table(caption, "l" * texts + "r" * 6, [" & ".join(map(_latex, head)) + " \\\\"], [rows])

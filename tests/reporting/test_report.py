@@ -1,0 +1,94 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from monai_passion import NOTICE
+from monai_passion.errors import InputError
+from monai_passion.reporting.report import write_report
+from tests.reporting.made_up import write_run
+
+
+class Page(HTMLParser):
+    VOID = ("meta", "img", "br", "link")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    runs = [write_run(folder / "a", label="base & line"), write_run(folder / "b", label="+PASSION", gain=0.1)]
+    runs.append(write_run(folder / "c", label="+PASSION", gain=0.12, curves=False))
+    return write_report(runs, folder / "out")
+
+
+def test_page_is_well_formed_and_needs_nothing_else(report):
+    text = report.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert not re.search(r"https?://|url\(|@import", text)
+    assert all(attrs["src"].startswith("data:image/png;base64,") for tag, attrs in page.tags if tag == "img")
+
+
+def test_every_picture_is_embedded_says_its_numbers_and_is_a_file_too(report):
+    images = [attrs for tag, attrs in Page(report.read_text(encoding="utf-8")).tags if tag == "img"]
+    files = {path.read_bytes() for path in (report.parent / "figures").iterdir()}
+    assert {base64.b64decode(image["src"].partition(",")[2]) for image in images} == files
+    assert len(files) == 7  # Dice per combination and by number, in two conventions; beta, preference, training
+    assert all(re.search(r"\d", image["alt"]) for image in images)
+    beta = next(image["alt"] for image in images if image["alt"].startswith("Beta"))
+    assert "+PASSION, t2: 1.9" in beta  # 1 + 0.1 x epoch 3 x index 3
+
+
+def test_every_output_carries_the_notice_and_n(report):
+    for path in [report, *(report.parent / "tables").iterdir(), report.parent / "summary.json"]:
+        text = path.read_text(encoding="utf-8")
+        assert NOTICE in text, path
+        assert "n = 6 patients" in text or json.loads(text)["patients"] == 6, path
+    for path in (report.parent / "figures").iterdir():
+        assert Image.open(path).text["Description"] == NOTICE
+
+
+def test_both_conventions_and_all_metrics_have_tables(report):
+    names = {path.name for path in (report.parent / "tables").iterdir()}
+    for convention in ("challenge", "released"):
+        for metric in ("dice", "hd95", "assd", "nsd"):
+            assert {f"{metric}_{convention}.csv", f"{metric}_{convention}.tex"} <= names
+    assert {"comparison.csv", "comparison_per_combination.csv"} <= names
+
+
+def test_seeds_are_averaged_before_methods_are_compared(report):
+    comparison = pd.read_csv(report.parent / "tables" / "comparison.csv", comment="#")
+    dice = comparison[(comparison["metric"] == "dice") & (comparison["convention"] == "challenge")]
+    assert (dice["method_a"] == "+PASSION").all()
+    assert dice["mean_difference"].tolist() == pytest.approx([0.11] * 3)
+    assert (dice["n"] == 6).all()
+
+
+def test_one_run_without_curves_still_makes_a_report(make_run, tmp_path):
+    report = write_report([make_run("a", curves=False, n=1)], tmp_path / "out")
+    assert "Paired comparisons" not in report.read_text(encoding="utf-8")
+    assert len(list((report.parent / "figures").iterdir())) == 4
+
+
+def test_nothing_is_written_where_a_run_cannot_be_read(make_run, tmp_path):
+    with pytest.raises(InputError):
+        write_report([make_run("a"), tmp_path / "missing"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,67 @@
+import pytest
+
+from monai_passion.errors import InputError, UsageError
+from monai_passion.reporting.runs import load_runs
+
+
+def test_combinations_come_in_the_order_of_the_papers_table_3(make_run):
+    """Its dots, read column by column; T1, T1c, Flair, T2."""
+    paper = ("●○○○●●●○○○●●●○●", "○●○○●○○●●○●●○●●", "○○●○○●○●○●●○●●●", "○○○●○○●○●●○●●●●")
+    results = load_runs([make_run("a")])
+    assert results.modalities == ("t1", "t1c", "flair", "t2")
+    dots = ["".join("●" if m in name.split("+") else "○" for name in results.combinations) for m in results.modalities]
+    assert tuple(dots) == paper
+    assert set(results.rows["combination"]) == set(results.combinations)
+
+
+def test_cardiac_modalities_are_told_from_those_of_the_brain(make_run):
+    results = load_runs([make_run("a", modalities=("t2", "lge", "bssfp"), regions=("LVB", "MYO"))])
+    assert results.modalities == ("bssfp", "lge", "t2")
+    assert results.regions == ("LVB", "MYO")
+
+
+def test_aliases_and_unknown_modalities_are_understood(make_run):
+    assert load_runs([make_run("a", modalities=("T1ce", "t2w"))]).combinations == ("t1c", "t2", "t1c+t2")
+    assert load_runs([make_run("b", modalities=("pet", "ct"))]).combinations == ("pet", "ct", "pet+ct")
+
+
+def test_runs_with_one_label_are_one_method_and_their_patients_count_once(make_run):
+    results = load_runs([make_run("a", label="passion"), make_run("b", label="passion"), make_run("c")])
+    assert results.methods == ("passion", "c")
+    assert results.rows.groupby("method")["run"].nunique().to_dict() == {"passion": 2, "c": 1}
+    assert results.patients == 6
+
+
+def test_equally_named_folders_without_labels_are_not_taken_for_seeds(make_run):
+    with pytest.raises(UsageError, match=r"x/seed0 and .*y/seed0 have the same name"):
+        load_runs([make_run("x/seed0"), make_run("y/seed0")])
+
+
+def test_a_folder_given_twice_is_refused(make_run):
+    folder = make_run("a", label="passion")
+    with pytest.raises(UsageError, match="each folder once"):
+        load_runs([folder, folder])
+
+
+def test_runs_of_different_regions_are_refused(make_run):
+    with pytest.raises(InputError, match=r"LVB.*WT, TC, ET"):
+        load_runs([make_run("a"), make_run("b", regions=("LVB",))])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("run.json", "{", r"run\.json"),
+        ("run.json", "[]", r"run\.json"),
+        ("run.json", '{"label": 3}', r"run\.json: label is 3"),
+        ("curves.csv", "epoch,name,value\n1,beta,2\n", r"curves\.csv lacks the column\(s\) modality"),
+        ("curves.csv", "epoch,name,modality,value\n1,beta,t1,much\n", r"curves\.csv: column value has text"),
+        ("curves.csv", "", r"curves\.csv: No columns"),
+    ],
+)
+def test_a_bad_file_is_named(make_run, name, text, message):
+    folder = make_run("a")
+    (folder / name).write_text(text)
+    with pytest.raises(InputError, match=message) as caught:
+        load_runs([folder])
+    assert "\n" not in str(caught.value)

@@ -49,7 +49,7 @@ def find_bundle_root(bundle_name: str) -> str:
 
 
 def start(seed: int | None) -> None:
-    """Before anything is built: seed everything (``None`` leaves the generators alone), and report errors in one line."""
+    """Before anything is built: seed everything (unless ``None``), and let errors end in one line."""
     install_excepthook()
     if seed is not None:
         set_determinism(seed)

@@ -49,8 +49,8 @@ class _Curves:
 class CurvesHandler:
     """Logs every unweighted loss term, beta and the relative preference, per modality.
 
-    Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``. The term of
-    a modality is averaged over the samples that have it. Attach it after `PreferenceHandler`.
+    Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``. A term of
+    one modality is averaged over the samples that have it. Goes after `PreferenceHandler`.
 
     Args:
         loss: the training objective.

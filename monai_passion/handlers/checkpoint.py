@@ -173,7 +173,7 @@ class CheckpointHandler:
             return
         if not self.resume:
             raise UsageError(
-                f"{self.folder} holds a training of {found[-1][0]} epochs and resume is false; choose another ckpt_dir, "
+                f"{self.folder} holds a training of {found[-1][0]} epochs and resume is false: use another ckpt_dir, "
                 "delete that training, or set resume to true"
             )
         path = newest_checkpoint(self.folder)

@@ -44,6 +44,7 @@ def test_a_bundle_with_damaged_checkpoints_ends_with_one_line_and_exit_code_4(bu
     assert "Traceback" not in text
 
 
+@pytest.mark.faults
 def test_a_bundle_ended_by_sigterm_exits_143_and_leaves_a_checkpoint(bundle, tmp_path):
     process = bundle("--epochs", "1000000")
     while not list((tmp_path / "ckpt").glob("model_last.pt.sha256")):

@@ -19,6 +19,7 @@ from monai.handlers import LrScheduleHandler, ValidationHandler, from_engine
 from monai.transforms import Compose, MapTransform, RandFlipd, RandGaussianNoised, Randomizable
 from torch import nn
 
+from monai_passion.errors import PassionError
 from monai_passion.handlers import CheckpointHandler, EpochSeedHandler, NonFiniteGuard, SignalHandler
 
 MODALITIES = 3
@@ -170,9 +171,12 @@ def different(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 
 def run(folder: str, **arguments: Any) -> None:
-    """Train in a process of its own; a log of epochs lies beside the folder. Errors end it as they end a bundle."""
+    """Train in a process of its own; a log of epochs lies beside the folder. Our errors end it with their exit code."""
     torch.set_num_threads(1)
-    build(folder, handlers=[Log(f"{folder}.log")], **arguments).run()
+    try:
+        build(folder, handlers=[Log(f"{folder}.log"), *arguments.pop("handlers", ())], **arguments).run()
+    except PassionError as error:
+        raise SystemExit(error.exit_code) from error
 
 
 def start(folder: Path | str, **arguments: Any) -> Any:

@@ -12,6 +12,8 @@ import pytest
 from tests.handlers import toy
 from tests.handlers.test_checkpoint import flip_bit
 
+pytestmark = pytest.mark.faults  # each start imports all of MONAI
+
 CONFIG = {
     "imports": ["$from tests.handlers.toy import build", "$from monai_passion.errors import install_excepthook"],
     "epochs": 2,
@@ -44,7 +46,6 @@ def test_a_bundle_with_damaged_checkpoints_ends_with_one_line_and_exit_code_4(bu
     assert "Traceback" not in text
 
 
-@pytest.mark.faults
 def test_a_bundle_ended_by_sigterm_exits_143_and_leaves_a_checkpoint(bundle, tmp_path):
     process = bundle("--epochs", "1000000")
     while not list((tmp_path / "ckpt").glob("model_last.pt.sha256")):

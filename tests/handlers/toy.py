@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Events
@@ -58,7 +59,7 @@ class ToyLoss(nn.Module):
         return self.beta * loss
 
     def next_epoch(self):
-        self.beta += 0.1 * self.running
+        self.beta += 0.1 * idist.all_reduce(self.running.clone())
         self.running.zero_()
 
 

@@ -101,7 +101,9 @@ class CheckpointHandler:
     Goes first in ``train_handlers``, so that the others start from the resumed state; whatever its place, it saves
     after all of them. A checkpoint holds the epoch, the state of everything in ``save_dict`` and of the mixed-precision
     scaler, the best validation score, and which parameters had a gradient (an optimizer treats none and zero
-    differently). With `EpochSeedHandler` that is everything: a resumed training ends bit-identical on the CPU.
+    differently). With `EpochSeedHandler` that is everything: a resumed training ends bit-identical on the CPU. Under
+    DistributedDataParallel the first process saves and all load its state, so at the end of an epoch what is in
+    ``save_dict`` must be the same in every process, as beta is when its handler has averaged over them.
 
     In ``ckpt_dir``, each with its ``.sha256``:
 
@@ -173,7 +175,7 @@ class CheckpointHandler:
             return
         if not self.resume:
             raise UsageError(
-                f"{self.folder} holds a training of {found[-1][0]} epochs and resume is false; take another ckpt_dir, "
+                f"{self.folder} holds a training of {found[-1][0]} epochs and resume is false: use another ckpt_dir, "
                 "delete that training, or set resume to true"
             )
         path = newest_checkpoint(self.folder)

@@ -9,9 +9,11 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils import CommonKeys
+from torch import Tensor, nn
 
 from monai_passion.errors import PassionError
 
@@ -33,8 +35,9 @@ def case_names(batch: Any) -> list[str]:
 class NonFiniteGuard:
     """Skips the optimizer's step where the loss or a gradient is NaN or infinite, and stops a training that is lost.
 
-    Under DistributedDataParallel one rank's NaN skips the step of all. With mixed precision, infinite gradients alone
-    are left to the gradient scaler, which lowers its scale.
+    The buffers of the network and of the loss (batch statistics, running sums) are set back too, so that a skipped
+    iteration leaves no trace. Under DistributedDataParallel one rank's NaN skips the step of all. With mixed precision,
+    infinite gradients alone are left to the gradient scaler, which lowers its scale.
 
     Args:
         patience: stop at this many such iterations in a row.
@@ -51,9 +54,14 @@ class NonFiniteGuard:
         self.logger = logging.getLogger(__name__)
         self._cases: list[str] = []
         self._in_a_row = 0
+        self._buffers: dict[str, Tensor] = {}
 
     def attach(self, engine: SupervisedTrainer) -> None:
+        engine.add_event_handler(Events.ITERATION_STARTED, self.remember)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def remember(self, engine: SupervisedTrainer) -> None:
+        self._buffers = {name: buffer.detach().clone() for name, buffer in _buffers(engine)}
 
     def __call__(self, engine: SupervisedTrainer) -> None:
         parameters = [p for group in engine.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -77,9 +85,17 @@ class NonFiniteGuard:
                 parameter.grad = None
             elif parameter.grad is not None:
                 parameter.grad.fill_(math.nan)
+        for name, buffer in _buffers(engine):
+            buffer.detach().copy_(self._buffers[name])
         self.logger.warning(f"{what} at iteration {engine.state.iteration}, case {', '.join(cases)}: step skipped")
         if self._in_a_row >= self.patience:
             raise PassionError(
                 f"the loss was not finite {self._in_a_row} times in a row (cases {', '.join(self._cases)}): check "
                 "these cases, or lower the learning rate; the checkpoints of earlier epochs are kept"
             )
+
+
+def _buffers(engine: SupervisedTrainer) -> list[tuple[str, Tensor]]:
+    parts = {"network": engine.network, "loss": engine.loss_function}
+    modules = {name: part for name, part in parts.items() if isinstance(part, nn.Module)}
+    return [(f"{name}.{key}", buffer) for name, module in modules.items() for key, buffer in module.named_buffers()]

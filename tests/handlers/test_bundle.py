@@ -12,6 +12,8 @@ import pytest
 from tests.handlers import toy
 from tests.handlers.test_checkpoint import flip_bit
 
+pytestmark = pytest.mark.faults  # each start imports all of MONAI
+
 CONFIG = {
     "imports": ["$from tests.handlers.toy import build", "$from monai_passion.errors import install_excepthook"],
     "epochs": 2,

@@ -121,6 +121,26 @@ def test_the_file_verifies_at_every_step_of_replacing_it(tmp_path, monkeypatch):
     assert seen == [True, True, True]
 
 
+def test_what_takes_the_final_name_is_on_the_disk_first_and_then_the_folder(tmp_path, monkeypatch):
+    steps, replace, fsync = [], os.replace, os.fsync
+
+    def synced(handle):
+        steps.append(("sync", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+        fsync(handle)
+
+    def replaced(source, target):
+        steps.append(("replace", Path(source).name))
+        replace(source, target)
+
+    monkeypatch.setattr(module.os, "fsync", synced)
+    monkeypatch.setattr(module.os, "replace", replaced)
+    write_checkpoint(STATE, tmp_path / "x.pt")
+    for name in (".x.pt.tmp", ".x.pt.sha256.tmp"):
+        done = steps.index(("replace", name))
+        assert ("sync", name) in steps[:done]
+        assert steps[done + 1] == ("sync", tmp_path.name)
+
+
 @pytest.mark.parametrize("step", [0, 1, 2])
 def test_dying_between_the_steps_twice_in_a_row_keeps_the_file_verifiable(tmp_path, monkeypatch, step):
     path = tmp_path / "x.pt"
@@ -169,6 +189,25 @@ def test_model_pt_is_of_the_epoch_with_the_best_score(tmp_path):
     assert toy.different(best, second) == []
     assert toy.different(best, last) != []
     assert toy.different(read_checkpoint(tmp_path / "model_last.pt")["model"], last) == []
+
+
+def test_a_resumed_training_remembers_its_best_score(tmp_path):
+    toy.build(tmp_path, epochs=1).run()
+    first = (tmp_path / "model.pt").read_bytes()
+    resumed = toy.build(tmp_path, epochs=2)
+    resumed.toy["evaluator"].metric_cmp_fn = lambda new, best: False
+    resumed.run()
+    assert resumed.toy["evaluator"].state.best_metric_epoch == 1
+    assert (tmp_path / "model.pt").read_bytes() == first
+
+
+def test_a_damaged_later_checkpoint_does_not_count_among_those_kept(tmp_path):
+    toy.build(tmp_path, epochs=4, keep=3).run()
+    flip_bit(tmp_path / "checkpoint_epoch=3.pt")
+    flip_bit(tmp_path / "checkpoint_epoch=4.pt")
+    toy.build(tmp_path, epochs=3, keep=2).run()
+    assert verify_checkpoint(tmp_path / "checkpoint_epoch=2.pt")
+    assert verify_checkpoint(tmp_path / "checkpoint_epoch=3.pt")
 
 
 def test_a_resumed_training_says_so_and_stops_at_max_epochs(tmp_path, caplog):

@@ -48,6 +48,15 @@ def test_a_step_with_nan_is_skipped_and_its_cases_are_named(tmp_path, caplog):
     assert f"case {', '.join(bad)}" in said[0]
 
 
+def test_a_skipped_step_leaves_no_trace_in_batch_statistics_and_loss(tmp_path):
+    trainer, seen = poisoned(tmp_path, bad=[2], epochs=1)
+    trainer.run()
+    state = [*trainer.network.state_dict().values(), trainer.loss_function.beta]
+    assert all(bool(value.isfinite().all()) for value in state)
+    statistics = trainer.network.encoders[0][1].num_batches_tracked
+    assert 0 < statistics < len(seen)
+
+
 def test_all_bad_in_a_row_stops_with_the_cases(tmp_path):
     trainer, seen = poisoned(tmp_path, bad=range(toy.CASES), epochs=9)
     with pytest.raises(PassionError, match="not finite 5 times in a row") as error:
@@ -62,6 +71,7 @@ def attached(loss=1.0, patience=2):
     net = torch.nn.Linear(2, 1)
     trainer = toy.build("unused", net=net)
     guard = NonFiniteGuard(patience)
+    guard.remember(trainer)
     net(torch.ones(1, 2)).sum().backward()
     trainer.state.output = {"loss": torch.tensor(loss)}
     trainer.state.batch = {"case": ["p1"]}

@@ -3,13 +3,14 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import time
 
 import pytest
 from ignite.engine import Events
 
 from monai_passion.errors import UsageError
-from monai_passion.handlers import RunLock, newest_checkpoint
+from monai_passion.handlers import RunLock, SignalHandler, newest_checkpoint
 from monai_passion.handlers.signals import held
 from tests.handlers import toy
 
@@ -66,6 +67,20 @@ def test_the_handlers_that_were_there_come_back_after_the_training_however_it_en
     with contextlib.nullcontext() if data is None else pytest.raises(RuntimeError):
         toy.build(tmp_path, epochs=1, data=data).run()
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_a_worker_process_that_gets_ctrl_c_leaves_the_stopping_to_the_training(tmp_path):
+    handler = SignalHandler()
+    handler.started(toy.build(tmp_path))
+    try:
+        if (child := os.fork()) == 0:  # as the data loader does
+            try:
+                signal.raise_signal(signal.SIGINT)
+            finally:
+                os._exit(1 if sys.exc_info()[0] else 0)
+        assert os.waitpid(child, 0)[1] == 0
+    finally:
+        handler.restore()
 
 
 def test_held_signals_arrive_at_the_end_of_the_block():

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Events
@@ -19,6 +20,7 @@ from monai.handlers import LrScheduleHandler, ValidationHandler, from_engine
 from monai.transforms import Compose, MapTransform, RandFlipd, RandGaussianNoised, Randomizable
 from torch import nn
 
+from monai_passion.errors import PassionError
 from monai_passion.handlers import CheckpointHandler, EpochSeedHandler, NonFiniteGuard, SignalHandler
 
 MODALITIES = 3
@@ -57,7 +59,7 @@ class ToyLoss(nn.Module):
         return self.beta * loss
 
     def next_epoch(self):
-        self.beta += 0.1 * self.running
+        self.beta += 0.1 * idist.all_reduce(self.running.clone())
         self.running.zero_()
 
 
@@ -170,9 +172,12 @@ def different(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 
 def run(folder: str, **arguments: Any) -> None:
-    """Train in a process of its own; a log of epochs lies beside the folder. Errors end it as they end a bundle."""
+    """Train in a process of its own; a log of epochs lies beside the folder. Our errors end it with their exit code."""
     torch.set_num_threads(1)
-    build(folder, handlers=[Log(f"{folder}.log")], **arguments).run()
+    try:
+        build(folder, handlers=[Log(f"{folder}.log"), *arguments.pop("handlers", ())], **arguments).run()
+    except PassionError as error:
+        raise SystemExit(error.exit_code) from error
 
 
 def start(folder: Path | str, **arguments: Any) -> Any:

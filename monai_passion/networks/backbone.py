@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from monai.data.meta_tensor import MetaTensor
 from torch import Tensor, nn
 
 from monai_passion.networks.masking import Features, is_tracing
@@ -97,7 +98,7 @@ class MultiModalBackbone(nn.Module, ABC):
         available = self._check(image, available)
         batch = image.shape[0]
         # MONAI's MetaTensor costs a dispatch per operation and carries nothing that a network needs.
-        image = image.as_subclass(Tensor) if type(image) is not Tensor else image
+        image = image.as_tensor() if isinstance(image, MetaTensor) else image
         if is_tracing():
             image = torch.where(
                 available.reshape(*available.shape, *(1,) * self.spatial_dims), image, image.new_zeros(())
@@ -134,8 +135,10 @@ class MultiModalBackbone(nn.Module, ABC):
                 f"image has spatial size {tuple(image.shape[2:])}; {type(self).__name__} needs multiples of {strides}, "
                 "at least twice that: pad or crop it, or choose such a roi_size"
             )
-        available = torch.as_tensor(available, device=image.device)
-        available = available.as_subclass(Tensor) if type(available) is not Tensor else available
+        if not isinstance(available, Tensor):
+            available = torch.as_tensor(available)
+        available = available.as_tensor() if isinstance(available, MetaTensor) else available
+        available = available.to(image.device)
         if available.shape != image.shape[:2]:
             raise ValueError(
                 f"available has shape {tuple(available.shape)}; give (batch, modalities) = {tuple(image.shape[:2])}"

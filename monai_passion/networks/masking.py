@@ -58,7 +58,7 @@ class Features(NamedTuple):
             raise ValueError(f"samples has {len(samples)} entries for {mask.shape[0]} rows of mask")
         if self.traced:
             every = tuple(range(num_modalities))
-            gate = mask & self.available[list(samples)]
+            gate = mask & torch.stack([self.available[sample] for sample in samples])  # a list would not export
             return Routing(samples, (every,) * len(samples), self.rows, gate)
         present = []
         for sample, row in zip(samples, mask.tolist(), strict=True):

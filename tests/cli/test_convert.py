@@ -115,6 +115,7 @@ def test_wrong_paths(tmp_path, capsys):
     (tmp_path / "text.pth").write_text("not weights")
     assert convert(tmp_path / "text.pth")[0] == 4
     assert main(["convert", "x.pth", "--network", "rfnet", "--output", "model.pt"]) == 2
+    assert main(["convert", "x.pth", "--network", "rfnet", "--output", "m.safetensors", "--heads", "4"]) == 2
 
 
 def test_networks_are_those_with_rules():

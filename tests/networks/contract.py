@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.data import MetaTensor
 
 from monai_passion.networks import MultiModalBackbone
 
@@ -102,6 +103,32 @@ class BackboneContract:
         for mask in ([1, 1, 1], [1, 0, 0], [0, 1, 1]):
             mask = torch.tensor([mask]).bool()
             torch.testing.assert_close(traced(image, mask), network(image, mask), rtol=1e-4, atol=1e-4)
+
+    def test_exported_network_gives_the_same_numbers(self):
+        network = self.build(num_modalities=2, num_classes=5, spatial_dims=2).eval()
+        image, mask = self.images(network), torch.tensor([[0, 1], [1, 1]]).bool()
+        exported = torch.export.export(network, (image, torch.ones(2, 2).bool())).module()
+        torch.testing.assert_close(exported(image, mask), network(image, mask), rtol=1e-3, atol=1e-3)
+
+    def test_channels_last_gives_the_same_numbers(self, network):
+        image, mask = self.images(network), torch.tensor([[0, 1, 1], [1, 0, 0]]).bool()
+        expected = network(image, mask)
+        memory_format = torch.channels_last if network.spatial_dims == 2 else torch.channels_last_3d
+        network.to(memory_format=memory_format)
+        actual = network(image.contiguous(memory_format=memory_format), mask)
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-3)
+
+    def test_bfloat16_is_close(self, network):
+        image, mask = self.images(network), torch.tensor([[0, 1, 1], [1, 0, 0]]).bool()
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = network(image, mask).float()
+        assert torch.cosine_similarity(rounded.flatten(), network(image, mask).flatten(), dim=0) > 0.97
+
+    def test_meta_tensors_are_taken_as_tensors(self, network):
+        image, mask = self.images(network), torch.tensor([[0, 1, 1], [1, 0, 0]]).bool()
+        output = network(MetaTensor(image), MetaTensor(mask))
+        assert type(output) is torch.Tensor
+        assert torch.equal(output, network(image, mask))
 
     def test_no_modality_is_refused(self, network):
         image = self.images(network)

@@ -6,20 +6,49 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["write_atomically"]
+from monai_passion.errors import ResourceError
+
+__all__ = ["sync_folder", "write_atomically", "write_text"]
+
+PathLike = str | os.PathLike[str]
 
 
-def write_atomically(path: str | os.PathLike[str], write: Callable[[Path], object]) -> Path:
+def write_atomically(path: PathLike, write: Callable[[Path], object]) -> Path:
     """Call ``write(temporary)`` for a name in the folder of ``path``, then put that file in place in one step.
 
-    Missing folders are made. When ``write`` fails, an older ``path`` stays as it was and nothing else is left.
+    Missing folders are made. When ``write`` fails, or the machine dies, an older ``path`` stays as it was.
+
+    Raises:
+        ResourceError: the folder cannot be written to, or the disk is full; nothing is left behind.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ResourceError(f"cannot write {path} ({reason}); free some space or choose another folder") from error
     return path
+
+
+def write_text(path: PathLike, text: str) -> Path:
+    """`write_atomically` for UTF-8 text."""
+    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def sync_folder(folder: Path) -> None:
+    """Make sure that what was renamed in a folder stays so after a power cut."""
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,5 +1,8 @@
+import errno
+
 import pytest
 
+from monai_passion.errors import ResourceError
 from monai_passion.files import write_atomically
 
 
@@ -9,9 +12,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
     def half(temporary):
         temporary.write_text("ne")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ResourceError, match=r"disk full.*free some space"):
         write_atomically(path, half)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from monai_passion.data.files import write_text
 from monai_passion.errors import InputError, UsageError
+from monai_passion.files import write_text
 from monai_passion.modalities import BRATS_MRI, MYOPS_CMR, combination_mask, combinations, resolve
 
 __all__ = ["Presence", "draw_presence", "parse_missing_rates", "plain_case_name", "read_presence", "write_presence"]

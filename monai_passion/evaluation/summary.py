@@ -13,7 +13,7 @@ import pandas as pd
 from monai_passion.errors import InputError
 from monai_passion.evaluation.metrics import COLUMNS, METRICS
 from monai_passion.evaluation.statistics import average_seeds, bootstrap_mean
-from monai_passion.files import write_atomically
+from monai_passion.files import write_atomically, write_text
 
 __all__ = ["AVERAGE", "read_metrics", "summarise", "write_metrics", "write_summary"]
 
@@ -97,4 +97,4 @@ def write_summary(summary: pd.DataFrame, path: str | os.PathLike[str], **facts: 
     """Write a summary as JSON: ``facts`` (what was run on what) and a list ``results``; NaN becomes null."""
     document = {**facts, "results": json.loads(summary.to_json(orient="records", double_precision=15))}
     text = json.dumps(document, indent=2, allow_nan=False) + "\n"
-    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return write_text(path, text)

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_passion.errors import ResourceError, UsageError, WeightsError
+from monai_passion.files import sync_folder, write_text
 from monai_passion.handlers.signals import RunLock, held
 
 __all__ = ["CheckpointHandler", "newest_checkpoint", "read_checkpoint", "verify_checkpoint", "write_checkpoint"]
@@ -50,11 +51,11 @@ def write_checkpoint(state: Mapping[str, Any], path: PathLike) -> None:
         line = f"{writer.sha256.hexdigest()}  {path.name}\n"
         # Two files cannot be replaced in one step: between the two, the sidecar fits both the old and the new one.
         older = sidecar.read_text() if path.exists() and sidecar.exists() else ""
-        _write_text(line + older, sidecar)
+        write_text(sidecar, line + older)
         os.replace(temporary, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
         if older:
-            _write_text(line, sidecar)
+            write_text(sidecar, line)
     except (OSError, RuntimeError) as error:
         cause = _full_disk(error)
         if cause is None:
@@ -329,28 +330,6 @@ def _problem(path: Path) -> str | None:
     except Exception as error:  # torch documents no closed list for foreign files
         return f"is no checkpoint of tensors and plain values: {str(error).splitlines()[0] if str(error) else error!r}"
     return None
-
-
-def _write_text(text: str, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(temporary, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _full_disk(error: BaseException | None) -> OSError | None:

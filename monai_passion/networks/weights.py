@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from monai_passion.errors import ResourceError, WeightsError
+from monai_passion.files import write_atomically, write_text
 
 __all__ = ["load_into", "load_weights", "read_torch_state", "save_weights", "sha256", "write_sidecar"]
 
@@ -43,34 +42,12 @@ def sidecar(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Run ``write(temporary)`` beside ``path``, flush it to the disk, then put it in place in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def write_sidecar(path: str | Path) -> Path:
     """Write the checksum of ``path`` beside it, in one step, and return where it is."""
     path = Path(path)
     line = f"{sha256(path)}  {path.name}\n"
     target = sidecar(path)
-    _atomically(target, lambda temporary: temporary.write_text(line, encoding="ascii"))
+    write_text(target, line)
     return target
 
 
@@ -102,7 +79,7 @@ def save_weights(
     try:
         # An old checksum beside new weights would condemn them; none at all is merely not checked.
         sidecar(path).unlink(missing_ok=True)
-        _atomically(path, lambda temporary: save_file(state, temporary, header))
+        write_atomically(path, lambda temporary: save_file(state, temporary, header))
         write_sidecar(path)
     except (OSError, SafetensorError) as error:
         raise ResourceError(f"cannot write {path}: {error}; free some space or choose another folder") from error

@@ -16,6 +16,7 @@ import numpy as np
 from monai_passion.data.phantom import brain, heart
 from monai_passion.data.phantom.common import Case
 from monai_passion.errors import ResourceError, UsageError
+from monai_passion.files import write_text
 
 __all__ = ["LAYOUTS", "MARKER", "Layout", "write_cohort"]
 
@@ -136,9 +137,7 @@ def claim(out: Path, cohort: dict[str, object], names: list[str]) -> None:
     if out.is_dir() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty and holds no phantoms; give a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    draft = out / f".{MARKER}.tmp"
-    draft.write_text(json.dumps(cohort) + "\n")
-    os.replace(draft, marker)
+    write_text(marker, json.dumps(cohort) + "\n")
 
 
 def write_case(out: Path, name: str, spec: Layout, case: Case) -> None:

@@ -50,3 +50,42 @@ types: dev  ## static types
 test: dev  ## all fast tests
 	$(BIN)/python -m pytest -n 2
 
+test-slow: dev  ## tests that take minutes each
+	$(BIN)/python -m pytest -n 2 -m slow
+
+test-faults: dev  ## kills, full disks, damaged files, really caused
+	$(BIN)/python -m pytest -m faults
+
+bench: dev  ## side-by-side timings, as ratios
+	$(BIN)/python -m pytest -m bench -s
+
+bundles: install  ## write bundles/ from configs/
+	$(BIN)/monai-passion bundles
+
+bundles-check: install  ## are bundles/ what configs/ makes?
+	$(BIN)/monai-passion bundles --check
+
+# The whole way, on phantoms: a cohort, a training with missing sequences, all combinations scored, one patient segmented.
+CASE = $(DEMO)/cohort/BraTS20_Training_002/BraTS20_Training_002
+demo: install  ## train, evaluate and segment phantoms with missing sequences (about 5 minutes)
+	@echo "== 1/5 a cohort of 28 phantoms, 48 x 48 x 48 voxels"
+	$(BIN)/monai-passion phantom brats $(DEMO)/cohort --cases 28 --size 48 --seed 1
+	@echo "== 2/5 training on 20 of them; missing rates: flair 0.6, t1c 0.4, t1 0.2, t2 0.8"
+	$(BIN)/python -m monai.bundle run training --config_file "['$(BUNDLE)/configs/train.json','configs/smoke.json']" \
+	  --dataset_dir $(DEMO)/cohort --ckpt_dir $(DEMO)/run
+	@echo "== 3/5 scores of all 15 combinations, on patients the network has not seen"
+	$(BIN)/python -m monai.bundle run evaluating --config_file "['$(BUNDLE)/configs/evaluate.json','configs/smoke.json']" \
+	  --dataset_dir $(DEMO)/cohort --ckpt_dir $(DEMO)/run --output_dir $(DEMO)/scores --split test
+	@echo "== 4/5 tables and figures"
+	$(BIN)/monai-passion report $(DEMO)/scores --output $(DEMO)/report
+	@echo "== 5/5 one of the unseen patients, without T1c"
+	$(BIN)/monai-passion predict --bundle $(BUNDLE) --weights $(DEMO)/run/model_last.pt --device cpu --overwrite \
+	  --flair $(CASE)_flair.nii.gz --t1 $(CASE)_t1.nii.gz --t2 $(CASE)_t2.nii.gz --output $(DEMO)/patient
+	@echo
+	@echo "report        $(DEMO)/report/report.html"
+	@echo "picture       $(DEMO)/patient/preview.png"
+	@echo "segmentation  $(DEMO)/patient/segmentation.nii.gz"
+	@echo "Research use only, not a medical device. Phantom scores say nothing about patients."
+
+clean:  ## remove the environment and what the demonstration made
+	rm -rf $(VENV) $(DEMO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -16,11 +17,13 @@ from torch import Tensor, nn
 from monai_passion import __version__
 from monai_passion.data.datalists import prepare_datalist
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
-from monai_passion.networks.weights import load_into
+from monai_passion.files import write_text
+from monai_passion.networks.weights import load_into, load_weights, sha256
 
 __all__ = [
     "PresenceFacts",
     "__version__",
+    "describe_run",
     "evaluation_data",
     "find_bundle_root",
     "find_weights",
@@ -153,6 +156,19 @@ def find_weights(ckpt_dir: str | os.PathLike[str]) -> str:
         f"no weights in {ckpt_dir}; make them with: python -m monai.bundle run training --config_file {config} "
         "--dataset_dir FOLDER"
     )
+
+
+def describe_run(output_dir: str, ckpt_dir: str, weights: str, label: str | None, split: str) -> None:
+    """Put beside the scores what a report needs: ``run.json`` (what was evaluated) and the training's ``curves.csv``.
+
+    ``label`` names the run in tables; by default the method that the weights were trained with.
+    """
+    _, facts = load_weights(weights)
+    facts = {"label": label or facts.get("method") or "", "split": split, "weights_sha256": sha256(weights), **facts}
+    write_text(Path(output_dir) / "run.json", json.dumps(facts, indent=2) + "\n")
+    curves = Path(ckpt_dir) / "curves.csv"
+    if curves.is_file() and curves.resolve().parent != Path(output_dir).resolve():
+        write_text(Path(output_dir) / "curves.csv", curves.read_text())
 
 
 def load_network(network: nn.Module, weights: str, modalities: Sequence[str]) -> nn.Module:

@@ -1,6 +1,6 @@
 """The command line ``monai-passion``: one module a command, imported only when its command runs.
 
-Each module has ``SUMMARY`` (one line), ``add_arguments(parser)`` and ``run(args) -> int``, the exit code.
+Each module has ``add_arguments(parser)`` and ``run(args) -> int``, the exit code.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ COMMANDS = {
     "datalist": "turn a folder of patients into a datalist JSON, split by patient",
     "presence": "draw or read which patient lacks which modality",
     "predict": "segment one patient from whatever sequences there are",
+    "bundles": "make the bundles from the fragments in configs/, or check them",
     "report": "make tables and figures from the results of a training",
     "convert": "turn weights of the released PASSION code into weights of this package",
 }

@@ -10,8 +10,6 @@ from pathlib import Path
 from monai_passion.errors import PassionError, UsageError, WeightsError
 from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
 
-SUMMARY = "turn weights of the released PASSION code into weights of this package"
-
 NETWORKS = {"mmformer": "MMFormer", "rfnet": "RFNet", "m2ftrans": "M2FTrans"}
 TASKS = {"brats_mri": BRATS_MRI, "myops_cmr": MYOPS_CMR}
 LISTED = 20
@@ -42,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.released.is_file():
         raise WeightsError(f"no file {args.released}; check the path")
-    released = read_torch_state(args.released)
+    released, _ = read_torch_state(args.released)
     prefixes = RELEASED_PREFIXES[args.task]
     with _explained(args.released, WeightsError):
         arguments = infer_arguments(released, args.network, prefixes)

@@ -10,9 +10,7 @@ from rich.table import Table
 
 from monai_passion.data.datalists import FRACTIONS, LAYOUTS, SPLITS, make_datalist, write_datalist
 
-__all__ = ["SUMMARY", "add_arguments", "run"]
-
-SUMMARY = "turn a folder of patients into a datalist JSON, split by patient"
+__all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -6,8 +6,6 @@ import argparse
 import sys
 from pathlib import Path
 
-SUMMARY = "write a cohort of digital phantoms in the BraTS2020 or MyoPS2020 folder layout"
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's arguments."""

@@ -15,9 +15,8 @@ from monai_passion.data.presence import Presence, draw_presence, read_presence, 
 from monai_passion.errors import UsageError
 from monai_passion.modalities import combination_mask, combination_name, combinations
 
-__all__ = ["SUMMARY", "add_arguments", "run"]
+__all__ = ["add_arguments", "run"]
 
-SUMMARY = "draw or read which patient lacks which modality"
 RATES = "one a modality, in the order of the modalities or as NAME=RATE"
 
 

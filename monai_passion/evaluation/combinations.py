@@ -52,6 +52,7 @@ class CombinationScores(Metric):
             regions) and ``summary.json`` (means with bootstrap intervals by patient) are written here.
         dice_only: leave out everything but the mean Dice; for validation while a network trains.
         spacing_known: False where the voxels have no size in mm, then distances are in voxels.
+        diagonal: distance in mm for a missed region where the images are crops; by default the images' own diagonal.
     """
 
     def __init__(
@@ -61,12 +62,14 @@ class CombinationScores(Metric):
         output_dir: str | os.PathLike[str] | None = None,
         dice_only: bool = False,
         spacing_known: bool = True,
+        diagonal: float | None = None,
     ) -> None:
         self.modalities = tuple(modalities)
         self.regions = {name: tuple(labels) for name, labels in regions.items()}
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.dice_only = dice_only
         self.spacing_known = spacing_known
+        self.diagonal = diagonal
         self.combinations = combinations(self.modalities)
         self.names = ["+".join(c) for c in self.combinations]
         super().__init__()
@@ -104,6 +107,7 @@ class CombinationScores(Metric):
                         case=batch["case"][b],
                         patient=batch["patient"][b],
                         combination=name,
+                        diagonal=self.diagonal,
                     )
 
     def update(self, output: Any) -> None:

@@ -100,11 +100,11 @@ def _verify(path: Path) -> None:
         )
 
 
-def read_torch_state(path: str | Path) -> dict[str, Tensor]:
-    """The ``state_dict`` in a file of ``torch.save``, read with ``weights_only=True``.
+def read_torch_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The ``state_dict`` in a file of ``torch.save``, read with ``weights_only=True``, and the metadata beside it.
 
-    Takes a plain ``state_dict``, or one under the key "model" (MONAI's ``CheckpointSaver``) or "state_dict". The prefix
-    ``module.`` of parallel wrappers goes.
+    Takes a plain ``state_dict``, or one under the key "model" (MONAI's ``CheckpointSaver``, and `CheckpointHandler`,
+    which adds "metadata") or "state_dict". The prefix ``module.`` of parallel wrappers goes.
 
     Raises:
         WeightsError: not readable, would run code, or no ``state_dict`` in it.
@@ -114,12 +114,14 @@ def read_torch_state(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # what torch raises for a broken file differs from break to break
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"{path} is not a readable file of weights ({reason}); copy or download it again") from error
+    metadata = content.get("metadata") if isinstance(content, Mapping) else None
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise WeightsError(f"{path} holds no state_dict, neither plain nor under 'model' or 'state_dict'")
-    return {str(name).removeprefix("module."): values for name, values in content.items()}
+    state = {str(name).removeprefix("module."): values for name, values in content.items()}
+    return state, dict(metadata) if isinstance(metadata, Mapping) else {}
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -134,7 +136,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     path = Path(path)
     _verify(path)
     if path.suffix != ".safetensors":
-        return read_torch_state(path), {}
+        return read_torch_state(path)
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}

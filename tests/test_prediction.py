@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigParser
 
-from monai_passion.errors import ResourceError, UsageError
+from monai_passion.errors import InputError, ResourceError, UsageError
 from monai_passion.modalities import BRATS_MRI, combinations
 from monai_passion.networks import RFNet
 from monai_passion.networks.weights import save_weights
 from monai_passion.prediction.bundle import Segmenter, find_bundle
+from monai_passion.prediction.inputs import read_patient
 from monai_passion.prediction.outputs import output_folder, write_labels
 from monai_passion.prediction.preview import canonical, plane_slice
 from monai_passion.prediction.report import measure, read_schema
@@ -164,6 +165,38 @@ def test_the_mark_of_a_voxel_stays_where_it_was(segmenter, tmp_path, monkeypatch
     monkeypatch.setitem(segmenter.parser.ref_resolver.resolved_content, "inferer", brightest)
     labels = segmenter.segment([volume, None, None, None])
     assert np.argwhere(labels == 4).tolist() == [[10, 12, 20]]
+
+
+def test_another_grid_is_resampled_to_the_reference_and_noted(predict, tmp_path):
+    """A ramp along x stays the same ramp in space; the finest grid is the reference."""
+    coarse = nib.affines.from_matvec(np.diag([2.0, 2.0, 2.0]), [-1, -1, -1])
+    fine = write(tmp_path / "t2.nii.gz", head(0), np.eye(4))
+    x = np.arange(18) * 2.0 - 1
+    ramp = write(tmp_path / "flair.nii.gz", np.tile(x[:, None, None] + 5, (1, 18, 18)).astype(np.float32), coarse)
+    patient = read_patient({"flair": ramp, "t2": fine}, BRATS_MRI)
+    assert patient.reference_name == "t2"
+    assert np.allclose(patient.used["flair"].data[1:33, 5, 5], np.arange(1, 33) + 5, atol=1e-4)
+    assert [remark.level for remark in patient.remarks] == ["note"]
+    assert "resampled to the grid of t2" in patient.remarks[0].text
+    labels, report, folder = predict({"flair": ramp, "t2": fine}, reference="flair")
+    assert labels.shape == (18, 18, 18)
+    assert report["modalities"]["reference"] == "flair"
+    assert np.array_equal(nib.load(folder / "segmentation.nii.gz").affine, coarse)
+
+
+def test_files_of_different_places_are_refused_and_partial_overlap_is_warned_of(tmp_path):
+    files = {"flair": write(tmp_path / "flair.nii.gz", head(0), np.eye(4))}
+    for shift, level in ((500, None), (17, "warning"), (1, "note")):
+        affine = nib.affines.from_matvec(np.eye(3), [shift, 0, 0])
+        files["t2"] = write(tmp_path / "t2.nii.gz", head(1), affine)
+        if level is None:
+            with pytest.raises(InputError, match="do not show the same place"):
+                read_patient(files, BRATS_MRI)
+        else:
+            assert level in {remark.level for remark in read_patient(files, BRATS_MRI).remarks}
+            assert ("warning" in {remark.level for remark in read_patient(files, BRATS_MRI).remarks}) == (
+                level == "warning"
+            )
 
 
 def test_neither_names_nor_paths_are_in_the_report_unless_asked_for(files, predict, tmp_path):

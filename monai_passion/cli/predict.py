@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_passion.errors import EXIT_OK, EXIT_STRICT, UsageError
-from monai_passion.modalities import ALIASES, BRATS_MRI, MYOPS_CMR
+from monai_passion.modalities import ALIASES, BRATS_MRI, MYOPS_CMR, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
         warnings.simplefilter("ignore")
     bundle = find_bundle(args.bundle)
     files = _given(args, bundle)
-    options = Options(args.overwrite, args.allow_duplicate, args.keep_names, args.max_voxels or MAX_VOXELS)
+    reference = args.reference and resolve(args.reference, bundle.modalities)
+    max_voxels = MAX_VOXELS if args.max_voxels is None else args.max_voxels
+    options = Options(reference, args.overwrite, args.allow_duplicate, args.keep_names, max_voxels)
 
     @functools.cache
     def open_segmenter() -> Segmenter:

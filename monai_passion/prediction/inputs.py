@@ -10,13 +10,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from monai_passion.data.nifti import MAX_VOXELS, Volume, check_same_grid, read_header, read_volume
+from monai_passion.data.nifti import MAX_VOXELS, Volume, read_header, read_volume, same_grid
 from monai_passion.errors import InputError, UsageError
+from monai_passion.prediction.geometry import bring_onto, choose_reference, coverage
 
 __all__ = ["FEW_SLICES", "Patient", "Remark", "read_patient"]
 
 FEW_SLICES = 16
 """With fewer along an axis a 3-D network has little to go by."""
+
+FULL_COVERAGE = 0.9
+"""With less of the reference inside a volume's field of view, a person should know."""
 
 
 class Remark(NamedTuple):
@@ -37,6 +41,8 @@ class Patient(NamedTuple):
     files: Mapping[str, Path]
     """Given modality -> its file, whether used or not."""
     remarks: tuple[Remark, ...]
+    reference_name: str
+    """The modality whose grid the segmentation has."""
 
     @property
     def used(self) -> dict[str, Volume]:
@@ -48,30 +54,33 @@ class Patient(NamedTuple):
 
     @property
     def reference(self) -> Volume:
-        """The volume whose grid the segmentation has: the first in channel order."""
-        return next(iter(self.used.values()))
+        """The volume of ``reference_name``."""
+        return self.used[self.reference_name]
 
 
 def read_patient(
     files: Mapping[str, str | os.PathLike[str]],
     modalities: Sequence[str],
     *,
+    reference: str | None = None,
     allow_duplicate: bool = False,
     max_voxels: int = MAX_VOXELS,
 ) -> Patient:
     """Read and judge the files of one patient.
 
-    A volume in which every voxel has the same value holds no image: it counts as absent, with a warning.
+    A volume in which every voxel has the same value holds no image: it counts as absent, with a warning. Volumes on
+    other grids than the reference are resampled to it, with a note.
 
     Args:
         files: modality -> NIfTI file, for any non-empty subset of ``modalities``.
         modalities: in channel order.
+        reference: the modality whose grid the segmentation gets; None for the one with the smallest voxels.
         allow_duplicate: the same image for two modalities is a warning, not an error.
         max_voxels: larger files are refused before anything is allocated.
 
     Raises:
-        UsageError: no file at all, or a folder in place of one.
-        InputError: a file that cannot be used (see `read_volumes`), the same file twice, different grids.
+        UsageError: no file at all, a folder in place of one, or a reference that is not there.
+        InputError: a file that cannot be used (see `read_volumes`), the same file twice, files of different places.
     """
     if not files:
         raise UsageError(f"no modality given; give at least one of {', '.join(f'--{m}' for m in modalities)}")
@@ -79,11 +88,9 @@ def read_patient(
     for m, path in given.items():
         if path.is_dir():
             raise UsageError(f"--{m} {path} is a folder; give a NIfTI file (.nii or .nii.gz)")
-    headers = [read_header(path, max_voxels=max_voxels) for path in given.values()]  # all, before any voxel
+    for path in given.values():  # all, before any voxel
+        read_header(path, max_voxels=max_voxels)
     remarks = _same_files(given, allow_duplicate)
-    for header in headers[1:]:
-        check_same_grid(headers[0], header)
-
     volumes: dict[str, Volume] = {}
     for m, path in given.items():
         volume = read_volume(path, max_voxels=max_voxels)
@@ -96,12 +103,35 @@ def read_patient(
     if not volumes:
         names = ", ".join(map(str, given.values()))
         raise InputError(f"no image in {names}: every voxel has the same value; export the original images")
-    reference = next(iter(volumes.values()))
     remarks += _same_images(volumes, {m for pair in _equal_files(given) for m in pair})
-    if min(reference.shape) < FEW_SLICES:
-        text = f"only {min(reference.shape)} slices along one axis; the network expects at least {FEW_SLICES}"
+    if reference is not None and reference not in volumes:
+        raise UsageError(f"--reference {reference} is not among the images given; choose from {', '.join(volumes)}")
+    chosen = reference or choose_reference(volumes)
+    volumes, moved = _on_one_grid(volumes, chosen)
+    remarks += moved
+    if (slices := min(volumes[chosen].shape)) < FEW_SLICES:
+        text = f"only {slices} slices along one axis; the network expects at least {FEW_SLICES}"
         remarks.append(Remark("warning", text))
-    return Patient(tuple(volumes.get(m) for m in modalities), tuple(modalities), given, tuple(remarks))
+    return Patient(tuple(volumes.get(m) for m in modalities), tuple(modalities), given, tuple(remarks), chosen)
+
+
+def _on_one_grid(volumes: Mapping[str, Volume], reference: str) -> tuple[dict[str, Volume], list[Remark]]:
+    result, remarks = dict(volumes), []
+    onto = volumes[reference]
+    for m, volume in volumes.items():
+        if same_grid(volume, onto):
+            continue
+        result[m] = bring_onto(volume, onto)
+        remarks.append(Remark("note", f"{m}: {_text(volume)} resampled to the grid of {reference}, {_text(onto)}"))
+        if (share := coverage(onto, volume)) < FULL_COVERAGE:
+            text = f"{m} covers {100 * share:.0f} % of what {reference} shows; it is 0 in the rest"
+            remarks.append(Remark("warning", text))
+    return result, remarks
+
+
+def _text(volume: Volume) -> str:
+    sizes = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    return f"{'x'.join(map(str, volume.shape))} voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm"
 
 
 def _equal_files(files: Mapping[str, Path]) -> list[tuple[str, str]]:

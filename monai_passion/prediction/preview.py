@@ -20,6 +20,7 @@ COLOURS = ("#E6550D", "#33BBEE", "#F0E442", "#CC79A7", "#009E73")
 PLANES = ("axial", "coronal", "sagittal")
 EDGES = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
 """Left, right, top, bottom of each plane as radiologists look at it."""
+TITLES = {"flair": "FLAIR", "t1c": "T1c", "t1": "T1", "t2": "T2", "bssfp": "bSSFP", "lge": "LGE"}
 AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
 
 
@@ -57,7 +58,7 @@ def window(image: NDArray[np.float32]) -> tuple[float, float]:
 def preview(scene: Canonical, names: Mapping[int, str], title: str) -> Figure:
     """Axial, coronal and sagittal slices (rows) of each modality (columns) with the outlines of the labels.
 
-    A slice is the one with the largest area of the labels together; of the head where no label was found.
+    A slice is the one with the largest area of the labels within the head; of the head where no label was found.
 
     Args:
         scene: from `canonical`.
@@ -65,7 +66,8 @@ def preview(scene: Canonical, names: Mapping[int, str], title: str) -> Figure:
         title: one line.
     """
     head = np.any([image != 0 for image in scene.images.values()], axis=0)
-    subject = scene.labels > 0 if scene.labels.any() else head
+    found = (scene.labels > 0) & head
+    subject = found if found.any() else head
     box = tuple(_extent(head, axis) for axis in range(3))
     figure = Figure(figsize=(2.9 * max(len(scene.images), 2) + 0.3, 9.4), facecolor="black", dpi=130)
     axes = figure.subplots(3, len(scene.images), squeeze=False)
@@ -87,7 +89,7 @@ def preview(scene: Canonical, names: Mapping[int, str], title: str) -> Figure:
                     ax.contour(outlines == value, levels=[0.5], colors=[colour], linewidths=1.0)
             _edges(ax, EDGES[plane])
             if row == 0:
-                ax.set_title(m, color="white", fontsize=12)
+                ax.set_title(TITLES.get(m, m), color="white", fontsize=12)
             if column == 0:
                 ax.text(0.02, 0.02, f"{plane} {index}", color="white", fontsize=8, transform=ax.transAxes)
     figure.suptitle(title, color="white", fontsize=11, y=0.99)

@@ -25,6 +25,7 @@ __all__ = ["Options", "predict_patient"]
 class Options(NamedTuple):
     """How one patient is handled; see ``monai-passion predict --help``."""
 
+    reference: str | None = None
     overwrite: bool = False
     allow_duplicate: bool = False
     keep_names: bool = False
@@ -65,7 +66,11 @@ def predict_patient(
     with output_folder(output, paths, options.overwrite) as folder:
         seconds.start("reading")
         patient = read_patient(
-            files, bundle.modalities, allow_duplicate=options.allow_duplicate, max_voxels=options.max_voxels
+            files,
+            bundle.modalities,
+            reference=options.reference,
+            allow_duplicate=options.allow_duplicate,
+            max_voxels=options.max_voxels,
         )
         seconds.start("loading the network")
         segmenter = open_segmenter()
@@ -115,7 +120,7 @@ def _report(segmenter: Segmenter, patient: Patient, labels: NDArray[np.unsignedi
         weights={"file": segmenter.weights.name, "sha256": sha256(segmenter.weights)},
         device=segmenter.device,
         settings=segmenter.settings,
-        modalities={"used": list(patient.used), "absent": patient.absent, "reference": next(iter(patient.used))},
+        modalities={"used": list(patient.used), "absent": patient.absent, "reference": patient.reference_name},
         remarks=[remark._asdict() for remark in patient.remarks],
     )
 

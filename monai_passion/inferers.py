@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from monai.inferers import Inferer, SlidingWindowInferer
+from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 
 from monai_passion.networks.backbone import MultiModalBackbone
@@ -71,7 +72,9 @@ class IncompleteModalityInferer(Inferer):
                 raise ValueError("this image has no modality: every channel is constant or marked as absent")
             sample = sample * has.reshape(1, -1, *(1,) * (sample.ndim - 2)) if not bool(has.all()) else sample
             results.append(self.inferer(sample, self._predictor(network, has), *args, **kwargs))
-        return torch.cat(results) if len(results) > 1 else results[0]
+        result = torch.cat(results) if len(results) > 1 else results[0]
+        # As MONAI's own inferers do: without the image's history `Invertd` would leave the result as it is.
+        return convert_to_dst_type(result, inputs, dtype=result.dtype)[0]
 
     def _predictor(self, network: nn.Module, available: Tensor) -> Any:
         """A function of windows (n, M, *roi) alone, with this sample's modalities bound to it."""

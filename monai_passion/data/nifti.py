@@ -29,6 +29,7 @@ __all__ = [
     "Volume",
     "check_same_grid",
     "grid_distance",
+    "read_geometry",
     "read_header",
     "read_volume",
     "read_volumes",
@@ -47,6 +48,11 @@ HUGE = 1e12
 MAX_OFFSET = 2**26
 """Bytes before the voxels: header and extensions."""
 
+_GEOMETRY = (
+    *("pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+"""The fields of a NIfTI header that place its voxels in space."""
 _QUIET = logging.Logger("nibabel", level=logging.CRITICAL + 1)
 """For what nibabel mends by itself; what matters becomes an error or a note."""
 
@@ -174,6 +180,23 @@ def check_same_grid(a: Volume | Header, b: Volume | Header) -> None:
     else:
         return
     raise InputError(f"{a.path} and {b.path} have different grids ({how}); register and resample one onto the other")
+
+
+def read_geometry(path: str | os.PathLike[str]) -> nib.Nifti1Header:
+    """A new header, NIfTI-1 or -2 as the file's, with the file's place in space bit for bit and nothing else of it.
+
+    Raises:
+        InputError: it is no NIfTI.
+    """
+    path = Path(path)
+    with _open(path) as stream:
+        raw = _header(path, stream)
+    geometry = type(raw)()
+    for field in _GEOMETRY:
+        geometry[field] = raw[field]
+    geometry["pixdim"][4:] = 1
+    geometry.set_xyzt_units("mm")
+    return geometry
 
 
 @contextmanager

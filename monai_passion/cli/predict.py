@@ -1,0 +1,145 @@
+"""``monai-passion predict``: segment one patient from whatever sequences there are."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monai_passion.errors import EXIT_OK, EXIT_STRICT, UsageError
+from monai_passion.modalities import ALIASES, BRATS_MRI, MYOPS_CMR, resolve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from monai_passion.prediction.bundle import BundleFacts
+
+__all__ = ["SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "segment one patient from whatever sequences there are"
+MODALITIES = tuple(dict.fromkeys((*BRATS_MRI, *MYOPS_CMR)))
+"""Those of any bundle."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    files = parser.add_argument_group("sequences", "NIfTI files, any non-empty subset of those the bundle knows")
+    for modality in MODALITIES:
+        aliases = ALIASES.get(modality, ())
+        also = f" (also {', '.join(f'--{alias}' for alias in aliases[:4])})" if aliases else ""
+        files.add_argument(f"--{modality}", metavar="FILE", type=Path, action="append", help=f"{modality}{also}")
+        for alias in aliases:
+            files.add_argument(
+                f"--{alias}", dest=modality, type=Path, action="append", help=argparse.SUPPRESS, default=None
+            )
+    parser.add_argument("--output", metavar="DIR", type=Path, required=True, help="a new or empty folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in --output")
+    parser.add_argument(
+        "--bundle", metavar="B", help="its folder or name (default: the RFNet bundle for brain tumours)"
+    )
+    parser.add_argument("--weights", metavar="FILE", type=Path, help="default: the bundle's models/")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:1 (default: cuda where there is one)")
+    parser.add_argument(
+        "--roi-size",
+        metavar="V",
+        type=int,
+        nargs="+",
+        help="edge of the sliding window in voxels (default: the bundle's)",
+    )
+    parser.add_argument("--overlap", metavar="F", type=float, help="of windows, 0 to 1 (default: the bundle's)")
+    parser.add_argument("--max-voxels", metavar="N", type=int, help="refuse larger files (default 2^28)")
+    parser.add_argument(
+        "--allow-duplicate", action="store_true", help="take one image for two sequences, with a warning"
+    )
+    parser.add_argument("--keep-names", action="store_true", help="write the paths of the inputs into report.json")
+    parser.add_argument("--strict", action="store_true", help="end with exit code 6 when there are warnings")
+    parser.add_argument("--quiet", action="store_true", help="print errors only")
+    parser.add_argument("--verbose", action="store_true", help="print what the libraries below say")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Segment, print the numbers, return 0, or 6 for warnings under ``--strict``."""
+    from monai_passion.data.nifti import MAX_VOXELS
+    from monai_passion.prediction.bundle import Segmenter, find_bundle
+    from monai_passion.prediction.run import Options, predict_patient
+
+    if args.verbose:
+        logging.getLogger().setLevel(logging.INFO)
+    else:
+        warnings.simplefilter("ignore")
+    bundle = find_bundle(args.bundle)
+    files = _given(args, bundle)
+    reference = args.reference and resolve(args.reference, bundle.modalities)
+    max_voxels = MAX_VOXELS if args.max_voxels is None else args.max_voxels
+    options = Options(reference, args.overwrite, args.allow_duplicate, args.keep_names, max_voxels)
+
+    @functools.cache
+    def open_segmenter() -> Segmenter:
+        return Segmenter(bundle, args.weights, args.device, args.roi_size, args.overlap)
+
+    with _progress(args.quiet) as stage:
+        report = predict_patient(files, args.output, bundle, open_segmenter, options, stage)
+    if not args.quiet:
+        _print_summary(report, args.output)
+    warned = any(remark["level"] == "warning" for remark in report["remarks"])
+    return EXIT_STRICT if args.strict and warned else EXIT_OK
+
+
+def _given(args: argparse.Namespace, bundle: BundleFacts) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for modality in MODALITIES:
+        paths: Sequence[Path] = getattr(args, modality) or ()
+        if paths and modality not in bundle.modalities:
+            raise UsageError(f"{bundle.name} knows no {modality}; its sequences are {', '.join(bundle.modalities)}")
+        if len(paths) > 1:
+            raise UsageError(f"{modality} is given {len(paths)} times ({', '.join(map(str, paths))}); choose one")
+        if paths:
+            files[modality] = paths[0]
+    if not files:
+        raise UsageError(f"no sequence given; add at least one of {' '.join(f'--{m}' for m in bundle.modalities)}")
+    return files
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str], object]]:
+    """A line that says what goes on: one that changes in a terminal, one a stage elsewhere."""
+    from rich.console import Console
+
+    console = Console(stderr=True, quiet=quiet)
+    if not console.is_terminal:
+        yield lambda name: console.print(f"{name} ...", highlight=False)
+        return
+    with console.status("") as status:
+        yield lambda name: status.update(f"{name} ...")
+
+
+def _print_summary(report: Mapping[str, Any], output: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(title=f"{report['bundle']['name']} {report['bundle']['version']}", title_justify="left")
+    for name, justify in (("", "left"), ("volume (mL)", "right"), ("components", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in report["regions"]:
+        table.add_row(f"[bold]{escape(row['name'])}[/bold]", f"{row['volume_ml']:.2f}", str(row["components"]))
+    table.add_section()
+    for row in report["labels"]:
+        table.add_row(f"{row['value']} {escape(row['name'])}", f"{row['volume_ml']:.2f}", str(row["components"]))
+    console.print(table)
+    used, absent = report["modalities"]["used"], report["modalities"]["absent"]
+    console.print(f"used: {', '.join(used)}; absent: {', '.join(absent) or 'none'}")
+    for remark in report["remarks"]:
+        console.print(
+            f"[{'yellow' if remark['level'] == 'warning' else 'dim'}]{remark['level']}: {escape(remark['text'])}"
+        )
+    seconds = sum(report["seconds"].values())
+    console.print(f"{seconds:.0f} s on {report['device']}, at most {report['peak_memory_mb']:.0f} MB")
+    console.print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+    console.print(f"[dim]{report['notice']}")

@@ -1,0 +1,214 @@
+"""A bundle as `predict` needs it: what it says of itself, and its own inference configuration at work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_passion.errors import PassionError, ResourceError, UsageError
+
+if TYPE_CHECKING:  # torch and MONAI take seconds to import, which a mistyped path need not cost
+    from torch import nn
+
+    from monai_passion.data.nifti import Volume
+
+__all__ = ["DEFAULT_BUNDLE", "BundleFacts", "Segmenter", "find_bundle"]
+
+DEFAULT_BUNDLE = "brats_mri_segmentation_rfnet_passion"
+FOLDERS = (Path("bundles"), Path(__file__).parents[2] / "bundles")
+"""Where a bundle is looked for by its name."""
+
+
+class BundleFacts(NamedTuple):
+    """What a bundle's files say, read without torch."""
+
+    path: Path
+    name: str
+    version: str
+    modalities: tuple[str, ...]
+    """In channel order."""
+    regions: Mapping[str, Sequence[int]]
+    """Region -> the classes of the network whose union it is."""
+    class_names: tuple[str, ...]
+    """Of each class, background first."""
+
+
+def find_bundle(bundle: str | None = None) -> BundleFacts:
+    """The facts of a bundle, given by its folder or by its name; of ``DEFAULT_BUNDLE`` for None.
+
+    Raises:
+        UsageError: it is not there, or is no bundle of this package.
+    """
+    wanted = bundle or DEFAULT_BUNDLE
+    places = [Path(wanted), *(folder / wanted for folder in FOLDERS)]
+    path = next((place for place in places if (place / "configs" / "inference.json").is_file()), None)
+    if path is None:
+        known = sorted({p.parents[1].name for folder in FOLDERS for p in folder.glob("*/configs/inference.json")})
+        there = f"; found here: {', '.join(known)}" if known else ""
+        raise UsageError(f"no bundle '{wanted}' (a folder with configs/inference.json); give its path{there}")
+    config, metadata = (_read_json(path / "configs" / name) for name in ("inference.json", "metadata.json"))
+    try:
+        channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+        return BundleFacts(
+            path=path,
+            name=str(config["bundle_name"]),
+            version=str(metadata["version"]),
+            modalities=tuple(config["modalities"]),
+            regions=dict(config["regions"]),
+            class_names=tuple(channels[str(k)] for k in range(int(config["num_classes"]))),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is no bundle of monai_passion ({error} is not as expected); give another") from error
+
+
+class Segmenter:
+    """The inference of a bundle, by its own ``configs/inference.json``, on volumes in memory.
+
+    Args:
+        bundle: from `find_bundle`.
+        weights: a file; None for the one in the bundle's ``models``.
+        device: as torch names it; None for what the bundle chooses.
+        roi_size: edges of the sliding window in voxels, one for all axes or one an axis; None for the bundle's.
+        overlap: of neighbouring windows, in [0, 1); None for the bundle's.
+
+    Raises:
+        WeightsError: there are no weights, or not for this network.
+        UsageError: no such device; a window that the network does not take.
+    """
+
+    def __init__(
+        self,
+        bundle: BundleFacts,
+        weights: Path | None = None,
+        device: str | None = None,
+        roi_size: Sequence[int] | None = None,
+        overlap: float | None = None,
+    ) -> None:
+        from monai.bundle import ConfigParser
+
+        from monai_passion.workflow import find_weights
+
+        self.bundle = bundle
+        self.weights = Path(weights or find_weights(bundle.path / "models"))
+        self.parser = ConfigParser()
+        self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
+        changes: dict[str, Any] = {"bundle_root": str(bundle.path), "weights": str(self.weights), "overlap": overlap}
+        if device is not None:
+            changes["device"] = f"$torch.device('{_usable_device(device)}')"
+        if roi_size is not None:
+            axes = int(self.parser["spatial_dims"])
+            changes["roi_size"] = list(roi_size) * (axes if len(roi_size) == 1 else 1)
+            if len(changes["roi_size"]) != axes:
+                raise UsageError(f"--roi-size has {len(roi_size)} values; give one, or {axes}")
+        self.parser.update({key: value for key, value in changes.items() if value is not None})
+        self._content("initialize")
+        self._check_window()
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """With the weights in it, on the device."""
+        network: nn.Module = self._content("network")
+        return network
+
+    @property
+    def device(self) -> str:
+        return str(self._content("device"))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The knobs that change the result."""
+        return {key: self._content(key) for key in ("roi_size", "overlap")}
+
+    @cached_property
+    def label_values(self) -> tuple[int, ...]:
+        """The value that each class has in the files, background first."""
+        import torch
+
+        classes = torch.arange(len(self.bundle.class_names), dtype=torch.float32)
+        restored = self._content("restore_labels")({"pred": classes[None]})["pred"]
+        return tuple(int(value) for value in restored.flatten())
+
+    def segment(self, volumes: Sequence[Volume | None]) -> NDArray[np.unsignedinteger]:
+        """The label map of one patient, on the grid of the volumes, with the label values of the data set.
+
+        Args:
+            volumes: one a modality in channel order, None where absent, all on one grid.
+
+        Raises:
+            ResourceError: not enough memory.
+        """
+        import torch
+
+        load, preprocessing = self._content("load").load, self._content("preprocessing")
+        image, available = load.stack(volumes)
+        try:
+            with torch.no_grad(), _unwrapped():
+                item = preprocessing({"image": image, "available": available}, start=1)  # 0 is the loading itself
+                inputs = item["image"][None].to(self._content("device"))
+                pred = self._content("inferer")(inputs, self.network, available=item["available"][None])
+                result = self._content("postprocessing")({**item, "pred": pred[0]})["pred"]
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+                raise ResourceError(
+                    f"not enough memory on {self.device}; try a smaller --roi-size, or --device cpu"
+                ) from error
+            raise
+        labels = np.asarray(result[0].cpu()).astype(np.min_scalar_type(max(self.label_values)))
+        if labels.shape != image.shape[1:]:
+            raise PassionError(f"{self.bundle.name} does not bring its result back to the grid of its input")
+        return labels
+
+    def _content(self, key: str) -> Any:
+        """What the configuration makes of ``key``; errors of ours that MONAI wrapped come out as they were."""
+        with _unwrapped():
+            return self.parser.get_parsed_content(key)
+
+    def _check_window(self) -> None:
+        stride = getattr(self.network, "stride", 1)
+        roi_size = self._content("roi_size")
+        strides = stride if isinstance(stride, tuple) else (stride,) * len(roi_size)
+        if any(size % step or size < 2 * step for size, step in zip(roi_size, strides, strict=True)):
+            raise UsageError(f"a window of {roi_size} voxels does not suit this network; give multiples of {strides}")
+        if not 0 <= float(self._content("overlap")) < 1:
+            raise UsageError(f"--overlap is {self._content('overlap')}; give at least 0 and less than 1")
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Raise an error of ours as it was, whatever MONAI wrapped it in on its way up."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, PassionError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def _usable_device(name: str) -> str:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
+    return name
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); is the bundle complete?") from error
+    return content

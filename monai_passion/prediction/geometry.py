@@ -1,0 +1,49 @@
+"""Volumes on different grids, brought onto one: by what their headers say of space, nothing is registered here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import nibabel as nib
+import numpy as np
+from nibabel.affines import apply_affine
+from nibabel.processing import resample_from_to
+
+from monai_passion.data.nifti import Grid, Volume
+from monai_passion.errors import InputError
+
+__all__ = ["MIN_COVERAGE", "bring_onto", "choose_reference", "coverage"]
+
+MIN_COVERAGE = 0.1
+"""With less of the reference inside another file's field of view, the two do not show the same place."""
+
+
+def choose_reference(grids: Mapping[str, Grid]) -> str:
+    """The modality with the smallest voxels, the first of them in channel order."""
+    volumes = {m: round(abs(float(np.linalg.det(grid.affine[:3, :3]))), 3) for m, grid in grids.items()}
+    return min(volumes, key=lambda m: volumes[m])
+
+
+def coverage(reference: Grid, other: Grid) -> float:
+    """Which part of the reference's field of view lies in that of another volume, 0 to 1."""
+    steps = [np.linspace(0, size - 1, min(size, 33)) for size in reference.shape]
+    places = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1)
+    there = apply_affine(np.linalg.inv(other.affine) @ reference.affine, places)
+    return float(((there > -0.5) & (there < np.array(other.shape) - 0.5)).all(axis=-1).mean())
+
+
+def bring_onto(volume: Volume, reference: Volume) -> Volume:
+    """``volume`` on the grid of ``reference``, by linear interpolation, 0 outside its own field of view.
+
+    Raises:
+        InputError: the two hardly overlap in space.
+    """
+    share = coverage(reference, volume)
+    if share < MIN_COVERAGE:
+        raise InputError(
+            f"{volume.path} and {reference.path} do not show the same place: {100 * share:.0f} % of the one lies "
+            "within the other; check that both are of one patient and one examination, or register them first"
+        )
+    image = nib.Nifti1Image(volume.data, volume.affine)
+    moved = resample_from_to(image, (reference.shape, reference.affine), order=1)
+    return Volume(np.asarray(moved.dataobj, dtype=np.float32), reference.affine, volume.path, volume.notes)

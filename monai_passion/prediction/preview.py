@@ -1,0 +1,132 @@
+"""One picture of a segmentation: the slices that show most of it, in every modality that was used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from monai_passion import NOTICE
+
+__all__ = ["COLOURS", "Canonical", "canonical", "plane_slice", "preview", "window"]
+
+COLOURS = ("#E6550D", "#33BBEE", "#F0E442", "#CC79A7", "#009E73")
+"""Of the labels, background left out: told apart by the colour-blind, and on grey."""
+PLANES = ("axial", "coronal", "sagittal")
+EDGES = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
+"""Left, right, top, bottom of each plane as radiologists look at it."""
+TITLES = {"flair": "FLAIR", "t1c": "T1c", "t1": "T1", "t2": "T2", "bssfp": "bSSFP", "lge": "LGE"}
+AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
+
+
+class Canonical(NamedTuple):
+    """Images with their axes turned to the nearest of right, anterior, superior."""
+
+    images: Mapping[str, NDArray[np.float32]]
+    labels: NDArray[np.unsignedinteger]
+    spacing: tuple[float, float, float]
+    """mm."""
+
+
+def canonical(
+    images: Mapping[str, NDArray[np.float32]], labels: NDArray[np.unsignedinteger], affine: NDArray[np.float64]
+) -> Canonical:
+    """Turn images (X, Y, Z) and labels on one grid; nothing is interpolated."""
+    turn = nib.io_orientation(affine)
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+    turned = {m: nib.apply_orientation(image, turn) for m, image in images.items()}
+    return Canonical(turned, nib.apply_orientation(labels, turn), tuple(spacing))
+
+
+def plane_slice(volume: NDArray[Any], plane: str, index: int) -> NDArray[Any]:
+    """One slice of a canonical volume as an image: rows from top to bottom, radiological left and right."""
+    cut = np.take(volume, index, axis=AXIS[plane])
+    return cut[::-1, ::-1].T  # anterior or superior on top; right, or anterior, on the left
+
+
+def window(image: NDArray[np.float32]) -> tuple[float, float]:
+    """The grey values between which an image is shown."""
+    low, high = np.percentile(image[image != 0], (0.5, 99.5))
+    return float(low), float(max(high, low + 1e-6))
+
+
+def preview(scene: Canonical, names: Mapping[int, str], title: str) -> Figure:
+    """Axial, coronal and sagittal slices (rows) of each modality (columns) with the outlines of the labels.
+
+    A slice is the one with the largest area of the labels within the head; of the head where no label was found.
+
+    Args:
+        scene: from `canonical`.
+        names: label value -> what the legend says of it.
+        title: one line.
+    """
+    head = np.any([image != 0 for image in scene.images.values()], axis=0)
+    found = (scene.labels > 0) & head
+    subject = found if found.any() else head
+    box = tuple(_extent(head, axis) for axis in range(3))
+    figure = Figure(figsize=(2.9 * max(len(scene.images), 2) + 0.3, 9.4), facecolor="black", dpi=130)
+    axes = figure.subplots(3, len(scene.images), squeeze=False)
+    figure.subplots_adjust(left=0.01, right=0.99, top=0.925, bottom=0.075, wspace=0.02, hspace=0.02)
+    for row, plane in enumerate(PLANES):
+        axis = AXIS[plane]
+        index = int(np.argmax(subject.sum(axis=tuple(a for a in range(3) if a != axis))))
+        within = tuple(slice(None) if a == axis else box[a] for a in range(3))
+        outlines = plane_slice(scene.labels[within], plane, index)
+        for column, (m, image) in enumerate(scene.images.items()):
+            low, high = window(image)
+            ax = axes[row, column]
+            ax.set_axis_off()
+            ax.imshow(
+                plane_slice(image[within], plane, index), cmap="gray", vmin=low, vmax=high, aspect=_aspect(scene, plane)
+            )
+            for colour, value in zip(_colours(names), names, strict=True):
+                if (outlines == value).any() and not (outlines == value).all():
+                    ax.contour(outlines == value, levels=[0.5], colors=[colour], linewidths=1.0)
+            _edges(ax, EDGES[plane])
+            if row == 0:
+                ax.set_title(TITLES.get(m, m), color="white", fontsize=12)
+            if column == 0:
+                ax.text(0.02, 0.02, f"{plane} {index}", color="white", fontsize=8, transform=ax.transAxes)
+    figure.suptitle(title, color="white", fontsize=11, y=0.99)
+    handles = [
+        Line2D([], [], color=c, linewidth=3, label=text)
+        for c, text in zip(_colours(names), names.values(), strict=True)
+    ]
+    figure.legend(
+        handles=handles,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 0.022),
+        ncols=len(handles),
+        frameon=False,
+        labelcolor="white",
+        fontsize=9,
+    )
+    figure.text(0.5, 0.006, NOTICE, ha="center", color="#BBBBBB", fontsize=9)
+    return figure
+
+
+def _extent(head: NDArray[np.bool_], axis: int) -> slice:
+    there = np.flatnonzero(head.any(axis=tuple(a for a in range(3) if a != axis)))
+    return slice(max(there[0] - 3, 0), there[-1] + 4)
+
+
+def _aspect(scene: Canonical, plane: str) -> float:
+    across, down = (scene.spacing[a] for a in range(3) if a != AXIS[plane])
+    return down / across
+
+
+def _colours(names: Mapping[int, str]) -> Sequence[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(len(names))]
+
+
+def _edges(ax: Any, letters: str) -> None:
+    places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.985), (0.5, 0.015))
+    for letter, (x, y), ha, va in zip(
+        letters, places, ("left", "right", "center", "center"), ("center", "center", "top", "bottom"), strict=True
+    ):
+        ax.text(x, y, letter, color="#BBBBBB", fontsize=8, ha=ha, va=va, transform=ax.transAxes)

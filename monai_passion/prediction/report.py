@@ -1,0 +1,86 @@
+"""The numbers of a segmentation, as ``report.json`` holds them."""
+
+from __future__ import annotations
+
+import json
+import platform
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from monai_passion import NOTICE, __version__
+
+__all__ = ["SCHEMA", "make_report", "measure", "peak_memory_mb", "read_schema"]
+
+SCHEMA = Path(__file__).with_name("report.schema.json")
+SCHEMA_VERSION = 1
+
+
+@cache
+def read_schema() -> dict[str, Any]:
+    """The JSON schema of ``report.json``."""
+    schema: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    return schema
+
+
+def measure(labels: NDArray[np.unsignedinteger], values: Sequence[int], voxel_ml: float) -> dict[str, Any]:
+    """Volume in mL and number of connected components (26 neighbours) of the voxels that have one of ``values``."""
+    where = np.isin(labels, list(values))
+    count = ndimage.label(where, np.ones((3, 3, 3)))[1]
+    return {"volume_ml": round(int(where.sum()) * voxel_ml, 4), "components": int(count)}
+
+
+def make_report(
+    labels: NDArray[np.unsignedinteger],
+    affine: NDArray[np.float64],
+    label_names: Mapping[int, str],
+    regions: Mapping[str, Sequence[int]],
+    **facts: Any,
+) -> dict[str, Any]:
+    """The content of ``report.json``.
+
+    Args:
+        labels: (X, Y, Z), as written.
+        affine: of it.
+        label_names: value in ``labels`` -> name, background left out.
+        regions: region -> the values whose union it is.
+        facts: the other entries, see the schema.
+    """
+    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "notice": NOTICE,
+        "software": {
+            "monai_passion": __version__,
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("monai", "torch", "nibabel", "numpy")},
+        },
+        "grid": {
+            "shape": list(labels.shape),
+            "spacing_mm": [round(float(size), 6) for size in np.linalg.norm(affine[:3, :3], axis=0)],
+            "orientation": "".join(nib.aff2axcodes(affine)),
+        },
+        "labels": [
+            {"value": value, "name": name, **measure(labels, [value], voxel_ml)} for value, name in label_names.items()
+        ],
+        "regions": [
+            {"name": name, "values": sorted(values), **measure(labels, values, voxel_ml)}
+            for name, values in regions.items()
+        ],
+        **facts,
+    }
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held so far, in MB (10^6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)

@@ -1,0 +1,134 @@
+"""The way of one patient through `predict`: read, segment, measure, draw, put in place."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_passion.data.nifti import MAX_VOXELS
+from monai_passion.prediction.bundle import BundleFacts, Segmenter
+from monai_passion.prediction.inputs import Patient, read_patient
+from monai_passion.prediction.outputs import output_folder, write_labels
+from monai_passion.prediction.preview import canonical, preview
+from monai_passion.prediction.report import make_report, peak_memory_mb
+
+__all__ = ["Options", "predict_patient"]
+
+
+class Options(NamedTuple):
+    """How one patient is handled; see ``monai-passion predict --help``."""
+
+    reference: str | None = None
+    overwrite: bool = False
+    allow_duplicate: bool = False
+    keep_names: bool = False
+    max_voxels: int = MAX_VOXELS
+
+
+DEFAULTS = Options()
+
+
+def predict_patient(
+    files: Mapping[str, str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    bundle: BundleFacts,
+    open_segmenter: Callable[[], Segmenter],
+    options: Options = DEFAULTS,
+    stage: Callable[[str], object] = lambda name: None,
+) -> dict[str, Any]:
+    """Segment one patient into ``output``: ``segmentation.nii.gz``, ``report.json`` and ``preview.png``.
+
+    The folder is there as a whole, or not at all.
+
+    Args:
+        files: modality -> NIfTI file, any non-empty subset of the bundle's modalities.
+        output: the folder.
+        bundle: from `find_bundle`.
+        open_segmenter: gives the `Segmenter`; called once the files are known to be good.
+        options: see `Options`.
+        stage: called with the name of each step as it begins.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        PassionError: see `read_patient`, `Segmenter` and `output_folder`.
+    """
+    output, seconds = Path(output), Stopwatch(stage)
+    paths = [Path(path) for path in files.values()]
+    with output_folder(output, paths, options.overwrite) as folder:
+        seconds.start("reading")
+        patient = read_patient(
+            files,
+            bundle.modalities,
+            reference=options.reference,
+            allow_duplicate=options.allow_duplicate,
+            max_voxels=options.max_voxels,
+        )
+        seconds.start("loading the network")
+        segmenter = open_segmenter()
+        seconds.start("segmenting")
+        labels = segmenter.segment(patient.volumes)
+        seconds.start("writing")
+        reference = patient.reference
+        write_labels(folder / "segmentation.nii.gz", labels, reference.path)
+        report = _report(segmenter, patient, labels)
+        _draw(folder / "preview.png", patient, labels, report)
+        report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
+        if options.keep_names:
+            report["files"] = {m: str(path) for m, path in patient.files.items()}
+        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return report
+
+
+class Stopwatch:
+    """Seconds of each stage; tells ``stage`` when one begins."""
+
+    def __init__(self, stage: Callable[[str], object]) -> None:
+        self.stage = stage
+        self.seconds: dict[str, float] = {}
+        self.name, self.began = "", 0.0
+
+    def start(self, name: str) -> None:
+        self.stop()
+        self.name, self.began = name, time.monotonic()
+        self.stage(name)
+
+    def stop(self) -> dict[str, float]:
+        if self.name:
+            self.seconds[self.name] = round(time.monotonic() - self.began, 2)
+        return self.seconds
+
+
+def _report(segmenter: Segmenter, patient: Patient, labels: NDArray[np.unsignedinteger]) -> dict[str, Any]:
+    from monai_passion.networks.weights import sha256
+
+    bundle, values = segmenter.bundle, segmenter.label_values
+    return make_report(
+        labels,
+        patient.reference.affine,
+        label_names=dict(zip(values[1:], bundle.class_names[1:], strict=True)),
+        regions={name: [values[k] for k in classes] for name, classes in bundle.regions.items()},
+        bundle={"name": bundle.name, "version": bundle.version},
+        weights={"file": segmenter.weights.name, "sha256": sha256(segmenter.weights)},
+        device=segmenter.device,
+        settings=segmenter.settings,
+        modalities={"used": list(patient.used), "absent": patient.absent, "reference": patient.reference_name},
+        remarks=[remark._asdict() for remark in patient.remarks],
+    )
+
+
+def _draw(path: Path, patient: Patient, labels: NDArray[np.unsignedinteger], report: Mapping[str, Any]) -> None:
+    names = {row["value"]: f"{row['name']} {row['volume_ml']:.1f} mL" for row in report["labels"]}
+    absent = f"without {', '.join(patient.absent)}" if patient.absent else "with every modality"
+    images = {m: volume.data for m, volume in patient.used.items()}
+    scene = canonical(images, labels, patient.reference.affine)
+    figure = preview(scene, names, f"{report['bundle']['name']}\n{absent}")
+    figure.savefig(path, facecolor=figure.get_facecolor())

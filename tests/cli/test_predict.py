@@ -1,0 +1,178 @@
+import os
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_passion.cli import main
+from monai_passion.modalities import BRATS_MRI
+from monai_passion.networks import RFNet
+from monai_passion.networks.weights import save_weights
+
+SHAPE = (32, 32, 32)
+
+
+def write(path, data=None, affine=None, seed=0):
+    data = np.pad(np.random.default_rng(seed).random((28, 28, 28), dtype=np.float32) + 1, 2) if data is None else data
+    nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_weights(RFNet(4, 4, width=8), path, {"modalities": list(BRATS_MRI)})
+    return path
+
+
+@pytest.fixture
+def flair(tmp_path):
+    return write(tmp_path / "flair.nii.gz")
+
+
+@pytest.fixture
+def predict(weights, tmp_path, capsys):
+    """A function from arguments to (exit code, standard output, standard error); the output is in ``tmp_path/out``."""
+
+    def run(*arguments, weights=weights):
+        given = ["--weights", weights, "--device", "cpu", "--roi-size", 32] if weights else []
+        code = main(["predict", "--output", *map(str, [tmp_path / "out", *given, *arguments])])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def failed(result, code, *parts, output):
+    """A run that ended as a person deserves: the exit code, one line with all the parts, nothing left behind."""
+    lines = [line for line in result[2].splitlines() if not line.endswith(" ...")]
+    assert result[0] == code, result
+    assert len(lines) == 1, lines
+    assert "Traceback" not in result[2]
+    for part in parts:
+        assert part in lines[0]
+    assert not output.exists()
+    assert not list(output.parent.glob(".*"))
+
+
+def test_a_patient_with_one_sequence_is_segmented_and_summed_up(predict, flair, tmp_path):
+    code, out, _ = predict("--flair", flair)
+    assert code == 0
+    assert "used: flair; absent: t1c, t1, t2" in out
+    for part in ("WT", "TC", "ET", "volume (mL)", "Research use only"):
+        assert part in out
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["preview.png", "report.json", "segmentation.nii.gz"]
+
+
+def test_quiet_prints_nothing(predict, flair):
+    assert predict("--flair", flair, "--quiet") == (0, "", "")
+
+
+def test_strict_turns_warnings_into_exit_code_6_and_still_writes(predict, flair, tmp_path):
+    empty = write(tmp_path / "t2.nii.gz", np.zeros(SHAPE, np.float32))
+    assert predict("--flair", flair, "--strict")[0] == 0
+    code, out, _ = predict("--flair", flair, "--t2", empty, "--strict", "--overwrite")
+    assert code == 6
+    assert "warning: t2: every voxel is 0" in out
+    assert (tmp_path / "out" / "segmentation.nii.gz").is_file()
+
+
+@pytest.mark.parametrize("alias", ["--t1ce", "--t1gd", "--T1c", "--t2w"])
+def test_other_names_of_a_sequence_are_understood_or_suggested(predict, flair, alias, tmp_path, capsys):
+    if alias == "--T1c":
+        with pytest.raises(SystemExit) as ended:
+            predict(alias, flair)
+        assert ended.value.code == 2
+        assert "did you mean" in capsys.readouterr().err
+        return
+    used = predict(alias, flair)[1].splitlines()
+    assert any(line.startswith(f"used: {'t2' if 't2' in alias else 't1c'};") for line in used)
+
+
+def test_without_weights_the_command_that_makes_them_is_printed(predict, flair, tmp_path):
+    result = predict("--flair", flair, weights=None)
+    failed(result, 4, "python -m monai.bundle run training", "--dataset_dir", output=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "parts"),
+    [
+        ((), 2, ["--flair", "--t1c", "--t1", "--t2"]),
+        (("--lge", "{flair}"), 2, ["lge", "flair, t1c, t1, t2"]),
+        (("--t1c", "{flair}", "--t1ce", "{t2}"), 2, ["t1c is given 2 times"]),
+        (("--flair", "{tmp}/nowhere.nii.gz"), 3, ["nowhere.nii.gz", "does not exist"]),
+        (("--flair", "{tmp}"), 2, ["is a folder"]),
+        (("--flair", "{flair}", "--t2", "{flair}"), 3, ["flair and t2 are the same file", "--allow-duplicate"]),
+        (("--flair", "{flair}", "--t2", "{copy}"), 3, ["flair and t2 are the same file"]),
+        (("--flair", "{flat}"), 3, ["2-D"]),
+        (("--flair", "{nan}"), 3, ["affine"]),
+        (("--flair", "{empty}"), 3, ["every voxel has the same value"]),
+        (("--flair", "{flair}", "--bundle", "no_such"), 2, ["no_such", "brats_mri_segmentation_rfnet_passion"]),
+        (("--flair", "{flair}", "--device", "abacus"), 2, ["abacus", "--device cpu"]),
+        (("--flair", "{flair}", "--roi-size", "30"), 2, ["30", "multiples of"]),
+        (("--flair", "{flair}", "--overlap", "1"), 2, ["--overlap"]),
+        (("--flair", "{flair}", "--weights", "{flair}"), 4, ["flair.nii.gz"]),
+        (("--flair", "{flair}", "--max-voxels", "1000"), 3, ["1000"]),
+    ],
+)
+def test_bad_input_ends_in_one_line_and_leaves_nothing(predict, flair, tmp_path, arguments, code, parts):
+    files = {
+        "tmp": tmp_path,
+        "flair": flair,
+        "copy": tmp_path / "copy.nii.gz",
+        "t2": write(tmp_path / "t2.nii.gz", seed=2),
+        "flat": write(tmp_path / "flat.nii.gz", np.ones((32, 32), np.float32)),
+        "empty": write(tmp_path / "empty.nii.gz", np.zeros(SHAPE, np.float32)),
+    }
+    files["copy"].write_bytes(flair.read_bytes())
+    image = nib.Nifti1Image(np.ones(SHAPE, np.float32), np.eye(4))
+    image.header["srow_x"] = np.nan
+    image.header["qform_code"] = 0
+    with open(tmp_path / "nan.nii", "wb") as file:
+        image.header["magic"], image.header["vox_offset"] = b"n+1\0", 352
+        file.write(image.header.binaryblock + b"\0" * 4 + image.get_fdata().astype(np.float32).tobytes())
+    files["nan"] = tmp_path / "nan.nii"
+    failed(predict(*(a.format(**files) for a in arguments)), code, *parts, output=tmp_path / "out")
+
+
+def test_the_same_file_twice_is_allowed_when_asked_for(predict, flair):
+    code, out, _ = predict("--flair", flair, "--t2", flair, "--allow-duplicate")
+    assert code == 0
+    assert "warning: flair and t2 are the same file" in out
+
+
+def test_an_unknown_flag_is_a_usage_error(predict, flair, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        predict("--flair", flair, "--overwite")
+    assert ended.value.code == 2
+    assert "did you mean --overwrite" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_something_in_it_is_not_touched(predict, flair, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    code, _, error = predict("--flair", flair)
+    assert code == 2
+    assert "--overwrite" in error
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def test_a_folder_that_cannot_be_written_to_is_a_resource_error(flair, capsys):
+    assert main(["predict", "--flair", str(flair), "--output", "/proc/out"]) == 5
+    assert "cannot write to /proc/out" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_nothing(weights, tmp_path):
+    file = write(tmp_path / "flair.nii.gz", np.random.default_rng(0).random((96, 96, 96), dtype=np.float32))
+    command = [sys.executable, "-m", "monai_passion", "predict", "--flair", file, "--output", tmp_path / "out"]
+    process = subprocess.Popen([*map(str, command), "--weights", str(weights)], stderr=subprocess.PIPE, text=True)
+    while "segmenting" not in process.stderr.readline():
+        pass
+    time.sleep(0.5)
+    process.send_signal(2)
+    assert process.wait(60) == 130
+    assert os.listdir(tmp_path) == ["flair.nii.gz"]

@@ -93,13 +93,21 @@ class Segmenter:
     ) -> None:
         from monai.bundle import ConfigParser
 
+        from monai_passion.networks.weights import load_weights
         from monai_passion.workflow import find_weights
 
         self.bundle = bundle
         self.weights = Path(weights or find_weights(bundle.path / "models"))
         self.parser = ConfigParser()
         self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
-        changes: dict[str, Any] = {"bundle_root": str(bundle.path), "weights": str(self.weights), "overlap": overlap}
+        # What the weights were trained with goes before what the bundle says.
+        _, facts = load_weights(self.weights)
+        changes: dict[str, Any] = {
+            **facts.get("settings", {}),
+            "bundle_root": str(bundle.path),
+            "weights": str(self.weights),
+            "overlap": overlap,
+        }
         if device is not None:
             changes["device"] = f"$torch.device('{_usable_device(device)}')"
         if roi_size is not None:

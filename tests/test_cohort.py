@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from monai_passion.errors import UsageError
-from monai_passion.prediction.bundle import find_bundle
+from monai_passion.prediction.bundle import Segmentation, find_bundle
 from monai_passion.prediction.cohort import predict_cohort
 from monai_passion.prediction.run import Options
 
@@ -22,9 +22,10 @@ class Threshold:
     def __init__(self, weights):
         self.weights, self.calls = weights, 0
 
-    def segment(self, volumes):
+    def segment(self, volumes, decode):
         self.calls += 1
-        return (next(v for v in volumes if v is not None).data > 0.5).astype(np.uint8) * 4
+        labels = (next(v for v in volumes if v is not None).data > 0.5).astype(np.uint8) * 4
+        return Segmentation(labels, None, {}, {})
 
 
 @pytest.fixture

@@ -69,6 +69,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-duplicate", action="store_true", help="take one image for two sequences, with a warning"
     )
     parser.add_argument("--keep-names", action="store_true", help="write the paths of the inputs into report.json")
+    more = parser.add_mutually_exclusive_group()
+    more.add_argument(
+        "--uncertainty",
+        action="store_true",
+        help="also decode each sequence alone; write uncertainty.nii.gz and a score",
+    )
+    more.add_argument(
+        "--all-combinations", action="store_true", help="also segment from every subset of the sequences, encoded once"
+    )
     parser.add_argument("--strict", action="store_true", help="end with exit code 6 when there are warnings")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument("--verbose", action="store_true", help="print what the libraries below say")
@@ -97,7 +106,8 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.input} is a cohort; give it without {', '.join(f'--{m}' for m in flags)}")
     reference = args.reference and resolve(args.reference, bundle.modalities)
     max_voxels = MAX_VOXELS if args.max_voxels is None else args.max_voxels
-    options = Options(reference, args.overwrite, args.allow_duplicate, args.keep_names, max_voxels)
+    decode = "all" if args.all_combinations else "alone" if args.uncertainty else "fused"
+    options = Options(reference, decode, args.overwrite, args.allow_duplicate, args.keep_names, max_voxels)
 
     @functools.cache
     def open_segmenter() -> Segmenter:
@@ -193,6 +203,16 @@ def _print_summary(report: Mapping[str, Any], output: Path) -> None:
     console.print(table)
     used, absent = report["modalities"]["used"], report["modalities"]["absent"]
     console.print(f"used: {', '.join(used)}; absent: {', '.join(absent) or 'none'}")
+    if uncertainty := report["uncertainty"]:
+        console.print(f"mean uncertainty (0 to 1): {_or_dash(uncertainty['score'])}")
+        for modality, dice in uncertainty["agreement"].items():
+            rows = ", ".join(f"{region} {value:.2f}" for region, value in dice.items())
+            console.print(f"Dice of {modality} alone with all together: {rows}")
+    for row in report["combinations"]:
+        rows = ", ".join(f"{region['name']} {region['volume_ml']:.2f}" for region in row["regions"])
+        console.print(f"{'+'.join(row['modalities'])}: {rows} mL")
+    for row in report["expected_quality"]:
+        console.print(f"in the evaluation with these sequences: {row['region']} Dice {row['dice']:.2f}")
     for remark in report["remarks"]:
         console.print(
             f"[{'yellow' if remark['level'] == 'warning' else 'dim'}]{remark['level']}: {escape(remark['text'])}"
@@ -201,3 +221,7 @@ def _print_summary(report: Mapping[str, Any], output: Path) -> None:
     console.print(f"{seconds:.0f} s on {report['device']}, at most {report['peak_memory_mb']:.0f} MB")
     console.print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
     console.print(f"[dim]{report['notice']}")
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

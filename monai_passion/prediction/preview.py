@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from monai_passion import NOTICE
@@ -21,6 +22,7 @@ PLANES = ("axial", "coronal", "sagittal")
 EDGES = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
 """Left, right, top, bottom of each plane as radiologists look at it."""
 TITLES = {"flair": "FLAIR", "t1c": "T1c", "t1": "T1", "t2": "T2", "bssfp": "bSSFP", "lge": "LGE"}
+HALO = [withStroke(linewidth=2, foreground="black")]
 WIDTH, MARGIN = 3.0, 1.3
 """Of a column, and of what stands above and below the images together, in inches."""
 AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
@@ -91,9 +93,8 @@ def preview(scene: Canonical, names: Mapping[int, str], title: str) -> Figure:
             low, high = window(image)
             ax = figure.add_subplot(rows[row, column])
             ax.set_axis_off()
-            ax.imshow(
-                plane_slice(image[within], plane, index), cmap="gray", vmin=low, vmax=high, aspect=_aspect(scene, plane)
-            )
+            shown = plane_slice(np.where(image[within] == 0, low, image[within]), plane, index)  # black around the head
+            ax.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=_aspect(scene, plane))
             for colour, value in zip(_colours(names), names, strict=True):
                 if (outlines == value).any() and not (outlines == value).all():
                     ax.contour(outlines == value, levels=[0.5], colors=[colour], linewidths=1.0)
@@ -101,7 +102,9 @@ def preview(scene: Canonical, names: Mapping[int, str], title: str) -> Figure:
             if row == 0:
                 ax.set_title(TITLES.get(m, m), color="white", fontsize=12)
             if column == 0:
-                ax.text(0.02, 0.02, f"{plane} {index}", color="white", fontsize=8, transform=ax.transAxes)
+                ax.text(
+                    0.02, 0.02, f"{plane} {index}", color="white", fontsize=8, transform=ax.transAxes, path_effects=HALO
+                )
     figure.suptitle(title, color="white", fontsize=11, y=1 - 0.08 / (height + MARGIN))
     handles = [
         Line2D([], [], color=c, linewidth=3, label=text)
@@ -139,4 +142,4 @@ def _edges(ax: Any, letters: str) -> None:
     for letter, (x, y), ha, va in zip(
         letters, places, ("left", "right", "center", "center"), ("center", "center", "top", "bottom"), strict=True
     ):
-        ax.text(x, y, letter, color="#BBBBBB", fontsize=8, ha=ha, va=va, transform=ax.transAxes)
+        ax.text(x, y, letter, color="white", fontsize=8, path_effects=HALO, ha=ha, va=va, transform=ax.transAxes)

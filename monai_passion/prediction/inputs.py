@@ -22,6 +22,9 @@ FEW_SLICES = 16
 FULL_COVERAGE = 0.9
 """With less of the reference inside a volume's field of view, a person should know."""
 
+MIN_BACKGROUND = 0.2
+"""Part of the voxels that a value fills which stands for nothing."""
+
 
 class Remark(NamedTuple):
     """Something a person should know about an input; its text names modalities, never files or folders."""
@@ -98,8 +101,11 @@ def read_patient(
         if volume.data.min() == volume.data.max():
             text = f"{m}: every voxel is {volume.data.flat[0]:g}; there is no image in this file, {m} counts as ABSENT"
             remarks.append(Remark("warning", text))
-        else:
-            volumes[m] = volume
+            continue
+        if (background := _background(volume)) not in (0, None):
+            volume = volume._replace(data=np.where(volume.data == background, np.float32(0), volume.data))
+            remarks.append(Remark("note", f"{m}: its background of {background:g} is taken as 0"))
+        volumes[m] = volume
     if not volumes:
         names = ", ".join(map(str, given.values()))
         raise InputError(f"no image in {names}: every voxel has the same value; export the original images")
@@ -113,6 +119,13 @@ def read_patient(
         text = f"only {slices} slices along one axis; the network expects at least {FEW_SLICES}"
         remarks.append(Remark("warning", text))
     return Patient(tuple(volumes.get(m) for m in modalities), tuple(modalities), given, tuple(remarks), chosen)
+
+
+def _background(volume: Volume) -> float | None:
+    """The one value outside the head: of all the corners and of a good part of the voxels; None where there is none."""
+    corners = volume.data[np.ix_(*((0, -1) for _ in volume.shape))]
+    value = corners.flat[0]
+    return float(value) if (corners == value).all() and (volume.data == value).mean() > MIN_BACKGROUND else None
 
 
 def _on_one_grid(volumes: Mapping[str, Volume], reference: str) -> tuple[dict[str, Volume], list[Remark]]:

@@ -16,6 +16,7 @@ from monai.networks.layers.factories import Conv
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
+from monai_passion.networks.convolution import Conv3d
 from monai_passion.networks.masking import Routing
 
 __all__ = [
@@ -46,7 +47,8 @@ def convolution(
     groups: int = 1,
 ) -> nn.Module:
     """A biased convolution that keeps the size at stride 1."""
-    conv: nn.Module = Conv[Conv.CONV, spatial_dims](
+    kind = Conv3d if spatial_dims == 3 else Conv[Conv.CONV, spatial_dims]
+    conv: nn.Module = kind(
         in_channels,
         out_channels,
         kernel_size,

@@ -17,10 +17,7 @@ from torch import Tensor, nn
 from monai_passion.losses.distillation import (
     pixel_distillation,
     pixel_distillation_released,
-    prototype_gap,
-    prototype_loss,
-    prototype_similarity,
-    prototypes,
+    prototype_distillation,
 )
 from monai_passion.losses.preference import (
     batch_preference_released,
@@ -32,6 +29,7 @@ from monai_passion.losses.preference import (
     update_beta_released,
 )
 from monai_passion.losses.segmentation import Target, deep_supervision, make_target
+from monai_passion.networks.backbone import Decoded
 from monai_passion.networks.self_distillation import SelfDistillationOutput
 
 __all__ = ["BackboneLoss", "LossTerms", "MultiModalLoss", "PassionLoss", "PassionReleasedLoss"]
@@ -63,6 +61,22 @@ def _scatter(values: Tensor, pairs: Sequence[tuple[int, int]], shape: torch.Size
         return values.new_zeros(shape)
     rows, columns = zip(*pairs, strict=True)
     return values.new_zeros(shape).index_put((torch.tensor(rows), torch.tensor(columns)), values)
+
+
+def in_full_precision(output: SelfDistillationOutput) -> SelfDistillationOutput:
+    """With mixed precision networks compute in 16 bits, in which a sum over the voxels of a volume overflows."""
+
+    def convert(x: Tensor) -> Tensor:
+        return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+    def decoded(d: Decoded) -> Decoded:
+        return Decoded(tuple(map(convert, d.logits)), convert(d.features))
+
+    return output._replace(
+        fused=decoded(output.fused),
+        unimodal=None if output.unimodal is None else decoded(output.unimodal),
+        separate=None if output.separate is None else convert(output.separate),
+    )
 
 
 class MultiModalLoss(nn.Module, ABC):
@@ -103,18 +117,21 @@ class MultiModalLoss(nn.Module, ABC):
             output: of `SelfDistillationNet`.
             label: (B, 1, *spatial), classes 0 .. K-1.
         """
-        target = make_target(label, self.num_classes)
-        terms = self.compute(output, target)
-        self.terms = terms.detach()
-        if self.training:
-            self.observe(self.terms)
-        return self.combine(terms)
+        with torch.autocast(label.device.type, enabled=False):
+            output = in_full_precision(output)
+            target = make_target(label, self.num_classes, output.fused.features.dtype)
+            terms = self.compute(output, target)
+            self.terms = terms.detach()
+            if self.training:
+                self.observe(self.terms)
+            return self.combine(terms)
 
     def compute(self, output: SelfDistillationOutput, target: Target) -> LossTerms:
         """All terms that ``output`` allows."""
         shape = output.available.shape
         segmentation = self.levels(deep_supervision(output.fused.logits, target))
-        pixel, proto, gap = [], [], []
+        pixel: list[Tensor] = []
+        proto: list[tuple[Tensor, Tensor]] = []
         for b in range(shape[0]):
             rows = [row for row, (sample, _) in enumerate(output.pairs) if sample == b]
             if not rows:
@@ -123,16 +140,11 @@ class MultiModalLoss(nn.Module, ABC):
             student = output.unimodal.rows(slice(rows[0], rows[-1] + 1))
             teacher = output.fused.rows(slice(b, b + 1))
             pixel.append(self.pixel(student.logits, teacher.logits))
-            onehot, count = target.onehot[b : b + 1], target.voxels[b : b + 1]
-            similar_s, similar_t = (
-                prototype_similarity(features, prototypes(features, onehot, count))
-                for features in (student.features, teacher.features.detach())
-            )
-            present = self.classes(target, b)
-            proto.append(prototype_loss(similar_s, similar_t, present))
-            gap.append(prototype_gap(similar_s, similar_t, present))
+            part = target.onehot[b : b + 1], target.voxels[b : b + 1], self.classes(target, b)
+            proto.append(prototype_distillation(student.features, teacher.features, *part))
         zero = segmentation.new_zeros(shape)
-        matrices = [_scatter(torch.cat(term), output.pairs, shape) if term else zero for term in (pixel, proto, gap)]
+        terms = (pixel, *zip(*proto, strict=True)) if pixel else ()
+        matrices = [_scatter(torch.cat(list(term)), output.pairs, shape) for term in terms] or [zero] * 3
         separate = zero
         if output.separate is not None:
             samples = torch.tensor([b for b, _ in output.separate_pairs])
@@ -305,8 +317,9 @@ class PassionReleasedLoss(MultiModalLoss):
 
     @torch.no_grad()
     def observe(self, terms: LossTerms) -> None:
-        self.preference_sum += (terms.gap * terms.available).sum(dim=0)
-        self.preference_count += terms.available.sum(dim=0)
+        seen = terms.available & terms.gap.isfinite()
+        self.preference_sum += torch.where(seen, terms.gap, 0.0).sum(dim=0)
+        self.preference_count += seen.sum(dim=0)
 
     def end_epoch(self) -> Tensor:
         total, count = self.epoch_sums()
@@ -314,7 +327,6 @@ class PassionReleasedLoss(MultiModalLoss):
         if int(self.epoch) >= self.start_epoch:
             if int(self.epoch) % 100 == 0:
                 self.eta *= 1.5
-            if bool(preference.isfinite().all()):
-                self.beta.copy_(update_beta_released(self.beta, preference.to(self.beta), float(self.eta)))
+            self.beta.copy_(update_beta_released(self.beta, preference.to(self.beta), float(self.eta)))
         self.epoch += 1
         return preference

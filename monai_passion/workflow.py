@@ -25,6 +25,7 @@ __all__ = [
     "find_bundle_root",
     "find_weights",
     "load_network",
+    "load_teacher",
     "prepare_batch",
     "presence_facts",
     "start",
@@ -63,17 +64,19 @@ def training_data(
     missing_rates: Sequence[float] | Mapping[str, Any] | None,
     seed: int,
     ckpt_dir: str,
+    missing_per: str = "patient",
 ) -> Mapping[str, Any]:
     """The datalist of a training, with what is missing taken out; stored beside the checkpoints.
 
-    ``presence``, a table of who lacks what, goes before ``missing_rates``.
+    ``presence``, a table of who lacks what, goes before ``missing_rates``, which are drawn for each "patient" or for
+    each "case", as slices are.
 
     Raises:
         UsageError: no ``dataset_dir``; or see `monai_passion.data.datalists.prepare_datalist`.
     """
     _given(dataset_dir)
     rates = None if presence else missing_rates
-    data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task)
+    data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task, missing_per)
     if not data["training"]:
         raise InputError(f"{dataset_dir}: no training patients; check the datalist")
     return data
@@ -153,6 +156,20 @@ def find_weights(ckpt_dir: str | os.PathLike[str]) -> str:
         f"no weights in {ckpt_dir}; make them with: python -m monai.bundle run training --config_file {config} "
         "--dataset_dir FOLDER"
     )
+
+
+def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) -> nn.Module:
+    """The frozen teacher of a distillation, see `load_network`.
+
+    Raises:
+        UsageError: no ``weights`` given; the message says how to make them.
+    """
+    if not weights:
+        raise UsageError(
+            "no teacher given; train one with every modality (methods/baseline.json and --missing_rates None, in its "
+            "own --ckpt_dir), then add --teacher_weights FOLDER/model.pt"
+        )
+    return load_network(network, weights, modalities).requires_grad_(False)
 
 
 def load_network(network: nn.Module, weights: str, modalities: Sequence[str]) -> nn.Module:

@@ -7,11 +7,12 @@ Both take the output of `SelfDistillationNet` and the label map, and keep what h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.distributed
+from monai.utils.misc import str2bool
 from torch import Tensor, nn
 
 from monai_passion.losses.distillation import (
@@ -50,17 +51,27 @@ class LossTerms(NamedTuple):
     """(B, M): L_reg."""
     available: Tensor
     """(B, M) bool: the modalities of each sample."""
+    others: dict[str, Tensor]
+    """Name -> (B, M): what other methods than PASSION add."""
 
     def detach(self) -> LossTerms:
-        return LossTerms(*(term.detach() for term in self))
+        detached = {name: term.detach() for name, term in self._asdict().items() if name != "others"}
+        return LossTerms(**detached, others={name: term.detach() for name, term in self.others.items()})
 
 
-def _scatter(values: Tensor, pairs: Sequence[tuple[int, int]], shape: torch.Size) -> Tensor:
-    """One value a (sample, modality) pair -> (B, M), zero elsewhere."""
-    if not pairs:
-        return values.new_zeros(shape)
+def students(output: SelfDistillationOutput) -> Iterator[tuple[int, Decoded]]:
+    """(sample, the decodes of each of its modalities alone) for the samples that have such."""
+    for b in range(len(output.available)):
+        rows = [row for row, (sample, _) in enumerate(output.pairs) if sample == b]
+        if rows and output.unimodal is not None:
+            yield b, output.unimodal.rows(slice(rows[0], rows[-1] + 1))
+
+
+def scatter(values: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shape: torch.Size) -> Tensor:
+    """One value a (sample, modality) pair, in parts -> (B, M), zero elsewhere."""
     rows, columns = zip(*pairs, strict=True)
-    return values.new_zeros(shape).index_put((torch.tensor(rows), torch.tensor(columns)), values)
+    flat = torch.cat(list(values))
+    return flat.new_zeros(shape).index_put((torch.tensor(rows), torch.tensor(columns)), flat)
 
 
 def in_full_precision(output: SelfDistillationOutput) -> SelfDistillationOutput:
@@ -132,26 +143,21 @@ class MultiModalLoss(nn.Module, ABC):
         segmentation = self.levels(deep_supervision(output.fused.logits, target))
         pixel: list[Tensor] = []
         proto: list[tuple[Tensor, Tensor]] = []
-        for b in range(shape[0]):
-            rows = [row for row, (sample, _) in enumerate(output.pairs) if sample == b]
-            if not rows:
-                continue
-            assert output.unimodal is not None
-            student = output.unimodal.rows(slice(rows[0], rows[-1] + 1))
+        for b, student in students(output):
             teacher = output.fused.rows(slice(b, b + 1))
             pixel.append(self.pixel(student.logits, teacher.logits))
             part = target.onehot[b : b + 1], target.voxels[b : b + 1], self.classes(target, b)
             proto.append(prototype_distillation(student.features, teacher.features, *part))
         zero = segmentation.new_zeros(shape)
         terms = (pixel, *zip(*proto, strict=True)) if pixel else ()
-        matrices = [_scatter(torch.cat(list(term)), output.pairs, shape) for term in terms] or [zero] * 3
+        matrices = [scatter(term, output.pairs, shape) for term in terms] or [zero] * 3
         separate = zero
         if output.separate is not None:
             samples = torch.tensor([b for b, _ in output.separate_pairs])
             rows_target = Target(*(part[samples.to(part.device)] for part in target))
             (losses,) = deep_supervision([output.separate], rows_target)
-            separate = _scatter(losses, output.separate_pairs, shape)
-        return LossTerms(segmentation, matrices[0], matrices[1], matrices[2], separate, output.available)
+            separate = scatter([losses], output.separate_pairs, shape)
+        return LossTerms(segmentation, matrices[0], matrices[1], matrices[2], separate, output.available, {})
 
     def levels(self, losses: Sequence[Tensor]) -> Tensor:
         """Weighted sum over the levels, level 0 first."""
@@ -212,7 +218,8 @@ class PassionLoss(MultiModalLoss):
         lambda_pixel, lambda_proto: lambda_1 and lambda_2.
         gamma: rate of the update of beta after each epoch, Eq. 13.
         pixel, prototype, delta, beta: the four components of the paper's ablation; without ``delta`` every available
-            modality learns from prototypes, without ``beta`` all coefficients stay 1.
+            modality learns from prototypes, without ``beta`` all coefficients stay 1. Also as "true" or "false", which
+            is how a command line hands them over.
     """
 
     def __init__(
@@ -225,22 +232,22 @@ class PassionLoss(MultiModalLoss):
         gamma: float = 0.01,
         temperature: float = 4.0,
         level_decay: float = 1.0,
-        pixel: bool = True,
-        prototype: bool = True,
-        delta: bool = True,
-        beta: bool = True,
+        pixel: bool | str = True,
+        prototype: bool | str = True,
+        delta: bool | str = True,
+        beta: bool | str = True,
     ) -> None:
         super().__init__(num_modalities, num_classes, level_decay, temperature)
         if len(missing_rates) != num_modalities:
             raise ValueError(
                 f"missing_rates has {len(missing_rates)} values for {num_modalities} modalities; give one each"
             )
-        self.lambda_pixel = lambda_pixel if pixel else 0.0
-        self.lambda_proto = lambda_proto if prototype else 0.0
+        self.lambda_pixel = lambda_pixel if str2bool(pixel) else 0.0
+        self.lambda_proto = lambda_proto if str2bool(prototype) else 0.0
         self.gamma = gamma
-        self.use_delta = delta
-        self.use_beta = beta
-        if beta:
+        self.use_delta = str2bool(delta)
+        self.use_beta = str2bool(beta)
+        if self.use_beta:
             self.beta.copy_(initial_beta(torch.tensor(missing_rates)))
 
     def combine(self, terms: LossTerms) -> Tensor:

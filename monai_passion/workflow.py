@@ -166,8 +166,8 @@ def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) ->
     """
     if not weights:
         raise UsageError(
-            "no teacher given; train one with every modality (methods/baseline.json and --missing_rates None, in its "
-            "own --ckpt_dir), then add --teacher_weights FOLDER/model.pt"
+            "no teacher given; train one with every modality (methods/baseline.json and missing/complete.json, in its "
+            "own ckpt_dir), then add --teacher_weights CKPT_DIR/model.pt"
         )
     return load_network(network, weights, modalities).requires_grad_(False)
 

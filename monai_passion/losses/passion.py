@@ -87,6 +87,7 @@ def in_full_precision(output: SelfDistillationOutput) -> SelfDistillationOutput:
         fused=decoded(output.fused),
         unimodal=None if output.unimodal is None else decoded(output.unimodal),
         separate=None if output.separate is None else convert(output.separate),
+        teacher=None if output.teacher is None else convert(output.teacher),
     )
 
 

@@ -1,9 +1,11 @@
 """The paper's recipe, Eq. 1-14: against slow re-computations, numbers worked out by hand, and what must hold."""
 
 import math
+import multiprocessing
 
 import pytest
 import torch
+import torch.distributed
 
 from monai_passion.losses import PassionLoss, PassionReleasedLoss
 from monai_passion.losses.distillation import pixel_distillation, prototype_distillation, prototypes
@@ -200,6 +202,28 @@ def test_an_epoch_averages_over_the_samples_that_have_a_modality():
     torch.testing.assert_close(loss.end_epoch().float(), mean)
     torch.testing.assert_close(loss.beta, before - 0.1 * mean)
     assert loss.preference_count.sum() == 0
+
+
+def close_epoch(rank, folder):
+    torch.distributed.init_process_group("gloo", f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    loss = passion(gamma=0.1)
+    loss.preference_sum += torch.tensor([[0.3, -0.1, -0.2], [0.1, 0.1, -0.2]])[rank]
+    loss.preference_count += torch.tensor([[2, 1, 1], [0, 3, 1]])[rank]
+    loss.end_epoch()
+    torch.save(loss.beta, folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_processes_of_one_training_share_their_epoch(tmp_path):
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=close_epoch, args=(rank, tmp_path)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    expected = torch.tensor([2.5, 1.25, 2.0]) - 0.1 * torch.tensor([0.2, 0.0, -0.2])
+    for rank in range(2):
+        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), expected)
 
 
 def test_evaluation_mode_does_not_count():

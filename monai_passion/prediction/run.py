@@ -16,7 +16,7 @@ from monai_passion.data.nifti import MAX_VOXELS
 from monai_passion.prediction.bundle import BundleFacts, Segmentation, Segmenter
 from monai_passion.prediction.doubt import doubt_expectation, doubt_images, doubt_result, expected_quality, find_summary
 from monai_passion.prediction.inputs import Patient, read_patient
-from monai_passion.prediction.outputs import output_folder, write_labels, write_map
+from monai_passion.prediction.outputs import output_folder, write_labels, write_map, writing
 from monai_passion.prediction.preview import canonical, preview
 from monai_passion.prediction.report import make_report, peak_memory_mb
 
@@ -81,12 +81,13 @@ def predict_patient(
         result = segmenter.segment(patient.volumes, options.decode)
         seconds.start("writing")
         report = _report(segmenter, patient, result)
-        _write_images(folder, patient, result)
-        _draw(folder / "preview.png", patient, result.labels, report)
-        report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
         if options.keep_names:
             report["files"] = {m: str(path) for m, path in patient.files.items()}
-        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        with writing(output):
+            _write_images(folder, patient, result)
+            _draw(folder / "preview.png", patient, result.labels, report)
+            report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
+            (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 

@@ -68,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-duplicate", action="store_true", help="take one image for two sequences, with a warning"
     )
+    parser.add_argument("--no-page", action="store_true", help="do not write report.html, which holds the images")
     parser.add_argument("--keep-names", action="store_true", help="write the paths of the inputs into report.json")
     more = parser.add_mutually_exclusive_group()
     more.add_argument(
@@ -107,7 +108,9 @@ def run(args: argparse.Namespace) -> int:
     reference = args.reference and resolve(args.reference, bundle.modalities)
     max_voxels = MAX_VOXELS if args.max_voxels is None else args.max_voxels
     decode = "all" if args.all_combinations else "alone" if args.uncertainty else "fused"
-    options = Options(reference, decode, args.overwrite, args.allow_duplicate, args.keep_names, max_voxels)
+    options = Options(
+        reference, decode, args.overwrite, args.allow_duplicate, args.keep_names, not args.no_page, max_voxels
+    )
 
     @functools.cache
     def open_segmenter() -> Segmenter:

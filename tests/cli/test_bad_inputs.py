@@ -238,7 +238,7 @@ def test_what_cannot_be_used_ends_in_one_line_and_leaves_nothing(predict, name):
 def test_what_is_odd_is_used_and_remarked_on(predict, name):
     make, part = PASSES[name]
     code, out, _, new = predict(make)
-    assert (code, new) == (0, ["preview.png", "report.json", "segmentation.nii.gz"])
+    assert (code, new) == (0, ["preview.png", "report.html", "report.json", "segmentation.nii.gz"])
     assert part in out
 
 

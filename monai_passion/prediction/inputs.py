@@ -71,6 +71,7 @@ def read_patient(
     modalities: Sequence[str],
     *,
     reference: str | None = None,
+    register: bool = False,
     allow_duplicate: bool = False,
     max_voxels: int = MAX_VOXELS,
 ) -> Patient:
@@ -83,6 +84,7 @@ def read_patient(
         files: modality -> NIfTI file, for any non-empty subset of ``modalities``.
         modalities: in channel order.
         reference: the modality whose grid the segmentation gets; None for the one with the smallest voxels.
+        register: move the others rigidly onto the reference first, by mutual information.
         allow_duplicate: the same image for two modalities is a warning, not an error.
         max_voxels: larger files are refused before anything is allocated.
 
@@ -125,6 +127,11 @@ def read_patient(
     if reference is not None and reference not in volumes:
         raise UsageError(f"--reference {reference} is not among the images given; choose from {', '.join(volumes)}")
     chosen = reference or choose_reference(volumes)
+    if register:
+        from monai_passion.prediction.registration import register as onto_reference  # ITK takes seconds to import
+
+        volumes, distances = onto_reference(volumes, chosen)
+        remarks += [Remark("note", f"{m}: moved by {mm:.1f} mm onto {chosen}") for m, mm in distances.items()]
     volumes, moved = _on_one_grid(volumes, chosen)
     remarks += moved
     if (slices := min(volumes[chosen].shape)) < FEW_SLICES:

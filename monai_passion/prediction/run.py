@@ -28,6 +28,7 @@ class Options(NamedTuple):
     """How one patient is handled; see ``monai-passion predict --help``."""
 
     reference: str | None = None
+    register: bool = False
     decode: str = "fused"
     """See `Segmenter.segment`."""
     overwrite: bool = False
@@ -75,6 +76,7 @@ def predict_patient(
             files,
             bundle.modalities,
             reference=options.reference,
+            register=options.register,
             allow_duplicate=options.allow_duplicate,
             max_voxels=options.max_voxels,
         )

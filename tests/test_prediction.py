@@ -83,7 +83,7 @@ def test_the_output_is_a_segmentation_a_report_that_fits_its_schema_and_a_pictur
     assert matplotlib.image.imread(folder / "preview.png").std() > 0.1
 
 
-@pytest.mark.parametrize("given", combinations(BRATS_MRI), ids="+".join)
+@pytest.mark.parametrize("given", [*combinations(BRATS_MRI)[:4], ("t1c", "t2"), BRATS_MRI], ids="+".join)
 def test_any_subset_of_the_modalities_will_do_and_the_report_says_which(files, predict, given):
     labels, report, _ = predict({m: files[m] for m in given})
     assert labels.shape == SHAPE

@@ -51,6 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--reference", metavar="NAME", help="the sequence whose grid the result gets (default: smallest voxels)"
     )
+    parser.add_argument(
+        "--register", action="store_true", help="co-register the other sequences rigidly onto the reference first"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier run left in --output")
     parser.add_argument(
         "--bundle", metavar="B", help="its folder or name (default: the RFNet bundle for brain tumours)"
@@ -68,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-duplicate", action="store_true", help="take one image for two sequences, with a warning"
     )
+    parser.add_argument("--no-page", action="store_true", help="do not write report.html, which holds the images")
     parser.add_argument("--keep-names", action="store_true", help="write the paths of the inputs into report.json")
     more = parser.add_mutually_exclusive_group()
     more.add_argument(
@@ -107,7 +111,16 @@ def run(args: argparse.Namespace) -> int:
     reference = args.reference and resolve(args.reference, bundle.modalities)
     max_voxels = MAX_VOXELS if args.max_voxels is None else args.max_voxels
     decode = "all" if args.all_combinations else "alone" if args.uncertainty else "fused"
-    options = Options(reference, decode, args.overwrite, args.allow_duplicate, args.keep_names, max_voxels)
+    options = Options(
+        reference=reference,
+        register=args.register,
+        decode=decode,
+        overwrite=args.overwrite,
+        allow_duplicate=args.allow_duplicate,
+        keep_names=args.keep_names,
+        page=not args.no_page,
+        max_voxels=max_voxels,
+    )
 
     @functools.cache
     def open_segmenter() -> Segmenter:

@@ -24,6 +24,8 @@ SAME_HEAD = 0.8
 """Overlap (intersection over union) of the brain masks of co-registered images."""
 OUTSIDE_HEAD = 0.01
 """Part of a segmentation that may lie where every image is zero."""
+LONGER_TAIL = 0.2
+"""What counts as a longer tail of bright voxels, see `_tail`; a T2 differs from the others by 0.6 and more."""
 UNRELIABLE = 0.5
 """Mean Dice in validation under which a region is not to be relied on."""
 
@@ -69,10 +71,11 @@ def _fluid_is_brighter(image: NDArray[np.float32], t2: NDArray[np.float32]) -> b
     ranks = [rankdata(values, method="average") / values.size for values in (a, b)]
     other_in_t2 = np.median(ranks[1][ranks[0] > 0.95])
     t2_in_other = np.median(ranks[0][ranks[1] > 0.95])
-    return _tail(a) > _tail(b) and bool(t2_in_other > other_in_t2)
+    return _tail(a) > _tail(b) + LONGER_TAIL and bool(t2_in_other > other_in_t2)
 
 
 def _tail(values: NDArray[np.float32]) -> float:
+    """Where the median lies between the extremes: 1 all bright voxels are few, -1 all dark ones are."""
     low, middle, high = np.percentile(values, (2, 50, 98))
     return float((high + low - 2 * middle) / max(high - low, 1e-12))
 

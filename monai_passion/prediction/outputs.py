@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from monai_passion.data.nifti import read_geometry
 from monai_passion.errors import ResourceError, UsageError
 
-__all__ = ["output_folder", "write_labels", "write_map"]
+__all__ = ["output_folder", "write_labels", "write_map", "writing"]
 
 
 @contextmanager
@@ -38,14 +38,24 @@ def output_folder(output: Path, inputs: Iterable[Path] = (), overwrite: bool = F
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise UsageError(f"--output {output} is not empty; give another folder, or add --overwrite")
     temporary = output.parent / f".{output.name}.{os.getpid()}"
-    try:
+    with writing(output):
         temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            _check_inputs(temporary, output, inputs)
+    try:
+        yield temporary
+        _check_inputs(temporary, output, inputs)
+        with writing(output):
             _move(temporary, output)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Raises:
+    ResourceError: in place of the ``OSError`` that a full disk or a read-only folder causes within the block.
+    """
+    try:
+        yield
     except OSError as error:
         raise ResourceError(
             f"cannot write to {output} ({error.strerror or error}); free some space or give another folder"

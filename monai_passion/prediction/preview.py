@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import nibabel as nib
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from monai_passion import NOTICE
 
-__all__ = ["COLOURS", "Canonical", "canonical", "plane_slice", "preview", "window"]
+__all__ = ["COLOURS", "TITLES", "Canonical", "canonical", "label_colours", "plane_slice", "preview", "window"]
 
 COLOURS = ("#E6550D", "#33BBEE", "#F0E442", "#CC79A7", "#009E73")
 """Of the labels, background left out: told apart by the colour-blind, and on grey."""
@@ -59,6 +60,11 @@ def window(image: NDArray[np.float32]) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
+def label_colours(values: Iterable[int]) -> dict[int, str]:
+    """The colour of each label, in hexadecimal."""
+    return dict(zip(values, cycle(COLOURS), strict=False))
+
+
 def preview(scene: Canonical, names: Mapping[int, str], title: str) -> Figure:
     """Axial, coronal and sagittal slices (rows) of each modality (columns) with the outlines of the labels.
 
@@ -95,7 +101,7 @@ def preview(scene: Canonical, names: Mapping[int, str], title: str) -> Figure:
             ax.set_axis_off()
             shown = plane_slice(np.where(image[within] == 0, low, image[within]), plane, index)  # black around the head
             ax.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=_aspect(scene, plane))
-            for colour, value in zip(_colours(names), names, strict=True):
+            for value, colour in label_colours(names).items():
                 if (outlines == value).any() and not (outlines == value).all():
                     ax.contour(outlines == value, levels=[0.5], colors=[colour], linewidths=1.0)
             _edges(ax, EDGES[plane])
@@ -108,7 +114,7 @@ def preview(scene: Canonical, names: Mapping[int, str], title: str) -> Figure:
     figure.suptitle(title, color="white", fontsize=11, y=1 - 0.08 / (height + MARGIN))
     handles = [
         Line2D([], [], color=c, linewidth=3, label=text)
-        for c, text in zip(_colours(names), names.values(), strict=True)
+        for c, text in zip(label_colours(names).values(), names.values(), strict=True)
     ]
     figure.legend(
         handles=handles,
@@ -131,10 +137,6 @@ def _extent(head: NDArray[np.bool_], axis: int) -> slice:
 def _aspect(scene: Canonical, plane: str) -> float:
     across, down = (scene.spacing[a] for a in range(3) if a != AXIS[plane])
     return down / across
-
-
-def _colours(names: Mapping[int, str]) -> Sequence[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(len(names))]
 
 
 def _edges(ax: Any, letters: str) -> None:

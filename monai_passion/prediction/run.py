@@ -16,7 +16,8 @@ from monai_passion.data.nifti import MAX_VOXELS
 from monai_passion.prediction.bundle import BundleFacts, Segmentation, Segmenter
 from monai_passion.prediction.doubt import doubt_expectation, doubt_images, doubt_result, expected_quality, find_summary
 from monai_passion.prediction.inputs import Patient, read_patient
-from monai_passion.prediction.outputs import output_folder, write_labels, write_map
+from monai_passion.prediction.outputs import output_folder, write_labels, write_map, writing
+from monai_passion.prediction.page import make_page
 from monai_passion.prediction.preview import canonical, preview
 from monai_passion.prediction.report import make_report, peak_memory_mb
 
@@ -27,11 +28,14 @@ class Options(NamedTuple):
     """How one patient is handled; see ``monai-passion predict --help``."""
 
     reference: str | None = None
+    register: bool = False
     decode: str = "fused"
     """See `Segmenter.segment`."""
     overwrite: bool = False
     allow_duplicate: bool = False
     keep_names: bool = False
+    page: bool = True
+    """Whether to write ``report.html``."""
     max_voxels: int = MAX_VOXELS
 
 
@@ -46,7 +50,7 @@ def predict_patient(
     options: Options = DEFAULTS,
     stage: Callable[[str], object] = lambda name: None,
 ) -> dict[str, Any]:
-    """Segment one patient into ``output``: ``segmentation.nii.gz``, ``report.json`` and ``preview.png``.
+    """Segment one patient into ``output``: ``segmentation.nii.gz``, ``report.json``, ``preview.png``, ``report.html``.
 
     The folder is there as a whole, or not at all.
 
@@ -72,6 +76,7 @@ def predict_patient(
             files,
             bundle.modalities,
             reference=options.reference,
+            register=options.register,
             allow_duplicate=options.allow_duplicate,
             max_voxels=options.max_voxels,
         )
@@ -81,12 +86,17 @@ def predict_patient(
         result = segmenter.segment(patient.volumes, options.decode)
         seconds.start("writing")
         report = _report(segmenter, patient, result)
-        _write_images(folder, patient, result)
-        _draw(folder / "preview.png", patient, result.labels, report)
-        report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
         if options.keep_names:
             report["files"] = {m: str(path) for m, path in patient.files.items()}
-        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        with writing(output):
+            _write_images(folder, patient, result)
+            _draw(folder / "preview.png", patient, result.labels, report)
+            report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
+            if options.page:
+                images = {m: volume.data for m, volume in patient.used.items()}
+                page = make_page(images, result.labels, patient.reference.affine, report)
+                (folder / "report.html").write_text(page, encoding="utf-8")
+            (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 

@@ -63,7 +63,12 @@ def test_a_patient_with_one_sequence_is_segmented_and_summed_up(predict, flair, 
     assert "used: flair; absent: t1c, t1, t2" in out
     for part in ("WT", "TC", "ET", "volume (mL)", "Research use only"):
         assert part in out
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["preview.png", "report.json", "segmentation.nii.gz"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "preview.png",
+        "report.html",
+        "report.json",
+        "segmentation.nii.gz",
+    ]
 
 
 def test_quiet_prints_nothing(predict, flair):

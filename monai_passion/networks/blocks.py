@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ def convolution(
     groups: int = 1,
 ) -> nn.Module:
     """A biased convolution that keeps the size at stride 1."""
-    kind = Conv3d if spatial_dims == 3 else Conv[Conv.CONV, spatial_dims]
+    kind: Any = Conv3d if spatial_dims == 3 else Conv[Conv.CONV, spatial_dims]
     conv: nn.Module = kind(
         in_channels,
         out_channels,

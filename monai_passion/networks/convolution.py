@@ -26,7 +26,8 @@ class Conv3d(nn.Conv3d):
         if not self._is_slow(input):
             return super()._conv_forward(input, weight, bias)
         mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
-        padding = [int(edge) for edge in reversed(self.padding) for _ in range(2)]
+        assert isinstance(self.padding, tuple)
+        padding = [edge for edge in reversed(self.padding) for _ in range(2)]
         padded = F.pad(input, padding, mode=mode)
         kernel, stride = self.kernel_size[0], self.stride[0]
         rows = (padded.shape[2] - kernel) // stride + 1

@@ -10,7 +10,7 @@ from monai_passion.transforms.dropping import (
 )
 from monai_passion.transforms.foreground import is_foreground
 from monai_passion.transforms.labels import LabelsToRegions, LabelsToRegionsd
-from monai_passion.transforms.loading import LoadModalities, LoadModalitiesd
+from monai_passion.transforms.loading import LoadModalities, LoadModalitiesd, TakeSliced
 
 __all__ = [
     "Degradation",
@@ -26,5 +26,6 @@ __all__ = [
     "RandDegradeModalityd",
     "RandDropModalities",
     "RandDropModalitiesd",
+    "TakeSliced",
     "is_foreground",
 ]

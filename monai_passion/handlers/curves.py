@@ -60,8 +60,8 @@ class CurvesHandler:
     """Logs every unweighted loss term, beta and the relative preference, per modality.
 
     Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``. A term of
-    one modality is averaged over the samples that have it. Goes after `PreferenceHandler`. In a distributed training
-    the epoch means are over all processes, the iterations those of the first.
+    one modality is averaged over the samples that have it (those of distillation: it and another). In a distributed
+    training the epoch means are over all processes, the iterations those of the first. Goes after `PreferenceHandler`.
 
     Args:
         loss: the training objective.
@@ -156,9 +156,12 @@ def sum_over_processes(sums: dict[tuple[str, str], tuple[float, float]]) -> dict
 def term_means(terms: LossTerms, modalities: Sequence[str]) -> Iterator[tuple[str, str, float, float]]:
     """(name, modality, mean, number of samples) of every term that a batch has."""
     yield "loss/segmentation", "", float(terms.segmentation.mean()), float(len(terms.segmentation))
+    several = terms.available & (terms.available.sum(dim=1, keepdim=True) > 1)
     for name in ("pixel", "prototype", "gap", "separate"):
         values: Tensor = getattr(terms, name)
+        # A lone modality is its own teacher: its distance is zero by definition, and no measurement.
+        measured = terms.available if name == "separate" else several
         for m, modality in enumerate(modalities):
-            taking_part = values[:, m][terms.available[:, m]]
+            taking_part = values[:, m][measured[:, m]]
             if len(taking_part) and bool(torch.any(values)):
                 yield f"loss/{name}", modality, float(taking_part.mean()), float(len(taking_part))

@@ -1,19 +1,22 @@
-"""A bundle as one file for other machines: a zip, with its weights as safetensors and, if wanted, this package."""
+"""For other machines: a bundle as a zip, with its weights and, if wanted, this package; a network as ONNX."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import torch
 
 from monai_passion.errors import WeightsError
 from monai_passion.files import write_atomically
+from monai_passion.networks import MultiModalBackbone
 from monai_passion.networks.weights import load_weights, save_weights, write_sidecar
 from monai_passion.workflow import find_weights
 
-__all__ = ["export_bundle"]
+__all__ = ["export_bundle", "export_onnx"]
 
 PACKAGE = Path(__file__).parent
 WHOLE = ("configs", "docs", "scripts")
@@ -54,6 +57,29 @@ def export_bundle(
         if vendor:
             files.update(_package())
         return write_atomically(output, lambda temporary: _zip(files, bundle.resolve().name, temporary))
+
+
+def export_onnx(network: MultiModalBackbone, output: str | os.PathLike[str], roi_size: Sequence[int]) -> Path:
+    """Write a network as ONNX: ``image`` (1, M, *roi_size) and ``available`` (1, M) bool in, logits ``pred`` out.
+
+    Every modality is computed, and what is not available is multiplied by zero. Needs the packages onnx and onnxscript.
+    M2FTrans does not convert.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    image = torch.zeros(1, network.num_modalities, *roi_size)
+    available = torch.ones(1, network.num_modalities, dtype=torch.bool)
+    program = torch.onnx.export(
+        network.eval(),
+        (image, available),
+        input_names=["image", "available"],
+        output_names=["pred"],
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    return write_atomically(output, program.save)
 
 
 def _files(bundle: Path) -> Iterator[tuple[str, Path]]:

@@ -59,10 +59,11 @@ bench: dev  ## side-by-side timings, as ratios
 	$(BIN)/python -m pytest -m bench -s
 
 bundles: install  ## write bundles/ from configs/
-	$(BIN)/monai-passion bundles
+	$(BIN)/monai-passion bundles make
 
-bundles-check: install  ## are bundles/ what configs/ makes?
-	$(BIN)/monai-passion bundles --check
+bundles-check: dev  ## are bundles/ what configs/ makes, and do they run?
+	$(BIN)/monai-passion bundles check
+	$(BIN)/python -m pytest tests/bundles -m "not label" -n 2
 
 # The whole way, on phantoms: a cohort, a training with missing sequences, all combinations scored, one patient segmented.
 CASE = $(DEMO)/cohort/BraTS20_Training_002/BraTS20_Training_002

@@ -7,11 +7,14 @@ fragments, merged left to right by MONAI's own rules; the result is one flat fil
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
+
+from monai_passion.files import write_text
 
 __all__ = ["CONFIGS", "bundle_files", "drift", "materialise"]
 
@@ -36,6 +39,9 @@ CONFIGS = {
 }
 """Configuration -> its fragments."""
 
+OVERRIDES = ["multi_gpu_train"]
+"""Configurations that go on top of another at run time, the same in all bundles."""
+
 
 def manifest(configs: Path) -> list[dict[str, Any]]:
     """The rows of ``bundles.json``."""
@@ -49,6 +55,8 @@ def bundle_files(row: dict[str, Any], configs: Path) -> Iterator[tuple[str, str]
         files = [configs / f"{fragment.format(**row)}.json" for fragment in fragments]
         merged = ConfigParser.load_config_files([str(f) for f in files if f.is_file()])
         yield f"configs/{name}.json", _text(_knobs_first({"bundle_name": row["name"], **merged}))
+    for name in OVERRIDES:
+        yield f"configs/{name}.json", (configs / "common" / f"{name}.json").read_text()
     yield "configs/metadata.json", _text(_metadata(row, configs))
     yield "configs/logging.conf", (configs / "common" / "logging.conf").read_text()
     yield "docs/README.md", _readme(row, configs)
@@ -57,27 +65,32 @@ def bundle_files(row: dict[str, Any], configs: Path) -> Iterator[tuple[str, str]
 
 
 def materialise(configs: Path, bundles: Path) -> list[Path]:
-    """Write every bundle; return the files that changed. Files that no fragment makes are removed, models are kept."""
-    changed = []
-    for row in manifest(configs):
-        folder = bundles / row["name"]
-        for relative, text in bundle_files(row, configs):
-            path = folder / relative
-            if not path.is_file() or path.read_text() != text:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(text)
-                changed.append(path)
-    return changed
+    """Write every bundle; return the files that changed.
+
+    Configurations and documents that no fragment makes are removed; models and results are kept.
+    """
+    changed = _changes(configs, bundles)
+    for path, text in changed.items():
+        if text is None:
+            path.unlink()
+        else:
+            write_text(path, text)
+    return list(changed)
 
 
 def drift(configs: Path, bundles: Path) -> list[Path]:
-    """Committed files that differ from what the fragments make."""
-    return [
-        bundles / row["name"] / relative
-        for row in manifest(configs)
-        for relative, text in bundle_files(row, configs)
-        if not (path := bundles / row["name"] / relative).is_file() or path.read_text() != text
-    ]
+    """Files that differ from what the fragments make."""
+    return list(_changes(configs, bundles))
+
+
+def _changes(configs: Path, bundles: Path) -> dict[Path, str | None]:
+    """File -> what must be in it, None where it must not be."""
+    wanted = {
+        bundles / row["name"] / path: text for row in manifest(configs) for path, text in bundle_files(row, configs)
+    }
+    stale = {path for folder in ("configs", "docs") for path in bundles.glob(f"*/{folder}/*")} - wanted.keys()
+    differing = {path: text for path, text in wanted.items() if not path.is_file() or path.read_text() != text}
+    return {**differing, **dict.fromkeys(sorted(stale))}
 
 
 def _knobs_first(content: dict[str, Any]) -> dict[str, Any]:
@@ -96,21 +109,39 @@ def _text(content: dict[str, Any]) -> str:
 
 
 def _metadata(row: dict[str, Any], configs: Path) -> dict[str, Any]:
-    task = json.loads((configs / "tasks" / row["task"] / "metadata.json").read_text())
-    network = json.loads((configs / "networks" / "metadata.json").read_text())[row["network"]]
-    common = json.loads((configs / "common" / "metadata.json").read_text())
-    facts = {**common, **task}
-    words = {"network": network["title"]}
-    facts["name"] = facts["name"].format(**words)
-    facts["description"] = facts["description"].format(**words)
-    facts["references"] = [*common["references"], *network["references"], *task["references"]]
+    folder = configs / "tasks" / row["task"]
+    task, shared = _json(folder / "metadata.json"), _json(configs / "common" / "metadata.json")
+    network = _json(configs / "networks" / "metadata.json")[row["network"]]
+    facts = {**shared, **task}
+    for key in ("name", "description"):
+        facts[key] = facts[key].format(network=network["title"])
+    # For MONAI, which puts in n = 1, 2, ...: every network takes multiples of its stride from the second on.
+    shape = [f"{network['stride']}*(n+1)"] * _json(folder / "task.json")["spatial_dims"]
+    for ends in facts["network_data_format"].values():
+        for values in ends.values():
+            values["spatial_shape"] = shape
+    facts["references"] = [*shared["references"], *network["references"], *task["references"]]
     return {"schema": facts.pop("schema"), "version": row["version"], "changelog": row["changelog"], **facts}
 
 
 def _readme(row: dict[str, Any], configs: Path) -> str:
-    network = json.loads((configs / "networks" / "metadata.json").read_text())[row["network"]]
-    parts = [configs / "tasks" / row["task"] / "README.md", configs / "common" / "README.md"]
-    text = "\n".join(part.read_text() for part in parts)
-    for key, value in {**row, "network_title": network["title"], "network_text": network["text"]}.items():
+    folder = configs / "tasks" / row["task"]
+    network, task = _json(configs / "networks" / "metadata.json")[row["network"]], _json(folder / "task.json")
+    words = {
+        **row,
+        "network_title": network["title"],
+        "network_text": textwrap.fill(network["text"], 120),
+        "missing_rates": json.dumps(task["missing_rates"], separators=(",", ":")),
+        "modalities": ", ".join(task["modalities"]),
+        "some_files": " ".join(f"--{m} {m.upper()}.nii.gz" for m in task["modalities"][::2]),
+        "limits": (folder / "limits.md").read_text().strip(),
+    }
+    text = "\n".join(part.read_text() for part in (folder / "README.md", configs / "common" / "README.md"))
+    for key, value in words.items():
         text = text.replace("{" + key + "}", str(value))
     return text
+
+
+def _json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from monai.inferers import Inferer, SlidingWindowInferer
+from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
 from monai.utils import convert_to_dst_type
 from torch import Tensor, nn
 
 from monai_passion.networks.backbone import MultiModalBackbone
 
-__all__ = ["IncompleteModalityInferer", "find_available"]
+__all__ = ["IncompleteModalityInferer", "find_available", "sliding_window"]
 
 
 def find_available(image: Tensor) -> Tensor:
@@ -128,6 +128,11 @@ def sliding_window(
     batch_size: int = 1,
     combinations: Sequence[Sequence[bool]] | None = None,
 ) -> IncompleteModalityInferer:
-    """The inferer of the bundles: overlapping windows of ``roi_size`` voxels, equally weighted as published."""
-    inner = SlidingWindowInferer(roi_size=roi_size, sw_batch_size=batch_size, overlap=overlap, mode="constant")
+    """The inferer of the bundles: overlapping windows of ``roi_size`` voxels, equally weighted as published.
+
+    A ``roi_size`` of two values is for networks that see slices: then images are volumes all the same, their slices
+    along the third axis are inferred one by one, and the result is a volume again.
+    """
+    windows = {"roi_size": tuple(roi_size), "sw_batch_size": batch_size, "overlap": overlap, "mode": "constant"}
+    inner = SliceInferer(spatial_dim=2, **windows) if len(roi_size) == 2 else SlidingWindowInferer(**windows)
     return IncompleteModalityInferer(inner, combinations)

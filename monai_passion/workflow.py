@@ -15,7 +15,8 @@ from monai.utils import CommonKeys, set_determinism
 from torch import Tensor, nn
 
 from monai_passion import __version__
-from monai_passion.data.datalists import prepare_datalist
+from monai_passion.data.datalists import prepare_datalist, slices_of, whole_files
+from monai_passion.distributed import first_process_first
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
 from monai_passion.files import write_text
 from monai_passion.networks.weights import load_into, load_weights, sha256
@@ -68,20 +69,25 @@ def training_data(
     seed: int,
     ckpt_dir: str,
     missing_per: str = "patient",
+    spatial_dims: int = 3,
 ) -> Mapping[str, Any]:
     """The datalist of a training, with what is missing taken out; stored beside the checkpoints.
 
     ``presence``, a table of who lacks what, goes before ``missing_rates``, which are drawn for each "patient" or for
-    each "case", as slices are.
+    each "case" (file). A network of two ``spatial_dims`` trains on the slices of the files, an item each; validation is
+    on whole files in any case.
 
     Raises:
         UsageError: no ``dataset_dir``; or see `monai_passion.data.datalists.prepare_datalist`.
     """
     _given(dataset_dir)
     rates = None if presence else missing_rates
-    data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task, missing_per)
+    with first_process_first():
+        data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task, missing_per)
     if not data["training"]:
         raise InputError(f"{dataset_dir}: no training patients; check the datalist")
+    if spatial_dims == 2:
+        return {**data, "training": slices_of(data["training"]), "validation": whole_files(data["validation"])}
     return data
 
 
@@ -107,9 +113,17 @@ def presence_facts(items: Sequence[Item], modalities: Sequence[str]) -> Presence
 
 
 def evaluation_data(
-    dataset_dir: str, task: str, datalist: str | None, split: str, seed: int, ckpt_dir: str
+    dataset_dir: str,
+    task: str,
+    datalist: str | None,
+    split: str,
+    seed: int,
+    ckpt_dir: str,
+    spatial_dims: int = 3,
 ) -> list[Item]:
-    """The items of one split: of ``datalist``, else of the training in ``ckpt_dir``, else of a split by the seed.
+    """The items of one split, of ``datalist``, else of the training in ``ckpt_dir``, else of a split by the seed.
+
+    They are whole files, also for a network of two ``spatial_dims``.
 
     Raises:
         UsageError: an unknown split; InputError: an empty one.
@@ -123,7 +137,7 @@ def evaluation_data(
         raise UsageError(f"split is '{split}'; give training, validation or test")
     if not data[split]:  # type: ignore[literal-required]
         raise InputError(f"{datalist or dataset_dir}: no {split} patients; choose another split")
-    return list(data[split])  # type: ignore[literal-required]
+    return whole_files(data[split]) if spatial_dims == 2 else list(data[split])  # type: ignore[literal-required]
 
 
 def _given(dataset_dir: str) -> None:

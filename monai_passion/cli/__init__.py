@@ -25,7 +25,7 @@ COMMANDS = {
     "datalist": "turn a folder of patients into a datalist JSON, split by patient",
     "presence": "draw or read which patient lacks which modality",
     "predict": "segment one patient from whatever sequences there are",
-    "bundles": "make the bundles from the fragments in configs/, or check them",
+    "bundles": "make the bundles from the fragments in configs/, check them, or export one",
     "report": "make tables and figures from the results of a training",
     "convert": "turn weights of the released PASSION code into weights of this package",
 }

@@ -1,4 +1,4 @@
-"""``monai-passion bundles``: write the bundles from their fragments, or check that they still equal them."""
+"""``monai-passion bundles``: write the bundles from their fragments, check them, or export one as a zip."""
 
 from __future__ import annotations
 
@@ -10,17 +10,32 @@ from monai_passion.errors import PassionError, UsageError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--configs", type=Path, default=Path("configs"), help="the fragments (default: %(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("bundles"), help="the bundles (default: %(default)s)")
-    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 when a bundle differs")
+    parts = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
+    for action, summary in (
+        ("make", "write the bundles from the fragments"),
+        ("check", "change nothing; exit 1 when a bundle differs from what the fragments make"),
+    ):
+        part = parts.add_parser(action, help=summary, description=summary)
+        part.add_argument("--configs", type=Path, default=Path("configs"), help="the fragments (default: %(default)s)")
+        part.add_argument("--output", type=Path, default=Path("bundles"), help="the bundles (default: %(default)s)")
+    part = parts.add_parser("export", help="put one bundle into a zip", description="Put one bundle into a zip.")
+    part.add_argument("bundle", metavar="NAME", help="its name or folder")
+    part.add_argument("--output", type=Path, required=True, metavar="X.zip", help="the file to write")
+    part.add_argument("--weights", type=Path, metavar="FILE", help="default: those in the bundle's models/, if any")
+    part.add_argument("--vendor", action="store_true", help="put the package in, so that it need not be installed")
+    part.add_argument("--overwrite", action="store_true", help="replace an older file")
 
 
 def run(args: argparse.Namespace) -> int:
+    return _export(args) if args.action == "export" else _make_or_check(args)
+
+
+def _make_or_check(args: argparse.Namespace) -> int:
     from monai_passion.bundling import drift, materialise
 
     if not (args.configs / "bundles.json").is_file():
         raise UsageError(f"{args.configs} has no bundles.json; run this in the project's folder or give --configs")
-    if args.check:
+    if args.action == "check":
         differing = drift(args.configs, args.output)
         if differing:
             names = ", ".join(map(os.fspath, differing))
@@ -29,4 +44,17 @@ def run(args: argparse.Namespace) -> int:
         return 0
     changed = materialise(args.configs, args.output)
     print("\n".join(f"wrote {path}" for path in changed) or "nothing to change")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from monai_passion.exporting import export_bundle
+    from monai_passion.prediction.bundle import find_bundle
+
+    if args.output.suffix != ".zip":
+        raise UsageError(f"{args.output} is no name for a zip; let --output end in .zip")
+    if args.output.exists() and not args.overwrite:
+        raise UsageError(f"{args.output} exists; choose another --output or add --overwrite")
+    export_bundle(find_bundle(args.bundle).path, args.output, args.weights, args.vendor)
+    print(f"{args.output}: {args.output.stat().st_size / 2**20:.1f} MB")
     return 0

@@ -28,6 +28,8 @@ __all__ = [
     "load_datalist",
     "make_datalist",
     "prepare_datalist",
+    "slices_of",
+    "whole_files",
     "write_datalist",
 ]
 
@@ -100,13 +102,40 @@ def make_datalist(
     if not items:
         raise InputError(f"{folder} holds no patients in the layout {layout}: {LAYOUTS[layout]}")
     if slices:
-        items = [part for item in items for part in _slices(folder, item)]
+        items = slices_of(items, folder)
     lists = _read_lists(Path(split_dir)) if split_dir is not None else None
     grades = _grades(folder, lists)
     for item in items:
         item["group"] = grades.get(item["patient"], UNKNOWN_GROUP)
     chosen = _split(items, fractions, seed) if lists is None else _split_by_lists(items, lists, str(split_dir))
     return {"task": task, "modalities": list(TASKS[task]), **chosen}
+
+
+def slices_of(items: Iterable[Mapping[str, Any]], root: str | os.PathLike[str] = "") -> list[dict[str, Any]]:
+    """One item for each slice of the third axis, named ``<case>_slice_<index>``; items of one slice stay.
+
+    Args:
+        root: the folder that the items' paths are relative to.
+    """
+    parts: list[dict[str, Any]] = []
+    for item in items:
+        if "slice" in item:
+            parts.append(dict(item))
+            continue
+        path = next(path for path in item["image"].values() if path)
+        depth = read_header(Path(root) / path, num_volumes=len(item.get("channels", "1"))).shape[2]
+        parts += [{**item, "case": f"{item['case']}_slice_{k}", "slice": k} for k in range(depth)]
+    return parts
+
+
+def whole_files(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The reverse of `slices_of`: one item for all slices of the same files."""
+    whole = {}
+    for item in items:
+        case = re.sub(r"_slice_\d+$", "", item["case"]) if "slice" in item else item["case"]
+        files = (case, *item["image"].values())
+        whole[files] = {**{k: v for k, v in item.items() if k != "slice"}, "case": case}
+    return list(whole.values())
 
 
 def write_datalist(path: str | os.PathLike[str], datalist: Mapping[str, Any]) -> None:
@@ -386,12 +415,6 @@ def _cubes(folder: Path, items: Iterable[dict[str, Any]], full_only: bool) -> li
         for item in items
         if item["case"] in index and (index[item["case"]] == full or not full_only)
     ]
-
-
-def _slices(folder: Path, item: Mapping[str, Any]) -> list[dict[str, Any]]:
-    path = next(path for path in item["image"].values() if path)
-    depth = read_header(folder / path, num_volumes=len(item.get("channels", "1"))).shape[2]
-    return [{**item, "case": f"{item['case']}_slice_{k}", "slice": k} for k in range(depth)]
 
 
 def _read_lists(folder: Path) -> dict[str, list[str]]:

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from torch import Tensor
 
-from monai_passion.evaluation.metrics import score_case
+from monai_passion.evaluation.metrics import score_case, score_slices
 from monai_passion.evaluation.summary import read_metrics, summarise, write_metrics, write_summary
 from monai_passion.modalities import combinations
 
@@ -53,6 +54,7 @@ class CombinationScores(Metric):
         dice_only: leave out everything but the mean Dice; for validation while a network trains.
         spacing_known: False where the voxels have no size in mm, then distances are in voxels.
         diagonal: distance in mm for a missed region where the images are crops; by default the images' own diagonal.
+        per_slice: every slice of the third axis is a case of its own, as 2-D segmentation is scored.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class CombinationScores(Metric):
         dice_only: bool = False,
         spacing_known: bool = True,
         diagonal: float | None = None,
+        per_slice: bool = False,
     ) -> None:
         self.modalities = tuple(modalities)
         self.regions = {name: tuple(labels) for name, labels in regions.items()}
@@ -70,6 +73,7 @@ class CombinationScores(Metric):
         self.dice_only = dice_only
         self.spacing_known = spacing_known
         self.diagonal = diagonal
+        self.per_slice = per_slice
         self.combinations = combinations(self.modalities)
         self.names = ["+".join(c) for c in self.combinations]
         super().__init__()
@@ -97,25 +101,35 @@ class CombinationScores(Metric):
             for name, pred in zip(self.names, maps, strict=True):
                 if int(pred.flatten()[0]) == -1 and bool((pred == -1).all()):
                     continue  # this patient lacks one of these modalities
-                self.dice.extend(mean_region_dice(pred, true, self.regions))
+                parts = zip(pred.unbind(-1), true.unbind(-1), strict=True) if self.per_slice else [(pred, true)]
+                for part, reference in parts:
+                    self.dice.extend(mean_region_dice(part, reference, self.regions))
                 if not self.dice_only:
-                    self.rows += score_case(
-                        pred.cpu().numpy(),
-                        true.cpu().numpy(),
-                        self.regions,
-                        spacing,
-                        case=batch["case"][b],
-                        patient=batch["patient"][b],
-                        combination=name,
-                        diagonal=self.diagonal,
-                    )
+                    self.rows += self._score(pred, true, spacing, batch["case"][b], batch["patient"][b], name)
+
+    def _score(
+        self, pred: Tensor, true: Tensor, spacing: list[float] | None, case: str, patient: str, combination: str
+    ) -> list[dict[str, Any]]:
+        maps = pred.cpu().numpy(), true.cpu().numpy()
+        if self.per_slice:
+            return score_slices(*maps, self.regions, spacing, patient=patient, combination=combination)
+        return score_case(
+            *maps,
+            self.regions,
+            spacing,
+            case=case,
+            patient=patient,
+            combination=combination,
+            diagonal=self.diagonal,
+        )
 
     def update(self, output: Any) -> None:
         raise NotImplementedError("CombinationScores reads the engine's state; attach it to one")
 
     def compute(self) -> float:
-        """Mean Dice over patients, combinations and regions."""
-        return sum(self.dice) / max(len(self.dice), 1)
+        """Mean Dice over patients, combinations and regions, and over the processes of a distributed training."""
+        total, count = idist.all_reduce(torch.tensor([sum(self.dice), len(self.dice)], dtype=torch.float64)).tolist()
+        return total / max(count, 1)
 
     def write(self, engine: Engine) -> None:
         assert self.output_dir is not None

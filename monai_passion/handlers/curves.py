@@ -6,8 +6,11 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import ignite.distributed as idist
 import torch
+import torch.distributed
 from ignite.engine import Engine, Events
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -23,12 +26,17 @@ Row = tuple[int, str, str, float]
 
 
 class _Curves:
-    """Appends rows to ``curves.csv``; after a resume, rows of epochs that are done again are dropped first."""
+    """Appends rows to ``curves.csv``; after a resume, rows of epochs that are done again are dropped first.
+
+    Of the processes of a distributed training only the first writes.
+    """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
         self.path = Path(log_dir) / "curves.csv"
 
     def start(self, epoch: int) -> None:
+        if idist.get_rank() > 0:
+            return
         rows: list[list[str]] = []
         if self.path.is_file():
             with self.path.open(newline="") as file:
@@ -42,6 +50,8 @@ class _Curves:
         temporary.replace(self.path)
 
     def append(self, rows: Sequence[Row]) -> None:
+        if idist.get_rank() > 0:
+            return
         with self.path.open("a", newline="") as file:
             csv.writer(file).writerows((epoch, name, modality, f"{value:.6g}") for epoch, name, modality, value in rows)
 
@@ -51,7 +61,8 @@ class CurvesHandler:
 
     Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``, and into
     ``engine.state.metrics``, where MONAI's ``MLFlowHandler`` (``--tracking mlflow``) and others find them. A term of
-    one modality is averaged over the samples that have it. Goes after `PreferenceHandler`.
+    one modality is averaged over the samples that have it (those of distillation: it and another). In a distributed
+    training the epoch means are over all processes, the iterations those of the first. Goes after `PreferenceHandler`.
 
     Args:
         loss: the training objective.
@@ -75,29 +86,34 @@ class CurvesHandler:
 
     def start(self, engine: Engine) -> None:
         self.curves.start(engine.state.epoch)
-        self.writer = SummaryWriter(str(self.log_dir), purge_step=engine.state.iteration or None)
+        if idist.get_rank() == 0:
+            self.writer = SummaryWriter(str(self.log_dir), purge_step=engine.state.iteration or None)
         self.sums.clear()
 
     def iteration(self, engine: Engine) -> None:
-        if self.loss.terms is None or self.writer is None:
+        if self.loss.terms is None:
             return
         total = engine.state.output[0]["loss"] if isinstance(engine.state.output, list) else engine.state.output["loss"]
         observed = [("loss/total", "", float(total), 1.0), *term_means(self.loss.terms, self.modalities)]
         for name, modality, value, count in observed:
             before = self.sums.get((name, modality), (0.0, 0.0))
             self.sums[name, modality] = (before[0] + value * count, before[1] + count)
-            self.writer.add_scalar(f"iteration/{_tag(name, modality)}", value, engine.state.iteration)
+            if self.writer is not None:
+                self.writer.add_scalar(f"iteration/{_tag(name, modality)}", value, engine.state.iteration)
 
     def epoch(self, engine: Engine) -> None:
         epoch = engine.state.epoch
-        rows: list[Row] = [(epoch, *key, total / count) for key, (total, count) in self.sums.items()]
+        rows: list[Row] = [
+            (epoch, *key, total / count) for key, (total, count) in sum_over_processes(self.sums).items()
+        ]
         self.sums.clear()
         for name, values in (("beta", self.loss.beta), ("relative_preference", engine.state.preference)):
             rows += [(epoch, name, m, float(v)) for m, v in zip(self.modalities, values, strict=True)]
         engine.state.metrics.update({_tag(name, modality): value for _, name, modality, value in rows})
         rows.append((epoch, "learning_rate", "", engine.optimizer.param_groups[0]["lr"]))  # type: ignore[attr-defined]
         self.curves.append(rows)
-        assert self.writer is not None
+        if self.writer is None:
+            return
         for _, name, modality, value in rows:
             self.writer.add_scalar(f"epoch/{_tag(name, modality)}", value, epoch)
         self.writer.flush()
@@ -131,12 +147,26 @@ def _tag(name: str, modality: str) -> str:
     return f"{name}/{modality}" if modality else name
 
 
+def sum_over_processes(sums: dict[tuple[str, str], tuple[float, float]]) -> dict[tuple[str, str], tuple[float, float]]:
+    """(name, modality) -> (sum, count), added over all processes of a distributed training."""
+    if idist.get_world_size() == 1:
+        return sums
+    parts: list[Any] = [None] * idist.get_world_size()
+    torch.distributed.all_gather_object(parts, sums)
+    keys = dict.fromkeys(key for part in parts for key in part)
+    pairs = {key: [part.get(key, (0.0, 0.0)) for part in parts] for key in keys}
+    return {key: (sum(total for total, _ in found), sum(n for _, n in found)) for key, found in pairs.items()}
+
+
 def term_means(terms: LossTerms, modalities: Sequence[str]) -> Iterator[tuple[str, str, float, float]]:
     """(name, modality, mean, number of samples) of every term that a batch has."""
     yield "loss/segmentation", "", float(terms.segmentation.mean()), float(len(terms.segmentation))
+    several = terms.available & (terms.available.sum(dim=1, keepdim=True) > 1)
     common: dict[str, Tensor] = {name: getattr(terms, name) for name in ("pixel", "prototype", "gap", "separate")}
     for name, values in {**common, **terms.others}.items():
+        # A lone modality is its own teacher: its distance is zero by definition, and no measurement.
+        measured = several if name in ("pixel", "prototype", "gap") else terms.available
         for m, modality in enumerate(modalities):
-            taking_part = values[:, m][terms.available[:, m]]
+            taking_part = values[:, m][measured[:, m]]
             if len(taking_part) and bool(torch.any(values)):
                 yield f"loss/{name}", modality, float(taking_part.mean()), float(len(taking_part))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 
+import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
 __all__ = ["ProgressHandler"]
 
 
 class ProgressHandler:
-    """Prints what an engine is doing: epoch, iteration, loss, seconds left.
+    """Prints what an engine is doing: epoch, iteration, loss, seconds left; of several processes the first prints.
 
     Args:
         every: seconds between two lines within an epoch.
@@ -61,5 +62,6 @@ class ProgressHandler:
         metrics = {k: v for k, v in state.metrics.items() if isinstance(v, float) and "/" not in k}
         parts += [f"{k} {v:.4f}" for k, v in metrics.items()]
         parts.append(f"{now - self.began:.0f} s, about {max(left, 0):.0f} s left")
-        print(self.name + ", ".join(parts), file=sys.stderr, flush=True)
+        if idist.get_rank() == 0:
+            print(self.name + ", ".join(parts), file=sys.stderr, flush=True)
         self.last = now

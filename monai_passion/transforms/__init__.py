@@ -11,7 +11,7 @@ from monai_passion.transforms.dropping import (
 )
 from monai_passion.transforms.foreground import is_foreground
 from monai_passion.transforms.labels import LabelsToRegions, LabelsToRegionsd
-from monai_passion.transforms.loading import LoadModalities, LoadModalitiesd
+from monai_passion.transforms.loading import LoadModalities, LoadModalitiesd, TakeSliced
 
 __all__ = [
     "Degradation",
@@ -28,5 +28,6 @@ __all__ = [
     "RandDropModalities",
     "RandDropModalitiesd",
     "RandMaskModalitiesd",
+    "TakeSliced",
     "is_foreground",
 ]

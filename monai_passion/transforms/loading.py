@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from monai_passion.data.nifti import MAX_VOXELS, Volume, check_same_grid, read_v
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import resolve
 
-__all__ = ["LoadModalities", "LoadModalitiesd"]
+__all__ = ["LoadModalities", "LoadModalitiesd", "TakeSliced"]
 
 Paths = Mapping[str, "str | None"] | Sequence["str | None"] | str
 
@@ -128,6 +129,9 @@ class LoadModalitiesd(MapTransform):
     ``"slice"`` and ``"channels"`` where there are such; it sets ``image_key``, ``available_key`` (M,) bool and, given
     its path, ``label_key`` (1, *spatial) float32. Without a path ``label_key`` is removed.
 
+    Args:
+        slice_key: the item's number of a slice; None to load whole volumes whatever the item says, see `TakeSliced`.
+
     Raises:
         InputError: see `LoadModalities`; also a label on another grid, or with values that are no whole numbers.
     """
@@ -141,18 +145,20 @@ class LoadModalitiesd(MapTransform):
         channels: Sequence[str] | None = None,
         root: str | os.PathLike[str] = "",
         max_voxels: int = MAX_VOXELS,
+        slice_key: str | None = "slice",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(image_key, allow_missing_keys)
         self.label_key = label_key
         self.available_key = available_key
+        self.slice_key = slice_key
         self.load = LoadModalities(modalities, channels, root, max_voxels)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         path = item.pop(self.label_key, None)
         for key in self.key_iterator(item):
-            volumes, slice = self.load.read(item[key], item.get("channels")), item.get("slice")
+            volumes, slice = self.load.read(item[key], item.get("channels")), item.get(self.slice_key)
             item[key], item[self.available_key] = self.load.stack(volumes, slice)
             if path:
                 label = read_volume(self.load.root / path, max_voxels=self.load.max_voxels)
@@ -160,6 +166,33 @@ class LoadModalitiesd(MapTransform):
                     raise InputError(f"{label.path} has values that are no whole numbers; give the label map")
                 check_same_grid(next(volume for volume in volumes if volume is not None), label)
                 item[self.label_key] = _tensor(label.data[None], [label], slice)
+        return item
+
+
+class TakeSliced(MapTransform):
+    """Of 3-D images the slice that the item asks for, (C, X, Y, Z) -> (C, X, Y): for networks that see slices, after
+    what has to see the whole volume, as its normalisation.
+
+    Args:
+        slice_key: the item's number of the slice along the third axis.
+
+    Raises:
+        InputError: there is no such slice.
+    """
+
+    def __init__(self, keys: KeysCollection, slice_key: str = "slice", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.slice_key = slice_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        k = int(data[self.slice_key])
+        for key in self.key_iterator(item):
+            depth = item[key].shape[-1]
+            if not 0 <= k < depth:
+                raise InputError(f"{item.get('case', 'this image')} has {depth} slices, none with the number {k}")
+            # The plane has no place in space of its own that MONAI could use; its volume keeps it.
+            item[key] = MetaTensor(torch.as_tensor(item[key]).as_subclass(Tensor)[..., k].clone())
         return item
 
 

@@ -1,0 +1,136 @@
+"""What MONAI and its model zoo ask of a bundle, for every one of the manifest."""
+
+import contextlib
+import io
+import json
+
+import jsonschema
+import pytest
+from monai.bundle import verify_net_in_out
+
+from monai_passion.bundling import drift, materialise
+from tests.bundles.conftest import BUNDLES, CONFIGS, NAMES, ROWS, add_weights, row_of, workflow_of
+
+SCHEMA = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "$defs": {
+        "text": {"type": "string", "minLength": 1},
+        "version": {"type": "string", "pattern": r"^\d+\.\d+\.\d+$"},
+        "versions": {"type": "object", "minProperties": 1, "additionalProperties": {"$ref": "#/$defs/text"}},
+        "end": {
+            "type": "object",
+            "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data"],
+            "properties": {
+                "type": {"enum": ["image"]},
+                "format": {"enum": ["magnitude", "segmentation"]},
+                "modality": {"$ref": "#/$defs/text"},
+                "num_channels": {"type": "integer", "minimum": 1},
+                "spatial_shape": {"type": "array", "minItems": 2, "maxItems": 3},
+                "dtype": {"enum": ["float32"]},
+                "value_range": {"type": "array"},
+                "is_patch_data": {"type": "boolean"},
+                "channel_def": {"type": "object", "additionalProperties": {"$ref": "#/$defs/text"}},
+            },
+            "additionalProperties": False,
+        },
+        "ends": {"type": "object", "minProperties": 1, "additionalProperties": {"$ref": "#/$defs/end"}},
+    },
+    "type": "object",
+    "required": [
+        "schema", "version", "changelog", "monai_version", "pytorch_version", "numpy_version",
+        "required_packages_version", "supported_apps", "name", "task", "description", "authors", "copyright",
+        "data_source", "data_type", "image_classes", "label_classes", "pred_classes", "eval_metrics", "intended_use",
+        "references", "network_data_format",
+    ],
+    "properties": {
+        "schema": {"type": "string", "pattern": "^https://.*meta_schema_.*json$"},
+        "version": {"$ref": "#/$defs/version"},
+        "changelog": {"$ref": "#/$defs/versions"},
+        "monai_version": {"$ref": "#/$defs/version"},
+        "pytorch_version": {"$ref": "#/$defs/version"},
+        "numpy_version": {"$ref": "#/$defs/version"},
+        "required_packages_version": {"$ref": "#/$defs/versions"},
+        "supported_apps": {"type": "object"},
+        "eval_metrics": {"type": "object"},
+        "references": {"type": "array", "minItems": 1, "items": {"$ref": "#/$defs/text"}},
+        "network_data_format": {
+            "type": "object",
+            "required": ["inputs", "outputs"],
+            "properties": {"inputs": {"$ref": "#/$defs/ends"}, "outputs": {"$ref": "#/$defs/ends"}},
+            "additionalProperties": False,
+        },
+    },
+    "additionalProperties": {"$ref": "#/$defs/text"},
+}  # fmt: skip
+"""The bundle specification of MONAI's documentation, as far as these bundles use it."""
+FILES = {"configs/metadata.json", "configs/train.json", "configs/inference.json", "configs/evaluate.json",
+         "configs/multi_gpu_train.json", "configs/logging.conf", "docs/README.md", "docs/data_license.txt",
+         "LICENSE"}  # fmt: skip
+
+
+def test_committed_bundles_are_what_configs_makes():
+    differing = [str(path.relative_to(BUNDLES.parent)) for path in drift(CONFIGS, BUNDLES)]
+    assert not differing, f"{differing} differ from what configs/ makes; run: make bundles"
+
+
+def test_a_file_that_no_fragment_makes_is_drift_and_is_removed(tmp_path):
+    materialise(CONFIGS, tmp_path)
+    stale, model = (tmp_path / NAMES[0] / name for name in ("configs/old.json", "models/model.pt"))
+    for path in (stale, model):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert drift(CONFIGS, tmp_path) == [stale]
+    materialise(CONFIGS, tmp_path)
+    assert model.exists()
+    assert not stale.exists()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_has_the_files_of_a_bundle_and_no_others(name):
+    found = {str(path.relative_to(BUNDLES / name)) for path in (BUNDLES / name).rglob("*") if path.is_file()}
+    assert {path for path in found if not path.startswith(("models/", "eval/"))} == FILES
+
+
+@pytest.mark.parametrize("bundle", NAMES, indirect=True)
+def test_has_every_property_that_monai_asks_for(bundle, cohorts):
+    add_weights(bundle)
+    for config in ("train", "evaluate", "inference"):
+        models = {"ckpt_dir": str(bundle / "run" if config == "train" else bundle / "models")}
+        workflow = workflow_of(bundle, config, dataset_dir=str(cohorts[row_of(bundle)["task"]]), **models)
+        workflow.initialize()
+        assert not workflow.check_properties(), config
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metadata_follow_the_specification_and_agree_with_the_configuration(name):
+    metadata, config = (
+        json.loads((BUNDLES / name / "configs" / f"{file}.json").read_text()) for file in ("metadata", "inference")
+    )
+    jsonschema.validate(metadata, SCHEMA)
+    assert metadata["version"] == list(metadata["changelog"])[-1]
+    image, pred = (metadata["network_data_format"][end][key] for end, key in (("inputs", "image"), ("outputs", "pred")))
+    assert len(image["channel_def"]) == image["num_channels"] == len(config["modalities"])
+    assert len(pred["channel_def"]) == pred["num_channels"] == config["num_classes"]
+    assert len(image["spatial_shape"]) == config["spatial_dims"] == len(config["roi_size"])
+    labels = {label for region in config["regions"].values() for label in region}
+    assert labels == set(range(1, config["num_classes"]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_network_takes_and_gives_what_the_metadata_say(name):
+    folder = BUNDLES / name / "configs"
+    with contextlib.redirect_stdout(io.StringIO()):
+        verify_net_in_out(
+            "network_def",
+            meta_file=str(folder / "metadata.json"),
+            config_file=str(folder / "inference.json"),
+            device="cpu",
+            n=1,
+        )
+
+
+@pytest.mark.parametrize("row", ROWS, ids=NAMES)
+def test_readme_has_no_placeholder_left(row):
+    readme = (BUNDLES / row["name"] / "docs" / "README.md").read_text()
+    for placeholder in (*row, "network_title", "network_text", "missing_rates", "modalities", "some_files", "limits"):
+        assert "{" + placeholder + "}" not in readme

@@ -1,0 +1,78 @@
+"""The bundles at work, small, on cohorts that are written here."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from monai.bundle import create_workflow
+
+from monai_passion.modalities import combinations
+from tests.bundles.conftest import NAMES, add_weights, row_of, small, workflow_of
+
+QUICK = ("brats_mri_segmentation_rfnet_passion", "myops_cmr_segmentation_rfnet_passion")
+
+
+def run(workflow):
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+
+
+@pytest.mark.parametrize(
+    "bundle", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES], indirect=True
+)
+def test_trains_evaluates_and_segments_from_a_foreign_folder(bundle, cohorts, tmp_path, monkeypatch):
+    task = row_of(bundle)["task"]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.syspath_prepend(str(bundle))  # as `python -m monai.bundle run` does
+    places = {"dataset_dir": str(cohorts[task])}
+    for config in ("train", "evaluate", "inference"):
+        run(workflow_of(bundle, config, **places, **({"split": "test"} if config != "train" else {})))
+    assert not any((tmp_path / "elsewhere").iterdir())
+
+    model = json.loads((bundle / "models" / "datalist.json").read_text())
+    case = model["test"][0]["case"]
+    with open(bundle / "eval" / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["combination"] for row in rows}) == len(combinations(model["modalities"]))
+    depth = 3 if task == "myops_cmr" else 1
+    assert len({row["case"] for row in rows}) == depth * len(model["test"])
+
+    seg = nib.load(next((bundle / "eval").glob(f"{case}*_seg.nii.gz")))
+    label = nib.load(next((cohorts[task] / case).glob("*_[sg][ed]*.nii.gz")))
+    assert seg.shape == label.shape
+    assert np.allclose(seg.affine, label.affine)
+    known = {0, 1, 2, 4} if task == "brats_mri" else {0, 200, 500, 600, 1220, 2221}
+    assert set(np.unique(seg.get_fdata())) <= known
+
+
+@pytest.mark.parametrize("bundle", QUICK, indirect=True)
+def test_runs_through_create_workflow(bundle, cohorts, tmp_path):
+    add_weights(bundle)
+    row = row_of(bundle)
+    workflow = create_workflow(
+        config_file=str(bundle / "configs" / "inference.json"),
+        workflow_type="infer",
+        bundle_root=str(bundle),
+        dataset_dir=str(cohorts[row["task"]]),
+        output_dir=str(tmp_path / "out"),
+        device="cpu",
+        **small(row, "inference"),
+    )
+    run(workflow)
+    assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 1
+
+
+@pytest.mark.parametrize("bundle", ["myops_cmr_segmentation_rfnet_passion"], indirect=True)
+def test_a_slice_network_trains_on_every_slice_and_validates_on_volumes(bundle, cohorts):
+    places = {"dataset_dir": str(cohorts["myops_cmr"]), "ckpt_dir": str(bundle / "models")}
+    workflow = workflow_of(bundle, "train", **places)
+    workflow.initialize()
+    training, validation = (workflow.parser.get_parsed_content(f"{part}#dataset") for part in ("train", "validate"))
+    assert len(training) == 3 * len({item["patient"] for item in training.data})
+    assert training[0]["image"].shape == (3, 32, 32)
+    assert len(validation) == len({item["patient"] for item in validation.data})
+    assert validation[0]["image"].shape == (3, 32, 32, 3)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Protocol
 
 from monai_passion.errors import UsageError
-from monai_passion.experiments.cell import GRACE
 
 __all__ = ["Engine", "LocalEngine", "RayEngine", "Task"]
 
@@ -82,7 +82,9 @@ class RayEngine:
             raise UsageError("--engine ray needs Ray; install it with: pip install 'monai_passion[ray]'") from None
         self.jobs, self.threads, self.ray = jobs, threads, ray
         own = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+        before = signal.getsignal(signal.SIGTERM)
         ray.init(log_to_driver=False, ignore_reinit_error=True, **own)
+        signal.signal(signal.SIGTERM, before)  # Ray's own handler aborts, and the cells would not be ended
         # a cell resumes by itself, so a lost node costs an epoch; three attempts, then it counts as failed
         self.remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=2)(run_process)
 
@@ -91,17 +93,8 @@ class RayEngine:
 
 
 def run_process(folder: str, threads: int) -> int:
-    """Run a cell to its end; when this is cancelled the cell is ended first."""
-    process = start_process(Path(folder), threads)
-    try:
-        return process.wait()
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    """Run a cell to its end. Where this process is killed, the cell notices and ends by itself."""
+    return start_process(Path(folder), threads).wait()
 
 
 class _RayTask:
@@ -118,7 +111,6 @@ class _RayTask:
             return 1
 
     def terminate(self) -> None:
-        self.ray.cancel(self.reference)
+        self.ray.cancel(self.reference, force=True)  # a gentle one does not reach a process that waits for another
 
-    def kill(self) -> None:
-        self.ray.cancel(self.reference, force=True)
+    kill = terminate

@@ -30,8 +30,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: setup.cfg pyproject.toml constraints.txt
-	$(call environment,phantom,dev)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' || { echo "make: pip could not install the developers' tools"; exit 3; }
+	$(call environment,dev)
 	@touch $@ $(VENV)/.installed
 
 install: $(VENV)/.installed  ## make .venv and install what users need

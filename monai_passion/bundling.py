@@ -20,10 +20,10 @@ CONFIGS = {
         "common/base",
         "tasks/{task}/task",
         "networks/{network}",
-        "methods/{method}",
         "tasks/{task}/labelled",
         "tasks/{task}/train",
         "common/train",
+        "methods/{method}",
     ],
     "evaluate": ["common/base", "tasks/{task}/task", "networks/{network}", "tasks/{task}/labelled", "common/evaluate"],
     "inference": [

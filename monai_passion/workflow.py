@@ -28,6 +28,7 @@ __all__ = [
     "find_bundle_root",
     "find_weights",
     "load_network",
+    "load_teacher",
     "prepare_batch",
     "presence_facts",
     "start",
@@ -66,17 +67,19 @@ def training_data(
     missing_rates: Sequence[float] | Mapping[str, Any] | None,
     seed: int,
     ckpt_dir: str,
+    missing_per: str = "patient",
 ) -> Mapping[str, Any]:
     """The datalist of a training, with what is missing taken out; stored beside the checkpoints.
 
-    ``presence``, a table of who lacks what, goes before ``missing_rates``.
+    ``presence``, a table of who lacks what, goes before ``missing_rates``, which are drawn for each "patient" or for
+    each "case", as slices are.
 
     Raises:
         UsageError: no ``dataset_dir``; or see `monai_passion.data.datalists.prepare_datalist`.
     """
     _given(dataset_dir)
     rates = None if presence else missing_rates
-    data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task)
+    data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task, missing_per)
     if not data["training"]:
         raise InputError(f"{dataset_dir}: no training patients; check the datalist")
     return data
@@ -169,6 +172,20 @@ def describe_run(output_dir: str, ckpt_dir: str, weights: str, label: str | None
     curves = Path(ckpt_dir) / "curves.csv"
     if curves.is_file() and curves.resolve().parent != Path(output_dir).resolve():
         write_text(Path(output_dir) / "curves.csv", curves.read_text())
+
+
+def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) -> nn.Module:
+    """The frozen teacher of a distillation, see `load_network`.
+
+    Raises:
+        UsageError: no ``weights`` given; the message says how to make them.
+    """
+    if not weights:
+        raise UsageError(
+            "no teacher given; train one with every modality (methods/baseline.json and missing/complete.json, in its "
+            "own ckpt_dir), then add --teacher_weights CKPT_DIR/model.pt"
+        )
+    return load_network(network, weights, modalities).requires_grad_(False)
 
 
 def load_network(network: nn.Module, weights: str, modalities: Sequence[str]) -> nn.Module:

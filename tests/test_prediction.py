@@ -9,6 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 
 from monai_passion.errors import InputError, ResourceError, UsageError
 from monai_passion.modalities import BRATS_MRI, combinations
@@ -69,7 +70,12 @@ def predict(segmenter, tmp_path):
 
 def test_the_output_is_a_segmentation_a_report_that_fits_its_schema_and_a_picture(files, predict):
     labels, report, folder = predict(files)
-    assert sorted(p.name for p in folder.iterdir()) == ["preview.png", "report.json", "segmentation.nii.gz"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "preview.png",
+        "report.html",
+        "report.json",
+        "segmentation.nii.gz",
+    ]
     assert json.loads((folder / "report.json").read_text()) == report
     jsonschema.validate(report, read_schema())
     assert labels.dtype == np.uint8
@@ -77,7 +83,7 @@ def test_the_output_is_a_segmentation_a_report_that_fits_its_schema_and_a_pictur
     assert matplotlib.image.imread(folder / "preview.png").std() > 0.1
 
 
-@pytest.mark.parametrize("given", combinations(BRATS_MRI), ids="+".join)
+@pytest.mark.parametrize("given", [*combinations(BRATS_MRI)[:4], ("t1c", "t2"), BRATS_MRI], ids="+".join)
 def test_any_subset_of_the_modalities_will_do_and_the_report_says_which(files, predict, given):
     labels, report, _ = predict({m: files[m] for m in given})
     assert labels.shape == SHAPE
@@ -163,7 +169,7 @@ def test_the_mark_of_a_voxel_stays_where_it_was(segmenter, tmp_path, monkeypatch
         return scores
 
     monkeypatch.setitem(segmenter.parser.ref_resolver.resolved_content, "inferer", brightest)
-    labels = segmenter.segment([volume, None, None, None])
+    labels = segmenter.segment([volume, None, None, None]).labels
     assert np.argwhere(labels == 4).tolist() == [[10, 12, 20]]
 
 
@@ -199,12 +205,54 @@ def test_files_of_different_places_are_refused_and_partial_overlap_is_warned_of(
             )
 
 
+@pytest.mark.parametrize("decode", ["alone", "all"])
+def test_more_decodes_leave_the_segmentation_as_it_is_to_the_bit(files, predict, decode):
+    given = {m: files[m] for m in ("flair", "t1", "t2")}
+    alone, (labels, report, folder) = predict(given, "plain")[0], predict(given, decode=decode)
+    assert np.array_equal(labels, alone)
+    jsonschema.validate(report, read_schema())
+    others = combinations(("flair", "t1", "t2"))[:-1] if decode == "all" else []
+    assert [tuple(row["modalities"]) for row in report["combinations"]] == others
+    assert {p.name for p in folder.glob("segmentation_*")} == {f"segmentation_{'+'.join(c)}.nii.gz" for c in others}
+    assert set(report["uncertainty"]["agreement"]) == {"flair", "t1", "t2"}
+
+
+def test_a_combination_of_many_is_what_it_would_be_alone(files, predict):
+    _, _, folder = predict({m: files[m] for m in ("flair", "t1", "t2")}, decode="all")
+    alone = predict({m: files[m] for m in ("flair", "t2")}, "alone")[0]
+    # The crop to the foreground is that of all images; these share one head.
+    assert np.array_equal(np.asarray(nib.load(folder / "segmentation_flair+t2.nii.gz").dataobj), alone)
+
+
+def test_uncertainty_is_the_entropy_of_the_mean_of_the_decodes(segmenter, files, monkeypatch):
+    """Fused says class 1, T1 alone class 2: ln 2 / ln 4 within the head, and they agree about the union only."""
+    import torch
+
+    from monai_passion.data.nifti import read_volume
+
+    def infer(item, masks):
+        decodes = [torch.zeros(4, *item["image"].shape[1:]) for _ in masks or [None]]
+        for k, p in enumerate(decodes):
+            p[1 if k != 2 else 2] = 1.0
+        return [MetaTensor(p) for p in decodes]
+
+    monkeypatch.setattr(segmenter, "_infer", infer)
+    volumes = [read_volume(files["flair"]), None, read_volume(files["t1"]), None]
+    result = segmenter.segment(volumes, "alone")
+    share = -(2 / 3 * np.log(2 / 3) + 1 / 3 * np.log(1 / 3)) / np.log(4)
+    assert np.allclose(result.uncertainty[17, 16, 16], share, atol=1e-5)
+    assert result.uncertainty[0, 0, 0] == 0
+    assert result.agreement["flair"] == {"WT": 1, "TC": 1, "ET": 1}
+    assert result.agreement["t1"] == {"WT": 1, "TC": 0, "ET": 1}
+
+
 def test_neither_names_nor_paths_are_in_the_report_unless_asked_for(files, predict, tmp_path):
     os.rename(files["flair"], tmp_path / "SURNAME.nii.gz")
     given = {"flair": tmp_path / "SURNAME.nii.gz", "t2": write(files["t2"], np.zeros(SHAPE, np.float32))}
-    text = (predict(given)[2] / "report.json").read_text()
-    assert "SURNAME" not in text
-    assert str(tmp_path) not in text
+    folder = predict(given)[2]
+    for name in ("report.json", "report.html"):
+        assert "SURNAME" not in (folder / name).read_text()
+        assert str(tmp_path) not in (folder / name).read_text()
     assert predict(given, "named", keep_names=True)[1]["files"]["flair"].endswith("SURNAME.nii.gz")
 
 
@@ -258,7 +306,7 @@ def test_overwriting_replaces_the_old_files_and_keeps_foreign_ones(files, predic
         predict({"flair": files["flair"]})
     assert predict({"flair": files["flair"]}, overwrite=True)[1]["modalities"]["used"] == ["flair"]
     assert (folder / "mine.txt").read_text() == "keep"
-    assert len(list(folder.iterdir())) == 4
+    assert len(list(folder.iterdir())) == 5
 
 
 def test_an_input_is_never_overwritten(files, predict, tmp_path):

@@ -10,6 +10,7 @@ from monai_passion.handlers.checkpoint import (
 from monai_passion.handlers.curves import CurvesHandler, ScoresHandler
 from monai_passion.handlers.determinism import EpochSeedHandler
 from monai_passion.handlers.guard import NonFiniteGuard
+from monai_passion.handlers.modulation import GradientModulationHandler
 from monai_passion.handlers.preference import PreferenceHandler
 from monai_passion.handlers.progress import ProgressHandler
 from monai_passion.handlers.signals import SignalHandler
@@ -19,6 +20,7 @@ __all__ = [
     "CheckpointHandler",
     "CurvesHandler",
     "EpochSeedHandler",
+    "GradientModulationHandler",
     "NonFiniteGuard",
     "PreferenceHandler",
     "ProgressHandler",

@@ -49,7 +49,8 @@ class _Curves:
 class CurvesHandler:
     """Logs every unweighted loss term, beta and the relative preference, per modality.
 
-    Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``. A term of
+    Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``, and into
+    ``engine.state.metrics``, where MONAI's ``MLFlowHandler`` (``--tracking mlflow``) and others find them. A term of
     one modality is averaged over the samples that have it. Goes after `PreferenceHandler`.
 
     Args:
@@ -85,8 +86,7 @@ class CurvesHandler:
         for name, modality, value, count in observed:
             before = self.sums.get((name, modality), (0.0, 0.0))
             self.sums[name, modality] = (before[0] + value * count, before[1] + count)
-            tag = f"iteration/{name}" + (f"/{modality}" if modality else "")
-            self.writer.add_scalar(tag, value, engine.state.iteration)
+            self.writer.add_scalar(f"iteration/{_tag(name, modality)}", value, engine.state.iteration)
 
     def epoch(self, engine: Engine) -> None:
         epoch = engine.state.epoch
@@ -94,11 +94,12 @@ class CurvesHandler:
         self.sums.clear()
         for name, values in (("beta", self.loss.beta), ("relative_preference", engine.state.preference)):
             rows += [(epoch, name, m, float(v)) for m, v in zip(self.modalities, values, strict=True)]
+        engine.state.metrics.update({_tag(name, modality): value for _, name, modality, value in rows})
         rows.append((epoch, "learning_rate", "", engine.optimizer.param_groups[0]["lr"]))  # type: ignore[attr-defined]
         self.curves.append(rows)
         assert self.writer is not None
         for _, name, modality, value in rows:
-            self.writer.add_scalar(f"epoch/{name}" + (f"/{modality}" if modality else ""), value, epoch)
+            self.writer.add_scalar(f"epoch/{_tag(name, modality)}", value, epoch)
         self.writer.flush()
 
     def close(self, engine: Engine) -> None:
@@ -126,11 +127,15 @@ class ScoresHandler:
         self.curves.append([(engine.state.epoch, name, "", float(v)) for name, v in engine.state.metrics.items()])
 
 
+def _tag(name: str, modality: str) -> str:
+    return f"{name}/{modality}" if modality else name
+
+
 def term_means(terms: LossTerms, modalities: Sequence[str]) -> Iterator[tuple[str, str, float, float]]:
     """(name, modality, mean, number of samples) of every term that a batch has."""
     yield "loss/segmentation", "", float(terms.segmentation.mean()), float(len(terms.segmentation))
-    for name in ("pixel", "prototype", "gap", "separate"):
-        values: Tensor = getattr(terms, name)
+    common: dict[str, Tensor] = {name: getattr(terms, name) for name in ("pixel", "prototype", "gap", "separate")}
+    for name, values in {**common, **terms.others}.items():
         for m, modality in enumerate(modalities):
             taking_part = values[:, m][terms.available[:, m]]
             if len(taking_part) and bool(torch.any(values)):

@@ -57,7 +57,8 @@ class ProgressHandler:
         parts.append(f"{(state.iteration - 1) % length + 1}/{length}")
         if self.loss_count:
             parts.append(f"loss {self.loss_sum / self.loss_count:.4f}")
-        metrics = {k: v for k, v in state.metrics.items() if isinstance(v, float)}
+        # Names with a slash are the details that `CurvesHandler` logs.
+        metrics = {k: v for k, v in state.metrics.items() if isinstance(v, float) and "/" not in k}
         parts += [f"{k} {v:.4f}" for k, v in metrics.items()]
         parts.append(f"{now - self.began:.0f} s, about {max(left, 0):.0f} s left")
         print(self.name + ", ".join(parts), file=sys.stderr, flush=True)

@@ -7,20 +7,18 @@ Both take the output of `SelfDistillationNet` and the label map, and keep what h
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 import torch.distributed
+from monai.utils.misc import str2bool
 from torch import Tensor, nn
 
 from monai_passion.losses.distillation import (
     pixel_distillation,
     pixel_distillation_released,
-    prototype_gap,
-    prototype_loss,
-    prototype_similarity,
-    prototypes,
+    prototype_distillation,
 )
 from monai_passion.losses.preference import (
     batch_preference_released,
@@ -32,6 +30,7 @@ from monai_passion.losses.preference import (
     update_beta_released,
 )
 from monai_passion.losses.segmentation import Target, deep_supervision, make_target
+from monai_passion.networks.backbone import Decoded
 from monai_passion.networks.self_distillation import SelfDistillationOutput
 
 __all__ = ["BackboneLoss", "LossTerms", "MultiModalLoss", "PassionLoss", "PassionReleasedLoss"]
@@ -52,17 +51,44 @@ class LossTerms(NamedTuple):
     """(B, M): L_reg."""
     available: Tensor
     """(B, M) bool: the modalities of each sample."""
+    others: dict[str, Tensor]
+    """Name -> (B, M): what other methods than PASSION add."""
 
     def detach(self) -> LossTerms:
-        return LossTerms(*(term.detach() for term in self))
+        detached = {name: term.detach() for name, term in self._asdict().items() if name != "others"}
+        return LossTerms(**detached, others={name: term.detach() for name, term in self.others.items()})
 
 
-def _scatter(values: Tensor, pairs: Sequence[tuple[int, int]], shape: torch.Size) -> Tensor:
-    """One value a (sample, modality) pair -> (B, M), zero elsewhere."""
-    if not pairs:
-        return values.new_zeros(shape)
+def students(output: SelfDistillationOutput) -> Iterator[tuple[int, Decoded]]:
+    """(sample, the decodes of each of its modalities alone) for the samples that have such."""
+    for b in range(len(output.available)):
+        rows = [row for row, (sample, _) in enumerate(output.pairs) if sample == b]
+        if rows and output.unimodal is not None:
+            yield b, output.unimodal.rows(slice(rows[0], rows[-1] + 1))
+
+
+def scatter(values: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shape: torch.Size) -> Tensor:
+    """One value a (sample, modality) pair, in parts -> (B, M), zero elsewhere."""
     rows, columns = zip(*pairs, strict=True)
-    return values.new_zeros(shape).index_put((torch.tensor(rows), torch.tensor(columns)), values)
+    flat = torch.cat(list(values))
+    return flat.new_zeros(shape).index_put((torch.tensor(rows), torch.tensor(columns)), flat)
+
+
+def in_full_precision(output: SelfDistillationOutput) -> SelfDistillationOutput:
+    """With mixed precision networks compute in 16 bits, in which a sum over the voxels of a volume overflows."""
+
+    def convert(x: Tensor) -> Tensor:
+        return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+    def decoded(d: Decoded) -> Decoded:
+        return Decoded(tuple(map(convert, d.logits)), convert(d.features))
+
+    return output._replace(
+        fused=decoded(output.fused),
+        unimodal=None if output.unimodal is None else decoded(output.unimodal),
+        separate=None if output.separate is None else convert(output.separate),
+        teacher=None if output.teacher is None else convert(output.teacher),
+    )
 
 
 class MultiModalLoss(nn.Module, ABC):
@@ -103,43 +129,36 @@ class MultiModalLoss(nn.Module, ABC):
             output: of `SelfDistillationNet`.
             label: (B, 1, *spatial), classes 0 .. K-1.
         """
-        target = make_target(label, self.num_classes)
-        terms = self.compute(output, target)
-        self.terms = terms.detach()
-        if self.training:
-            self.observe(self.terms)
-        return self.combine(terms)
+        with torch.autocast(label.device.type, enabled=False):
+            output = in_full_precision(output)
+            target = make_target(label, self.num_classes, output.fused.features.dtype)
+            terms = self.compute(output, target)
+            self.terms = terms.detach()
+            if self.training:
+                self.observe(self.terms)
+            return self.combine(terms)
 
     def compute(self, output: SelfDistillationOutput, target: Target) -> LossTerms:
         """All terms that ``output`` allows."""
         shape = output.available.shape
         segmentation = self.levels(deep_supervision(output.fused.logits, target))
-        pixel, proto, gap = [], [], []
-        for b in range(shape[0]):
-            rows = [row for row, (sample, _) in enumerate(output.pairs) if sample == b]
-            if not rows:
-                continue
-            assert output.unimodal is not None
-            student = output.unimodal.rows(slice(rows[0], rows[-1] + 1))
+        pixel: list[Tensor] = []
+        proto: list[tuple[Tensor, Tensor]] = []
+        for b, student in students(output):
             teacher = output.fused.rows(slice(b, b + 1))
             pixel.append(self.pixel(student.logits, teacher.logits))
-            onehot, count = target.onehot[b : b + 1], target.voxels[b : b + 1]
-            similar_s, similar_t = (
-                prototype_similarity(features, prototypes(features, onehot, count))
-                for features in (student.features, teacher.features.detach())
-            )
-            present = self.classes(target, b)
-            proto.append(prototype_loss(similar_s, similar_t, present))
-            gap.append(prototype_gap(similar_s, similar_t, present))
+            part = target.onehot[b : b + 1], target.voxels[b : b + 1], self.classes(target, b)
+            proto.append(prototype_distillation(student.features, teacher.features, *part))
         zero = segmentation.new_zeros(shape)
-        matrices = [_scatter(torch.cat(term), output.pairs, shape) if term else zero for term in (pixel, proto, gap)]
+        terms = (pixel, *zip(*proto, strict=True)) if pixel else ()
+        matrices = [scatter(term, output.pairs, shape) for term in terms] or [zero] * 3
         separate = zero
         if output.separate is not None:
             samples = torch.tensor([b for b, _ in output.separate_pairs])
             rows_target = Target(*(part[samples.to(part.device)] for part in target))
             (losses,) = deep_supervision([output.separate], rows_target)
-            separate = _scatter(losses, output.separate_pairs, shape)
-        return LossTerms(segmentation, matrices[0], matrices[1], matrices[2], separate, output.available)
+            separate = scatter([losses], output.separate_pairs, shape)
+        return LossTerms(segmentation, matrices[0], matrices[1], matrices[2], separate, output.available, {})
 
     def levels(self, losses: Sequence[Tensor]) -> Tensor:
         """Weighted sum over the levels, level 0 first."""
@@ -200,7 +219,8 @@ class PassionLoss(MultiModalLoss):
         lambda_pixel, lambda_proto: lambda_1 and lambda_2.
         gamma: rate of the update of beta after each epoch, Eq. 13.
         pixel, prototype, delta, beta: the four components of the paper's ablation; without ``delta`` every available
-            modality learns from prototypes, without ``beta`` all coefficients stay 1.
+            modality learns from prototypes, without ``beta`` all coefficients stay 1. Also as "true" or "false", which
+            is how a command line hands them over.
     """
 
     def __init__(
@@ -213,22 +233,22 @@ class PassionLoss(MultiModalLoss):
         gamma: float = 0.01,
         temperature: float = 4.0,
         level_decay: float = 1.0,
-        pixel: bool = True,
-        prototype: bool = True,
-        delta: bool = True,
-        beta: bool = True,
+        pixel: bool | str = True,
+        prototype: bool | str = True,
+        delta: bool | str = True,
+        beta: bool | str = True,
     ) -> None:
         super().__init__(num_modalities, num_classes, level_decay, temperature)
         if len(missing_rates) != num_modalities:
             raise ValueError(
                 f"missing_rates has {len(missing_rates)} values for {num_modalities} modalities; give one each"
             )
-        self.lambda_pixel = lambda_pixel if pixel else 0.0
-        self.lambda_proto = lambda_proto if prototype else 0.0
+        self.lambda_pixel = lambda_pixel if str2bool(pixel) else 0.0
+        self.lambda_proto = lambda_proto if str2bool(prototype) else 0.0
         self.gamma = gamma
-        self.use_delta = delta
-        self.use_beta = beta
-        if beta:
+        self.use_delta = str2bool(delta)
+        self.use_beta = str2bool(beta)
+        if self.use_beta:
             self.beta.copy_(initial_beta(torch.tensor(missing_rates)))
 
     def combine(self, terms: LossTerms) -> Tensor:
@@ -305,8 +325,9 @@ class PassionReleasedLoss(MultiModalLoss):
 
     @torch.no_grad()
     def observe(self, terms: LossTerms) -> None:
-        self.preference_sum += (terms.gap * terms.available).sum(dim=0)
-        self.preference_count += terms.available.sum(dim=0)
+        seen = terms.available & terms.gap.isfinite()
+        self.preference_sum += torch.where(seen, terms.gap, 0.0).sum(dim=0)
+        self.preference_count += seen.sum(dim=0)
 
     def end_epoch(self) -> Tensor:
         total, count = self.epoch_sums()
@@ -314,7 +335,6 @@ class PassionReleasedLoss(MultiModalLoss):
         if int(self.epoch) >= self.start_epoch:
             if int(self.epoch) % 100 == 0:
                 self.eta *= 1.5
-            if bool(preference.isfinite().all()):
-                self.beta.copy_(update_beta_released(self.beta, preference.to(self.beta), float(self.eta)))
+            self.beta.copy_(update_beta_released(self.beta, preference.to(self.beta), float(self.eta)))
         self.epoch += 1
         return preference

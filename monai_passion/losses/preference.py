@@ -73,9 +73,12 @@ def batch_preference_released(gap: Tensor, mask: Tensor) -> Tensor:
 
 
 def epoch_preference_released(mean_gap: Tensor) -> Tensor:
-    """RP of an epoch from each modality's mean distance (M,): (mean - E_m) / mean, the mean over all M modalities."""
+    """RP of an epoch from each modality's mean distance (M,): (mean - E_m) / mean, the mean over all M modalities.
+
+    0 where every distance is 0 (0/0 in the released code).
+    """
     mean = mean_gap.mean()
-    return (mean - mean_gap) / mean
+    return torch.where(mean > 0, (mean - mean_gap) / mean, 0.0)
 
 
 def update_beta_released(beta: Tensor, preference: Tensor, eta: float) -> Tensor:

@@ -26,8 +26,8 @@ class Target(NamedTuple):
     """(B, K) float: voxels per class."""
 
 
-def make_target(label: Tensor, num_classes: int) -> Target:
-    """Prepare a label map (B, 1, *spatial) or (B, *spatial) of any dtype.
+def make_target(label: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Target:
+    """Prepare a label map (B, 1, *spatial) or (B, *spatial) of any dtype, for losses in ``dtype``.
 
     Raises:
         ValueError: a value outside 0 .. K-1.
@@ -39,7 +39,7 @@ def make_target(label: Tensor, num_classes: int) -> Target:
         raise ValueError(
             f"the label map holds {values}; classes are 0 to {num_classes - 1}: map the label values first"
         )
-    onehot = torch.zeros(label.shape[0], num_classes, label.shape[2], device=label.device)
+    onehot = torch.zeros(label.shape[0], num_classes, label.shape[2], dtype=dtype, device=label.device)
     onehot.scatter_(1, label, 1.0)
     return Target(label, onehot, onehot.sum(dim=2))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from monai.networks.layers.factories import Conv
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
+from monai_passion.networks.convolution import Conv3d
 from monai_passion.networks.masking import Routing
 
 __all__ = [
@@ -46,7 +48,8 @@ def convolution(
     groups: int = 1,
 ) -> nn.Module:
     """A biased convolution that keeps the size at stride 1."""
-    conv: nn.Module = Conv[Conv.CONV, spatial_dims](
+    kind: Any = Conv3d if spatial_dims == 3 else Conv[Conv.CONV, spatial_dims]
+    conv: nn.Module = kind(
         in_channels,
         out_channels,
         kernel_size,

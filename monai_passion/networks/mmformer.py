@@ -68,6 +68,8 @@ class MMFormer(MultiModalBackbone):
             in training, where T2 is decoded alone for distillation, its bottleneck gets the tokens of T1 if the sample
             has T1, and none otherwise. Such a decode is told by its mask: T2 alone, of a sample that has more or that
             was decoded before in the same call (by its teacher, as T2 is all it has).
+        released_masked_tokens: repeat another: in training, a modality that is decoded alone though its sample's first
+            decode in the same call (its teacher) leaves it out, as in PDT, has no tokens in the bottleneck.
 
     Deep supervision: decoder maps at x1/2, x1/4, ... (finest first).
     """
@@ -89,6 +91,7 @@ class MMFormer(MultiModalBackbone):
         mlp: int = 4096,
         dropout: float = 0.1,
         released_t2_bottleneck: bool = False,
+        released_masked_tokens: bool = False,
     ) -> None:
         super().__init__(num_modalities, num_classes, spatial_dims)
         if width < 1 or levels < 2:
@@ -100,6 +103,7 @@ class MMFormer(MultiModalBackbone):
         self.stride = 2 ** (levels - 1)
         self.grid = token_grid(roi_size, 2 ** (levels - 1), spatial_dims)
         self.released_t2_bottleneck = released_t2_bottleneck
+        self.released_masked_tokens = released_masked_tokens
         block = partial(ConvBlock, spatial_dims, order="pre")
         transformer = partial(Transformer, embedding, heads, depth, mlp, dropout)
         self.encoders = nn.ModuleList(ConvEncoder(spatial_dims, channels, "pre") for _ in range(num_modalities))
@@ -150,13 +154,17 @@ class MMFormer(MultiModalBackbone):
         return self.bottleneck(tokens_to_map(fused, grid))
 
     def _bottleneck_routing(self, routing: Routing) -> Routing:
-        """Whose tokens each decode sees: those of its modalities, but for ``released_t2_bottleneck``."""
-        if not (self.released_t2_bottleneck and self.training):
+        """Whose tokens each decode sees: those of its modalities, but for the errors of the released code."""
+        if not self.training or not (self.released_t2_bottleneck or self.released_masked_tokens):
             return routing
         present = []
         for decode, (sample, modalities) in enumerate(zip(routing.samples, routing.present, strict=True)):
-            has_more = any(rows[sample] >= 0 for m, rows in enumerate(routing.rows) if m != T2)
-            if modalities == (T2,) and (has_more or sample in routing.samples[:decode]):
-                modalities = (T1,) if routing.rows[T1][sample] >= 0 else ()
+            first = routing.samples.index(sample)
+            if self.released_t2_bottleneck and modalities == (T2,):
+                has_more = any(rows[sample] >= 0 for m, rows in enumerate(routing.rows) if m != T2)
+                if has_more or first < decode:
+                    modalities = (T1,) if routing.rows[T1][sample] >= 0 else ()
+            if self.released_masked_tokens:
+                modalities = tuple(m for m in modalities if m in routing.present[first])
             present.append(modalities)
         return Routing(routing.samples, tuple(present), routing.rows, routing.gate)

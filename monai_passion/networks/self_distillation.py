@@ -29,6 +29,10 @@ class SelfDistillationOutput(NamedTuple):
     separate_pairs: tuple[tuple[int, int], ...]
     available: Tensor
     """(B, M) bool: what was encoded, and so what the losses may teach."""
+    teacher: Tensor | None = None
+    """Logits (F, K, *spatial) of a separate teacher, one row for every entry of ``teacher_samples``."""
+    teacher_samples: tuple[int, ...] = ()
+    """The samples with every modality."""
 
 
 class SelfDistillationNet(nn.Module):
@@ -44,6 +48,8 @@ class SelfDistillationNet(nn.Module):
         skip_single: do not decode the one modality of a single-modality sample a second time: it equals the fused
             decode, so its distance and its distillation terms are zero.
         sequential: decode one row at a time: the same numbers, less memory at once, more time.
+        teacher: another network, trained with every modality, which predicts the samples that have them all. It is
+            neither trained nor part of this module's parameters and state.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class SelfDistillationNet(nn.Module):
         separate: bool = False,
         skip_single: bool = True,
         sequential: bool = False,
+        teacher: MultiModalBackbone | None = None,
     ) -> None:
         super().__init__()
         if unimodal not in ("train", "monitor", "off"):
@@ -61,6 +68,7 @@ class SelfDistillationNet(nn.Module):
         self.unimodal = unimodal
         self.skip_single = skip_single
         self.sequential = sequential
+        self._teacher = (teacher,)  # a tuple hides it from nn.Module
         self.separate: SeparateDecoder | None = None
         if separate:
             self.separate = SeparateDecoder(
@@ -101,7 +109,8 @@ class SelfDistillationNet(nn.Module):
                 with torch.no_grad():
                     unimodal = self._decode(features, alone, samples)
         separate, separate_pairs = self._separate(features)
-        return SelfDistillationOutput(fused, unimodal, tuple(pairs), separate, separate_pairs, available)
+        teacher, full = self._ask_teacher(image, available)
+        return SelfDistillationOutput(fused, unimodal, tuple(pairs), separate, separate_pairs, available, teacher, full)
 
     def _decode(self, features: Features, mask: Tensor, samples: Sequence[int]) -> Decoded:
         if not self.sequential or len(samples) == 1:
@@ -109,6 +118,15 @@ class SelfDistillationNet(nn.Module):
         rows = [self.backbone.decode(features, mask[d : d + 1], [sample]) for d, sample in enumerate(samples)]
         logits = tuple(torch.cat(level) for level in zip(*(row.logits for row in rows), strict=True))
         return Decoded(logits, torch.cat([row.features for row in rows]))
+
+    @torch.no_grad()
+    def _ask_teacher(self, image: Tensor, available: Tensor) -> tuple[Tensor | None, tuple[int, ...]]:
+        """What the separate teacher says of the samples with every modality."""
+        (teacher,) = self._teacher
+        full = tuple(b for b, row in enumerate(available.tolist()) if all(row))
+        if teacher is None or not full:
+            return None, ()
+        return teacher.to(image.device).eval()(image[list(full)], available[list(full)]), full
 
     def _separate(self, features: Features) -> tuple[Tensor | None, tuple[tuple[int, int], ...]]:
         """Every encoded modality of every sample through the separate decoder, as one batch."""

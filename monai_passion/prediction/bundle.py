@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion.errors import PassionError, ResourceError, UsageError
+from monai_passion.modalities import all_masks, combination_name
 
 if TYPE_CHECKING:  # torch and MONAI take seconds to import, which a mistyped path need not cost
     from torch import nn
 
     from monai_passion.data.nifti import Volume
 
-__all__ = ["DEFAULT_BUNDLE", "BundleFacts", "Segmenter", "find_bundle"]
+__all__ = ["DEFAULT_BUNDLE", "BundleFacts", "Segmentation", "Segmenter", "find_bundle"]
 
 DEFAULT_BUNDLE = "brats_mri_segmentation_rfnet_passion"
 FOLDERS = (Path("bundles"), Path(__file__).parents[2] / "bundles")
@@ -66,6 +67,19 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is no bundle of monai_passion ({error} is not as expected); give another") from error
+
+
+class Segmentation(NamedTuple):
+    """What `Segmenter.segment` makes of a patient."""
+
+    labels: NDArray[np.unsignedinteger]
+    """(X, Y, Z)."""
+    uncertainty: NDArray[np.float32] | None
+    """(X, Y, Z) in [0, 1], 0 outside the head."""
+    agreement: dict[str, dict[str, float]]
+    """Modality -> region -> Dice of its decode alone with the fused one."""
+    combinations: dict[str, NDArray[np.unsignedinteger]]
+    """Combination -> labels, of all but the fused one."""
 
 
 class Segmenter:
@@ -143,11 +157,15 @@ class Segmenter:
         restored = self._content("restore_labels")({"pred": classes[None]})["pred"]
         return tuple(int(value) for value in restored.flatten())
 
-    def segment(self, volumes: Sequence[Volume | None]) -> NDArray[np.unsignedinteger]:
-        """The label map of one patient, on the grid of the volumes, with the label values of the data set.
+    def segment(self, volumes: Sequence[Volume | None], decode: str = "fused") -> Segmentation:
+        """Segment one patient; the result lies on the grid of the volumes, with the label values of the data set.
+
+        Every modality is encoded once, whatever is decoded; the fused label map is the same bit for bit.
 
         Args:
             volumes: one a modality in channel order, None where absent, all on one grid.
+            decode: ``"fused"``, what is there together; ``"alone"``, each modality alone too, for the uncertainty;
+                ``"all"``, every combination of what is there.
 
         Raises:
             ResourceError: not enough memory.
@@ -156,22 +174,77 @@ class Segmenter:
 
         load, preprocessing = self._content("load").load, self._content("preprocessing")
         image, available = load.stack(volumes)
+        present = tuple(available.tolist())
+        masks = [present]  # the fused one first
+        if decode != "fused":
+            subsets = [
+                mask for mask in all_masks(self.bundle.modalities) if not any(np.array(mask) & ~np.array(present))
+            ]
+            masks += [mask for mask in subsets if mask != present and (decode == "all" or sum(mask) == 1)]
+        names = [combination_name(mask, self.bundle.modalities) for mask in masks]
         try:
             with torch.no_grad(), _unwrapped():
                 item = preprocessing({"image": image, "available": available}, start=1)  # 0 is the loading itself
-                inputs = item["image"][None].to(self._content("device"))
-                pred = self._content("inferer")(inputs, self.network, available=item["available"][None])
-                result = self._content("postprocessing")({**item, "pred": pred[0]})["pred"]
+                probabilities = self._infer(item, masks if len(masks) > 1 else None)
+                single = [p for p, mask in zip(probabilities, masks, strict=True) if mask == present or sum(mask) == 1]
+                return Segmentation(
+                    labels=self._restore(item, probabilities[0], image.shape[1:]),
+                    uncertainty=None if decode == "fused" else self._uncertainty(item, single),
+                    agreement={
+                        name: self._agreement(p, probabilities[0])
+                        for p, name, mask in zip(probabilities[1:], names[1:], masks[1:], strict=True)
+                        if sum(mask) == 1
+                    },
+                    combinations={
+                        name: self._restore(item, p, image.shape[1:])
+                        for p, name in zip(probabilities[1:], names[1:], strict=True)
+                        if decode == "all"
+                    },
+                )
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
                 raise ResourceError(
                     f"not enough memory on {self.device}; try a smaller --roi-size, or --device cpu"
                 ) from error
             raise
+
+    def _infer(self, item: dict[str, Any], masks: Sequence[Sequence[bool]] | None) -> list[Any]:
+        """Class probabilities (K, *spatial) of each mask, or of the fused decode alone."""
+        inferer = self._content("inferer")
+        if masks is not None:
+            inferer = type(inferer)(inferer.inferer, masks, inferer.skip_empty)
+        image = item["image"][None].to(self._content("device"))
+        pred = inferer(image, self.network, available=item["available"][None])[0]
+        return list(pred.split(len(self.bundle.class_names)))
+
+    def _restore(self, item: dict[str, Any], pred: Any, shape: Sequence[int]) -> NDArray[np.unsignedinteger]:
+        result = self._content("postprocessing")({**item, "pred": pred})["pred"]
         labels = np.asarray(result[0].cpu()).astype(np.min_scalar_type(max(self.label_values)))
-        if labels.shape != image.shape[1:]:
+        if labels.shape != tuple(shape):
             raise PassionError(f"{self.bundle.name} does not bring its result back to the grid of its input")
         return labels
+
+    def _uncertainty(self, item: dict[str, Any], probabilities: Sequence[Any]) -> NDArray[np.float32]:
+        """Entropy of the mean of the decodes, as a part of the largest possible: 0 where all are sure of one class.
+
+        As of an ensemble (Lakshminarayanan et al., NeurIPS 2017), whose members are here the fused decode and those of
+        each modality alone.
+        """
+        import torch
+        from monai.data.meta_tensor import MetaTensor
+        from monai.transforms.post.dictionary import Invertd
+
+        mean = torch.stack([torch.as_tensor(p).as_subclass(torch.Tensor) for p in probabilities]).mean(dim=0)
+        entropy = -torch.special.xlogy(mean, mean).sum(dim=0, keepdim=True) / np.log(len(mean))
+        back = Invertd("uncertainty", self._content("preprocessing"), orig_keys="image", nearest_interp=False)
+        restored = back({**item, "uncertainty": MetaTensor(entropy)})["uncertainty"]
+        return np.asarray(restored[0].cpu(), dtype=np.float32).clip(0, 1)
+
+    def _agreement(self, pred: Any, fused: Any) -> dict[str, float]:
+        from monai_passion.evaluation.combinations import mean_region_dice
+
+        regions = self.bundle.regions
+        return dict(zip(regions, mean_region_dice(pred.argmax(0), fused.argmax(0), regions), strict=True))
 
     def _content(self, key: str) -> Any:
         """What the configuration makes of ``key``; errors of ours that MONAI wrapped come out as they were."""

@@ -22,6 +22,14 @@ FEW_SLICES = 16
 FULL_COVERAGE = 0.9
 """With less of the reference inside a volume's field of view, a person should know."""
 
+MIN_BACKGROUND = 0.2
+"""Part of the voxels that a value fills which stands for nothing."""
+
+MAX_LABELS = 8
+"""An image has more different values."""
+MAX_WRAPPED = 0.02
+"""Part of the voxels that may have overflowed; with more below zero, an image is a centred one."""
+
 
 class Remark(NamedTuple):
     """Something a person should know about an input; its text names modalities, never files or folders."""
@@ -63,6 +71,7 @@ def read_patient(
     modalities: Sequence[str],
     *,
     reference: str | None = None,
+    register: bool = False,
     allow_duplicate: bool = False,
     max_voxels: int = MAX_VOXELS,
 ) -> Patient:
@@ -75,6 +84,7 @@ def read_patient(
         files: modality -> NIfTI file, for any non-empty subset of ``modalities``.
         modalities: in channel order.
         reference: the modality whose grid the segmentation gets; None for the one with the smallest voxels.
+        register: move the others rigidly onto the reference first, by mutual information.
         allow_duplicate: the same image for two modalities is a warning, not an error.
         max_voxels: larger files are refused before anything is allocated.
 
@@ -86,7 +96,7 @@ def read_patient(
         raise UsageError(f"no modality given; give at least one of {', '.join(f'--{m}' for m in modalities)}")
     given = {m: Path(files[m]) for m in modalities if m in files}
     for m, path in given.items():
-        if path.is_dir():
+        if os.path.isdir(path):  # False where the name itself is impossible
             raise UsageError(f"--{m} {path} is a folder; give a NIfTI file (.nii or .nii.gz)")
     for path in given.values():  # all, before any voxel
         read_header(path, max_voxels=max_voxels)
@@ -95,11 +105,21 @@ def read_patient(
     for m, path in given.items():
         volume = read_volume(path, max_voxels=max_voxels)
         remarks += [Remark("warning", f"{m}: {note}") for note in volume.notes]
+        if path.name.endswith(".gz") and not _compressed(path):
+            remarks.append(Remark("warning", f"{m}: its name ends in .gz but it is not compressed"))
         if volume.data.min() == volume.data.max():
             text = f"{m}: every voxel is {volume.data.flat[0]:g}; there is no image in this file, {m} counts as ABSENT"
             remarks.append(Remark("warning", text))
-        else:
-            volumes[m] = volume
+            continue
+        if (values := _label_values(volume)) is not None:
+            raise InputError(f"{path} holds only the values {values}: a label map, not the image; give the {m} image")
+        if _wrapped(volume):
+            text = f"{m}: a few voxels are far below zero; did an export overflow (16-bit numbers)? export it again"
+            remarks.append(Remark("warning", text))
+        if (background := _background(volume)) not in (0, None):
+            volume = volume._replace(data=np.where(volume.data == background, np.float32(0), volume.data))
+            remarks.append(Remark("note", f"{m}: its background of {background:g} is taken as 0"))
+        volumes[m] = volume
     if not volumes:
         names = ", ".join(map(str, given.values()))
         raise InputError(f"no image in {names}: every voxel has the same value; export the original images")
@@ -107,12 +127,48 @@ def read_patient(
     if reference is not None and reference not in volumes:
         raise UsageError(f"--reference {reference} is not among the images given; choose from {', '.join(volumes)}")
     chosen = reference or choose_reference(volumes)
+    if register:
+        from monai_passion.prediction.registration import register as onto_reference  # ITK takes seconds to import
+
+        volumes, distances = onto_reference(volumes, chosen)
+        remarks += [Remark("note", f"{m}: moved by {mm:.1f} mm onto {chosen}") for m, mm in distances.items()]
     volumes, moved = _on_one_grid(volumes, chosen)
     remarks += moved
     if (slices := min(volumes[chosen].shape)) < FEW_SLICES:
         text = f"only {slices} slices along one axis; the network expects at least {FEW_SLICES}"
         remarks.append(Remark("warning", text))
     return Patient(tuple(volumes.get(m) for m in modalities), tuple(modalities), given, tuple(remarks), chosen)
+
+
+def _background(volume: Volume) -> float | None:
+    """The one value outside the head: of all the corners and of a good part of the voxels; None where there is none."""
+    corners = volume.data[np.ix_(*((0, -1) for _ in volume.shape))]
+    value = corners.flat[0]
+    return float(value) if (corners == value).all() and (volume.data == value).mean() > MIN_BACKGROUND else None
+
+
+def _compressed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _label_values(volume: Volume) -> str | None:
+    """The few whole numbers that a label map holds, as text; None for an image."""
+    few = np.unique(volume.data.ravel()[:: max(volume.data.size // 10000, 1)])
+    if len(few) > MAX_LABELS or (few != np.rint(few)).any():
+        return None
+    values = np.unique(volume.data)
+    if len(values) > MAX_LABELS or (values != np.rint(values)).any():
+        return None
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _wrapped(volume: Volume) -> bool:
+    """Whether an image without negative values seems to have lost its brightest voxels to an integer overflow."""
+    negative = volume.data < 0
+    if not 0 < negative.mean() < MAX_WRAPPED or not (volume.data > 0).any():
+        return False
+    return bool(np.median(-volume.data[negative]) > np.percentile(volume.data[volume.data > 0], 99))
 
 
 def _on_one_grid(volumes: Mapping[str, Volume], reference: str) -> tuple[dict[str, Volume], list[Remark]]:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from monai_passion.data.nifti import read_geometry
 from monai_passion.errors import ResourceError, UsageError
 
-__all__ = ["output_folder", "write_labels"]
+__all__ = ["output_folder", "write_labels", "write_map", "writing"]
 
 
 @contextmanager
@@ -37,14 +38,24 @@ def output_folder(output: Path, inputs: Iterable[Path] = (), overwrite: bool = F
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise UsageError(f"--output {output} is not empty; give another folder, or add --overwrite")
     temporary = output.parent / f".{output.name}.{os.getpid()}"
-    try:
+    with writing(output):
         temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            _check_inputs(temporary, output, inputs)
+    try:
+        yield temporary
+        _check_inputs(temporary, output, inputs)
+        with writing(output):
             _move(temporary, output)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Raises:
+    ResourceError: in place of the ``OSError`` that a full disk or a read-only folder causes within the block.
+    """
+    try:
+        yield
     except OSError as error:
         raise ResourceError(
             f"cannot write to {output} ({error.strerror or error}); free some space or give another folder"
@@ -74,15 +85,24 @@ def write_labels(path: Path, labels: NDArray[np.unsignedinteger], like: Path) ->
         labels: (X, Y, Z).
         like: the file whose affine, sform, qform and their codes it gets.
     """
+    _write(path, labels, like, "label")
+
+
+def write_map(path: Path, values: NDArray[np.float32], like: Path) -> None:
+    """Write real values, as `write_labels` does labels."""
+    _write(path, values, like, "none")
+
+
+def _write(path: Path, values: NDArray[Any], like: Path, intent: str) -> None:
     header = read_geometry(like)
-    header.set_data_shape(labels.shape)
-    header.set_data_dtype(labels.dtype)
-    header.set_intent("label")
-    image = (nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image)(labels, None, header)
+    header.set_data_shape(values.shape)
+    header.set_data_dtype(values.dtype)
+    header.set_intent(intent)
+    image = (nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image)(values, None, header)
     nib.save(image, path)
     written = nib.load(path)
-    same = all(np.array_equal(written.header[f], header[f], equal_nan=True) for f in ("sform_code", "qform_code"))
-    if not same or not np.array_equal(written.affine, header.get_best_affine()):
+    same_codes = all(written.header[field] == header[field] for field in ("sform_code", "qform_code"))
+    if not same_codes or not np.array_equal(written.affine, header.get_best_affine()):
         raise AssertionError(f"{path} was written with another affine than {like}")
-    if not np.array_equal(np.asanyarray(written.dataobj), labels):
-        raise AssertionError(f"{path} was written with other labels")
+    if not np.array_equal(np.asanyarray(written.dataobj), values):
+        raise AssertionError(f"{path} was written with other values")

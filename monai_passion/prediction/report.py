@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_passion import NOTICE, __version__
+from monai_passion.prediction.bundle import Segmentation
 
 __all__ = ["SCHEMA", "make_report", "measure", "peak_memory_mb", "read_schema"]
 
@@ -40,7 +41,7 @@ def measure(labels: NDArray[np.unsignedinteger], values: Sequence[int], voxel_ml
 
 
 def make_report(
-    labels: NDArray[np.unsignedinteger],
+    result: Segmentation,
     affine: NDArray[np.float64],
     label_names: Mapping[int, str],
     regions: Mapping[str, Sequence[int]],
@@ -49,12 +50,13 @@ def make_report(
     """The content of ``report.json``.
 
     Args:
-        labels: (X, Y, Z), as written.
-        affine: of it.
+        result: what was found.
+        affine: of its grid.
         label_names: value in ``labels`` -> name, background left out.
         regions: region -> the values whose union it is.
         facts: the other entries, see the schema.
     """
+    labels = result.labels
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     return {
         "schema_version": SCHEMA_VERSION,
@@ -76,7 +78,29 @@ def make_report(
             {"name": name, "values": sorted(values), **measure(labels, values, voxel_ml)}
             for name, values in regions.items()
         ],
+        "uncertainty": None if result.uncertainty is None else _uncertainty(result, regions),
+        "combinations": [
+            {
+                "modalities": name.split("+"),
+                "regions": [{"name": r, **measure(other, values, voxel_ml)} for r, values in regions.items()],
+            }
+            for name, other in result.combinations.items()
+        ],
         **facts,
+    }
+
+
+def _uncertainty(result: Segmentation, regions: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+    """Mean of the uncertainty over what was segmented, together and by region (None where nothing was)."""
+
+    def mean(where: NDArray[np.bool_]) -> float | None:
+        assert result.uncertainty is not None
+        return round(float(result.uncertainty[where].mean()), 4) if where.any() else None
+
+    return {
+        "score": mean(result.labels > 0),
+        "regions": {name: mean(np.isin(result.labels, values)) for name, values in regions.items()},
+        "agreement": {m: {r: round(dice, 4) for r, dice in row.items()} for m, row in result.agreement.items()},
     }
 
 

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion.data.nifti import MAX_VOXELS
-from monai_passion.prediction.bundle import BundleFacts, Segmenter
+from monai_passion.prediction.bundle import BundleFacts, Segmentation, Segmenter
+from monai_passion.prediction.doubt import doubt_expectation, doubt_images, doubt_result, expected_quality, find_summary
 from monai_passion.prediction.inputs import Patient, read_patient
-from monai_passion.prediction.outputs import output_folder, write_labels
+from monai_passion.prediction.outputs import output_folder, write_labels, write_map, writing
+from monai_passion.prediction.page import make_page
 from monai_passion.prediction.preview import canonical, preview
 from monai_passion.prediction.report import make_report, peak_memory_mb
 
@@ -26,9 +28,14 @@ class Options(NamedTuple):
     """How one patient is handled; see ``monai-passion predict --help``."""
 
     reference: str | None = None
+    register: bool = False
+    decode: str = "fused"
+    """See `Segmenter.segment`."""
     overwrite: bool = False
     allow_duplicate: bool = False
     keep_names: bool = False
+    page: bool = True
+    """Whether to write ``report.html``."""
     max_voxels: int = MAX_VOXELS
 
 
@@ -43,7 +50,7 @@ def predict_patient(
     options: Options = DEFAULTS,
     stage: Callable[[str], object] = lambda name: None,
 ) -> dict[str, Any]:
-    """Segment one patient into ``output``: ``segmentation.nii.gz``, ``report.json`` and ``preview.png``.
+    """Segment one patient into ``output``: ``segmentation.nii.gz``, ``report.json``, ``preview.png``, ``report.html``.
 
     The folder is there as a whole, or not at all.
 
@@ -69,22 +76,27 @@ def predict_patient(
             files,
             bundle.modalities,
             reference=options.reference,
+            register=options.register,
             allow_duplicate=options.allow_duplicate,
             max_voxels=options.max_voxels,
         )
         seconds.start("loading the network")
         segmenter = open_segmenter()
         seconds.start("segmenting")
-        labels = segmenter.segment(patient.volumes)
+        result = segmenter.segment(patient.volumes, options.decode)
         seconds.start("writing")
-        reference = patient.reference
-        write_labels(folder / "segmentation.nii.gz", labels, reference.path)
-        report = _report(segmenter, patient, labels)
-        _draw(folder / "preview.png", patient, labels, report)
-        report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
+        report = _report(segmenter, patient, result)
         if options.keep_names:
             report["files"] = {m: str(path) for m, path in patient.files.items()}
-        (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        with writing(output):
+            _write_images(folder, patient, result)
+            _draw(folder / "preview.png", patient, result.labels, report)
+            report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
+            if options.page:
+                images = {m: volume.data for m, volume in patient.used.items()}
+                page = make_page(images, result.labels, patient.reference.affine, report)
+                (folder / "report.html").write_text(page, encoding="utf-8")
+            (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report
 
 
@@ -107,21 +119,40 @@ class Stopwatch:
         return self.seconds
 
 
-def _report(segmenter: Segmenter, patient: Patient, labels: NDArray[np.unsignedinteger]) -> dict[str, Any]:
+def _write_images(folder: Path, patient: Patient, result: Segmentation) -> None:
+    like = patient.reference.path
+    write_labels(folder / "segmentation.nii.gz", result.labels, like)
+    if result.uncertainty is not None:
+        write_map(folder / "uncertainty.nii.gz", result.uncertainty, like)
+    for name, labels in result.combinations.items():
+        write_labels(folder / f"segmentation_{name}.nii.gz", labels, like)
+
+
+def _report(segmenter: Segmenter, patient: Patient, result: Segmentation) -> dict[str, Any]:
     from monai_passion.networks.weights import sha256
 
-    bundle, values = segmenter.bundle, segmenter.label_values
+    bundle, values, used = segmenter.bundle, segmenter.label_values, list(patient.used)
+    regions = {name: [values[k] for k in classes] for name, classes in bundle.regions.items()}
+    summary = find_summary(segmenter.weights)
+    quality = expected_quality(summary, used, bundle.modalities) if summary else []
+    remarks = [
+        *patient.remarks,
+        *doubt_images(patient.used, bundle.modalities),
+        *doubt_expectation(quality, used),
+        *doubt_result(result.labels, patient.used),
+    ]
     return make_report(
-        labels,
+        result,
         patient.reference.affine,
         label_names=dict(zip(values[1:], bundle.class_names[1:], strict=True)),
-        regions={name: [values[k] for k in classes] for name, classes in bundle.regions.items()},
+        regions=regions,
         bundle={"name": bundle.name, "version": bundle.version},
         weights={"file": segmenter.weights.name, "sha256": sha256(segmenter.weights)},
         device=segmenter.device,
         settings=segmenter.settings,
-        modalities={"used": list(patient.used), "absent": patient.absent, "reference": patient.reference_name},
-        remarks=[remark._asdict() for remark in patient.remarks],
+        modalities={"used": used, "absent": patient.absent, "reference": patient.reference_name},
+        expected_quality=quality,
+        remarks=[remark._asdict() for remark in remarks],
     )
 
 

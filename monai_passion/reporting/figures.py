@@ -179,7 +179,7 @@ def modality_curves(
         axis.tick_params(labelbottom=True)
     for axis in axes[:, 0]:
         axis.set_ylabel(title, fontsize=9)
-    return _finish(figure, axes[0, 0], f"{title} of each modality during training", patients)
+    return _finish(figure, axes[0, 0], f"{title} during training", patients)
 
 
 def training_curves(curves: pd.DataFrame, patients: str) -> Figure:

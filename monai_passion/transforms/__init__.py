@@ -7,6 +7,7 @@ from monai_passion.transforms.dropping import (
     EnsureAvailabled,
     RandDropModalities,
     RandDropModalitiesd,
+    RandMaskModalitiesd,
 )
 from monai_passion.transforms.foreground import is_foreground
 from monai_passion.transforms.labels import LabelsToRegions, LabelsToRegionsd
@@ -26,5 +27,6 @@ __all__ = [
     "RandDegradeModalityd",
     "RandDropModalities",
     "RandDropModalitiesd",
+    "RandMaskModalitiesd",
     "is_foreground",
 ]

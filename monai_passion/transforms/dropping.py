@@ -13,7 +13,14 @@ from torch import Tensor
 
 from monai_passion.errors import InputError
 
-__all__ = ["DropModalities", "DropModalitiesd", "EnsureAvailabled", "RandDropModalities", "RandDropModalitiesd"]
+__all__ = [
+    "DropModalities",
+    "DropModalitiesd",
+    "EnsureAvailabled",
+    "RandDropModalities",
+    "RandDropModalitiesd",
+    "RandMaskModalitiesd",
+]
 
 
 def zero_absent(image: Tensor, available: Tensor) -> Tensor:
@@ -126,6 +133,28 @@ class RandDropModalitiesd(RandomizableTransform, MapTransform):
         for key in self.key_iterator(item):
             item[key], item[self.available_key] = self.drop(item[key], data[self.available_key], randomize=False)
         return item
+
+
+class RandMaskModalitiesd(RandomizableTransform, Transform):
+    """Pick the modalities that a training step fuses; all that are available stay visible to the encoders (PDT).
+
+    The item gets ``mask_key`` (M,) bool, each non-empty subset of what is available equally likely.
+    """
+
+    def __init__(self, available_key: str = "available", mask_key: str = "mask") -> None:
+        super().__init__()
+        self.available_key = available_key
+        self.mask_key = mask_key
+        self.drop = RandDropModalities()
+
+    def set_random_state(self, seed: int | None = None, state: Any = None) -> RandMaskModalitiesd:
+        super().set_random_state(seed, state)
+        self.drop.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        self.drop.randomize(data[self.available_key])
+        return {**data, self.mask_key: torch.tensor(self.drop.kept)}
 
 
 class EnsureAvailabled(MapTransform):

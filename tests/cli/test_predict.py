@@ -63,7 +63,12 @@ def test_a_patient_with_one_sequence_is_segmented_and_summed_up(predict, flair, 
     assert "used: flair; absent: t1c, t1, t2" in out
     for part in ("WT", "TC", "ET", "volume (mL)", "Research use only"):
         assert part in out
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["preview.png", "report.json", "segmentation.nii.gz"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "preview.png",
+        "report.html",
+        "report.json",
+        "segmentation.nii.gz",
+    ]
 
 
 def test_quiet_prints_nothing(predict, flair):
@@ -112,6 +117,7 @@ def test_without_weights_the_command_that_makes_them_is_printed(predict, flair, 
         (("--flair", "{flair}", "--bundle", "no_such"), 2, ["no_such", "brats_mri_segmentation_rfnet_passion"]),
         (("--flair", "{flair}", "--device", "abacus"), 2, ["abacus", "--device cpu"]),
         (("--flair", "{flair}", "--roi-size", "30"), 2, ["30", "multiples of"]),
+        (("--flair", "{flair}", "--reference", "t2w"), 2, ["--reference t2"]),
         (("--flair", "{flair}", "--overlap", "1"), 2, ["--overlap"]),
         (("--flair", "{flair}", "--weights", "{flair}"), 4, ["flair.nii.gz"]),
         (("--flair", "{flair}", "--max-voxels", "1000"), 3, ["1000"]),
@@ -176,3 +182,28 @@ def test_ctrl_c_leaves_nothing(weights, tmp_path):
     process.send_signal(2)
     assert process.wait(60) == 130
     assert os.listdir(tmp_path) == ["flair.nii.gz"]
+
+
+def test_a_folder_of_one_patient_and_a_folder_of_patients(predict, tmp_path, weights):
+    for name in ("a", "b"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        write(tmp_path / "in" / name / f"{name}_t1ce.nii.gz")
+    (tmp_path / "in" / "b" / "b_flair.nii.gz").write_bytes(b"broken")
+    code, out, error = predict(tmp_path / "in")
+    assert code == 3
+    assert "error: b: " in error
+    assert "1 of 2 patients" in out
+    assert (tmp_path / "out" / "a" / "segmentation.nii.gz").is_file()
+    assert (
+        main(["predict", str(tmp_path / "in" / "a"), "--output", str(tmp_path / "one"), "--weights", str(weights)]) == 0
+    )
+    assert (tmp_path / "one" / "preview.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "part"),
+    [("nowhere", 3, "does not exist"), ("flair.nii.gz", 2, "as in --flair"), ("empty", 3, "no NIfTI files")],
+)
+def test_an_input_that_is_no_patient_says_what_to_give(predict, flair, tmp_path, name, code, part):
+    (tmp_path / "empty").mkdir()
+    failed(predict(tmp_path / name), code, part, output=tmp_path / "out")

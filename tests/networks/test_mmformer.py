@@ -57,3 +57,12 @@ def test_released_t2_bottleneck_is_for_training_only():
 def test_released_t2_bottleneck_needs_the_four_modalities():
     with pytest.raises(ValueError, match="released_t2_bottleneck"):
         MMFormer(num_modalities=3, released_t2_bottleneck=True, **SMALL)
+
+
+@pytest.mark.parametrize(("modality", "used"), [(0, []), (1, [1])], ids=["not in the teacher", "in the teacher"])
+def test_released_masked_tokens_are_those_of_the_teacher(modality, used):
+    network = MMFormer(spatial_dims=2, released_masked_tokens=True, **SMALL).train()
+    masks = torch.zeros(2, 4).bool()
+    masks[0, 1:] = True
+    masks[1, modality] = True
+    assert used_transformers(network, torch.ones(1, 4).bool(), masks) == used

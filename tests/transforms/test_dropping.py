@@ -13,6 +13,7 @@ from monai_passion.transforms import (
     EnsureAvailabled,
     RandDropModalities,
     RandDropModalitiesd,
+    RandMaskModalitiesd,
 )
 
 ALL = torch.tensor([True, True, True, True])
@@ -139,3 +140,22 @@ def test_the_items_meta_may_be_anything(image):
     image.meta["filename_or_obj"] = "somewhere"
     item = EnsureAvailabled()({"image": image})
     assert item["image"].meta["filename_or_obj"] == "somewhere"
+
+
+def test_masks_are_uniform_over_what_is_available_and_touch_nothing_else():
+    item = {"image": torch.ones(4, 2, 2), "available": torch.tensor([True, False, True, True])}
+    transform = RandMaskModalitiesd().set_random_state(0)
+    drawn = [transform(item) for _ in range(7 * 300)]
+    counts = Counter(tuple(result["mask"].tolist()) for result in drawn)
+    assert len(counts) == 7
+    assert all(not mask[1] and any(mask) for mask in counts)
+    assert all(240 < n < 360 for n in counts.values())
+    assert all(result["image"] is item["image"] and result["available"] is item["available"] for result in drawn)
+
+
+def test_masks_are_drawn_again_from_the_same_state():
+    item = {"available": torch.ones(4).bool()}
+    first, second = (
+        [RandMaskModalitiesd().set_random_state(seed)(item)["mask"].tolist() for seed in range(20)] for _ in range(2)
+    )
+    assert first == second

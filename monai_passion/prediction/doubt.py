@@ -1,0 +1,134 @@
+"""Reasons to doubt a result: what is odd about the images, and how good the weights were on such patients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from monai_passion.data.nifti import Volume
+from monai_passion.modalities import BRATS_MRI, parse_combination
+from monai_passion.prediction.inputs import Remark
+
+__all__ = ["doubt_expectation", "doubt_images", "doubt_result", "expected_quality", "find_summary"]
+
+STRIPPED = 0.7
+"""A skull-stripped head fills less of its volume."""
+SAME_HEAD = 0.8
+"""Overlap (intersection over union) of the brain masks of co-registered images."""
+OUTSIDE_HEAD = 0.01
+"""Part of a segmentation that may lie where every image is zero."""
+LONGER_TAIL = 0.2
+"""What counts as a longer tail of bright voxels, see `_tail`; a T2 differs from the others by 0.6 and more."""
+UNRELIABLE = 0.5
+"""Mean Dice in validation under which a region is not to be relied on."""
+
+
+def doubt_images(volumes: Mapping[str, Volume], modalities: Sequence[str]) -> list[Remark]:
+    """Warnings about images on one grid: not skull-stripped, not co-registered, or one taken for another.
+
+    The checks are about heads; for other modalities than those of brain MRI there are none.
+    """
+    if tuple(modalities) != BRATS_MRI:
+        return []
+    heads = {m: volume.data != 0 for m, volume in volumes.items()}
+    share = {m: float(head.mean()) for m, head in heads.items()}
+    remarks = [
+        Remark("warning", f"{m}: {100 * part:.0f} % of its voxels are not 0; is the skull not stripped? (try HD-BET)")
+        for m, part in share.items()
+        if part > STRIPPED
+    ]
+    for a, b in combinations([m for m in volumes if share[m] <= STRIPPED], 2):
+        union = int((heads[a] | heads[b]).sum())
+        overlap = int((heads[a] & heads[b]).sum()) / max(union, 1)
+        if overlap < SAME_HEAD:
+            text = f"the heads in {a} and {b} overlap by {100 * overlap:.0f} % only; are they co-registered?"
+            remarks.append(Remark("warning", text))
+    images = {m: volume.data for m, volume in volumes.items()}
+    for m in images:
+        if m != "t2" and "t2" in images and _fluid_is_brighter(images[m], images["t2"]):
+            text = f"{m} looks like T2 and t2 does not (fluid is bright in {m}); are the two files swapped?"
+            remarks.append(Remark("warning", text))
+    return remarks
+
+
+def _fluid_is_brighter(image: NDArray[np.float32], t2: NDArray[np.float32]) -> bool:
+    """Whether ``image`` is more like a T2 than ``t2`` is.
+
+    Free fluid is by far the brightest in T2, and dark in FLAIR and T1: T2 has the longer tail of bright voxels, and
+    these are dark in the other image, while the brightest voxels of the other are not the darkest in T2.
+    """
+    both = (image != 0) & (t2 != 0)
+    if both.sum() < 1000:
+        return False
+    a, b = image[both], t2[both]
+    ranks = [rankdata(values, method="average") / values.size for values in (a, b)]
+    other_in_t2 = np.median(ranks[1][ranks[0] > 0.95])
+    t2_in_other = np.median(ranks[0][ranks[1] > 0.95])
+    return _tail(a) > _tail(b) + LONGER_TAIL and bool(t2_in_other > other_in_t2)
+
+
+def _tail(values: NDArray[np.float32]) -> float:
+    """Where the median lies between the extremes: 1 all bright voxels are few, -1 all dark ones are."""
+    low, middle, high = np.percentile(values, (2, 50, 98))
+    return float((high + low - 2 * middle) / max(high - low, 1e-12))
+
+
+def doubt_result(labels: NDArray[np.unsignedinteger], volumes: Mapping[str, Volume]) -> list[Remark]:
+    """Warnings about a segmentation that cannot be right."""
+    found = labels > 0
+    outside = found & ~np.any([volume.data != 0 for volume in volumes.values()], axis=0)
+    if not found.any() or (share := outside.sum() / found.sum()) < OUTSIDE_HEAD:
+        return []
+    text = f"{100 * share:.0f} % of the segmentation lies where every image is 0; it is not to be relied on"
+    return [Remark("warning", text)]
+
+
+def find_summary(weights: Path) -> Path | None:
+    """``summary.json`` of the evaluation of these weights: beside them, or in ``eval`` beside them or their folder."""
+    folder = weights.resolve().parent
+    places = (folder, folder / "eval", folder.parent / "eval")
+    return next((place / "summary.json" for place in places if (place / "summary.json").is_file()), None)
+
+
+def expected_quality(summary: Path, used: Sequence[str], modalities: Sequence[str]) -> list[dict[str, Any]]:
+    """Mean Dice of each region in the evaluation, with just these modalities.
+
+    Returns:
+        ``{"region", "dice", "low", "high", "patients"}`` for each region; nothing where the file does not tell.
+    """
+    try:
+        rows = json.loads(summary.read_text(encoding="utf-8"))["results"]
+        names = {"average"}
+        return [
+            {"region": row["region"], "dice": row["mean"], "low": row["low"], "high": row["high"], "patients": row["n"]}
+            for row in rows
+            if row["metric"] == "dice"
+            and row["convention"] == "challenge"
+            and row["region"] not in names
+            and row["combination"] not in names
+            and parse_combination(row["combination"], modalities) == tuple(used)
+            and row["mean"] is not None
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def doubt_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str]) -> list[Remark]:
+    """A warning for each region that was poor in the evaluation with these modalities."""
+    given = f"{used[0]} alone" if len(used) == 1 else " + ".join(used)
+    return [
+        Remark(
+            "warning",
+            f"with {given}, {row['region']} is unreliable: Dice {row['dice']:.2f} in the evaluation of these weights "
+            f"({row['patients']} patients)",
+        )
+        for row in quality
+        if row["dice"] < UNRELIABLE
+    ]

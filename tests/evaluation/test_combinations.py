@@ -1,0 +1,71 @@
+import json
+
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+
+from monai_passion.evaluation import CombinationScores
+from monai_passion.evaluation.combinations import label_maps, mean_region_dice
+from monai_passion.evaluation.summary import read_metrics
+from monai_passion.modalities import combinations
+
+REGIONS = {"all": (1, 2), "core": (2,)}
+MODALITIES = ("a", "b")
+
+
+def one_hot(labels, classes=3):
+    return torch.nn.functional.one_hot(labels, classes).movedim(-1, 0).float()
+
+
+@pytest.fixture
+def truth():
+    labels = torch.zeros(6, 6, 6, dtype=torch.long)
+    labels[1:5, 1:5, 1:5] = 1
+    labels[2:4, 2:4, 2:4] = 2
+    return labels
+
+
+def evaluate(metric, predictions, truth):
+    """One patient; ``predictions``: a label map or None (the combination cannot be had) per combination."""
+    maps = [one_hot(p) if p is not None else torch.full((3, 6, 6, 6), torch.nan) for p in predictions]
+    label = MetaTensor(truth[None, None].float(), affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])))
+    batch = {"case": ["case1"], "patient": ["patient1"]}
+    engine = Engine(lambda engine, batch: {"pred": torch.cat(maps)[None], "label": label})
+    metric.attach(engine, "mean_dice")
+    return engine.run([batch])
+
+
+def test_label_maps_and_what_cannot_be_had(truth):
+    labels = label_maps(torch.cat([one_hot(truth), torch.full((3, 6, 6, 6), torch.nan)]), 2)
+    assert torch.equal(labels[0], truth)
+    assert (labels[1] == -1).all()
+
+
+def test_dice_of_regions(truth):
+    wrong = truth.clone()
+    wrong[truth == 2] = 1
+    assert mean_region_dice(wrong, truth, REGIONS) == [1.0, 0.0]
+    assert mean_region_dice(truth * 0, truth * 0, REGIONS) == [1.0, 1.0]
+
+
+def test_the_mean_is_over_patients_combinations_and_regions(truth):
+    empty = truth * 0
+    state = evaluate(CombinationScores(MODALITIES, REGIONS, dice_only=True), [truth, empty, truth], truth)
+    assert state.metrics["mean_dice"] == pytest.approx(4 / 6)
+
+
+def test_a_combination_that_the_patient_lacks_is_not_scored(truth, tmp_path):
+    state = evaluate(CombinationScores(MODALITIES, REGIONS, tmp_path), [truth, None, None], truth)
+    assert state.metrics["mean_dice"] == 1.0
+    assert set(read_metrics(tmp_path / "metrics.csv")["combination"]) == {"a"}
+
+
+def test_files_hold_every_combination_region_and_convention(truth, tmp_path):
+    evaluate(CombinationScores(MODALITIES, REGIONS, tmp_path), [truth, truth, truth], truth)
+    rows = read_metrics(tmp_path / "metrics.csv")
+    assert list(rows["combination"].unique()) == ["+".join(c) for c in combinations(MODALITIES)]
+    assert len(rows) == 3 * 2 * 2
+    assert rows["reference_ml"].iloc[0] == pytest.approx(64 * 8 / 1000)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert {row["n"] for row in summary["results"]} == {1}

@@ -1,0 +1,79 @@
+import csv
+
+import pytest
+import torch
+from ignite.engine import Engine, Events
+
+from monai_passion.handlers import CurvesHandler, PreferenceHandler
+from monai_passion.losses import PassionLoss
+from monai_passion.losses.passion import LossTerms
+
+
+def run(folder, epochs, resume_at=0, pixel=2.0):
+    loss = PassionLoss(2, 2, missing_rates=[0.5, 0.0])
+
+    def step(engine, batch):
+        values = torch.tensor([[pixel, 0.0], [4.0, 6.0]])
+        available = torch.tensor([[1, 0], [1, 1]]).bool()
+        loss.terms = LossTerms(torch.tensor([1.0, 3.0]), values, values, values, torch.zeros(2, 2), available)
+        loss.observe(loss.terms)
+        return {"loss": 5.0}
+
+    engine = Engine(step)
+    engine.optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.25)
+
+    @engine.on(Events.STARTED)
+    def resume(engine):
+        engine.state.epoch, engine.state.iteration = resume_at, 3 * resume_at
+
+    PreferenceHandler(loss, ["a", "b"]).attach(engine)
+    CurvesHandler(loss, ["a", "b"], folder).attach(engine)
+    engine.run(range(3), max_epochs=epochs, epoch_length=3)
+    with (folder / "curves.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def value(rows, epoch, name, modality=""):
+    (found,) = [r["value"] for r in rows if (r["epoch"], r["name"], r["modality"]) == (str(epoch), name, modality)]
+    return float(found)
+
+
+def test_terms_are_averaged_over_the_samples_that_have_the_modality(tmp_path):
+    rows = run(tmp_path, 2)
+    assert value(rows, 1, "loss/pixel", "a") == pytest.approx(3.0)
+    assert value(rows, 1, "loss/pixel", "b") == pytest.approx(6.0)
+    assert value(rows, 2, "loss/segmentation") == pytest.approx(2.0)
+    assert value(rows, 1, "loss/total") == pytest.approx(5.0)
+    assert value(rows, 1, "learning_rate") == pytest.approx(0.25)
+    assert not any(r["name"] == "loss/separate" for r in rows)
+
+
+def test_beta_and_preference_of_every_epoch(tmp_path):
+    rows = run(tmp_path, 2)
+    assert value(rows, 1, "relative_preference", "a") == pytest.approx(0.1)  # (0 + 0.2) / 2 samples
+    assert value(rows, 1, "relative_preference", "b") == pytest.approx(-0.2)
+    assert value(rows, 2, "beta", "b") == pytest.approx(1 + 2 * 0.01 * 0.2, abs=1e-4)
+
+
+def test_a_resumed_training_replaces_the_epochs_that_it_repeats(tmp_path):
+    run(tmp_path, 3)
+    rows = run(tmp_path, 3, resume_at=1, pixel=8.0)
+    assert value(rows, 1, "loss/pixel", "a") == pytest.approx(3.0)
+    assert value(rows, 2, "loss/pixel", "a") == pytest.approx(6.0)
+    assert value(rows, 3, "loss/pixel", "a") == pytest.approx(6.0)
+
+
+def test_tensorboard_gets_every_unweighted_term(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(tmp_path, 1)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    tags = set(events.Tags()["scalars"])
+    assert {
+        "iteration/loss/pixel/a",
+        "iteration/loss/prototype/b",
+        "epoch/beta/a",
+        "epoch/relative_preference/b",
+    } <= tags
+    assert len(events.Scalars("iteration/loss/pixel/a")) == 3

@@ -1,0 +1,142 @@
+import math
+
+import pytest
+import torch
+
+from monai_passion.handlers.modulation import GradientModulationHandler, modulation
+from monai_passion.losses import BackboneLoss, GradientModulationLoss, PMRLoss, TeacherDistillationLoss
+from monai_passion.losses.baselines import imbalance_ratio, prototypical_terms, true_class_score
+from monai_passion.losses.distillation import pixel_distillation
+from monai_passion.losses.segmentation import make_target
+from tests.losses import toy
+from tests.losses.toy import K, M
+
+MIXED = [[1, 1, 1], [0, 1, 1], [1, 0, 0]]
+
+
+def run(loss, net, available=MIXED):
+    image, available, label = toy.batch(available)
+    output = net(image, available)
+    return loss(output, label), output
+
+
+def test_score_is_the_mean_over_the_classes_of_the_true_probability():
+    target = make_target(torch.tensor([[[0, 0, 0, 1]]]), 3)
+    p = torch.tensor([[[0.9, 0.6, 0.3, 0.2], [0.05, 0.2, 0.3, 0.7], [0.05, 0.2, 0.4, 0.1]]])
+    score = true_class_score(p.log(), target.onehot, target.voxels)
+    torch.testing.assert_close(score, torch.tensor([(0.6 + 0.7) / 2]))
+
+
+def test_prototypical_terms_voxel_by_voxel():
+    label = torch.tensor([0, 0, 1, 1, 1])
+    target = make_target(label.reshape(1, 1, -1), 3)
+    features = torch.randn(2, 4, 5)
+    for row, ours in enumerate(zip(*(t.tolist() for t in prototypical_terms(features, *target[1:])), strict=True)):
+        centres = [features[row][:, label == k].mean(dim=1) for k in (0, 1)]
+        expected = [0.0, 0.0, 0.0]
+        for i, k in enumerate(label.tolist()):
+            near = [math.exp(-(features[row][:, i] - c).norm().item()) for c in centres]
+            p = [x / sum(near) for x in near]
+            weight = 0.5 / (label == k).sum().item()
+            for n, term in enumerate((-math.log(p[k]), p[k], -sum(q * math.log(q) for q in p))):
+                expected[n] += weight * term
+        assert ours == pytest.approx(expected, rel=1e-4)
+
+
+def test_ratio_of_two_modalities_is_that_of_the_paper():
+    ratio = imbalance_ratio(torch.tensor([[0.6, 0.2, 0.9]]), torch.tensor([[1, 1, 0]]).bool())
+    torch.testing.assert_close(ratio, torch.tensor([[3.0, 1 / 3, 1.0]]))
+
+
+@pytest.mark.parametrize(("mask", "score"), [([0, 1, 0], 0.5), ([1, 1, 1], 0.0)], ids=["alone", "all zero"])
+def test_ratio_without_another_is_one(mask, score):
+    assert (imbalance_ratio(torch.full((1, M), score), torch.tensor([mask]).bool()) == 1).all()
+
+
+def test_pmr_speeds_up_the_slow_and_regularises_the_dominant_in_early_epochs():
+    loss = PMRLoss(M, K, lambda_pce=0.5, lambda_entropy=0.2, entropy_epochs=1)
+    value, _ = run(loss, toy.network(separate=True))
+    terms = loss.terms
+    base = BackboneLoss(M, K).combine(terms).item()
+    ratio = imbalance_ratio(terms.others["score"], terms.others["score"] > 0)
+    pce = entropy = 0.0
+    for b in range(len(MIXED)):
+        for m in range(M):
+            r = ratio[b, m].item()
+            pce += min(max(1 / r - 1, 0), 1) * terms.others["prototypical_cross_entropy"][b, m].item() / len(MIXED)
+            entropy += min(max(r - 1, 0), 1) * terms.others["entropy"][b, m].item() / len(MIXED)
+    assert pce > 0
+    assert entropy > 0
+    assert value.item() == pytest.approx(base + 0.5 * pce - 0.2 * entropy, rel=1e-5)
+    loss.end_epoch()
+    assert loss.combine(terms).item() == pytest.approx(base + 0.5 * pce, rel=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [PMRLoss, TeacherDistillationLoss, GradientModulationLoss])
+def test_single_modality_samples_learn_as_in_the_baseline(recipe):
+    image, available, label = toy.batch([[0, 1, 0]])
+    output = toy.network(separate=True, teacher=toy.network(2).backbone)(image, available)
+    torch.testing.assert_close(recipe(M, K)(output, label), BackboneLoss(M, K)(output, label), rtol=0, atol=0)
+
+
+def test_the_teacher_sees_only_samples_with_every_modality():
+    teacher = toy.network(2).backbone
+    seen = []
+    teacher.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
+    image, available, _ = toy.batch(MIXED)
+    output = toy.network(teacher=teacher)(image, available)
+    assert output.teacher_samples == (0,)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], image[:1])
+
+
+def test_what_the_teacher_says_is_distilled_into_each_modality():
+    loss = TeacherDistillationLoss(M, K, lambda_teacher=0.3)
+    net = toy.network(separate=True, teacher=toy.network(2).backbone)
+    value, output = run(loss, net)
+    expected = pixel_distillation(output.unimodal.logits[0][:M], output.teacher, 4.0).sum() / len(MIXED)
+    assert expected > 0
+    torch.testing.assert_close(value, BackboneLoss(M, K).combine(loss.terms) + 0.3 * expected)
+
+
+def test_the_teacher_is_not_trained_and_not_saved():
+    teacher = toy.network(2).backbone
+    net = toy.network(separate=True, teacher=teacher)
+    names = list(toy.network(separate=True).state_dict())
+    run(TeacherDistillationLoss(M, K), net)[0].backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    assert list(net.state_dict()) == names
+
+
+def test_modulation_by_hand():
+    # Means over those who have it: 0.6, 0.2 and none; so the first is three times as good as the other.
+    score = torch.tensor([[0.6, 0.1, 0.0], [0.0, 0.3, 0.0]])
+    k = modulation(score, score > 0, alpha=0.5)
+    torch.testing.assert_close(k, torch.tensor([1 - math.tanh(1.5), 1.0, 1.0]))
+
+
+def test_gradients_of_the_encoders_are_scaled_and_no_others():
+    loss, net = GradientModulationLoss(M, K), toy.network(unimodal="monitor", separate=True)
+    run(loss, net)[0].backward()
+    before = {name: p.grad.clone() for name, p in net.named_parameters()}
+    GradientModulationHandler(net.backbone, loss, alpha=1.0, noise=False)(None)
+    k = modulation(loss.terms.others["score"], loss.terms.others["score"] > 0, 1.0).tolist()
+    assert min(k) < 1
+    for name, p in net.named_parameters():
+        encoder = name.split("encoders.")
+        factor = k[int(encoder[1][0])] if len(encoder) == 2 else 1.0
+        torch.testing.assert_close(p.grad, factor * before[name])
+
+
+def test_the_noise_is_as_wide_as_the_gradient():
+    loss, net = GradientModulationLoss(M, K), toy.network(unimodal="monitor", separate=True)
+    run(loss, net)[0].backward()
+    for p in net.parameters():
+        p.grad.copy_(torch.randn_like(p.grad))
+    before = [p.grad.clone() for p in net.backbone.modality_parameters(0)]
+    GradientModulationHandler(net.backbone, loss, alpha=0.0)(None)
+    added = torch.cat(
+        [(p.grad - b).flatten() for p, b in zip(net.backbone.modality_parameters(0), before, strict=True)]
+    )
+    assert added.std().item() == pytest.approx(1.0, rel=0.1)
+    assert abs(added.mean().item()) < 0.1

@@ -1,0 +1,86 @@
+"""The cohort's bookkeeping, with a segmenter that is none."""
+
+import csv
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_passion.errors import UsageError
+from monai_passion.prediction.bundle import Segmentation, find_bundle
+from monai_passion.prediction.cohort import predict_cohort
+from monai_passion.prediction.run import Options
+
+SHAPE = (20, 20, 20)
+
+
+class Threshold:
+    bundle, device, label_values = find_bundle(), "cpu", (0, 1, 2, 4)
+    settings = {"roi_size": [16, 16, 16], "overlap": 0.5}  # noqa: RUF012
+
+    def __init__(self, weights):
+        self.weights, self.calls = weights, 0
+
+    def segment(self, volumes, decode):
+        self.calls += 1
+        labels = (next(v for v in volumes if v is not None).data > 0.5).astype(np.uint8) * 4
+        return Segmentation(labels, None, {}, {})
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    data = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
+    for name in ("a", "b", "c"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "in" / name / f"{name}_flair.nii.gz")
+    (tmp_path / "in" / "b" / "b_flair.nii.gz").write_bytes(b"broken")
+    (tmp_path / "w").touch()
+    patients = {name: tmp_path / "in" / name for name in ("a", "b", "c")}
+    segmenter = Threshold(tmp_path / "w")
+
+    def run():
+        return predict_cohort(
+            patients, tmp_path / "out", segmenter.bundle, lambda: segmenter, Options()
+        ), segmenter.calls
+
+    return run
+
+
+def test_a_patient_that_fails_does_not_stop_the_rest(cohort, tmp_path):
+    entries, calls = cohort()
+    assert [(e["status"], e["exit_code"]) for e in entries.values()] == [("done", 0), ("failed", 3), ("done", 0)]
+    assert calls == 2
+    assert "not a NIfTI" in entries["b"]["message"]
+    assert not (tmp_path / "out" / "b").exists()
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == entries
+    with open(tmp_path / "out" / "volumes.csv") as file:
+        assert [row["patient"] for row in csv.DictReader(file)] == ["a", "c"]
+
+
+def test_what_is_done_stays_done_and_the_rest_is_done_again(cohort, tmp_path):
+    assert cohort()[1] == 2
+    assert cohort()[1] == 2
+    good = (tmp_path / "in" / "a" / "a_flair.nii.gz").read_bytes()
+    (tmp_path / "in" / "b" / "b_flair.nii.gz").write_bytes(good)
+    entries, calls = cohort()
+    assert calls == 3
+    assert entries["b"]["status"] == "done"
+
+
+def test_other_weights_or_files_make_a_patient_undone(cohort, tmp_path):
+    cohort()
+    (tmp_path / "in" / "c" / "c_t2.nii.gz").write_bytes(
+        (tmp_path / "in" / "c" / "c_flair.nii.gz").read_bytes()[:-1] + b"!"
+    )
+    entries, calls = cohort()
+    assert (entries["c"]["status"], calls) == ("failed", 2)
+    (tmp_path / "w").write_text("new")
+    assert cohort()[1] == 3
+
+
+def test_a_folder_with_something_else_in_it_is_refused(cohort, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(UsageError, match="not empty"):
+        cohort()

@@ -1,0 +1,60 @@
+"""Imports go one way, and starting up is quick."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import monai_passion
+
+PACKAGE = Path(monai_passion.__file__).parent
+
+LAYERS = {
+    "errors": set(),
+    "files": {"errors"},
+    "modalities": {"errors"},
+    "data": {"errors", "files", "modalities"},
+    "transforms": {"errors", "data", "modalities"},
+    "networks": {"errors", "files"},
+    "losses": {"errors", "networks"},
+    "handlers": {"errors", "files", "losses", "networks"},
+    "inferers": {"errors", "networks"},
+    "evaluation": {"errors", "files", "modalities"},
+}
+"""What each part may import. Everything else (workflow, bundling, prediction, reporting, cli ...) is on top."""
+
+
+def imported(part):
+    paths = [PACKAGE / f"{part}.py"] if (PACKAGE / f"{part}.py").is_file() else (PACKAGE / part).rglob("*.py")
+    for path in paths:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = (
+                    [node.module] if node.module != "monai_passion" else [f"monai_passion.{a.name}" for a in node.names]
+                )
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                words = name.split(".")
+                if (
+                    words[0] == "monai_passion"
+                    and len(words) > 1
+                    and not words[1].isupper()
+                    and words[1] != "__version__"
+                ):
+                    yield path, words[1]
+
+
+@pytest.mark.parametrize("part", LAYERS)
+def test_imports_go_one_way(part):
+    wrong = {(path.name, name) for path, name in imported(part) if name not in LAYERS[part] | {part}}
+    assert not wrong
+
+
+@pytest.mark.parametrize("module", ["monai_passion", "monai_passion.cli", "monai_passion.modalities"])
+def test_starting_up_loads_neither_torch_nor_monai(module):
+    code = f"import sys, {module}; sys.exit(bool({{'torch', 'monai', 'pandas'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,6 +8,13 @@ from monai_passion.experiments.grid import expand, load_grid
 from monai_passion.reporting.paper import paper_numbers
 
 PROJECT = Path(__file__).parents[2]
+GRIDS = sorted((PROJECT / "configs" / "experiments").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_every_fragment_exists(path):
+    for name in {name for cell in expand(load_grid(path)) for name in cell.configs}:
+        assert (PROJECT / "configs" / f"{name}.json").is_file(), name
 
 
 @pytest.mark.parametrize("name", ["table1", "table1_myops", "table2", "table2_myops", "table3"])

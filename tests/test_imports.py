@@ -14,14 +14,16 @@ PACKAGE = Path(monai_passion.__file__).parent
 LAYERS = {
     "errors": set(),
     "files": {"errors"},
+    "locks": {"errors"},
     "modalities": {"errors"},
     "data": {"errors", "files", "modalities"},
     "transforms": {"errors", "data", "modalities"},
     "networks": {"errors", "files"},
     "losses": {"errors", "networks"},
-    "handlers": {"errors", "files", "losses", "networks"},
+    "handlers": {"errors", "files", "locks", "losses", "networks"},
     "inferers": {"errors", "networks"},
     "evaluation": {"errors", "files", "modalities"},
+    "experiments": {"data", "errors", "files", "locks"},
 }
 """What each part may import. Everything else (workflow, bundling, prediction, reporting, cli ...) is on top."""
 

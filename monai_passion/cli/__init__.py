@@ -26,6 +26,7 @@ COMMANDS = {
     "presence": "draw or read which patient lacks which modality",
     "predict": "segment one patient from whatever sequences there are",
     "bundles": "make the bundles from the fragments in configs/, check them, or export one",
+    "experiments": "run a grid of trainings and evaluations, and say how far it is",
     "report": "make tables and figures from the results of a training",
     "convert": "turn weights of the released PASSION code into weights of this package",
 }

@@ -15,8 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         nargs="+",
         type=Path,
-        help="folder of a run, with its metrics.csv and, if there, curves.csv and run.json; "
-        "runs with the same label in run.json are seeds of one method; give the baseline first",
+        help="the --output of `experiments run`, whose finished cells are taken; or the folder of a run, with its "
+        "metrics.csv and, if there, curves.csv and run.json; runs with the same label in run.json are seeds of one "
+        "method; give the baseline first",
     )
     parser.add_argument(
         "--output", metavar="DIR", type=Path, required=True, help="folder for report.html, figures/ and tables/"

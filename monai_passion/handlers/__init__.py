@@ -13,7 +13,8 @@ from monai_passion.handlers.guard import NonFiniteGuard
 from monai_passion.handlers.modulation import GradientModulationHandler
 from monai_passion.handlers.preference import PreferenceHandler
 from monai_passion.handlers.progress import ProgressHandler
-from monai_passion.handlers.signals import RunLock, SignalHandler
+from monai_passion.handlers.signals import SignalHandler
+from monai_passion.locks import RunLock
 
 __all__ = [
     "CheckpointHandler",

@@ -19,7 +19,8 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_passion.errors import ResourceError, UsageError, WeightsError
 from monai_passion.files import sync_folder, write_text
-from monai_passion.handlers.signals import RunLock, held
+from monai_passion.handlers.signals import held
+from monai_passion.locks import RunLock
 
 __all__ = ["CheckpointHandler", "newest_checkpoint", "read_checkpoint", "verify_checkpoint", "write_checkpoint"]
 

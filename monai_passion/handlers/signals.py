@@ -1,28 +1,21 @@
-"""SIGTERM, Ctrl-C and a second training in the same folder: a training that stops, stops cleanly and says how."""
+"""SIGTERM and Ctrl-C: a training that stops, stops cleanly and says how."""
 
 from __future__ import annotations
 
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from ignite.engine import Engine, Events
 
-from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, UsageError
+from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
-__all__ = ["RunLock", "SignalHandler", "held"]
+__all__ = ["SignalHandler", "held"]
 
 EXIT_CODES = {signal.SIGTERM: EXIT_TERMINATED, signal.SIGINT: EXIT_INTERRUPTED}
 
@@ -98,57 +91,3 @@ class SignalHandler:
             "checkpoint and repeats this epoch exactly"
         )
         self.stop()
-
-
-class RunLock:
-    """Keeps a second training out of a folder; ``train.lock`` in it names the process and host of the first.
-
-    The operating system holds the lock (``lockf``) and lets go when the process ends, however it ends and on whichever
-    host of a shared file system, so the file that a killed training leaves behind is recognised as stale.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.path = Path(folder) / "train.lock"
-        self.logger = logging.getLogger(__name__)
-        self._file: int | None = None
-
-    def acquire(self) -> None:
-        """Take the lock.
-
-        Raises:
-            UsageError: another process, which the message names, trains in this folder.
-        """
-        if self._file is not None:
-            return
-        if fcntl is None:
-            self.logger.warning("this system has no file locks; start no second training in the same folder")
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            owner = os.read(file, 1000).decode(errors="replace").strip()
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except (BlockingIOError, PermissionError):
-                os.close(file)
-                raise UsageError(
-                    f"{self.path.parent} is in use by another training ({owner or 'just starting'}); wait for it, stop "
-                    "it, or choose another ckpt_dir"
-                ) from None
-            except OSError as error:
-                self.logger.warning(f"{self.path} cannot be locked ({error}); start no second training in this folder")
-            if self.path.exists() and os.path.samestat(os.fstat(file), self.path.stat()):
-                break
-            os.close(file)  # its owner finished and deleted it between our two steps
-        if owner:
-            self.logger.warning(f"{self.path} is stale: that training ({owner}) is gone; taking over")
-        os.ftruncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on host {socket.gethostname()}\n".encode(), 0)
-        self._file = file
-
-    def release(self) -> None:
-        """Delete the file and let go; nothing happens where the lock was not held."""
-        if self._file is not None:
-            self.path.unlink(missing_ok=True)
-            os.close(self._file)
-            self._file = None

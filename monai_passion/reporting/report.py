@@ -18,8 +18,8 @@ from monai_passion.evaluation.metrics import METRICS
 from monai_passion.evaluation.statistics import compare_methods
 from monai_passion.evaluation.summary import AVERAGE, summarise, write_summary
 from monai_passion.files import write_atomically
-from monai_passion.reporting import figures, tables
-from monai_passion.reporting.runs import Results, load_runs
+from monai_passion.reporting import figures, paper, tables
+from monai_passion.reporting.runs import Results, load_runs, run_folders
 from monai_passion.reporting.tables import SCALES
 
 __all__ = ["write_report"]
@@ -49,7 +49,7 @@ caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3re
 th, td { padding: .15rem .4rem; text-align: right; white-space: nowrap } th { font-weight: 600 }
 thead { border-top: 2px solid; border-bottom: 1px solid } tbody { border-bottom: 1px solid }
 tbody th, td:first-child, thead th:first-child { text-align: left }
-.dots thead td { text-align: center } .dots td b { font-weight: 700 }
+tr.paper { color: #595959; font-style: italic } .dots thead td { text-align: center } .dots td b { font-weight: 700 }
 figure { margin: 1.5rem 0 } img { max-width: 100%; height: auto } figcaption { font-size: .9rem }
 @media print { body { max-width: none; font-size: 10pt } table { font-size: 6.5pt } th, td { padding: 1px 4px }
   .wide { overflow: visible } figure, tbody { break-inside: avoid } }
@@ -68,8 +68,9 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
     """Read the runs in ``folders`` and write ``report.html``, ``figures/``, ``tables/`` and ``summary.json``.
 
     Args:
-        folders: each holds ``metrics.csv`` (`monai_passion.evaluation.metrics`), and may hold ``curves.csv`` with the
-            columns ``epoch, name, modality, value`` and ``run.json`` with a ``label``. Runs of equal label are seeds.
+        folders: each holds the cells of a grid, of which those that are done are taken; or it is a run with its
+            ``metrics.csv`` (`monai_passion.evaluation.metrics`), and may hold ``curves.csv`` with the columns ``epoch,
+            name, modality, value`` and ``run.json`` with a ``label``. Runs of equal label are seeds.
         output: made where it is missing; files of an earlier report are replaced.
 
     Returns:
@@ -79,7 +80,7 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
         InputError: a file of a run is missing or not what it must be, or ``output`` cannot be made.
         UsageError: two runs that cannot be told apart.
     """
-    results = load_runs(folders)
+    results = load_runs(run_folders(folders))
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -91,7 +92,7 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
     )
     pictures: list[_Picture] = []
     files: dict[str, str] = {"tables/summary.csv": tables.csv_text(summary, n)}
-    sections = []
+    sections = [_paper_table(results, summary, n, files)] if results.table else []
     for convention in dict.fromkeys(results.rows["convention"]):
         parts = [f"<p>{html.escape(EMPTY_REGIONS.get(convention, ''))}</p>"]
         parts += _combination_tables(results, summary, convention, n, files)
@@ -132,6 +133,41 @@ def _combination_tables(
         if metric in SHOWN:
             shown.append(tables.combination_html(table, metric, results.modalities, caption))
     return shown
+
+
+def _paper_table(results: Results, summary: pd.DataFrame, n: str, files: dict[str, str]) -> str:
+    """The table of the paper that the runs belong to, with its numbers where the data are the same."""
+    beside = paper.comparable(results.data)
+    conventions = list(dict.fromkeys(results.rows["convention"]))
+    wanted = "released" if beside else "challenge"
+    convention = wanted if wanted in conventions else conventions[0]
+    if beside:
+        note = (
+            f"The paper's numbers stand beneath ours; both are of {results.data}. The paper's are of its "
+            f"{paper.PAPER_DATA[results.data]} test patients; ours of those that were scored here, {n}, with the "
+            "conventions of the published evaluation code. What the paper calls HD is what that code computes, HD95."
+        )
+    else:
+        note = (
+            f"These runs are of {results.data or 'unknown data'}, not of the paper's data. The paper's numbers are not "
+            "comparable with them and are left out; only its layout is used."
+        )
+    name = f"table{results.table}"
+    title = f"Table {results.table} of the paper, {'with its numbers' if beside else 'its layout'}"
+    what = f"{results.data or 'Unknown data'}, {convention} convention, {n}. {NOTICE}"
+    if results.table == "3":
+        table = paper.dots_table(summary, results, convention)
+        caption = f"Dice (%) of {what}"
+        shown = tables.combination_html(table, "dice", results.modalities, caption)
+        files[f"tables/{name}.tex"] = tables.combination_latex(table, "dice", results.modalities, f"{caption} {note}")
+    else:
+        table = paper.score_table(summary, results, results.table, convention)
+        backbones = ", ".join(dict.fromkeys(table["backbone"]))
+        caption = f"Dice (%) and HD95 (mm), mean over combinations, {backbones}. {what}"
+        shown = paper.score_html(table, results.table, caption)
+        files[f"tables/{name}.tex"] = paper.score_latex(table, results.table, f"{caption} {note}")
+    files[f"tables/{name}.csv"] = tables.csv_text(table, f"{n} {note}")
+    return f"<h2>{html.escape(title)}</h2><p>{html.escape(note)}</p>{shown}"
 
 
 def _score_pictures(

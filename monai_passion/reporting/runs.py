@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from monai_passion.errors import InputError, UsageError
 from monai_passion.evaluation.summary import read_metrics
+from monai_passion.experiments.folders import finished_cells
 from monai_passion.modalities import combinations, parse_combination, resolve
 
-__all__ = ["CURVE_COLUMNS", "MODALITY_TITLES", "Results", "load_runs"]
+__all__ = ["CURVE_COLUMNS", "MODALITY_TITLES", "Place", "Results", "load_runs", "run_folders"]
+
+logger = logging.getLogger(__name__)
 
 CURVE_COLUMNS = ("epoch", "name", "modality", "value")
 PRINTED_ORDERS = (("t1", "t1c", "flair", "t2"), ("bssfp", "lge", "t2"))
 """The orders in which the paper prints modalities; its columns are `combinations` of them."""
 MODALITY_TITLES = {"t1": "T1", "t1c": "T1c", "flair": "Flair", "t2": "T2", "bssfp": "bSSFP", "lge": "LGE"}
+
+
+class Place(NamedTuple):
+    """Where a method stands in a table of the paper: the labels of its row."""
+
+    setting: str = ""
+    backbone: str = ""
+    method: str = ""
 
 
 class Results(NamedTuple):
@@ -32,6 +44,9 @@ class Results(NamedTuple):
         regions: in the order of the first run.
         methods: in the order of the runs.
         patients: how many.
+        data: what they are, as ``run.json`` says, see `monai_passion.experiments.folders.describe_data`; may be empty.
+        table: number of the paper's table that the runs belong to; may be empty.
+        places: method -> its row there.
     """
 
     rows: pd.DataFrame
@@ -41,6 +56,26 @@ class Results(NamedTuple):
     regions: tuple[str, ...]
     methods: tuple[str, ...]
     patients: int
+    data: str
+    table: str
+    places: dict[str, Place]
+
+
+def run_folders(folders: Sequence[Path]) -> list[Path]:
+    """In place of a folder of experiments those of its cells that are done, in the order of their grid.
+
+    Raises:
+        InputError: none of its cells is done.
+    """
+    runs: list[Path] = []
+    for folder in folders:
+        done, waiting = finished_cells(folder)
+        if not done and waiting:
+            raise InputError(f"none of the {waiting} cells in {folder} is done; see: experiments status {folder}")
+        if waiting:
+            logger.warning(f"{folder}: {waiting} of {len(done) + waiting} cells are not done and left out")
+        runs += done or [folder]
+    return runs
 
 
 def load_runs(folders: Sequence[Path]) -> Results:
@@ -54,18 +89,26 @@ def load_runs(folders: Sequence[Path]) -> Results:
     """
     rows, curves = [], []
     seen: dict[Path | str, Path] = {}
+    data: dict[str, Path] = {}
+    tables: set[str] = set()
+    places: dict[str, Place] = {}
     for number, folder in enumerate(folders):
         if not folder.is_dir():
             raise InputError(f"no folder {folder}; give the folder of a run, which holds its metrics.csv")
-        label = _label(folder)
+        facts = _facts(folder)
+        label = facts["label"]
         key = folder.resolve() if label else folder.resolve().name
         if key in seen:
             raise UsageError(
                 f"{seen[key]} and {folder} have the same name; give each folder once, or a label in its run.json"
             )
         seen[key] = folder
-        own = {"method": label or folder.resolve().name, "run": number}
+        own: dict[str, Any] = {"method": label or folder.resolve().name, "run": number}
         rows.append(read_metrics(folder / "metrics.csv").assign(**own))
+        data.setdefault(facts["data"], folder)
+        tables.add(facts["table"])
+        if facts["table"]:
+            places[own["method"]] = Place(**{key: facts["row"].get(key, "") for key in Place._fields})
         if (folder / "curves.csv").exists():
             curves.append(_curves(folder / "curves.csv").assign(**own))
     regions = [tuple(dict.fromkeys(table["region"])) for table in rows]
@@ -74,6 +117,11 @@ def load_runs(folders: Sequence[Path]) -> Results:
             raise InputError(
                 f"{folder} was scored on {', '.join(names)}, {folders[0]} on {', '.join(regions[0])}; report them apart"
             )
+    if len(data) > 1:
+        (one, first), (other, second) = list(data.items())[:2]
+        raise InputError(
+            f"{first} was scored on {one or 'unknown data'}, {second} on {other or 'unknown data'}; report them apart"
+        )
     table = pd.concat(rows, ignore_index=True)
     modalities = _modalities(table["combination"].unique(), folders)
     spelled = {text: "+".join(parse_combination(text, modalities)) for text in table["combination"].unique()}
@@ -87,22 +135,32 @@ def load_runs(folders: Sequence[Path]) -> Results:
         regions[0],
         tuple(dict.fromkeys(table["method"])),
         table["patient"].nunique(),
+        next(iter(data)),
+        tables.pop() if len(tables) == 1 else "",
+        places,
     )
 
 
-def _label(folder: Path) -> str:
+def _facts(folder: Path) -> dict[str, Any]:
+    """``label``, ``data``, ``table`` and ``row`` of ``run.json``, empty where they are not given."""
     path = folder / "run.json"
+    facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}}
     if not path.exists():
-        return ""
+        return facts
     try:
-        label = json.loads(path.read_text(encoding="utf-8")).get("label", "")
+        given = json.loads(path.read_text(encoding="utf-8"))
+        facts |= {key: given[key] for key in facts if given.get(key) is not None}
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(
             f"cannot read {path}: {error}; it must be a JSON object such as {{'label': 'passion'}}"
         ) from None
-    if not isinstance(label, str):
-        raise InputError(f"{path}: label is {label!r}; it must be text")
-    return label.strip()
+    for key in ("label", "data", "table"):
+        if not isinstance(facts[key], str):
+            raise InputError(f"{path}: {key} is {facts[key]!r}; it must be text")
+        facts[key] = facts[key].strip()
+    if not isinstance(facts["row"], dict):
+        raise InputError(f"{path}: row is {facts['row']!r}; it must be an object such as {{'method': 'Baseline'}}")
+    return facts
 
 
 def _curves(path: Path) -> pd.DataFrame:

@@ -22,6 +22,9 @@ __all__ = [
     "comparison_html",
     "comparison_latex",
     "csv_text",
+    "latex_table",
+    "latex_text",
+    "number_text",
     "patients",
 ]
 
@@ -45,6 +48,15 @@ SCALES = {
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 FILLED, EMPTY = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
+SIGNS = {
+    MINUS: "$-$",
+    DASH: "--",
+    "< ": "$<$ ",
+    FILLED: r"$\bullet$",
+    EMPTY: r"$\circ$",
+    "\N{GREEK SMALL LETTER DELTA}": r"$\delta$",
+    "\N{GREEK SMALL LETTER BETA}": r"$\beta$",
+}
 LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
@@ -87,12 +99,13 @@ def csv_text(table: pd.DataFrame, patients: str) -> str:
     return f"# {NOTICE} {patients}\n{table.to_csv(index=False, float_format='%.6g')}"
 
 
-def _number(value: float, digits: int) -> str:
+def number_text(value: float, digits: int) -> str:
+    """A number as tables print it; a dash for NaN."""
     return DASH if math.isnan(value) else f"{value:.{digits}f}".replace("-", MINUS)
 
 
 def _interval(low: float, high: float, digits: int) -> str:
-    return DASH if math.isnan(low) else f"{_number(low, digits)} to {_number(high, digits)}"
+    return DASH if math.isnan(low) else f"{number_text(low, digits)} to {number_text(high, digits)}"
 
 
 def _p(value: float) -> str:
@@ -105,12 +118,12 @@ def _region(name: str) -> str:
 
 def _cells(block: pd.DataFrame, columns: Sequence[str], scale: Scale) -> list[list[tuple[str, bool]]]:
     """Text of every row and whether it is the best of its column."""
-    texts = [[_number(value, scale.digits) for value in row] for row in block[list(columns)].to_numpy(float)]
+    texts = [[number_text(value, scale.digits) for value in row] for row in block[list(columns)].to_numpy(float)]
     best = {}
     if len(block) > 1:
         for column in columns:
             known = block[column].dropna()
-            best[column] = _number(scale.best(known), scale.digits) if len(known) > 1 else None
+            best[column] = number_text(scale.best(known), scale.digits) if len(known) > 1 else None
     return [[(text, text == best.get(name)) for name, text in zip(columns, row, strict=True)] for row in texts]
 
 
@@ -146,16 +159,21 @@ def combination_html(table: pd.DataFrame, metric: str, modalities: Sequence[str]
     )
 
 
-def _latex(text: str) -> str:
-    return text.translate(LATEX).replace(MINUS, "$-$").replace(DASH, "--").replace("< ", "$<$ ")
+def latex_text(text: str) -> str:
+    """Text with what LaTeX would take for itself escaped; ASCII for the signs that tables use."""
+    text = text.translate(LATEX)
+    for sign, command in SIGNS.items():
+        text = text.replace(sign, command)
+    return text
 
 
-def _latex_table(caption: str, columns: str, head: list[str], blocks: list[list[str]]) -> str:
+def latex_table(caption: str, columns: str, head: list[str], blocks: list[list[str]]) -> str:
+    """A ``table*`` of finished rows, with a rule after the head and between blocks."""
     body = "\n\\midrule\n".join("\n".join(rows) for rows in blocks)
     return (
         "% needs \\usepackage{booktabs}\n"
         "\\begin{table*}\n\\centering\\scriptsize\\setlength{\\tabcolsep}{3pt}\n"
-        f"\\caption{{{_latex(caption)}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
+        f"\\caption{{{latex_text(caption)}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
         + "\n".join(head)
         + f"\n\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n\\end{{table*}}\n"
     )
@@ -168,19 +186,19 @@ def combination_latex(table: pd.DataFrame, metric: str, modalities: Sequence[str
     for number, modality in enumerate(modalities):
         dots = ["$\\bullet$" if modality in name.split("+") else "$\\circ$" for name in combinations]
         rest = ["Avg.", "95\\% CI", "$n$"] if number == 0 else [""] * 3
-        title = _latex(MODALITY_TITLES.get(modality, modality))
+        title = latex_text(MODALITY_TITLES.get(modality, modality))
         head.append(" & ".join(["", title, *dots, *rest]) + " \\\\")
     blocks = []
     for region, block in table.groupby("region", sort=False):
         rows = []
         cells = _cells(block, [*combinations, AVERAGE], scale)
         for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
-            texts = [f"\\textbf{{{_latex(text)}}}" if best else _latex(text) for text, best in values]
-            first = _latex(_region(str(region))) if number == 0 else ""
-            interval = _latex(_interval(row["low"], row["high"], scale.digits))
-            rows.append(" & ".join([first, _latex(row["method"]), *texts, interval, f"{row['n']:.0f}"]) + " \\\\")
+            texts = [f"\\textbf{{{latex_text(text)}}}" if best else latex_text(text) for text, best in values]
+            first = latex_text(_region(str(region))) if number == 0 else ""
+            interval = latex_text(_interval(row["low"], row["high"], scale.digits))
+            rows.append(" & ".join([first, latex_text(row["method"]), *texts, interval, f"{row['n']:.0f}"]) + " \\\\")
         blocks.append(rows)
-    return _latex_table(caption, "ll" + "c" * len(combinations) + "rcr", head, blocks)
+    return latex_table(caption, "ll" + "c" * len(combinations) + "rcr", head, blocks)
 
 
 def _comparison_rows(comparison: pd.DataFrame, metric: str) -> list[list[str]]:
@@ -194,11 +212,11 @@ def _comparison_rows(comparison: pd.DataFrame, metric: str) -> list[list[str]]:
                 *(str(row[name]) for name in place),
                 f"{row['method_a']} {MINUS} {row['method_b']}",
                 str(row["n"]),
-                _number(mean, scale.digits),
+                number_text(mean, scale.digits),
                 _interval(low, high, scale.digits),
                 _p(row["p_value"]),
                 _p(row["p_holm"]),
-                _number(row["rank_biserial"], 2),
+                number_text(row["rank_biserial"], 2),
             ]
         )
     return rows
@@ -226,6 +244,6 @@ def comparison_html(comparison: pd.DataFrame, metric: str, caption: str) -> str:
 def comparison_latex(comparison: pd.DataFrame, metric: str, caption: str) -> str:
     """The same rows as LaTeX."""
     head = _comparison_head(comparison, metric)
-    rows = [" & ".join(map(_latex, row)) + " \\\\" for row in _comparison_rows(comparison, metric)]
+    rows = [" & ".join(map(latex_text, row)) + " \\\\" for row in _comparison_rows(comparison, metric)]
     texts = len(head) - 6
-    return _latex_table(caption, "l" * texts + "r" * 6, [" & ".join(map(_latex, head)) + " \\\\"], [rows])
+    return latex_table(caption, "l" * texts + "r" * 6, [" & ".join(map(latex_text, head)) + " \\\\"], [rows])

@@ -11,9 +11,17 @@ from monai_passion.modalities import combinations
 
 
 def write_run(
-    folder, *, label=None, gain=0.0, modalities=("flair", "t1c", "t1", "t2"), regions=BRATS_REGIONS, n=6, curves=True
+    folder,
+    *,
+    label=None,
+    gain=0.0,
+    modalities=("flair", "t1c", "t1", "t2"),
+    regions=BRATS_REGIONS,
+    n=6,
+    curves=True,
+    facts=None,
 ):
-    """The same numbers each time; ``gain`` is added to every Dice."""
+    """The same numbers each time; ``gain`` is added to every Dice, ``facts`` are the run.json."""
     rng = np.random.default_rng(0)
     rows = [
         {"case": f"p{i}", "patient": f"p{i}", "combination": "+".join(names), "region": region}
@@ -25,8 +33,8 @@ def write_run(
         for convention in ("challenge", "released")
     ]
     write_metrics(rows, folder / "metrics.csv")
-    if label is not None:
-        (folder / "run.json").write_text(json.dumps({"label": label}))
+    if label is not None or facts is not None:
+        (folder / "run.json").write_text(json.dumps(facts or {"label": label}))
     if curves:
         lines = [(e, "beta", m, 1 + 0.1 * e * k) for e in range(4) for k, m in enumerate(modalities)]
         lines += [(e, "relative_preference", m, 0.1 * k) for e in range(4) for k, m in enumerate(modalities)]

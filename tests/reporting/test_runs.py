@@ -1,7 +1,9 @@
+import json
+
 import pytest
 
 from monai_passion.errors import InputError, UsageError
-from monai_passion.reporting.runs import load_runs
+from monai_passion.reporting.runs import load_runs, run_folders
 
 
 def test_combinations_come_in_the_order_of_the_papers_table_3(make_run):
@@ -54,6 +56,8 @@ def test_runs_of_different_regions_are_refused(make_run):
         ("run.json", "{", r"run\.json"),
         ("run.json", "[]", r"run\.json"),
         ("run.json", '{"label": 3}', r"run\.json: label is 3"),
+        ("run.json", '{"data": 3}', r"run\.json: data is 3"),
+        ("run.json", '{"row": 3}', r"run\.json: row is 3"),
         ("curves.csv", "epoch,name,value\n1,beta,2\n", r"curves\.csv lacks the column\(s\) modality"),
         ("curves.csv", "epoch,name,modality,value\n1,beta,t1,much\n", r"curves\.csv: column value has text"),
         ("curves.csv", "", r"curves\.csv: No columns"),
@@ -65,3 +69,19 @@ def test_a_bad_file_is_named(make_run, name, text, message):
     with pytest.raises(InputError, match=message) as caught:
         load_runs([folder])
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_experiments_stands_for_its_finished_cells_in_the_order_of_the_grid(make_run, tmp_path, caplog):
+    for position, name in enumerate(("b", "c", "a")):
+        folder = make_run(f"runs/{name}")
+        (folder / "cell.json").write_text(json.dumps({"hash": name, "position": position}))
+        (folder / "done.json").write_text(json.dumps({"hash": name if name != "c" else "an older one"}))
+    assert run_folders([tmp_path / "runs", tmp_path / "x"]) == [tmp_path / name for name in ("runs/b", "runs/a", "x")]
+    assert "1 of 3 cells are not done" in caplog.text
+
+
+def test_experiments_of_which_none_is_done_are_named(tmp_path):
+    (tmp_path / "runs" / "a").mkdir(parents=True)
+    (tmp_path / "runs" / "a" / "cell.json").write_text('{"hash": "a"}')
+    with pytest.raises(InputError, match="none of the 1 cells"):
+        run_folders([tmp_path / "runs"])

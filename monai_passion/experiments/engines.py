@@ -1,0 +1,116 @@
+"""Where cells run: as processes of this machine, or as tasks of a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Protocol
+
+from monai_passion.errors import UsageError
+
+__all__ = ["Engine", "LocalEngine", "RayEngine", "Task"]
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+class Task(Protocol):
+    """A cell that runs; `subprocess.Popen` is one."""
+
+    def poll(self) -> int | None:
+        """Its exit code once it has ended."""
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+class Engine(Protocol):
+    """Starts cells.
+
+    Attributes:
+        jobs: how many at a time; None leaves that to the engine.
+    """
+
+    jobs: int | None
+
+    def start(self, folder: Path) -> Task: ...
+
+
+class LocalEngine:
+    """Processes of this machine, ``jobs`` at a time with ``threads`` each."""
+
+    def __init__(self, jobs: int = 1, threads: int = 1) -> None:
+        self.jobs, self.threads = jobs, threads
+
+    def start(self, folder: Path) -> Task:
+        return start_process(folder, self.threads)
+
+
+def start_process(folder: Path, threads: int) -> subprocess.Popen[bytes]:
+    """The process of one cell, in a session of its own: Ctrl-C reaches the runner, which then ends its cells."""
+    command = [sys.executable, "-m", "monai_passion.experiments.cell", str(folder), str(os.getpid())]
+    environment = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
+    with open(folder / "log.txt", "ab") as log:
+        return subprocess.Popen(  # noqa: S603
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+class RayEngine:
+    """Tasks of the Ray cluster that ``RAY_ADDRESS`` names, else of one that is made on this machine.
+
+    Every node needs this package and the same folders at the same place.
+
+    Args:
+        jobs: at a time; None: as many as the cluster has room for.
+        threads: CPUs of a cell.
+        gpus: of a cell; 0.25 puts four on one card.
+
+    Raises:
+        UsageError: Ray is not installed.
+    """
+
+    def __init__(self, jobs: int | None = None, threads: int = 1, gpus: float = 0.0) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise UsageError("--engine ray needs Ray; install it with: pip install 'monai_passion[ray]'") from None
+        self.jobs, self.threads, self.ray = jobs, threads, ray
+        own = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
+        before = signal.getsignal(signal.SIGTERM)
+        ray.init(log_to_driver=False, ignore_reinit_error=True, **own)
+        signal.signal(signal.SIGTERM, before)  # Ray's own handler aborts, and the cells would not be ended
+        # a cell resumes by itself, so a lost node costs an epoch; three attempts, then it counts as failed
+        self.remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=2)(run_process)
+
+    def start(self, folder: Path) -> Task:
+        return _RayTask(self.ray, self.remote.remote(str(folder), self.threads))
+
+
+def run_process(folder: str, threads: int) -> int:
+    """Run a cell to its end. Where this process is killed, the cell notices and ends by itself."""
+    return start_process(Path(folder), threads).wait()
+
+
+class _RayTask:
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self.ray, self.reference = ray, reference
+
+    def poll(self) -> int | None:
+        ready, _ = self.ray.wait([self.reference], timeout=0)
+        if not ready:
+            return None
+        try:
+            return int(self.ray.get(self.reference))
+        except self.ray.exceptions.RayError:
+            return 1
+
+    def terminate(self) -> None:
+        self.ray.cancel(self.reference, force=True)  # a gentle one does not reach a process that waits for another
+
+    kill = terminate

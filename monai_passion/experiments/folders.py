@@ -1,0 +1,243 @@
+"""The folder of a cell: what it is, what to run, how far it is, and that it is done.
+
+===================  ==================================================================================================
+cell.json            the specification with its hash, and what a report says of the run
+train_args.json      the training, for ``python -m monai.bundle run --args_file``
+evaluate_args.json   the evaluation, likewise
+train/               checkpoints and curves of the training
+log.txt              what both printed, attempt after attempt
+metrics.csv ...      the scores, with run.json and curves.csv: the folder is what ``monai-passion report`` reads
+done.json            the hash of the specification that was run to its end, written last
+===================  ==================================================================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monai_passion.data.nifti import read_header
+from monai_passion.errors import InputError, PassionError, UsageError
+from monai_passion.experiments.grid import TRAINING_ONLY, Cell
+from monai_passion.files import write_text
+from monai_passion.locks import RunLock
+
+__all__ = ["Source", "State", "describe_data", "finished_cells", "is_done", "prepare", "read_state"]
+
+
+class Source(NamedTuple):
+    """Where the bundles and the data are. Folders may move between two calls; what counts is what is in the files.
+
+    Attributes:
+        configs, bundles: the project's folders.
+        dataset_dir: of the patients.
+        datalist: their split, the same for all cells.
+        presence_dir: published tables of who lacks what; without it they are drawn from the missing rates.
+        split: that is scored.
+        data: what the patients are, see `describe_data`.
+        device: ``cpu``, ``cuda:0``; by default the bundle's choice.
+    """
+
+    configs: Path
+    bundles: Path
+    dataset_dir: Path
+    datalist: Path
+    presence_dir: Path | None = None
+    split: str = "validation"
+    data: str = "other"
+    device: str | None = None
+
+
+class State(NamedTuple):
+    """How far a cell is: ``state`` is done, running, stopped or waiting; ``epoch`` is the last that was saved."""
+
+    state: str
+    epoch: int
+    epochs: int
+    seconds: float | None
+    note: str
+
+    @property
+    def fraction(self) -> float:
+        """Of the work, 0 ... 1; the evaluation counts as one epoch."""
+        return 1.0 if self.state == "done" else min(self.epoch / (self.epochs + 1), 1.0)
+
+
+def describe_data(dataset_dir: Path, datalist: Mapping[str, Any]) -> str:
+    """``phantom``, ``BraTS2020 cubes``, ``BraTS2020``, ``MyoPS2020`` or ``other``: what numbers may be compared with.
+
+    BraTS2020 needs the published names, at least the 269 patients of the paper's training and validation, and volumes
+    of 240 x 240 x 155 voxels; MyoPS2020 the 25 published names.
+    """
+    if (dataset_dir / "phantom.json").is_file():
+        return "phantom"
+    if (dataset_dir / "index.csv").is_file():
+        return "BraTS2020 cubes"
+    items = [item for split in ("training", "validation", "test") for item in datalist[split]]
+    patients = {item["patient"] for item in items}
+    if len(patients) >= 269 and all(re.fullmatch(r"BraTS20_Training_\d{3}", name) for name in patients):
+        first = next(path for path in items[0]["image"].values() if path)
+        if tuple(read_header(dataset_dir / first).shape) == (240, 240, 155):
+            return "BraTS2020"
+    if len(patients) == 25 and all(re.fullmatch(r"myops_training_1\d\d", name) for name in patients):
+        return "MyoPS2020"
+    return "other"
+
+
+def prepare(cells: Sequence[Cell], runs: Path, source: Source, table: str | None = None) -> list[Path]:
+    """Make the folder of every cell, ready to run; return them in the order of the cells.
+
+    Raises:
+        InputError: a configuration, a datalist or a presence table that does not exist.
+        UsageError: a folder that was made for another specification. Nothing has been written then.
+    """
+    files = [_files(cell, runs / cell.name, source, table) for cell in cells]
+    for cell, content in zip(cells, files, strict=True):
+        _check_same(runs / cell.name, content["cell.json"])
+    for cell, content in zip(cells, files, strict=True):
+        for name, document in content.items():
+            write_text(runs / cell.name / name, json.dumps(document, indent=2) + "\n")
+    return [runs / cell.name for cell in cells]
+
+
+def _files(cell: Cell, folder: Path, source: Source, table: str | None) -> dict[str, dict[str, Any]]:
+    own = source.bundles / cell.bundle / "configs"
+    fragments = [source.configs / f"{name}.json" for name in cell.configs]
+    scoring = [path for name, path in zip(cell.configs, fragments, strict=True) if not name.startswith(TRAINING_ONLY)]
+    train, evaluate = [own / "train.json", *fragments], [own / "evaluate.json", *scoring]
+    used = {path: _read(path) for path in dict.fromkeys([*train, *evaluate])}
+    presence = source.presence_dir / cell.presence if source.presence_dir and cell.presence else None
+    tables = {"datalist": source.datalist, **({"presence": presence} if presence else {})}
+    specification = {
+        "bundle": cell.bundle,
+        "configs": list(cell.configs),
+        "overrides": cell.overrides,
+        "seed": cell.seed,
+        "split": source.split,
+        "contents": {f"{path.parent.name}/{path.name}": _hash(content) for path, content in used.items()}
+        | {name: _hash(_text(path)) for name, path in tables.items()},
+    }
+    knobs = {
+        "dataset_dir": str(source.dataset_dir.absolute()),
+        "seed": cell.seed,
+        "ckpt_dir": str((folder / "train").absolute()),
+    }
+    if source.device:
+        knobs["device"] = source.device
+    scored = {key for path in evaluate for key in used[path]}
+    return {
+        "cell.json": {
+            "hash": _hash(specification),
+            "position": cell.position,
+            "label": cell.label,
+            "row": cell.row,
+            "table": table,
+            "data": source.data,
+            "epochs": cell.overrides.get(
+                "epochs", next((used[p]["epochs"] for p in train[::-1] if "epochs" in used[p]), 0)
+            ),
+            "specification": specification,
+        },
+        "train_args.json": {
+            "run_id": "training",
+            "config_file": [str(path.absolute()) for path in train],
+            **cell.overrides,
+            **knobs,
+            **{name: str(path.absolute()) for name, path in tables.items()},
+        },
+        "evaluate_args.json": {
+            "run_id": "evaluating",
+            "config_file": [str(path.absolute()) for path in evaluate],
+            **{key: value for key, value in cell.overrides.items() if key.split("#")[0] in scored},
+            **knobs,
+            "output_dir": str(folder.absolute()),
+            "label": cell.label,
+            "split": source.split,
+        },
+    }
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); the grid needs it") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(_text(path))
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); correct it") from error
+
+
+def _hash(content: Any) -> str:
+    text = content if isinstance(content, str) else json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_same(folder: Path, cell: Mapping[str, Any]) -> None:
+    if not (folder / "cell.json").is_file():
+        return
+    before = _read(folder / "cell.json")
+    if before.get("hash") == cell["hash"]:
+        return
+    old, new = _flat(before.get("specification", {})), _flat(cell["specification"])
+    what = "; ".join(
+        f"{key} {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)
+    )
+    raise UsageError(f"{folder} was made for another run ({what}); give another --output or remove that folder")
+
+
+def _flat(specification: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in specification.items():
+        if key == "contents":
+            flat |= {name: digest[:8] for name, digest in value.items()}
+        elif isinstance(value, dict):
+            flat |= value
+        else:
+            flat[key] = value
+    return flat
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the specification in ``cell.json`` was run to its end."""
+    try:
+        done, cell = _read(folder / "done.json"), _read(folder / "cell.json")
+    except PassionError:
+        return False
+    return done.get("hash") == cell["hash"] and (folder / "metrics.csv").is_file()
+
+
+def finished_cells(runs: Path) -> tuple[list[Path], int]:
+    """The folders of the cells in ``runs`` that are done, in the order of their grid, and how many are not."""
+    cells = {path.parent: _read(path) for path in runs.glob("*/cell.json")}
+    order = sorted(cells, key=lambda folder: (cells[folder].get("position", 0), folder.name))
+    done = [folder for folder in order if is_done(folder)]
+    return done, len(order) - len(done)
+
+
+def read_state(folder: Path) -> State:
+    """How far the cell in a folder is.
+
+    Raises:
+        InputError: there is no cell.
+    """
+    cell = _read(folder / "cell.json")
+    saved = [int(path.stem.partition("=")[2]) for path in (folder / "train").glob("checkpoint_epoch=*.pt")]
+    epoch, epochs = max(saved, default=0), int(cell["epochs"])
+    if is_done(folder):
+        return State("done", epochs, epochs, _read(folder / "done.json").get("seconds"), "")
+    owner = RunLock(folder).owner()
+    if owner:
+        return State("running", epoch, epochs, None, owner)
+    log = folder / "log.txt"
+    if not log.is_file():
+        return State("waiting", epoch, epochs, None, "")
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return State("stopped", epoch, epochs, None, lines[-1] if lines else "")

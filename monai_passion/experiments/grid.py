@@ -1,0 +1,147 @@
+"""A grid of experiments: a small JSON -> its cells, each the training and evaluation of one bundle.
+
+Keys of the JSON, all but ``axes`` optional:
+
+=============  ========================================================================================================
+title          what it is, in words
+table          number of the paper's table whose layout the report takes
+extends        name of a grid beside it, whose keys this one replaces
+bundle         folder below ``bundles/``
+configs        fragments below ``configs/``, without ``.json``, merged in this order after the bundle's own
+overrides      single values, as MONAI's command line takes them: ``{"epochs": 24, "loss#beta": false}``
+axes           axis -> choice -> what it adds; a cell is one choice of every axis. A choice is a fragment, a list of
+               them, or an object with ``bundle``, ``configs``, ``overrides`` and ``presence`` (a table's file name)
+exclude        list of ``{axis: choice or choices}``; cells that match one of them are left out
+seeds          default ``[0]``
+=============  ========================================================================================================
+
+The axes ``setting``, ``backbone`` and ``method`` are those of the paper's tables. Fragments below ``methods/`` and
+``missing/`` say how to train; an evaluation goes without them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monai_passion.errors import InputError, UsageError
+
+__all__ = ["TRAINING_ONLY", "Cell", "expand", "load_grid"]
+
+TRAINING_ONLY = ("methods/", "missing/")
+GRID_KEYS = {"title", "table", "extends", "bundle", "configs", "overrides", "axes", "exclude", "seeds"}
+CHOICE_KEYS = {"bundle", "configs", "overrides", "presence"}
+
+
+class Cell(NamedTuple):
+    """One run.
+
+    Attributes:
+        name: its folder.
+        position: of this choice in the grid, from 0.
+        label: its method in a report: the choices of all axes that have more than one. Seeds share it.
+        row: axis -> choice.
+        bundle, configs, overrides, presence: see the module.
+        seed: of everything random.
+    """
+
+    name: str
+    position: int
+    label: str
+    row: dict[str, str]
+    bundle: str
+    configs: tuple[str, ...]
+    overrides: dict[str, Any]
+    presence: str | None
+    seed: int
+
+
+def load_grid(path: Path) -> dict[str, Any]:
+    """Read a grid and, key by key below it, the one it extends.
+
+    Raises:
+        InputError: it is no JSON object, or has keys that mean nothing.
+    """
+    try:
+        grid = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); give a grid such as {path.parent}/table3.json"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); correct it") from error
+    if not isinstance(grid, dict):
+        raise InputError(f"{path} must hold an object with the key axes")
+    _known(grid, GRID_KEYS, str(path))
+    if "extends" in grid:
+        return {**load_grid(path.with_name(f"{grid.pop('extends')}.json")), **grid}
+    return grid
+
+
+def expand(grid: Mapping[str, Any], source: str = "the grid") -> list[Cell]:
+    """All cells of a grid, the seeds of one choice together, in the order of the axes.
+
+    Raises:
+        InputError: no axes, a choice that is none, no bundle, or two cells of one name.
+    """
+    axes = grid.get("axes")
+    if not isinstance(axes, Mapping) or not axes or not all(isinstance(a, Mapping) and a for a in axes.values()):
+        raise InputError(f"{source}: axes must be an object of objects, such as {{'method': {{'PMR': 'methods/pmr'}}}}")
+    excluded = [_condition(c, axes, source) for c in grid.get("exclude", [])]
+    cells = []
+    for position, names in enumerate(product(*axes.values())):
+        row = dict(zip(axes, names, strict=True))
+        if any(all(row[axis] in choices for axis, choices in c.items()) for c in excluded):
+            continue
+        bundle, presence = grid.get("bundle"), None
+        configs, overrides = list(grid.get("configs", [])), dict(grid.get("overrides", {}))
+        for axis, name in row.items():
+            choice = _choice(axes[axis][name], f"{source}: axes: {axis}: {name}")
+            bundle, presence = choice.get("bundle", bundle), choice.get("presence", presence)
+            configs += choice.get("configs", [])
+            overrides |= choice.get("overrides", {})
+        if not bundle:
+            raise InputError(f"{source}: no bundle for {', '.join(names)}; add the key bundle")
+        label = " ".join(name for axis, name in row.items() if len(axes[axis]) > 1) or names[-1]
+        for seed in grid.get("seeds", [0]):
+            folder = "-".join([*map(_slug, names), f"seed{seed}"])
+            cells.append(Cell(folder, position, label, row, bundle, tuple(configs), overrides, presence, seed))
+    twice = {cell.name for cell in cells if sum(other.name == cell.name for other in cells) > 1}
+    if twice:
+        raise InputError(f"{source}: two cells would share the folder {min(twice)}; rename one of their choices")
+    return cells
+
+
+def _known(content: Mapping[str, Any], known: set[str], source: str) -> None:
+    if unknown := sorted(set(content) - known):
+        raise InputError(f"{source}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+
+
+def _choice(value: Any, source: str) -> dict[str, Any]:
+    if isinstance(value, str | list):
+        value = {"configs": value}
+    if not isinstance(value, dict):
+        raise InputError(f"{source} is {value!r}; give a fragment, a list of them, or an object")
+    _known(value, CHOICE_KEYS, source)
+    configs = value.get("configs", [])
+    return {**value, "configs": [configs] if isinstance(configs, str) else configs}
+
+
+def _condition(value: Mapping[str, Any], axes: Mapping[str, Any], source: str) -> dict[str, list[str]]:
+    condition = {axis: [names] if isinstance(names, str) else list(names) for axis, names in value.items()}
+    for axis, names in condition.items():
+        if axis not in axes or (unknown := [name for name in names if name not in axes[axis]]):
+            what = f"axis {axis}" if axis not in axes else f"{axis} {unknown[0]}"
+            raise InputError(f"{source}: exclude names an unknown {what}; correct it")
+    return condition
+
+
+def _slug(name: str) -> str:
+    slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+    if not slug:
+        raise UsageError(f"the choice '{name}' has no letters or digits to name a folder with; rename it")
+    return slug

@@ -1,0 +1,110 @@
+"""Runs the cells of a grid, some at a time, until each is done or has failed."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from monai_passion.experiments.cell import EXIT_BUSY, GRACE
+from monai_passion.experiments.engines import Engine, Task
+from monai_passion.experiments.folders import is_done, read_state
+from monai_passion.locks import RunLock
+
+__all__ = ["run_cells"]
+
+
+def run_cells(
+    folders: Sequence[Path],
+    engine: Engine,
+    report: Callable[[str], object] = print,
+    *,
+    every: float = 60.0,
+    pause: float = 0.5,
+) -> dict[Path, int]:
+    """Run what is not done, in order; return the exit code of each cell that failed.
+
+    A folder in which another process works is left for later. However this ends, the cells it started have ended.
+
+    Args:
+        folders: of `monai_passion.experiments.folders.prepare`.
+        engine: starts them, ``engine.jobs`` at a time.
+        report: takes a line of progress.
+        every: seconds between two lines while nothing happens.
+        pause: seconds between two looks.
+    """
+    waiting = deque(folder for folder in folders if not is_done(folder))
+    total, skipped = len(folders), len(folders) - len(waiting)
+    report(f"{total} cells, {skipped} of them done before, {len(waiting)} to run")
+    running: dict[Path, Task] = {}
+    failed: dict[Path, int] = {}
+    began = last = time.monotonic()
+    before = _work(folders)
+    try:
+        while waiting or running:
+            for _ in range(len(waiting)):
+                if engine.jobs is not None and len(running) >= engine.jobs:
+                    break
+                folder = waiting.popleft()
+                if is_done(folder):
+                    report(f"{folder.name} was done elsewhere")
+                elif RunLock(folder).owner():
+                    waiting.append(folder)
+                else:
+                    running[folder] = engine.start(folder)
+                    report(f"{folder.name} started, from epoch {read_state(folder).epoch}")
+            for folder, task in list(running.items()):
+                code = task.poll()
+                if code is None:
+                    continue
+                del running[folder]
+                if code == EXIT_BUSY:
+                    waiting.append(folder)
+                    continue
+                state = read_state(folder)
+                if code or state.state != "done":
+                    failed[folder] = code or 1
+                    report(f"{folder.name} failed with exit code {code}: {state.note}; see {folder / 'log.txt'}")
+                else:
+                    done = sum(map(is_done, folders))
+                    report(f"{folder.name} done, {done} of {total}{_left(folders, failed, began, before)}")
+            if time.monotonic() - last >= every:
+                last = time.monotonic()
+                report(", ".join(_progress(running)) + _left(folders, failed, began, before))
+            if waiting or running:
+                time.sleep(pause)
+    finally:
+        _stop(running, pause)
+    return failed
+
+
+def _work(folders: Sequence[Path]) -> float:
+    return sum(read_state(folder).fraction for folder in folders)
+
+
+def _progress(running: dict[Path, Task]) -> list[str]:
+    states = {folder: read_state(folder) for folder in running}
+    return [f"{folder.name} {s.epoch}/{s.epochs}" for folder, s in states.items()] or ["all cells are busy elsewhere"]
+
+
+def _left(folders: Sequence[Path], failed: dict[Path, int], began: float, before: float) -> str:
+    """Time left, from the work that was done since the start."""
+    work = _work(folders)
+    todo = sum(1 - read_state(folder).fraction for folder in folders if folder not in failed)
+    if work <= before or todo == 0:
+        return ""
+    seconds = round((time.monotonic() - began) / (work - before) * todo)
+    hours, minutes = divmod(seconds // 60, 60)
+    return f"; about {f'{hours} h {minutes} min' if hours else f'{minutes} min' if minutes else f'{seconds} s'} left"
+
+
+def _stop(running: dict[Path, Task], pause: float) -> None:
+    for task in running.values():
+        task.terminate()
+    deadline = time.monotonic() + GRACE
+    while any(task.poll() is None for task in running.values()) and time.monotonic() < deadline:
+        time.sleep(min(pause, 0.1))
+    for task in running.values():
+        if task.poll() is None:
+            task.kill()

@@ -1,0 +1,104 @@
+"""All combinations of one patient in one go, against one run a combination as the published evaluation does it.
+
+``MONAI_PASSION_BENCH_SIZE=96,96,96`` makes the patient smaller; windows are half the patient, 80 at most.
+"""
+
+import math
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+from monai.inferers import SlidingWindowInferer
+from scipy import ndimage
+
+from monai_passion.evaluation.combinations import label_maps
+from monai_passion.evaluation.metrics import BRATS_REGIONS, score_case
+from monai_passion.inferers import sliding_window
+from monai_passion.modalities import BRATS_MRI, all_masks, combinations
+from monai_passion.networks import RFNet
+
+SIZE = tuple(map(int, os.environ.get("MONAI_PASSION_BENCH_SIZE", "240,240,155").split(",")))
+ROI = tuple(min(80, math.ceil(n / 16) * 8) for n in SIZE)
+NAMES = ["+".join(names) for names in combinations(BRATS_MRI)]
+
+
+def ellipsoid(centre, radii):
+    """Centre and radii are shares of the volume."""
+    grid = np.meshgrid(*(np.arange(n) / n for n in SIZE), indexing="ij", sparse=True)
+    return sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, centre, radii, strict=True)) <= 1
+
+
+def tumour(shift=0.0):
+    labels = np.zeros(SIZE, np.int64)
+    for value, radius in ((2, 0.15), (3, 0.1), (1, 0.05)):
+        labels[ellipsoid((0.42 + shift, 0.5, 0.52 - shift), (radius, radius * 1.2, radius))] = value
+    return labels
+
+
+def full_volume_scores(pred, true):
+    """Dice, HD95, ASSD and NSD from distance maps of the whole volume, a pair for each region."""
+    cross = ndimage.generate_binary_structure(3, 1)
+    scores = []
+    for labels in BRATS_REGIONS.values():
+        p, t = np.isin(pred, labels), np.isin(true, labels)
+        borders = [region ^ ndimage.binary_erosion(region, cross) for region in (p, t)]
+        maps = [ndimage.distance_transform_edt(~border, sampling=(1, 1, 1)) for border in borders]
+        d = np.hstack((maps[1][borders[0]], maps[0][borders[1]]))
+        dice = 2 * (p & t).sum() / (p.sum() + t.sum())
+        scores.append((dice, np.percentile(d, 95), d.mean(), np.mean(d <= 1)))
+    return scores
+
+
+@pytest.mark.bench
+@torch.no_grad()
+def test_all_combinations_are_four_times_faster_than_one_run_each_with_the_same_scores():
+    rng = np.random.default_rng(0)
+    head = ellipsoid((0.5, 0.5, 0.5), (0.3, 0.37, 0.45))
+    image = torch.from_numpy((rng.normal(size=(1, 4, *SIZE)) * head).astype(np.float32))
+    network = RFNet(num_modalities=4, num_classes=4, spatial_dims=3, width=8).eval()
+    true = tumour()
+    # an untrained network segments noise, so what is scored is made up; it is the same for both contenders
+    preds = [tumour(0.002 * n) for n in range(len(NAMES))]
+    seconds = dict.fromkeys(("together: network", "together: scores", "apart: network", "apart: scores"), 0.0)
+
+    start = time.perf_counter()
+    probability = sliding_window(ROI, 0.5, combinations=all_masks(BRATS_MRI))(
+        image, network, available=torch.ones(1, 4, dtype=torch.bool)
+    )
+    maps = label_maps(probability[0], len(NAMES))
+    seconds["together: network"] = time.perf_counter() - start
+    start = time.perf_counter()
+    rows = [
+        row
+        for name, pred in zip(NAMES, preds, strict=True)
+        for row in score_case(pred, true, BRATS_REGIONS, (1, 1, 1), case="p", combination=name)
+        if row["convention"] == "challenge"
+    ]
+    seconds["together: scores"] = time.perf_counter() - start
+
+    slow_rows = []
+    everything = torch.ones(1, 4, dtype=torch.bool)
+    for mask, pred, fast in zip(all_masks(BRATS_MRI), preds, maps, strict=True):
+        start = time.perf_counter()
+        chosen = torch.tensor(mask)[None]
+
+        def predict(windows, chosen=chosen):  # all encoders run, absent modalities are zero, as published
+            return network.decode(network.encode(windows, everything), chosen).logits[0].softmax(dim=1)
+
+        given = image * chosen.view(1, 4, 1, 1, 1)
+        labels = SlidingWindowInferer(ROI, 1, 0.5, mode="constant")(given, predict)[0].argmax(dim=0)
+        seconds["apart: network"] += time.perf_counter() - start
+        inside = torch.from_numpy(head)
+        assert (labels[inside] == fast[inside]).float().mean() > 0.95  # windows outside the head are not run together
+        start = time.perf_counter()
+        slow_rows += full_volume_scores(pred, true)
+        seconds["apart: scores"] += time.perf_counter() - start
+
+    ratio = sum(list(seconds.values())[2:]) / sum(list(seconds.values())[:2])
+    print(f"\n{SIZE}, windows of {ROI}: " + ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items()))
+    print(f"ratio {ratio:.1f}")
+    found = [[row[name] for name in ("dice", "hd95", "assd", "nsd")] for row in rows]
+    np.testing.assert_allclose(found, slow_rows, rtol=1e-9)
+    assert ratio >= 4

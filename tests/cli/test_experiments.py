@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from monai_passion.cli import main
+from tests.experiments.fake import write_project
+
+
+@pytest.fixture
+def command(tmp_path):
+    grid = write_project(tmp_path)
+    data = ["--dataset-dir", str(tmp_path / "data"), "--datalist", str(tmp_path / "data" / "datalist.json")]
+    return lambda *more: main(["experiments", "run", str(grid), "--output", str(tmp_path / "runs"), *data, *more])
+
+
+def test_a_dry_run_prints_the_chosen_cells_and_writes_nothing(command, tmp_path, capsys):
+    assert command("--dry-run", "--only", "one", "--only", "seed2") == 0
+    assert capsys.readouterr().out.split() == ["idt-one-seed2", "One,", "seed", "2"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_set_goes_before_what_the_grid_says(command, tmp_path, monkeypatch):
+    monkeypatch.setattr("monai_passion.experiments.runner.run_cells", lambda *args: {})
+    assert command("--set", "loss#beta=true", "--set", "epochs=2", "--only", "one", "--device", "cpu") == 0
+    args = json.loads((tmp_path / "runs" / "idt-one-seed1" / "train_args.json").read_text())
+    assert (args["loss#beta"], args["epochs"], args["device"]) == (True, 2, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--only", "nobody"], "no cell"),
+        (["--set", "epochs"], "KEY=VALUE"),
+        (["--jobs", "0"], "--jobs"),
+        (["--gpus", "0.5"], "--engine ray"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(command, capsys, more, message):
+    assert command(*more) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_status_lists_every_cell(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("monai_passion.experiments.runner.run_cells", lambda *args: {})
+    command()
+    assert main(["experiments", "status", str(tmp_path / "runs")]) == 0
+    text = capsys.readouterr().out
+    assert "4 waiting" in text
+    assert text.count("0/3") == 4
+
+
+def test_status_of_another_folder_is_exit_code_3(tmp_path, capsys):
+    assert main(["experiments", "status", str(tmp_path)]) == 3
+    assert "holds no cells" in capsys.readouterr().err

@@ -9,13 +9,13 @@ from monai_passion.losses import PassionLoss
 from monai_passion.losses.passion import LossTerms
 
 
-def run(folder, epochs, resume_at=0, pixel=2.0):
+def run(folder, epochs, resume_at=0, pixel=4.0):
     loss = PassionLoss(2, 2, missing_rates=[0.5, 0.0])
 
     def step(engine, batch):
-        values = torch.tensor([[pixel, 0.0], [4.0, 6.0]])
+        values = torch.tensor([[2.0, 0.0], [pixel, 6.0]])
         available = torch.tensor([[1, 0], [1, 1]]).bool()
-        loss.terms = LossTerms(torch.tensor([1.0, 3.0]), values, values, values, torch.zeros(2, 2), available)
+        loss.terms = LossTerms(torch.tensor([1.0, 3.0]), values, values, values, torch.zeros(2, 2), available, {})
         loss.observe(loss.terms)
         return {"loss": 5.0}
 
@@ -38,9 +38,9 @@ def value(rows, epoch, name, modality=""):
     return float(found)
 
 
-def test_terms_are_averaged_over_the_samples_that_have_the_modality(tmp_path):
+def test_terms_are_averaged_over_the_samples_that_have_the_modality_and_another(tmp_path):
     rows = run(tmp_path, 2)
-    assert value(rows, 1, "loss/pixel", "a") == pytest.approx(3.0)
+    assert value(rows, 1, "loss/pixel", "a") == pytest.approx(4.0)  # the first sample is its own teacher
     assert value(rows, 1, "loss/pixel", "b") == pytest.approx(6.0)
     assert value(rows, 2, "loss/segmentation") == pytest.approx(2.0)
     assert value(rows, 1, "loss/total") == pytest.approx(5.0)
@@ -58,9 +58,9 @@ def test_beta_and_preference_of_every_epoch(tmp_path):
 def test_a_resumed_training_replaces_the_epochs_that_it_repeats(tmp_path):
     run(tmp_path, 3)
     rows = run(tmp_path, 3, resume_at=1, pixel=8.0)
-    assert value(rows, 1, "loss/pixel", "a") == pytest.approx(3.0)
-    assert value(rows, 2, "loss/pixel", "a") == pytest.approx(6.0)
-    assert value(rows, 3, "loss/pixel", "a") == pytest.approx(6.0)
+    assert value(rows, 1, "loss/pixel", "a") == pytest.approx(4.0)
+    assert value(rows, 2, "loss/pixel", "a") == pytest.approx(8.0)
+    assert value(rows, 3, "loss/pixel", "a") == pytest.approx(8.0)
 
 
 def test_tensorboard_gets_every_unweighted_term(tmp_path):

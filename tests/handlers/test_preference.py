@@ -10,7 +10,7 @@ from monai_passion.losses.passion import LossTerms
 def terms(gap, available):
     gap, available = torch.tensor(gap), torch.tensor(available).bool()
     zero = torch.zeros_like(gap)
-    return LossTerms(torch.zeros(len(gap)), zero, zero, gap, zero, available)
+    return LossTerms(torch.zeros(len(gap)), zero, zero, gap, zero, available, {})
 
 
 def test_beta_moves_once_an_epoch_by_the_mean_preference_of_the_samples_that_have_the_modality():

@@ -83,7 +83,10 @@ def test_a_worker_process_that_gets_ctrl_c_leaves_the_stopping_to_the_training(t
         handler.restore()
 
 
-def test_held_signals_arrive_at_the_end_of_the_block():
+def test_held_signals_arrive_at_the_end_of_the_block(request):
+    # Whoever started the tests in the background had Ctrl-C ignored.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, previous))
     steps = []
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
         with held():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 from monai_passion.errors import ResourceError
 
-__all__ = ["sync_folder", "write_atomically", "write_text"]
+__all__ = ["sha256", "sidecar", "sync_folder", "write_atomically", "write_text"]
 
 PathLike = str | os.PathLike[str]
 
@@ -52,3 +53,17 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def sha256(path: PathLike) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def sidecar(path: Path) -> Path:
+    """``<file>.sha256``, the checksum beside a file, in the format of ``sha256sum``."""
+    return path.with_name(path.name + ".sha256")

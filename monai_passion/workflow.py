@@ -18,8 +18,8 @@ from monai_passion import __version__
 from monai_passion.data.datalists import prepare_datalist, slices_of, whole_files
 from monai_passion.distributed import first_process_first
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
-from monai_passion.files import write_text
-from monai_passion.networks.weights import load_into, load_weights, sha256
+from monai_passion.files import sha256, write_text
+from monai_passion.networks.weights import load_into, load_weights
 
 __all__ = [
     "PresenceFacts",

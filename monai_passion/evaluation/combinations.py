@@ -13,7 +13,7 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from torch import Tensor
 
-from monai_passion.evaluation.metrics import score_case, score_slices
+from monai_passion.evaluation.metrics import CHALLENGE, score_case, score_slices
 from monai_passion.evaluation.summary import read_metrics, summarise, write_metrics, write_summary
 from monai_passion.modalities import combinations
 
@@ -99,13 +99,16 @@ class CombinationScores(Metric):
                 pixdim = label.pixdim[b] if label.pixdim.ndim == 2 else label.pixdim
                 spacing = [float(size) for size in pixdim[: true.ndim]]
             for name, pred in zip(self.names, maps, strict=True):
-                if int(pred.flatten()[0]) == -1 and bool((pred == -1).all()):
+                if int(pred.flatten()[0]) == -1:
                     continue  # this patient lacks one of these modalities
+                if not self.dice_only:
+                    rows = self._score(pred, true, spacing, batch["case"][b], batch["patient"][b], name)
+                    self.dice += [row["dice"] for row in rows if row["convention"] == CHALLENGE.name]
+                    self.rows += rows
+                    continue
                 parts = zip(pred.unbind(-1), true.unbind(-1), strict=True) if self.per_slice else [(pred, true)]
                 for part, reference in parts:
-                    self.dice.extend(mean_region_dice(part, reference, self.regions))
-                if not self.dice_only:
-                    self.rows += self._score(pred, true, spacing, batch["case"][b], batch["patient"][b], name)
+                    self.dice += mean_region_dice(part, reference, self.regions)
 
     def _score(
         self, pred: Tensor, true: Tensor, spacing: list[float] | None, case: str, patient: str, combination: str

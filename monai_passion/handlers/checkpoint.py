@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_passion.errors import ResourceError, UsageError, WeightsError
-from monai_passion.files import sync_folder, write_text
+from monai_passion.files import sha256, sidecar, sync_folder, write_text
 from monai_passion.handlers.signals import held
 from monai_passion.locks import RunLock
 
@@ -42,7 +42,7 @@ def write_checkpoint(state: Mapping[str, Any], path: PathLike) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sidecar, temporary = _sidecar(path), path.with_name(f".{path.name}.tmp")
+    checksum, temporary = sidecar(path), path.with_name(f".{path.name}.tmp")
     try:
         with open(temporary, "wb") as file:
             writer = _Hasher(file)
@@ -51,12 +51,12 @@ def write_checkpoint(state: Mapping[str, Any], path: PathLike) -> None:
             os.fsync(file.fileno())
         line = f"{writer.sha256.hexdigest()}  {path.name}\n"
         # Two files cannot be replaced in one step: between the two, the sidecar fits both the old and the new one.
-        older = sidecar.read_text() if path.exists() and sidecar.exists() else ""
-        write_text(sidecar, line + older)
+        older = checksum.read_text() if path.exists() and checksum.exists() else ""
+        write_text(checksum, line + older)
         os.replace(temporary, path)
         sync_folder(path.parent)
         if older:
-            write_text(sidecar, line)
+            write_text(checksum, line)
     except (OSError, RuntimeError) as error:
         cause = _full_disk(error)
         if cause is None:
@@ -222,7 +222,7 @@ class CheckpointHandler:
         complete = sorted((n, path) for n, path in _checkpoints(self.folder).items() if n <= epoch)
         for _, path in complete[: -self.keep]:
             path.unlink()
-            _sidecar(path).unlink(missing_ok=True)
+            sidecar(path).unlink(missing_ok=True)
 
     def _model_state(self) -> dict[str, Any]:
         return {"model": self.objects["model"].state_dict(), "metadata": self.metadata}
@@ -308,24 +308,17 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
     return {int(match[1]): path for path in paths if (match := NAME.fullmatch(path.name))}
 
 
-def _sidecar(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
-
-
 def _problem(path: Path) -> str | None:
     """What is wrong with a checkpoint, as the end of a sentence about it."""
     if not path.is_file():
         return "does not exist"
     try:
-        expected = [line.split()[0] for line in _sidecar(path).read_text().splitlines() if line.strip()]
+        expected = [line.split()[0] for line in sidecar(path).read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError):
         return "cannot be verified: its .sha256 file is missing"
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() not in expected:
-        return f"is damaged: its SHA-256 is {digest.hexdigest()} instead of {' or '.join(expected) or 'anything'}"
+    actual = sha256(path)
+    if actual not in expected:
+        return f"is damaged: its SHA-256 is {actual} instead of {' or '.join(expected) or 'anything'}"
     try:
         torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch documents no closed list for foreign files

@@ -5,7 +5,6 @@ Nothing here unpickles code: ``.safetensors`` holds numbers only, and other file
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,29 +16,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from monai_passion.errors import ResourceError, WeightsError
-from monai_passion.files import write_atomically, write_text
+from monai_passion.files import sha256, sidecar, write_atomically, write_text
 
-__all__ = ["load_into", "load_weights", "read_torch_state", "save_weights", "sha256", "write_sidecar"]
+__all__ = ["load_into", "load_weights", "read_torch_state", "save_weights", "write_sidecar"]
 
 METADATA_KEY = "monai_passion"
 """Entry of the safetensors header that holds the metadata, as JSON."""
 
 LISTED = 6
 """How many differences an error message spells out."""
-
-
-def sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def sidecar(path: Path) -> Path:
-    """``<file>.sha256``, the checksum beside a file, in the format of ``sha256sum``."""
-    return path.with_name(path.name + ".sha256")
 
 
 def write_sidecar(path: str | Path) -> Path:

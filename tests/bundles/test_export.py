@@ -16,7 +16,8 @@ import torch
 
 from monai_passion.cli import main
 from monai_passion.exporting import export_bundle
-from monai_passion.networks.weights import load_weights, sha256
+from monai_passion.files import sha256
+from monai_passion.networks.weights import load_weights
 from tests.bundles.conftest import BUNDLES, NAMES, ROOT, add_weights, row_of, small
 
 NAME = "brats_mri_segmentation_rfnet_passion"

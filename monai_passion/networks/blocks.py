@@ -17,7 +17,7 @@ from monai.networks.layers.factories import Conv
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
-from monai_passion.networks.convolution import Conv3d
+from monai_passion.networks.convolution import Conv3d, pointwise
 from monai_passion.networks.masking import Routing
 
 __all__ = [
@@ -149,8 +149,7 @@ class FusionConv(nn.Module):
     def project(self, modality: int, x: Tensor) -> Tensor:
         """(n, in_channels, *spatial) -> (n, out_channels, *spatial), without the bias."""
         start = modality * self.in_channels
-        conv = F.conv3d if x.ndim == 5 else F.conv2d
-        return conv(x, self.weight[:, start : start + self.in_channels])
+        return pointwise(x, self.weight[:, start : start + self.in_channels])
 
     def forward(self, routing: Routing, projected: Sequence[Tensor | None], weights: Tensor | None = None) -> Tensor:
         """Projections per modality -> (D, out_channels, *spatial). ``weights`` as in `Routing.sum`."""

@@ -107,16 +107,19 @@ class RegionFusion(nn.Module):
         self, routing: Routing, maps: Sequence[Tensor | None], projected: Sequence[Tensor | None], probability: Tensor
     ) -> Tensor:
         weights = self.weights(routing, maps, probability)
-        fused = []
+        first = self.region[0].conv
+        # The first 1x1 convolution comes before the products with q_k, which commute: one small matrix times the maps,
+        # in place of K M products of maps.
+        kernel = first.weight.flatten(1).unflatten(1, (weights.shape[1], -1))  # (C, K, C)
+        mixed = []
         for d, modalities in enumerate(routing.present):
-            total: Tensor | None = None
-            for m in modalities:
-                weight = weights[d, :, m].reshape(-1, *(1,) * (probability.ndim - 1))
-                term = weight * routing.read(maps, d, m)  # (K, C, *spatial)
-                total = term if total is None else total + term
-            assert total is not None
-            fused.append((total * probability[d].unsqueeze(1)).flatten(0, 1))
-        region = self.region(torch.stack(fused))
+            stacked = [routing.read(maps, d, m).flatten(2) for m in modalities]
+            matrix = torch.einsum("okc,km->komc", kernel, weights[d, :, list(modalities)]).flatten(2).flatten(0, 1)
+            by_class = torch.bmm(matrix.unsqueeze(0), torch.cat(stacked, dim=1) if len(stacked) > 1 else stacked[0])
+            by_class = by_class.unflatten(1, (weights.shape[1], -1))  # (1, K, C, voxels)
+            mixed.append((by_class * probability[d].flatten(1).unsqueeze(1)).sum(dim=1))
+        mix = torch.cat(mixed) + first.bias.unsqueeze(1)
+        region = self.region[1:](activate(mix.unflatten(2, probability.shape[2:])))
         shortcut = self.shortcut(activate(self.shortcut_fuse(routing, projected)))
         return torch.cat([region, shortcut], dim=1)
 

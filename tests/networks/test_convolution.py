@@ -24,10 +24,28 @@ def test_equals_torch_in_values_and_gradients(padding_mode, stride, depth, paddi
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_large_batches_and_other_types_go_straight_to_torch():
-    conv = Conv3d(1, 2, 3, padding=1)
-    assert conv._is_slow(torch.zeros(1, 1, 8, 8, 8))
-    assert not conv._is_slow(torch.zeros(2, 1, 8, 8, 8))
-    assert not conv._is_slow(torch.zeros(1, 1, 160, 160, 8))
-    assert not conv._is_slow(torch.zeros(1, 1, 8, 8, 8, dtype=torch.float64))
-    assert not Conv3d(1, 2, 1)._is_slow(torch.zeros(1, 1, 8, 8, 8))
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1)])
+@pytest.mark.parametrize("grad", [True, False])
+def test_every_layout_equals_torch(batch, kernel, stride, grad):
+    ours = Conv3d(3, 4, kernel, stride=stride, padding=kernel // 2)
+    theirs = nn.Conv3d(3, 4, kernel, stride=stride, padding=kernel // 2)
+    theirs.load_state_dict(ours.state_dict())
+    image = torch.randn(batch, 3, 6, 7, 8)
+    with torch.set_grad_enabled(grad):
+        a, b = ours(image), theirs(image)
+    torch.testing.assert_close(a, b)
+    assert a.stride() == b.stride()
+    if grad:
+        a.square().sum().backward()
+        b.square().sum().backward()
+        torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.bias.grad, theirs.bias.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_other_types_and_groups_go_straight_to_torch():
+    image = torch.zeros(1, 2, 8, 8, 8)
+    assert Conv3d(2, 2, 3)._is_plain(image)
+    assert not Conv3d(2, 2, 3)._is_plain(image.double())
+    assert not Conv3d(2, 2, 3, groups=2)._is_plain(image)
+    assert not Conv3d(2, 2, 1, stride=2)._is_plain(image)

@@ -32,6 +32,7 @@ RFNET, MMFORMER, MYOPS = (
 PATIENTS = 6
 SMALL = ("--width", 2, "--crop_size", [32, 32, 32], "--roi_size", [32, 32, 32], "--spacing", [-1, -1, -1])
 SMALL += ("--device", "cpu")
+SETTINGS = {"width": 2, "spacing": [-1, -1, -1]}
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def cohort(tmp_path_factory):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_weights(RFNet(4, 4, width=2), path, {"modalities": list(BRATS_MRI), "settings": {"width": 2}})
+    save_weights(RFNet(4, 4, width=2), path, {"modalities": list(BRATS_MRI), "settings": SETTINGS})
     return path
 
 
@@ -175,7 +176,7 @@ def test_wrong_or_swapped_weights_end_with_4_and_leave_nothing(cohort, weights, 
 
     for what, make in OTHERS.items():
         network, facts = make()
-        save_weights(network, tmp_path / "other.safetensors", {"settings": {"width": 2}, **facts})
+        save_weights(network, tmp_path / "other.safetensors", {"settings": SETTINGS, **facts})
         fails(tmp_path / "other.safetensors")
         outcome("wrong weights", f"{what}, through predict", 1, "nothing; exit 4, nothing written")
     save_weights(RFNet(4, 4, width=2), tmp_path / "other.safetensors", {"modalities": list(BRATS_MRI)})

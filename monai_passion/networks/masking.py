@@ -90,7 +90,7 @@ class Routing:
         return len(self.samples)
 
     def takes(self, decode: int, modality: int) -> bool:
-        """Whether a decode reads a modality. (``in`` would do, but torch.compile then reuses a graph for other masks.)"""
+        """Whether a decode reads a modality. With ``in`` torch.compile would reuse its graph for other masks."""
         return any(m == modality for m in self.present[decode])
 
     def read(self, maps: Sequence[Tensor | None], decode: int, modality: int) -> Tensor:

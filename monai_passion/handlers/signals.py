@@ -18,23 +18,26 @@ from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ResourceErro
 __all__ = ["SignalHandler", "held"]
 
 EXIT_CODES = {signal.SIGTERM: EXIT_TERMINATED, signal.SIGINT: EXIT_INTERRUPTED}
+HELD = (*EXIT_CODES, *({signal.SIGCHLD} if hasattr(signal, "SIGCHLD") else ()))
+"""The last, which Windows lacks, is how torch hears of a dead worker: it raises in the midst of whatever runs."""
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """SIGTERM and Ctrl-C that arrive inside this block take effect at its end."""
+    """SIGTERM, Ctrl-C and the death of a worker that arrive inside this block take effect at its end."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
-    arrived: list[int] = []
-    previous = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in EXIT_CODES}
+    arrived: set[int] = set()
+    previous = {number: signal.signal(number, lambda number, _: arrived.add(number)) for number in HELD}
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        if arrived:
-            signal.raise_signal(arrived[0])
+        for number in HELD:
+            if number in arrived:
+                signal.raise_signal(number)
 
 
 class SignalHandler:

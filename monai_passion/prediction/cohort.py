@@ -68,6 +68,10 @@ def predict_cohort(
             if manifest.get(name) == entry and (output / name / "report.json").is_file():
                 done(name, entry)
                 continue
+            if any(path.resolve().is_relative_to((output / name).resolve()) for path in files.values()):
+                raise UsageError(
+                    f"{output / name} holds the input of {name}, which is not replaced; give another --output"
+                )
             shutil.rmtree(output / name, ignore_errors=True)
             tell = functools.partial(_tell, stage, name)
             predict_patient(files, output / name, bundle, lambda: segmenter, options, tell)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from ignite.engine import Events
 
+from monai_passion.data.cache import CachedOnDisk
 from monai_passion.handlers import newest_checkpoint, read_checkpoint, verify_checkpoint, write_checkpoint
 from tests.handlers import toy
 from tests.handlers.test_checkpoint import Malicious, flip_bit
@@ -147,6 +148,23 @@ def test_every_truncation_and_bit_flip_is_found(tmp_path, rng, outcome):
     assert verify_checkpoint(path)
     outcome("truncated checkpoint", "cut at random lengths", 100, "found each time; the one before is used")
     outcome("bit-flipped checkpoint", "one random bit", 500, "found each time; the one before is used")
+
+
+def test_every_damage_of_a_cached_item_is_found_and_it_is_computed_again(tmp_path, rng, outcome, caplog):
+    made = []
+    transform = CachedOnDisk([lambda item: {**item, "image": torch.full((500,), float(len(item["case"])))}], tmp_path)
+    expected = transform({"case": "a"})["image"]
+    (path,) = tmp_path.iterdir()
+    whole, times = path.read_bytes(), 100
+    for number in range(times):
+        path.write_bytes(whole)
+        flip_bit(path, rng.random()) if number % 2 else path.write_bytes(whole[: rng.randrange(len(whole))])
+        caplog.clear()
+        assert torch.equal(transform({"case": "a"})["image"], expected)
+        made.append(len(caplog.records))
+        assert torch.equal(transform({"case": "a"})["image"], expected)
+    assert made == [1] * times
+    outcome("corrupted item of the cache", "cut, or one random bit", times, "nothing; computed again, one warning")
 
 
 def test_a_planted_pickle_is_not_run_and_the_training_goes_on_from_the_one_before(tmp_path, outcome):

@@ -118,8 +118,9 @@ class Segmenter:
         _, facts = load_weights(self.weights)
         changes: dict[str, Any] = {
             **facts.get("settings", {}),
-            "bundle_root": str(bundle.path),
-            "weights": str(self.weights),
+            # Absolute, since MONAI runs text that begins with $.
+            "bundle_root": str(bundle.path.absolute()),
+            "weights": str(self.weights.absolute()),
             "overlap": overlap,
         }
         if device is not None:

@@ -33,6 +33,8 @@ class Infer(BundleInferTask):
             self.labels = {name: values.get(number, number) for name, number in self.labels.items()}
 
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
+        if data is not None:
+            data.setdefault("result_extension", ".nii.gz")
         return [FindStudy(self.bundle_config["modalities"]), *super().pre_transforms(data)]
 
 

@@ -132,8 +132,8 @@ class LoadModalitiesd(MapTransform):
 
     Of an item it reads ``image_key`` (paths, see `LoadModalities`), ``label_key`` (a path, or null, or not there),
     ``"slice"`` and ``"channels"`` where there are such; it sets ``image_key``, ``available_key`` (M,) bool and, given
-    its path, ``label_key`` (1, *spatial) float32. Without a path ``label_key`` is removed, and so is what the item said
-    of an image before there was one (MONAI Label has text there, on which MONAI's transforms stumble).
+    its path, ``label_key`` (1, *spatial) float32. Without a path ``label_key`` is removed, and so is text under a key
+    that begins as ``image_key``, as MONAI Label's ``image_path``: MONAI's `Spacingd` takes it for the image's metadata.
 
     Args:
         slice_key: the item's number of a slice; None to load whole volumes whatever the item says, see `TakeSliced`.
@@ -166,7 +166,9 @@ class LoadModalitiesd(MapTransform):
         for key in self.key_iterator(item):
             volumes, slice = self.load.read(item[key], item.get("channels")), item.get(self.slice_key)
             item[key], item[self.available_key] = self.load.stack(volumes, slice)
-            item.pop(f"{key}_meta_dict", None)
+            about = [k for k, value in item.items() if str(k).startswith(f"{key}_") and isinstance(value, str)]
+            for k in about:
+                del item[k]
             if path:
                 label = read_volume(self.load.root / path, max_voxels=self.load.max_voxels)
                 if (label.data != np.rint(label.data)).any():

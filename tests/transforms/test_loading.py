@@ -203,10 +203,12 @@ def test_one_file_holds_all_modalities_in_channel_order_and_a_constant_volume_is
     np.testing.assert_allclose(image[3], volumes[..., 3], rtol=1e-6)
 
 
-def test_text_about_the_image_that_came_with_a_request_is_dropped(files):
-    item = LoadModalitiesd(BRATS_MRI)({"image": {"t1": files["t1"]}, "image_meta_dict": "text"})
-    assert "image_meta_dict" not in item
-    assert Orientationd("image", axcodes="RAS", labels=None)(item)["image"].shape == (4, 5, 6, 4)
+def test_text_about_the_image_in_a_request_of_monai_label_does_not_stop_monais_transforms(files):
+    request = {"image": {"t1": files["t1"]}, "image_path": files["t1"], "model": "x", "label": None}
+    item = LoadModalitiesd(BRATS_MRI)(request)
+    transforms = Compose([Orientationd("image", axcodes="RAS", labels=None), Spacingd("image", pixdim=(1, 1, 1))])
+    assert transforms(item)["image"].pixdim.tolist() == [1, 1, 1]
+    assert item["model"] == "x"
 
 
 def test_an_image_in_place_of_the_label_is_an_error(files, tmp_path):

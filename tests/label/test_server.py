@@ -43,7 +43,9 @@ class Server:
             body = answer.read()
         said = body.decode() if len(body) < 2000 and b"\x00" not in body else f"{len(body)} bytes"
         with open(self.transcript, "a") as file:
-            file.write(f"{method} {path} {data.decode() if data and len(data) < 200 else ''}\n{answer.status} {said}\n\n")
+            file.write(
+                f"{method} {path} {data.decode() if data and len(data) < 200 else ''}\n{answer.status} {said}\n\n"
+            )
         return body
 
     def segment(self, image):
@@ -94,7 +96,9 @@ def folder(tmp_path_factory):
 def server(folder):
     script = VENV / "bin" / "monailabel"
     if not script.is_file():
-        pytest.skip(f"no MONAI Label at {VENV}; docs/how-to/monai-label.md makes one, MONAI_PASSION_LABEL_VENV is where")
+        pytest.skip(
+            f"no MONAI Label at {VENV}; docs/how-to/monai-label.md makes one, MONAI_PASSION_LABEL_VENV is where"
+        )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

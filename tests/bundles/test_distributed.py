@@ -47,7 +47,7 @@ def train(tmp_path, cohort, processes):
         "augment": [{"_target_": "CenterSpatialCropd", "keys": ["image", "label"], "roi_size": "@crop_size"}],
         "batch_size": 2 // processes,
         # Not AdamW, which makes whole steps of gradients that are nothing but rounding, as before a normalisation.
-        "optimizer": {"_target_": "SGD", "params": "$@training_network.parameters()", "lr": 0.01, "momentum": 0.9},
+        "optimizer": {"_target_": "torch.optim.SGD", "params": "$@training_network.parameters()", "lr": 0.01, "momentum": 0.9},
         "train#sampler#shuffle" if processes > 1 else "train#dataloader#shuffle": False,
     }
     (tmp_path / "small.json").write_text(json.dumps(changes))
@@ -69,6 +69,9 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(cohort, tmp_pa
         (tmp_path / name).mkdir()
     one, curves_one = train(tmp_path / "one", cohort, 1)
     two, curves_two = train(tmp_path / "two", cohort, 2)
+    for (name, modality), value in curves_one.items():  # for docs/how-to/train-on-many-gpus.md
+        print(f"{name:<24} {modality:<6} {value:>16.9f} {curves_two[name, modality]:>16.9f}")
+    print("beta                    ", *(checkpoint["objective"]["beta"].tolist() for checkpoint in (one, two)))
     assert curves_two.keys() == curves_one.keys()
     dice = ("mean_dice", "")  # counts voxels, some of which lie on the fence
     assert curves_two.pop(dice) == pytest.approx(curves_one.pop(dice), abs=1e-2)

@@ -157,7 +157,7 @@ def test_trains_on_what_was_labelled_and_segments_with_the_result(server, folder
     before = weights.read_bytes()
     for image, patient in (("anna_t2", "anna"), ("carl_flair", "carl")):
         server.put_label(image, folder / "raw" / patient / f"{patient}_seg.nii.gz")
-    request = {"model": NAME, "max_epochs": 1, "val_split": 0, "pretrained": False, "device": "cpu", "multi_gpu": False}
+    request = {"model": NAME, "max_epochs": 1, "val_split": 0, "device": "cpu", "multi_gpu": False}
     server.ask("POST", f"/train/{NAME}?run_sync=true", json.dumps(request).encode())
     assert weights.read_bytes() != before
     assert re.search("Training Finished", (folder / "server.log").read_text())

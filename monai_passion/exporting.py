@@ -1,4 +1,4 @@
-"""For other machines: a bundle as a zip, with weights and, if wanted, this package; a network as TorchScript or ONNX."""
+"""For other machines: a bundle as a zip, with weights and, if wanted, the package; a network as TorchScript or ONNX."""
 
 from __future__ import annotations
 

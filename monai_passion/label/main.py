@@ -25,6 +25,8 @@ from monai_passion.label.studies import FindStudy, training_items
 class Infer(BundleInferTask):
     """A bundle's inference on all the files of the patient."""
 
+    labels: dict[str, int]
+
     def __init__(self, path: str, conf: Mapping[str, str]) -> None:
         super().__init__(path, dict(conf))
         if self.valid:  # the values in the files, which are not the numbers of the network's classes

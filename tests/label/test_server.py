@@ -155,7 +155,7 @@ def test_every_file_of_a_patient_gives_the_same_segmentation(server):
 def test_trains_on_what_was_labelled_and_segments_with_the_result(server, folder):
     weights = folder / "app" / "model" / NAME / "models" / "model.pt"
     before = weights.read_bytes()
-    for image, patient in (("anna_t2", "anna"), ("carl_flair", "carl")):
+    for image, patient in (("anna_t2", "anna"), ("carl_flair", "carl"), ("ben", "ben")):
         server.put_label(image, folder / "raw" / patient / f"{patient}_seg.nii.gz")
     request = {"model": NAME, "max_epochs": 1, "val_split": 0, "device": "cpu", "multi_gpu": False}
     server.ask("POST", f"/train/{NAME}?run_sync=true", json.dumps(request).encode())

@@ -72,6 +72,7 @@ def _export(args: argparse.Namespace) -> int:
 
 def _export_onnx(bundle: BundleFacts, args: argparse.Namespace) -> None:
     from monai_passion.exporting import export_onnx
+    from monai_passion.networks import MultiModalBackbone
     from monai_passion.prediction.bundle import Segmenter
     from monai_passion.prediction.trust import check_trusted
 
@@ -80,4 +81,6 @@ def _export_onnx(bundle: BundleFacts, args: argparse.Namespace) -> None:
     if not args.trust:
         check_trusted(bundle.path)
     segmenter = Segmenter(bundle, args.weights, "cpu")
+    if not isinstance(segmenter.network, MultiModalBackbone):
+        raise UsageError(f"the network of {bundle.name} takes no mask of what is available; export it by MONAI's means")
     export_onnx(segmenter.network, args.output, segmenter.settings["roi_size"])

@@ -124,8 +124,8 @@ class CrossTokenLayer(nn.Module):
         )
         mask = routing.mask(query).repeat_interleave(query.shape[1], dim=1)[:, None, None]  # (D, 1, 1, MC)
         # One head, as an axis: ONNX's attention has that axis.
-        rows = (x.unsqueeze(1) for x in (self.query(query).flatten(2), keys, values))
-        attended = F.scaled_dot_product_attention(*rows, mask)
+        asked, keys, values = (x.unsqueeze(1) for x in (self.query(query).flatten(2), keys, values))
+        attended = F.scaled_dot_product_attention(asked, keys, values, mask)
         query = self.query_update(query + self.dropout(self.out(attended.reshape(query.shape))))
         if self.modality_update is not None:
             maps = [None if x is None else self.modality_update(x) for x in maps]

@@ -27,7 +27,10 @@ def write_atomically(path: PathLike, write: Callable[[Path], object]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            temporary.touch()
+            mode = temporary.stat().st_mode  # as the umask wants it; some libraries write files for their owner alone
             write(temporary)
+            temporary.chmod(mode)
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)

@@ -15,6 +15,7 @@ from monai.utils import CommonKeys, set_determinism
 from torch import Tensor, nn
 
 from monai_passion import __version__
+from monai_passion.data.cache import cached
 from monai_passion.data.datalists import prepare_datalist, slices_of, whole_files
 from monai_passion.distributed import first_process_first
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
@@ -24,6 +25,7 @@ from monai_passion.networks.weights import load_into, load_weights
 __all__ = [
     "PresenceFacts",
     "__version__",
+    "cached",
     "describe_run",
     "evaluation_data",
     "find_bundle_root",
@@ -53,11 +55,17 @@ def find_bundle_root(bundle_name: str) -> str:
     return "."
 
 
-def start(seed: int | None) -> None:
-    """Before anything is built: seed everything (unless ``None``), and let errors end in one line."""
+def start(seed: int | None, deterministic: bool = False) -> None:
+    """Before anything is built: seed everything (unless ``None``), and let errors end in one line.
+
+    ``deterministic`` also makes torch choose the deterministic form of each operation; one that has none warns.
+    """
     install_excepthook()
     if seed is not None:
         set_determinism(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def training_data(

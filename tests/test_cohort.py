@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -84,3 +85,32 @@ def test_a_folder_with_something_else_in_it_is_refused(cohort, tmp_path):
     (tmp_path / "out" / "mine").touch()
     with pytest.raises(UsageError, match="not empty"):
         cohort()
+
+
+def test_a_patient_killed_while_it_was_replaced_is_done_again_and_its_remains_go(cohort, tmp_path):
+    cohort()
+    shutil.rmtree(tmp_path / "out" / "a")  # as a run with other weights does first
+    (tmp_path / "out" / ".a.123").mkdir()
+    (tmp_path / "out" / ".mine").mkdir()
+    entries, calls = cohort()
+    assert calls == 3
+    assert entries["a"]["status"] == "done"
+    assert {path.name for path in (tmp_path / "out").glob(".*")} == {".mine"}
+
+
+def test_a_run_killed_before_its_first_patient_can_be_started_again(cohort, tmp_path):
+    (tmp_path / "out" / ".a.123").mkdir(parents=True)
+    (tmp_path / "out" / "manifest.json").write_text("{}\n")
+    assert cohort()[1] == 2
+
+
+def test_inputs_inside_of_the_output_are_not_removed(tmp_path):
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "manifest.json").write_text("{}\n")
+    (tmp_path / "w").touch()
+    file = tmp_path / "out" / "a" / "flair.nii.gz"
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random(SHAPE, dtype=np.float32), np.eye(4)), file)
+    segmenter = Threshold(tmp_path / "w")
+    entries = predict_cohort({"a": {"flair": file}}, tmp_path / "out", segmenter.bundle, lambda: segmenter, Options())
+    assert entries["a"]["exit_code"] == 2
+    assert file.is_file()

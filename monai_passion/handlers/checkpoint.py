@@ -233,6 +233,7 @@ class CheckpointHandler:
             "epoch_length": engine.state.epoch_length,
             "has_gradient": [parameter.grad is not None for parameter in _parameters(engine)],
             "scaler": None if engine.scaler is None else engine.scaler.state_dict(),
+            "surroundings": _surroundings(engine),
         }
         if self.evaluator is not None:
             trainer["best_metric"] = float(self.evaluator.state.best_metric)
@@ -263,6 +264,14 @@ class CheckpointHandler:
             self.evaluator.state.best_metric_epoch = trainer["best_metric_epoch"]
         engine.state.epoch = trainer["epoch"]
         engine.state.iteration = trainer["epoch"] * trainer["epoch_length"]
+        there, here = trainer.get("surroundings", {}), _surroundings(engine)
+        if changed := [
+            f"{key}: {there[key]} there, {here.get(key)} here" for key in there if there[key] != here.get(key)
+        ]:
+            logger.warning(
+                f"{path} was written in other surroundings ({'; '.join(changed)}): the training goes on, but its last "
+                "bits will differ from those of one that was never stopped"
+            )
 
     def _differences(self, checkpoint: Mapping[str, Any], engine: SupervisedTrainer) -> list[str]:
         """What keeps this checkpoint from being continued here, in words; empty if nothing does."""
@@ -293,6 +302,15 @@ def _tensor_differences(name: str, there: Mapping[str, Any], here: Mapping[str, 
         if key in there and isinstance(here[key], torch.Tensor) and there[key].shape != here[key].shape
     ]
     return found[:show] + ([f"{len(found) - show} more in {name}"] if len(found) > show else [])
+
+
+def _surroundings(engine: SupervisedTrainer) -> dict[str, Any]:
+    """What the last bits of a training depend on and no state holds: sums over threads are added in another order."""
+    return {
+        "threads of torch": torch.get_num_threads(),
+        "workers of the data loader": getattr(engine.data_loader, "num_workers", 0),
+        "torch": str(torch.__version__),
+    }
 
 
 def _parameters(engine: SupervisedTrainer) -> list[nn.Parameter]:

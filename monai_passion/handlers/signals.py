@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a training that stops, stops cleanly and says how."""
+"""SIGTERM, Ctrl-C, a killed worker: a training that stops, stops cleanly and says how."""
 
 from __future__ import annotations
 
@@ -13,28 +13,31 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED
+from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ResourceError
 
 __all__ = ["SignalHandler", "held"]
 
 EXIT_CODES = {signal.SIGTERM: EXIT_TERMINATED, signal.SIGINT: EXIT_INTERRUPTED}
+HELD = (*EXIT_CODES, *({signal.SIGCHLD} if hasattr(signal, "SIGCHLD") else ()))
+"""The last, which Windows lacks, is how torch hears of a dead worker: it raises in the midst of whatever runs."""
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """SIGTERM and Ctrl-C that arrive inside this block take effect at its end."""
+    """SIGTERM, Ctrl-C and the death of a worker that arrive inside this block take effect at its end."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
-    arrived: list[int] = []
-    previous = {number: signal.signal(number, lambda number, _: arrived.append(number)) for number in EXIT_CODES}
+    arrived: set[int] = set()
+    previous = {number: signal.signal(number, lambda number, _: arrived.add(number)) for number in HELD}
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        if arrived:
-            signal.raise_signal(arrived[0])
+        for number in HELD:
+            if number in arrived:
+                signal.raise_signal(number)
 
 
 class SignalHandler:
@@ -44,6 +47,9 @@ class SignalHandler:
     epoch, and a resumed training repeats the interrupted one bit for bit, since `EpochSeedHandler` draws its random
     numbers from the epoch alone. At most that epoch is lost, and the process ends within one operation instead of
     outlasting the grace period of a cluster. A checkpoint that is being written is finished first.
+
+    Raises:
+        ResourceError: (while training) a worker of the data loader was killed, as a system short of memory does.
     """
 
     def __init__(self) -> None:
@@ -68,6 +74,12 @@ class SignalHandler:
 
     def failed(self, engine: Engine, error: BaseException) -> None:
         self.restore()
+        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch has no class for it
+            raise ResourceError(
+                f"a worker of the data loader was killed in epoch {engine.state.epoch} "
+                f"({' '.join(str(error).split())}), most often for want of memory: the same command resumes after the "
+                "last checkpoint; give it more memory, or fewer num_workers"
+            ) from error
         raise error
 
     def restore(self) -> None:

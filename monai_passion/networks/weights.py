@@ -115,13 +115,30 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     ``.safetensors`` as `save_weights` writes it, anything else as `read_torch_state` takes it. Where a ``.sha256`` lies
     beside the file, it must agree.
 
+    The "settings" of the metadata go into a bundle's configuration, where text can be code: they must be numbers.
+
     Raises:
-        WeightsError: missing, damaged, or not weights.
+        WeightsError: missing, damaged, or not weights; settings that are no numbers.
     """
     path = Path(path)
     _verify(path)
-    if path.suffix != ".safetensors":
-        return read_torch_state(path)
+    state, metadata = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_state(path)
+    settings = metadata.get("settings", {})
+    if not isinstance(settings, Mapping) or not all(
+        isinstance(name, str) and name.isidentifier() and _numbers(value) for name, value in settings.items()
+    ):
+        raise WeightsError(
+            f"{path} has settings that are not names with numbers ({str(settings)[:200]}); it was not made by this "
+            "package, do not use it"
+        )
+    return state, metadata
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, int | float) or (isinstance(value, list | tuple) and all(map(_numbers, value)))
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
@@ -129,7 +146,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         metadata = json.loads(header.get(METADATA_KEY, "{}"))
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path} is damaged ({error}); copy or download it again") from error
-    return state, metadata
+    return state, metadata if isinstance(metadata, dict) else {}
 
 
 def load_into(network: nn.Module, path: str | Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,14 @@ def predict_cohort(
         UsageError: ``output`` holds something else.
         WeightsError, UsageError: those of `Segmenter`, which concern every patient.
     """
-    manifest = _read_manifest(output)
+    manifest = {
+        name: entry
+        for name, entry in _read_manifest(output).items()  # a run killed while it replaced a patient left none of it
+        if entry["status"] != "done" or (output / name / "report.json").is_file()
+    }
     segmenter = open_segmenter()
+    _write(output, manifest)  # so that what is killed before its first patient ends can be started again
+    _remove_leftovers(output, patients)
     for name, source in patients.items():
         entry = {"status": "done", "exit_code": 0, "message": ""}
         try:
@@ -62,6 +68,10 @@ def predict_cohort(
             if manifest.get(name) == entry and (output / name / "report.json").is_file():
                 done(name, entry)
                 continue
+            if any(path.resolve().is_relative_to((output / name).resolve()) for path in files.values()):
+                raise UsageError(
+                    f"{output / name} holds the input of {name}, which is not replaced; give another --output"
+                )
             shutil.rmtree(output / name, ignore_errors=True)
             tell = functools.partial(_tell, stage, name)
             predict_patient(files, output / name, bundle, lambda: segmenter, options, tell)
@@ -74,6 +84,13 @@ def predict_cohort(
         _write(output, manifest)
         done(name, entry)
     return {name: manifest[name] for name in patients}
+
+
+def _remove_leftovers(output: Path, patients: Collection[str]) -> None:
+    """Remove the temporary folders of `output_folder` that a killed run left."""
+    for path in output.glob(".*"):
+        if path.is_dir() and path.stem[1:] in patients and path.suffix[1:].isdecimal():
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _tell(stage: Callable[[str], object], name: str, what: str) -> None:

@@ -6,6 +6,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from monai.bundle import create_workflow
 
 from monai_passion.modalities import combinations
@@ -78,3 +79,24 @@ def test_a_slice_network_trains_on_every_slice_and_validates_on_volumes(bundle, 
     assert training[0]["image"].shape == (3, 32, 32)
     assert len(validation) == len({item["patient"] for item in validation.data})
     assert validation[0]["image"].shape == (3, 32, 32, 3)
+
+
+@pytest.mark.parametrize("bundle", QUICK, indirect=True)
+def test_the_cache_on_disk_changes_no_item_and_repairs_itself(bundle, cohorts, tmp_path, capfd):
+    places = {"dataset_dir": str(cohorts[row_of(bundle)["task"]]), "ckpt_dir": str(tmp_path / "run"), "cache_rate": 0.0}
+
+    def items(**changes):
+        workflow = workflow_of(bundle, "train", **places, **changes)
+        workflow.initialize()
+        return workflow.parser.get_parsed_content("validate#dataset")[0]
+
+    plain, computed, read = items(), *(items(cache_dir=str(tmp_path / "cache")) for _ in range(2))
+    (path,) = (tmp_path / "cache").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    repaired = items(cache_dir=str(tmp_path / "cache"))
+    assert capfd.readouterr().err.count("computed again") == 1
+    for other in (computed, read, repaired):
+        assert other.keys() == plain.keys()
+        for key in ("image", "label", "available"):
+            assert torch.equal(torch.as_tensor(other[key]), torch.as_tensor(plain[key]))
+        assert (other["image"].pixdim == plain["image"].pixdim).all()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from ignite.engine import Events
 
+from monai_passion.data.cache import CachedOnDisk
 from monai_passion.handlers import newest_checkpoint, read_checkpoint, verify_checkpoint, write_checkpoint
 from tests.handlers import toy
 from tests.handlers.test_checkpoint import Malicious, flip_bit
@@ -149,6 +150,23 @@ def test_every_truncation_and_bit_flip_is_found(tmp_path, rng, outcome):
     outcome("bit-flipped checkpoint", "one random bit", 500, "found each time; the one before is used")
 
 
+def test_every_damage_of_a_cached_item_is_found_and_it_is_computed_again(tmp_path, rng, outcome, caplog):
+    made = []
+    transform = CachedOnDisk([lambda item: {**item, "image": torch.full((500,), float(len(item["case"])))}], tmp_path)
+    expected = transform({"case": "a"})["image"]
+    (path,) = tmp_path.iterdir()
+    whole, times = path.read_bytes(), 100
+    for number in range(times):
+        path.write_bytes(whole)
+        flip_bit(path, rng.random()) if number % 2 else path.write_bytes(whole[: rng.randrange(len(whole))])
+        caplog.clear()
+        assert torch.equal(transform({"case": "a"})["image"], expected)
+        made.append(len(caplog.records))
+        assert torch.equal(transform({"case": "a"})["image"], expected)
+    assert made == [1] * times
+    outcome("corrupted item of the cache", "cut, or one random bit", times, "nothing; computed again, one warning")
+
+
 def test_a_planted_pickle_is_not_run_and_the_training_goes_on_from_the_one_before(tmp_path, outcome):
     folder, harm = tmp_path / "ckpt", tmp_path / "harm"
     toy.build(folder, epochs=2).run()
@@ -207,22 +225,26 @@ def test_a_loss_that_stays_nan_ends_with_1_and_keeps_the_good_checkpoints(tmp_pa
     outcome("loss is NaN for good", "every image NaN", 1, "nothing; exit 1 at the fifth, cases named")
 
 
-def test_a_killed_worker_ends_the_training_and_it_resumes_bit_identical(tmp_path, rng, outcome):
+def test_a_killed_worker_ends_the_training_with_5_and_it_resumes_bit_identical(tmp_path, rng, outcome):
     folder = tmp_path / "ckpt"
     process = toy.start(folder, epochs=10**6, workers=2)
     while newest_checkpoint(folder) is None:
         time.sleep(0.01)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 120
     while process.is_alive() and time.monotonic() < end:
         workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for worker in workers[:1]:
             os.kill(int(worker), signal.SIGKILL)
         process.join(0.02)
-    assert process.exitcode == 1
+    assert process.exitcode == 5
+    said = Path(f"{folder}.error").read_text()
+    assert said.count("\n") == 1
+    assert "a worker of the data loader was killed in epoch" in said
+    assert "num_workers" in said
     epochs = epoch_of(newest_checkpoint(folder)) + 2
     resumed = toy.build(folder, epochs=epochs, workers=2)
     resumed.run()
     whole = toy.build(tmp_path / "whole", epochs=epochs, workers=2)
     whole.run()
     assert toy.different(toy.everything(whole), toy.everything(resumed)) == []
-    outcome("data loader worker killed", "SIGKILL to a worker", 1, "the running epoch; exit 1; the end bit-identical")
+    outcome("data loader worker killed", "SIGKILL to a worker", 1, "the running epoch; exit 5; the end bit-identical")

@@ -62,6 +62,17 @@ def test_killed_at_a_random_moment_and_resumed_it_ends_bit_identical(tmp_path, u
     assert toy.different(expected, toy.everything(resumed)) == []
 
 
+def test_resumed_with_another_number_of_threads_says_that_the_last_bits_will_differ(tmp_path, caplog):
+    toy.build(tmp_path, epochs=1).run()
+    toy.build(tmp_path, epochs=2).run()
+    assert "surroundings" not in caplog.text
+    trainer = toy.build(tmp_path, epochs=3)
+    torch.set_num_threads(2)
+    trainer.add_event_handler(Events.EPOCH_STARTED, lambda: torch.set_num_threads(1))
+    trainer.run()
+    assert "threads of torch: 1 there, 2 here" in caplog.text
+
+
 def test_an_epoch_shorter_or_longer_than_the_data_is_repeated_exactly_too(tmp_path):
     for length in (2, 5):
         whole = toy.build(tmp_path / f"whole{length}", epochs=3, epoch_length=length)

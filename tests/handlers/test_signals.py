@@ -130,3 +130,19 @@ def test_the_lock_of_a_killed_training_is_recognised_as_stale(tmp_path, holder, 
     assert f"stale: that training (process {holder.pid} on host" in caplog.text
     lock.release()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGCHLD], [signal.SIGCHLD, signal.SIGTERM]])
+def test_a_dead_worker_is_heard_of_when_the_block_ends_and_sigterm_goes_before_it(numbers):
+    def raises(number, frame):
+        raise RuntimeError(signal.Signals(number).name)
+
+    previous = {number: signal.signal(number, raises) for number in (signal.SIGCHLD, signal.SIGTERM)}
+    reached = []
+    try:
+        with pytest.raises(RuntimeError, match=numbers[-1].name), held():
+            reached += [signal.raise_signal(number) for number in numbers]
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    assert len(reached) == len(numbers)

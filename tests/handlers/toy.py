@@ -81,6 +81,7 @@ def build(
 ) -> SupervisedTrainer:
     """A trainer; ``net``, ``data`` and the arguments of `CheckpointHandler` can be set."""
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)  # in every process: sums over another number of threads have other last bits
     torch.manual_seed(1)
     net = net or Net()
     loss = ToyLoss()
@@ -172,11 +173,12 @@ def different(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
 
 
 def run(folder: str, **arguments: Any) -> None:
-    """Train in a process of its own; a log of epochs lies beside the folder. Our errors end it with their exit code."""
-    torch.set_num_threads(1)
+    """Train in a process of its own; a log of epochs lies beside the folder. Our errors lie there too, and
+    end it with their exit code."""
     try:
         build(folder, handlers=[Log(f"{folder}.log"), *arguments.pop("handlers", ())], **arguments).run()
     except PassionError as error:
+        Path(f"{folder}.error").write_text(f"{error}\n")
         raise SystemExit(error.exit_code) from error
 
 

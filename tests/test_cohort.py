@@ -16,13 +16,13 @@ SHAPE = (20, 20, 20)
 
 
 class Threshold:
-    bundle, device, label_values = find_bundle(), "cpu", (0, 1, 2, 4)
+    bundle, label_values = find_bundle(), (0, 1, 2, 4)
     settings = {"roi_size": [16, 16, 16], "overlap": 0.5}  # noqa: RUF012
 
     def __init__(self, weights):
         self.weights, self.calls = weights, 0
 
-    def segment(self, volumes, decode):
+    def segment(self, volumes, decode, probabilities):
         self.calls += 1
         labels = (next(v for v in volumes if v is not None).data > 0.5).astype(np.uint8) * 4
         return Segmentation(labels, None, {}, {})

@@ -82,6 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     more.add_argument(
         "--all-combinations", action="store_true", help="also segment from every subset of the sequences, encoded once"
     )
+    parser.add_argument(
+        "--probabilities", action="store_true", help="also write probabilities.nii.gz, one volume a class"
+    )
     parser.add_argument("--strict", action="store_true", help="end with exit code 6 when there are warnings")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
     parser.add_argument("--verbose", action="store_true", help="print what the libraries below say")
@@ -115,6 +118,7 @@ def run(args: argparse.Namespace) -> int:
         reference=reference,
         register=args.register,
         decode=decode,
+        probabilities=args.probabilities,
         overwrite=args.overwrite,
         allow_duplicate=args.allow_duplicate,
         keep_names=args.keep_names,

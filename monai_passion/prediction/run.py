@@ -31,6 +31,8 @@ class Options(NamedTuple):
     register: bool = False
     decode: str = "fused"
     """See `Segmenter.segment`."""
+    probabilities: bool = False
+    """Whether to write ``probabilities.nii.gz``."""
     overwrite: bool = False
     allow_duplicate: bool = False
     keep_names: bool = False
@@ -83,7 +85,7 @@ def predict_patient(
         seconds.start("loading the network")
         segmenter = open_segmenter()
         seconds.start("segmenting")
-        result = segmenter.segment(patient.volumes, options.decode)
+        result = segmenter.segment(patient.volumes, options.decode, options.probabilities)
         seconds.start("writing")
         report = _report(segmenter, patient, result)
         if options.keep_names:
@@ -124,6 +126,8 @@ def _write_images(folder: Path, patient: Patient, result: Segmentation) -> None:
     write_labels(folder / "segmentation.nii.gz", result.labels, like)
     if result.uncertainty is not None:
         write_map(folder / "uncertainty.nii.gz", result.uncertainty, like)
+    if result.probabilities is not None:
+        write_map(folder / "probabilities.nii.gz", result.probabilities, like)
     for name, labels in result.combinations.items():
         write_labels(folder / f"segmentation_{name}.nii.gz", labels, like)
 
@@ -140,6 +144,7 @@ def _report(segmenter: Segmenter, patient: Patient, result: Segmentation) -> dic
         *doubt_images(patient.used, bundle.modalities),
         *doubt_expectation(quality, used),
         *doubt_result(result.labels, patient.used),
+        *result.remarks,
     ]
     return make_report(
         result,
@@ -148,7 +153,7 @@ def _report(segmenter: Segmenter, patient: Patient, result: Segmentation) -> dic
         regions=regions,
         bundle={"name": bundle.name, "version": bundle.version},
         weights={"file": segmenter.weights.name, "sha256": sha256(segmenter.weights)},
-        device=segmenter.device,
+        device=result.device,
         settings=segmenter.settings,
         modalities={"used": used, "absent": patient.absent, "reference": patient.reference_name},
         expected_quality=quality,

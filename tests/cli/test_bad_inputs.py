@@ -193,13 +193,13 @@ SILENT = {
 class Threshold:
     """In place of the network: whatever is brighter than average is enhancing tumour."""
 
-    device, label_values = "cpu", (0, 1, 2, 4)
+    label_values = (0, 1, 2, 4)
     settings = {"roi_size": [16, 16, 16], "overlap": 0.5}  # noqa: RUF012
 
     def __init__(self, bundle, weights, *rest):
         self.bundle, self.weights = bundle, weights
 
-    def segment(self, volumes, decode):
+    def segment(self, volumes, decode, probabilities):
         first = next(v for v in volumes if v is not None)
         return Segmentation((first.data > 600).astype(np.uint8) * 4, None, {}, {})
 

@@ -16,7 +16,7 @@ SHAPE = (20, 20, 20)
 
 
 class Threshold:
-    bundle, label_values = find_bundle(), (0, 1, 2, 4)
+    bundle = find_bundle()
     settings = {"roi_size": [16, 16, 16], "overlap": 0.5}  # noqa: RUF012
 
     def __init__(self, weights):

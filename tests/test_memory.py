@@ -140,5 +140,5 @@ def test_probabilities_add_up_to_one_and_their_largest_is_the_label(segmenter):
     result = segmenter.segment([volume(), None, volume(1), None], probabilities=True)
     np.testing.assert_allclose(result.probabilities.sum(-1), 1, atol=1e-4)
     assert (result.probabilities[0, 0, 0] == [1, 0, 0, 0]).all()
-    values = np.array(segmenter.label_values)
+    values = np.array(segmenter.bundle.label_values)
     assert (values[result.probabilities.argmax(-1)] == result.labels).mean() > 0.9999

@@ -25,6 +25,7 @@ COMMANDS = {
     "datalist": "turn a folder of patients into a datalist JSON, split by patient",
     "presence": "draw or read which patient lacks which modality",
     "predict": "segment one patient from whatever sequences there are",
+    "info": "list the bundles, their sequences and labels",
     "bundles": "make the bundles from the fragments in configs/, check them, or export one",
     "experiments": "run a grid of trainings and evaluations, and say how far it is",
     "report": "make tables and figures from the results of a training",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch and MONAI take seconds to import, which a mistyped pa
 
     from monai_passion.data.nifti import Volume
 
-__all__ = ["DEFAULT_BUNDLE", "BundleFacts", "Segmentation", "Segmenter", "find_bundle"]
+__all__ = ["DEFAULT_BUNDLE", "BundleFacts", "Segmentation", "Segmenter", "find_bundle", "known_bundles"]
 
 DEFAULT_BUNDLE = "brats_mri_segmentation_rfnet_passion"
 FOLDERS = (Path("bundles"), Path(__file__).parents[2] / "bundles")
@@ -42,6 +42,13 @@ class BundleFacts(NamedTuple):
     """Region -> the classes of the network whose union it is."""
     class_names: tuple[str, ...]
     """Of each class, background first."""
+    label_values: tuple[int, ...]
+    """The value that each class has in the files, background first."""
+
+
+def known_bundles() -> list[str]:
+    """Names of the bundles that are found without a path."""
+    return sorted({path.parents[1].name for folder in FOLDERS for path in folder.glob("*/configs/inference.json")})
 
 
 def find_bundle(bundle: str | None = None) -> BundleFacts:
@@ -54,11 +61,12 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
     places = [Path(wanted), *(folder / wanted for folder in FOLDERS)]
     path = next((place for place in places if (place / "configs" / "inference.json").is_file()), None)
     if path is None:
-        known = sorted({p.parents[1].name for folder in FOLDERS for p in folder.glob("*/configs/inference.json")})
-        there = f"; found here: {', '.join(known)}" if known else ""
+        there = f"; found here: {', '.join(known)}" if (known := known_bundles()) else ""
         raise UsageError(f"no bundle '{wanted}' (a folder with configs/inference.json); give its path{there}")
     config, metadata = (_read_json(path / "configs" / name) for name in ("inference.json", "metadata.json"))
     try:
+        restored = config["restore_labels"]
+        values = dict(zip(restored["orig_labels"], restored["target_labels"], strict=True))
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         return BundleFacts(
             path=path,
@@ -67,6 +75,7 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
             modalities=tuple(config["modalities"]),
             regions=dict(config["regions"]),
             class_names=tuple(channels[str(k)] for k in range(int(config["num_classes"]))),
+            label_values=tuple(values.get(k, k) for k in range(int(config["num_classes"]))),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is no bundle of monai_passion ({error} is not as expected); give another") from error
@@ -166,15 +175,6 @@ class Segmenter:
     def settings(self) -> dict[str, Any]:
         """The knobs that change the result."""
         return {key: self._content(key) for key in ("roi_size", "overlap")}
-
-    @cached_property
-    def label_values(self) -> tuple[int, ...]:
-        """The value that each class has in the files, background first."""
-        import torch
-
-        classes = torch.arange(len(self.bundle.class_names), dtype=torch.float32)
-        restored = self._content("restore_labels")({"pred": classes[None]})["pred"]
-        return tuple(int(value) for value in restored.flatten())
 
     def segment(
         self, volumes: Sequence[Volume | None], decode: str = "fused", probabilities: bool = False
@@ -282,7 +282,7 @@ class Segmenter:
 
     def _restore(self, item: dict[str, Any], pred: Any, shape: Sequence[int]) -> NDArray[np.unsignedinteger]:
         result = self._content("postprocessing")({**item, "pred": pred})["pred"]
-        labels = np.asarray(result[0].cpu()).astype(np.min_scalar_type(max(self.label_values)))
+        labels = np.asarray(result[0].cpu()).astype(np.min_scalar_type(max(self.bundle.label_values)))
         if labels.shape != tuple(shape):
             raise PassionError(f"{self.bundle.name} does not bring its result back to the grid of its input")
         return labels

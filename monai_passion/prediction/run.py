@@ -135,7 +135,7 @@ def _write_images(folder: Path, patient: Patient, result: Segmentation) -> None:
 def _report(segmenter: Segmenter, patient: Patient, result: Segmentation) -> dict[str, Any]:
     from monai_passion.files import sha256
 
-    bundle, values, used = segmenter.bundle, segmenter.label_values, list(patient.used)
+    bundle, values, used = segmenter.bundle, segmenter.bundle.label_values, list(patient.used)
     regions = {name: [values[k] for k in classes] for name, classes in bundle.regions.items()}
     summary = find_summary(segmenter.weights)
     quality = expected_quality(summary, used, bundle.modalities) if summary else []

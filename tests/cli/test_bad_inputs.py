@@ -193,7 +193,6 @@ SILENT = {
 class Threshold:
     """In place of the network: whatever is brighter than average is enhancing tumour."""
 
-    label_values = (0, 1, 2, 4)
     settings = {"roi_size": [16, 16, 16], "overlap": 0.5}  # noqa: RUF012
 
     def __init__(self, bundle, weights, *rest):

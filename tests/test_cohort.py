@@ -1,7 +1,10 @@
 """The cohort's bookkeeping, with a segmenter that is none."""
 
 import csv
+import functools
 import json
+import os
+import signal
 
 import nibabel as nib
 import numpy as np
@@ -45,6 +48,33 @@ def cohort(tmp_path):
         ), segmenter.calls
 
     return run
+
+
+class Deadly(Threshold):
+    """Kills its process, as the system does when memory is short, for images with a mark in the first voxel."""
+
+    def segment(self, volumes, *rest):
+        if next(v for v in volumes if v is not None).data[0, 0, 0] == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().segment(volumes, *rest)
+
+
+def test_workers_do_the_same_and_survive_one_that_is_killed(cohort, tmp_path):
+    for name in ("d", "e"):
+        data = np.random.default_rng(1).random(SHAPE, dtype=np.float32)
+        data[0, 0, 0] = 7 if name == "d" else 0
+        (tmp_path / "in" / name).mkdir()
+        nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "in" / name / "flair.nii.gz")
+    patients = {name: tmp_path / "in" / name for name in "abcde"}
+    opener = functools.partial(Deadly, tmp_path / "w")
+    entries = predict_cohort(patients, tmp_path / "out", Threshold.bundle, opener, Options(page=False), workers=2)
+    assert {name: entry["exit_code"] for name, entry in entries.items()} == {"a": 0, "b": 3, "c": 0, "d": 5, "e": 0}
+    assert "was killed" in entries["d"]["message"]
+    with open(tmp_path / "out" / "volumes.csv") as file:
+        assert [row["patient"] for row in csv.DictReader(file)] == ["a", "c", "e"]
+    labels = nib.load(tmp_path / "out" / "e" / "segmentation.nii.gz").get_fdata()
+    image = nib.load(tmp_path / "in" / "e" / "flair.nii.gz").get_fdata()
+    assert np.array_equal(labels == 4, image > 0.5)
 
 
 def test_a_patient_that_fails_does_not_stop_the_rest(cohort, tmp_path):

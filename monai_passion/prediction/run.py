@@ -7,15 +7,18 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion.data.nifti import MAX_VOXELS
+from monai_passion.errors import UsageError
 from monai_passion.prediction.bundle import BundleFacts, Segmentation, Segmenter
+from monai_passion.prediction.dicom import as_nifti, write_segmentation
 from monai_passion.prediction.doubt import doubt_expectation, doubt_images, doubt_result, expected_quality, find_summary
-from monai_passion.prediction.inputs import Patient, read_patient
+from monai_passion.prediction.inputs import Patient, Remark, read_patient
 from monai_passion.prediction.outputs import output_folder, write_labels, write_map, writing
 from monai_passion.prediction.page import make_page
 from monai_passion.prediction.preview import canonical, preview
@@ -36,6 +39,8 @@ class Options(NamedTuple):
     overwrite: bool = False
     allow_duplicate: bool = False
     keep_names: bool = False
+    dicom_seg: bool = False
+    """Whether to write ``segmentation.dcm``; the reference has to be a DICOM series."""
     page: bool = True
     """Whether to write ``report.html``."""
     max_voxels: int = MAX_VOXELS
@@ -57,7 +62,8 @@ def predict_patient(
     The folder is there as a whole, or not at all.
 
     Args:
-        files: modality -> NIfTI file, any non-empty subset of the bundle's modalities.
+        files: modality -> NIfTI file or DICOM series (its folder, or one of its files), any non-empty subset of the
+            bundle's modalities.
         output: the folder.
         bundle: from `find_bundle`.
         open_segmenter: gives the `Segmenter`; called once the files are known to be good.
@@ -72,16 +78,24 @@ def predict_patient(
     """
     output, seconds = Path(output), Stopwatch(stage)
     paths = [Path(path) for path in files.values()]
-    with output_folder(output, paths, options.overwrite) as folder:
+    with output_folder(output, paths, options.overwrite) as folder, TemporaryDirectory() as converted:
         seconds.start("reading")
+        given = {m: Path(path) for m, path in files.items()}
+        nifti, series, doubts = as_nifti(given, Path(converted), options.max_voxels)
         patient = read_patient(
-            files,
+            nifti,
             bundle.modalities,
             reference=options.reference,
             register=options.register,
             allow_duplicate=options.allow_duplicate,
             max_voxels=options.max_voxels,
         )
+        patient = patient._replace(remarks=(*(Remark("warning", text) for text in doubts), *patient.remarks))
+        if options.dicom_seg and patient.reference_name not in series:
+            raise UsageError(
+                f"--dicom-seg wants the reference, {patient.reference_name}, as a DICOM series; give it as one, or "
+                "choose another by --reference"
+            )
         seconds.start("loading the network")
         segmenter = open_segmenter()
         seconds.start("segmenting")
@@ -89,9 +103,14 @@ def predict_patient(
         seconds.start("writing")
         report = _report(segmenter, patient, result)
         if options.keep_names:
-            report["files"] = {m: str(path) for m, path in patient.files.items()}
+            report["files"] = {m: str(path) for m, path in given.items()}
         with writing(output):
             _write_images(folder, patient, result)
+            if options.dicom_seg:
+                names = {row["value"]: row["name"] for row in report["labels"]}
+                chosen = series[patient.reference_name]
+                affine = patient.reference.affine
+                write_segmentation(folder / "segmentation.dcm", result.labels, affine, names, chosen, bundle.name)
             _draw(folder / "preview.png", patient, result.labels, report)
             report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
             if options.page:

@@ -119,11 +119,11 @@ def test_series_are_known_by_their_descriptions_and_a_contrast_agent(tmp_path):
 
 def test_two_series_for_one_sequence_are_an_error_that_lists_both_and_a_file_chooses(tmp_path):
     for number, text in enumerate(["AX T1 POST", "SAG T1 POST", "AX FLAIR"]):
-        write_series(tmp_path, text, uid=f"1.2.3.{number}00000")
+        write_series(tmp_path, text, uid=f"1.2.3.{number + 1}00000")
     with pytest.raises(InputError, match=r"2 series for t1c: 'AX T1 POST' \(17 images.*'SAG T1 POST' \(17") as error:
         find_files(tmp_path, BRATS_MRI)
     assert "add --t1c with a file" in str(error.value)
-    chosen = next(tmp_path.glob("100000*.dcm"))
+    chosen = next(tmp_path.glob("200000*.dcm"))
     assert open_series(chosen).description == "SAG T1 POST"
     assert find_files(tmp_path, BRATS_MRI, {"t1c": chosen})["t1c"] == chosen
     with pytest.raises(InputError, match="holds 3 series"):

@@ -282,6 +282,8 @@ def _slice_affine(header: Any) -> NDArray[np.float64]:
     result = np.eye(4)
     result[:3, 0], result[:3, 1] = cosines[0] * between_columns, cosines[1] * between_rows
     result[:3, 3] = np.array(header.ImagePositionPatient, dtype=np.float64)
+    if not np.isfinite(result).all():  # an empty value becomes NaN
+        raise ValueError("its position or orientation is empty")
     return result
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import multiprocessing
+import os
 import shutil
 import signal
 import sys
@@ -216,8 +217,8 @@ def _key(files: Mapping[str, Path], segmenter: Segmenter, options: Options) -> s
         return [str(path.resolve()), *((path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else ())]
 
     def content(path: Path) -> list[Any]:  # of all files of a DICOM series
-        folder = path if path.is_dir() else path.parent
-        return [state(file) for file in sorted(folder.iterdir())] if path.is_dir() or is_dicom(path) else []
+        folder = path if os.path.isdir(path) else path.parent
+        return [state(file) for file in sorted(folder.iterdir())] if folder == path or is_dicom(path) else []
 
     given = {m: [*state(path), *content(path)] for m, path in files.items()}
     facts = [given, state(segmenter.weights), segmenter.settings, list(options)]

@@ -5,6 +5,7 @@ A series is given by its folder, or by any one of its files where a folder holds
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -90,7 +91,7 @@ def open_series(path: Path) -> Series | None:
     Raises:
         InputError: a folder with several; see also `find_series`.
     """
-    if path.is_dir():
+    if os.path.isdir(path):  # False where the name itself is impossible
         series = find_series(path.iterdir())
         if len(series) > 1:
             names = ", ".join(one.text for one in series)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
+import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from monai_passion.evaluation.metrics import CHALLENGE, score_case, score_slices
 from monai_passion.evaluation.summary import read_metrics, summarise, write_metrics, write_summary
+from monai_passion.files import write_atomically
 from monai_passion.modalities import combinations
 
 __all__ = ["CombinationScores", "label_maps", "mean_region_dice"]
@@ -55,6 +57,8 @@ class CombinationScores(Metric):
         spacing_known: False where the voxels have no size in mm, then distances are in voxels.
         diagonal: distance in mm for a missed region where the images are crops; by default the images' own diagonal.
         per_slice: every slice of the third axis is a case of its own, as 2-D segmentation is scored.
+        example: also write ``example.npz``, the slice of the first patient with the most labelled voxels, and what
+            each combination made of it. It shows voxels of that patient.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class CombinationScores(Metric):
         spacing_known: bool = True,
         diagonal: float | None = None,
         per_slice: bool = False,
+        example: bool = False,
     ) -> None:
         self.modalities = tuple(modalities)
         self.regions = {name: tuple(labels) for name, labels in regions.items()}
@@ -74,6 +79,7 @@ class CombinationScores(Metric):
         self.spacing_known = spacing_known
         self.diagonal = diagonal
         self.per_slice = per_slice
+        self.example = example
         self.combinations = combinations(self.modalities)
         self.names = ["+".join(c) for c in self.combinations]
         super().__init__()
@@ -87,6 +93,7 @@ class CombinationScores(Metric):
     def reset(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.dice: list[float] = []
+        self.slices: dict[str, np.ndarray] = {}
 
     def iteration_completed(self, engine: Engine) -> None:
         """Score the batch that the engine has just run."""
@@ -94,6 +101,8 @@ class CombinationScores(Metric):
         for b, (probability, label) in enumerate(zip(output["pred"], output["label"], strict=True)):
             true = label[0].as_subclass(Tensor).long()
             maps = label_maps(probability.as_subclass(Tensor), len(self.combinations))
+            if self.example and not self.slices:
+                self.slices = self._most_labelled_slice(batch["image"][b], true, maps)
             spacing = None
             if self.spacing_known and hasattr(label, "pixdim"):
                 pixdim = label.pixdim[b] if label.pixdim.ndim == 2 else label.pixdim
@@ -126,6 +135,20 @@ class CombinationScores(Metric):
             diagonal=self.diagonal,
         )
 
+    def _most_labelled_slice(self, image: Tensor, true: Tensor, maps: Tensor) -> dict[str, np.ndarray]:
+        z = int((true > 0).sum(dim=(0, 1)).argmax())
+        return {
+            "image": image.as_subclass(Tensor)[..., z].float().cpu().numpy(),
+            "label": true[..., z].to(torch.int8).cpu().numpy(),
+            "prediction": maps[..., z].to(torch.int8).cpu().numpy(),
+            "combinations": np.array(self.names),
+            "modalities": np.array(self.modalities),
+        }
+
+    def _write_slices(self, path: Path) -> None:
+        with open(path, "wb") as file:  # given a path, numpy would append its own suffix
+            np.savez_compressed(file, allow_pickle=False, **self.slices)
+
     def update(self, output: Any) -> None:
         raise NotImplementedError("CombinationScores reads the engine's state; attach it to one")
 
@@ -136,5 +159,7 @@ class CombinationScores(Metric):
 
     def write(self, engine: Engine) -> None:
         assert self.output_dir is not None
+        if self.slices:
+            write_atomically(self.output_dir / "example.npz", self._write_slices)
         path = write_metrics(self.rows, self.output_dir / "metrics.csv")
         write_summary(summarise(read_metrics(path)), self.output_dir / "summary.json")

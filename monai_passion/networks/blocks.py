@@ -62,8 +62,8 @@ def convolution(
 
 
 def activate(x: Tensor) -> Tensor:
-    """IN, then LReLU."""
-    return F.leaky_relu(F.instance_norm(x), SLOPE)
+    """IN, then LReLU, which overwrites what IN returns: neither needs it for its gradient."""
+    return F.leaky_relu(F.instance_norm(x), SLOPE, inplace=True)
 
 
 def upsample(x: Tensor, factor: int = 2) -> Tensor:

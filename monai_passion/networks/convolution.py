@@ -65,12 +65,12 @@ class Conv3d(nn.Conv3d):
 
     def _is_plain(self, input: Tensor) -> bool:
         return (
-            input.device.type == "cpu"
+            not torch.compiler.is_compiling()
+            and not is_tracing()
+            and input.device.type == "cpu"
             and input.dtype == torch.float32
             and (self.kernel_size[0] > 1 or self.stride[0] == 1)
             and self.groups == 1
             and self.dilation == (1, 1, 1)
             and torch.backends.mkldnn.is_available()
-            and not is_tracing()
-            and not torch.compiler.is_compiling()
         )

@@ -10,6 +10,7 @@ sample, and what a decode must not see is multiplied by zero. The numbers are th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -74,7 +75,8 @@ class Features(NamedTuple):
         return Routing(samples, tuple(present), self.rows, None)
 
 
-class Routing(NamedTuple):
+@dataclass(frozen=True)
+class Routing:
     """Who takes part in D decodes; see `Features.route`."""
 
     samples: tuple[int, ...]
@@ -86,6 +88,10 @@ class Routing(NamedTuple):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def takes(self, decode: int, modality: int) -> bool:
+        """Whether a decode reads a modality. With ``in`` torch.compile would reuse its graph for other masks."""
+        return any(m == modality for m in self.present[decode])
 
     def read(self, maps: Sequence[Tensor | None], decode: int, modality: int) -> Tensor:
         """The map (1, ...) of one modality of one decode; exactly zero where the gate is shut."""
@@ -122,7 +128,7 @@ class Routing(NamedTuple):
 
     def decodes(self, modality: int) -> list[int]:
         """The decodes that one modality takes part in (all of them while tracing)."""
-        return [decode for decode, modalities in enumerate(self.present) if modality in modalities]
+        return [decode for decode in range(len(self)) if self.takes(decode, modality)]
 
     def gather(self, maps: Sequence[Tensor | None], modality: int) -> Tensor:
         """The maps of one modality, a row for each of its `decodes`."""
@@ -133,8 +139,8 @@ class Routing(NamedTuple):
         like = next(values for values in maps if values is not None)
         zero = like.new_zeros((1, *like.shape[1:]))
         rows = [
-            torch.stack([self.read(maps, d, m) if m in modalities else zero for m in range(len(maps))], dim=1)
-            for d, modalities in enumerate(self.present)
+            torch.stack([self.read(maps, d, m) if self.takes(d, m) else zero for m in range(len(maps))], dim=1)
+            for d in range(len(self))
         ]
         return torch.cat(rows) if len(rows) > 1 else rows[0]
 

@@ -165,6 +165,6 @@ class MMFormer(MultiModalBackbone):
                 if has_more or first < decode:
                     modalities = (T1,) if routing.rows[T1][sample] >= 0 else ()
             if self.released_masked_tokens:
-                modalities = tuple(m for m in modalities if m in routing.present[first])
+                modalities = tuple(m for m in modalities if routing.takes(first, m))
             present.append(modalities)
         return Routing(routing.samples, tuple(present), routing.rows, routing.gate)

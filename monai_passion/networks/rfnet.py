@@ -92,10 +92,10 @@ class RegionFusion(nn.Module):
         channels = next(x for x in maps if x is not None).shape[1]
         zero = size.new_zeros(1, size.shape[1], channels)
         averages = []
-        for d, modalities in enumerate(routing.present):
+        for d in range(len(routing)):
             q = size[d : d + 1]
             means = [
-                q @ routing.read(maps, d, m).flatten(2).transpose(1, 2) / q.shape[2] if m in modalities else zero
+                q @ routing.read(maps, d, m).flatten(2).transpose(1, 2) / q.shape[2] if routing.takes(d, m) else zero
                 for m in range(len(maps))
             ]
             averages.append(torch.cat(means, dim=2) / area[d])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from monai_passion.networks.backbone import Decoded, MultiModalBackbone
 from monai_passion.networks.blocks import SeparateDecoder
@@ -48,6 +50,8 @@ class SelfDistillationNet(nn.Module):
         skip_single: do not decode the one modality of a single-modality sample a second time: it equals the fused
             decode, so its distance and its distillation terms are zero.
         sequential: decode one row at a time: the same numbers, less memory at once, more time.
+        checkpointing: as ``sequential``, and keep nothing of a decode but its outputs; the backward pass repeats it.
+            The least memory, for a third more time.
         teacher: another network, trained with every modality, which predicts the samples that have them all. It is
             neither trained nor part of this module's parameters and state.
     """
@@ -59,6 +63,7 @@ class SelfDistillationNet(nn.Module):
         separate: bool = False,
         skip_single: bool = True,
         sequential: bool = False,
+        checkpointing: bool = False,
         teacher: MultiModalBackbone | None = None,
     ) -> None:
         super().__init__()
@@ -67,7 +72,8 @@ class SelfDistillationNet(nn.Module):
         self.backbone = backbone
         self.unimodal = unimodal
         self.skip_single = skip_single
-        self.sequential = sequential
+        self.sequential = sequential or checkpointing
+        self.checkpointing = checkpointing
         self._teacher = (teacher,)  # a tuple hides it from nn.Module
         self.separate: SeparateDecoder | None = None
         if separate:
@@ -113,9 +119,12 @@ class SelfDistillationNet(nn.Module):
         return SelfDistillationOutput(fused, unimodal, tuple(pairs), separate, separate_pairs, available, teacher, full)
 
     def _decode(self, features: Features, mask: Tensor, samples: Sequence[int]) -> Decoded:
-        if not self.sequential or len(samples) == 1:
-            return self.backbone.decode(features, mask, samples)
-        rows = [self.backbone.decode(features, mask[d : d + 1], [sample]) for d, sample in enumerate(samples)]
+        decode = self.backbone.decode
+        if self.checkpointing and torch.is_grad_enabled():
+            decode = partial(checkpoint, decode, use_reentrant=False)
+        if not self.sequential:
+            return decode(features, mask, samples)
+        rows = [decode(features, mask[d : d + 1], [sample]) for d, sample in enumerate(samples)]
         logits = tuple(torch.cat(level) for level in zip(*(row.logits for row in rows), strict=True))
         return Decoded(logits, torch.cat([row.features for row in rows]))
 

@@ -18,8 +18,8 @@ from monai_passion.evaluation.metrics import METRICS
 from monai_passion.evaluation.statistics import compare_methods
 from monai_passion.evaluation.summary import AVERAGE, summarise, write_summary
 from monai_passion.files import write_atomically
-from monai_passion.reporting import figures, paper, tables
-from monai_passion.reporting.runs import Results, load_runs, run_folders
+from monai_passion.reporting import examples, figures, paper, tables
+from monai_passion.reporting.runs import MODALITY_TITLES, Results, load_runs, run_folders
 from monai_passion.reporting.tables import SCALES
 
 __all__ = ["write_report"]
@@ -101,6 +101,9 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
         sections.append(f"<h2>Scores, {convention} convention</h2>{''.join(parts)}")
     if len(results.methods) > 1:
         sections.append(f"<h2>Paired comparisons</h2>{_comparisons(results, n, files)}")
+    if results.examples:
+        pictures += (own := [_example_picture(results)])
+        sections.append(f"<h2>Example</h2>{''.join(map(_embed, own))}")
     if len(results.curves):
         pictures += (own := _training_pictures(results, f"Evaluated on {n}"))
         sections.append(f"<h2>Training</h2>{''.join(map(_embed, own))}")
@@ -229,6 +232,15 @@ def _comparisons(results: Results, n: str, files: dict[str, str]) -> str:
                 files[f"tables/{name}_{metric}_{convention}.tex"] = tables.comparison_latex(family, metric, caption)
                 parts.append(table)
     return "".join(parts)
+
+
+def _example_picture(results: Results) -> _Picture:
+    figure = examples.example_figure(results.examples, results.combinations, results.modalities, MODALITY_TITLES)
+    caption = (
+        "One slice of one patient as each combination segments it, over the first modality of the dots; "
+        "it illustrates, and proves nothing."
+    )
+    return _picture("example", figure, caption, f"Methods: {', '.join(results.examples)}")
 
 
 def _training_pictures(results: Results, n: str) -> list[_Picture]:

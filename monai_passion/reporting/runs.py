@@ -14,6 +14,7 @@ from monai_passion.errors import InputError, UsageError
 from monai_passion.evaluation.summary import read_metrics
 from monai_passion.experiments.folders import finished_cells
 from monai_passion.modalities import combinations, parse_combination, resolve
+from monai_passion.reporting.examples import Example, read_example
 
 __all__ = ["CURVE_COLUMNS", "MODALITY_TITLES", "Place", "Results", "load_runs", "run_folders"]
 
@@ -47,6 +48,7 @@ class Results(NamedTuple):
         data: what they are, as ``run.json`` says, see `monai_passion.experiments.folders.describe_data`; may be empty.
         table: number of the paper's table that the runs belong to; may be empty.
         places: method -> its row there.
+        examples: method -> a segmented slice, of its first run that kept one.
     """
 
     rows: pd.DataFrame
@@ -59,6 +61,7 @@ class Results(NamedTuple):
     data: str
     table: str
     places: dict[str, Place]
+    examples: dict[str, Example]
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
@@ -79,7 +82,7 @@ def run_folders(folders: Sequence[Path]) -> list[Path]:
 
 
 def load_runs(folders: Sequence[Path]) -> Results:
-    """Read ``metrics.csv`` and, where they are, ``curves.csv`` and ``run.json`` of every folder.
+    """Read ``metrics.csv`` and, where they are, ``curves.csv``, ``example.npz`` and ``run.json`` of every folder.
 
     Runs with the same ``label`` in their ``run.json`` are seeds of one method. Without one, the folder's name is it.
 
@@ -92,6 +95,7 @@ def load_runs(folders: Sequence[Path]) -> Results:
     data: dict[str, Path] = {}
     tables: set[str] = set()
     places: dict[str, Place] = {}
+    examples: dict[str, Example] = {}
     for number, folder in enumerate(folders):
         if not folder.is_dir():
             raise InputError(f"no folder {folder}; give the folder of a run, which holds its metrics.csv")
@@ -111,6 +115,8 @@ def load_runs(folders: Sequence[Path]) -> Results:
             places[own["method"]] = Place(**{key: facts["row"].get(key, "") for key in Place._fields})
         if (folder / "curves.csv").exists():
             curves.append(_curves(folder / "curves.csv").assign(**own))
+        if (folder / "example.npz").exists():
+            examples.setdefault(own["method"], read_example(folder / "example.npz"))
     regions = [tuple(dict.fromkeys(table["region"])) for table in rows]
     for folder, names in zip(folders, regions, strict=True):
         if set(names) != set(regions[0]):
@@ -138,6 +144,7 @@ def load_runs(folders: Sequence[Path]) -> Results:
         next(iter(data)),
         tables.pop() if len(tables) == 1 else "",
         places,
+        examples,
     )
 
 

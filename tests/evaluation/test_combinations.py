@@ -9,6 +9,7 @@ from monai_passion.evaluation import CombinationScores
 from monai_passion.evaluation.combinations import label_maps, mean_region_dice
 from monai_passion.evaluation.summary import read_metrics
 from monai_passion.modalities import combinations
+from monai_passion.reporting.examples import read_example
 
 REGIONS = {"all": (1, 2), "core": (2,)}
 MODALITIES = ("a", "b")
@@ -30,7 +31,7 @@ def evaluate(metric, predictions, truth):
     """One patient; ``predictions``: a label map or None (the combination cannot be had) per combination."""
     maps = [one_hot(p) if p is not None else torch.full((3, 6, 6, 6), torch.nan) for p in predictions]
     label = MetaTensor(truth[None, None].float(), affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])))
-    batch = {"case": ["case1"], "patient": ["patient1"]}
+    batch = {"case": ["case1"], "patient": ["patient1"], "image": torch.rand(1, 2, 6, 6, 6)}
     engine = Engine(lambda engine, batch: {"pred": torch.cat(maps)[None], "label": label})
     metric.attach(engine, "mean_dice")
     return engine.run([batch])
@@ -69,3 +70,18 @@ def test_files_hold_every_combination_region_and_convention(truth, tmp_path):
     assert rows["reference_ml"].iloc[0] == pytest.approx(64 * 8 / 1000)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {row["n"] for row in summary["results"]} == {1}
+
+
+def test_the_example_is_the_slice_with_the_most_labels_of_the_first_patient(truth, tmp_path):
+    truth[..., 2] = 1
+    evaluate(CombinationScores(MODALITIES, REGIONS, tmp_path, example=True), [truth, None, truth * 0], truth)
+    example = read_example(tmp_path / "example.npz")
+    assert example.image.shape == (2, 6, 6)
+    assert (example.label == 1).all()
+    assert [set(p.flatten().tolist()) for p in example.prediction] == [{1}, {-1}, {0}]
+    assert example.combinations == ("a", "b", "a+b")
+
+
+def test_no_voxels_are_kept_unless_asked_for(truth, tmp_path):
+    evaluate(CombinationScores(MODALITIES, REGIONS, tmp_path), [truth, truth, truth], truth)
+    assert not (tmp_path / "example.npz").exists()

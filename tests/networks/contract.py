@@ -110,6 +110,15 @@ class BackboneContract:
         exported = torch.export.export(network, (image, torch.ones(2, 2).bool())).module()
         torch.testing.assert_close(exported(image, mask), network(image, mask), rtol=1e-3, atol=1e-3)
 
+    @pytest.mark.slow
+    def test_compiled_network_gives_the_same_numbers_whatever_is_missing(self, network):
+        image = self.images(network, 1)
+        torch.compiler.reset()
+        compiled = torch.compile(network, backend="eager")  # what is traced is at stake, not the code made of it
+        for mask in ([1, 0, 1], [0, 1, 0], [1, 1, 1], [1, 0, 1]):
+            mask = torch.tensor([mask]).bool()
+            torch.testing.assert_close(compiled(image, mask), network(image, mask), rtol=1e-3, atol=1e-3)
+
     def test_channels_last_gives_the_same_numbers(self, network):
         image, mask = self.images(network), torch.tensor([[0, 1, 1], [1, 0, 0]]).bool()
         expected = network(image, mask)

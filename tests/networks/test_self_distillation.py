@@ -45,6 +45,26 @@ def test_sequential_decoding_gives_the_same_numbers(image):
         torch.testing.assert_close(ours.features, theirs.features)
 
 
+def test_checkpointing_gives_the_same_numbers_and_gradients(image):
+    results = []
+    for network in (wrapper(), wrapper(checkpointing=True)):
+        output = network(image, AVAILABLE)
+        maps = [*output.fused.logits, output.fused.features, *output.unimodal.logits, output.unimodal.features]
+        sum(x.square().mean() for x in maps).backward()
+        results.append((maps, [p.grad for p in network.parameters()]))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_checkpointing_keeps_less_for_the_backward_pass(image):
+    kept = []
+    for network in (wrapper(), wrapper(checkpointing=True)):
+        sizes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda x, s=sizes: s.append(x.numel()) or x, lambda x: x):
+            network(image, AVAILABLE)
+        kept.append(sum(sizes))
+    assert kept[1] < kept[0] / 2
+
+
 def test_monitoring_decodes_the_students_without_gradient(image):
     watched, trained = wrapper(unimodal="monitor")(image, AVAILABLE), wrapper()(image, AVAILABLE)
     assert not watched.unimodal.logits[0].requires_grad

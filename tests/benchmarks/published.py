@@ -1,0 +1,91 @@
+"""The backbones computed as they were published, to time ours against; the same parameters, the same numbers."""
+
+from contextlib import contextmanager
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from monai_passion.losses import PassionLoss
+from monai_passion.networks import SelfDistillationNet
+from monai_passion.networks.backbone import Decoded
+from monai_passion.networks.blocks import SLOPE, FusionConv, activate
+from monai_passion.networks.convolution import Conv3d
+from monai_passion.networks.rfnet import RegionFusion
+from monai_passion.networks.self_distillation import SelfDistillationOutput
+
+
+def concatenate_and_convolve(fusion, routing, maps, weights=None):
+    """All modality maps side by side, absent ones zero, through the 1x1 convolution that fuses them."""
+    stacked = routing.stack(maps)
+    if weights is not None:
+        stacked = stacked * F.interpolate(weights, stacked.shape[3:]).unsqueeze(2)
+    return F.conv3d(stacked.flatten(1, 2), fusion.weight, fusion.bias)
+
+
+def fuse_class_by_class(fusion, routing, maps, projected, probability):
+    """RFNet's region-aware fusion: K products with all modality maps, weighted, summed, and concatenated."""
+    stacked = routing.stack(maps)  # (D, M, C, ...)
+    weights = fusion.weights(routing, maps, probability)
+    fused = []
+    for k in range(probability.shape[1]):
+        regions = stacked * probability[:, None, k : k + 1]
+        fused.append((regions * weights[:, k].reshape(*weights[:, k].shape, 1, 1, 1, 1)).sum(dim=1))
+    shortcut = fusion.shortcut(activate(fusion.shortcut_fuse(routing, projected)))
+    return torch.cat([fusion.region(torch.cat(fused, dim=1)), shortcut], dim=1)
+
+
+@contextmanager
+def as_published():
+    """Inside, networks are computed operation by operation as their papers draw them."""
+    with (
+        patch.object(FusionConv, "project", lambda fusion, modality, x: x),
+        patch.object(FusionConv, "forward", concatenate_and_convolve),
+        patch.object(RegionFusion, "forward", fuse_class_by_class),
+        patch.object(Conv3d, "_conv_forward", nn.Conv3d._conv_forward),
+        patch("monai_passion.networks.blocks.activate", lambda x: F.leaky_relu(F.instance_norm(x), SLOPE)),
+    ):
+        yield
+
+
+def train_step(network, loss, image, available, label):
+    """Encode once, decode what is there: forward and backward; the loss."""
+    value = loss(network(image, available), label)
+    value.backward()
+    return value.item()
+
+
+def train_step_as_published(network, loss, image, available, label):
+    """Every modality of a zero-filled image is encoded, and decoded alone, one after another; absent ones count 0."""
+    num_modalities = available.shape[1]
+    there = [m for m in range(num_modalities) if available[0, m]]
+    with as_published():
+        everything = torch.ones_like(available)
+        features = network.backbone.encode(image * available.reshape(*available.shape, 1, 1, 1), everything)
+        fused = network.backbone.decode(features, available)
+        decoded = [network.backbone.decode(features, row) for row in torch.eye(num_modalities).bool().split(1)]
+        absent = [decoded[m] for m in range(num_modalities) if m not in there]
+        wasted = sum((0 * x.sum() for d in absent for x in (*d.logits, d.features)), torch.zeros(()))
+        taught = [decoded[m] for m in there] if len(there) > 1 else []
+        unimodal = taught and Decoded(
+            tuple(map(torch.cat, zip(*(d.logits for d in taught), strict=True))),
+            torch.cat([d.features for d in taught]),
+        )
+        pairs = tuple((0, m) for m in there) if taught else ()
+        output = SelfDistillationOutput(fused, unimodal or None, pairs, None, (), available)
+        value = loss(output, label) + wasted
+        value.backward()
+    return value.item()
+
+
+STEPS = {"published": train_step_as_published, "ours": train_step}
+
+
+def training(backbone, size):
+    """What a step needs: network, loss, image and label of ``size`` voxels an axis."""
+    torch.manual_seed(0)
+    network = SelfDistillationNet(backbone())
+    m, k = network.backbone.num_modalities, network.backbone.num_classes
+    image, label = torch.randn(1, m, size, size, size), torch.randint(0, k, (1, 1, size, size, size))
+    return network, PassionLoss(m, k, [0.6, 0.4, 0.2, 0.8]), image, label

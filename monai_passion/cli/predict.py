@@ -60,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", metavar="B", help="its folder or name (default: the RFNet bundle for brain tumours)"
     )
+    parser.add_argument(
+        "--trust", action="store_true", help="run a bundle that is not this package's own: it can run any program"
+    )
     parser.add_argument("--weights", metavar="FILE", type=Path, help="default: the bundle's models/")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:1 (default: cuda where there is one)")
     parser.add_argument(
@@ -109,12 +112,15 @@ def run(args: argparse.Namespace) -> int:
     from monai_passion.prediction.cohort import predict_cohort
     from monai_passion.prediction.discovery import find_files
     from monai_passion.prediction.run import Options, predict_patient
+    from monai_passion.prediction.trust import check_trusted
 
     if args.verbose:
         logging.getLogger().setLevel(logging.INFO)
     else:
         warnings.simplefilter("ignore")
     bundle = find_bundle(args.bundle)
+    if not args.trust:
+        check_trusted(bundle.path)
     flags = _given(args, bundle)
     cohort = _cohort(args.input, bundle) if args.input else {}
     if cohort and flags:

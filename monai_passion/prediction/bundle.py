@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_passion.errors import PassionError, ResourceError, UsageError, is_out_of_memory
+from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
 from monai_passion.prediction.inputs import Remark
+from monai_passion.prediction.trust import is_plain
 
 if TYPE_CHECKING:  # torch and MONAI take seconds to import, which a mistyped path need not cost
     from torch import nn
@@ -144,8 +145,11 @@ class Segmenter:
         self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
         # What the weights were trained with goes before what the bundle says.
         _, facts = load_weights(self.weights)
+        settings = facts.get("settings", {})
+        if not is_plain(settings):  # else what came with the weights would run as part of the configuration
+            raise WeightsError(f"{self.weights} has settings other than numbers and plain text; get it elsewhere")
         changes: dict[str, Any] = {
-            **facts.get("settings", {}),
+            **settings,
             "bundle_root": str(bundle.path),
             "weights": str(self.weights),
             "overlap": overlap,

@@ -127,6 +127,16 @@ def test_weights_carry_no_code_into_the_configuration_of_a_bundle(tmp_path, sett
     assert not Path("out").exists()
 
 
+def test_the_name_of_a_file_of_weights_is_not_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = "$__import__('os').mkdir('harm').safetensors"
+    save_weights(RFNet(4, 4, width=2), name, {"settings": {"width": 2}})
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((32, 32, 32), np.float32), np.eye(4)), "flair.nii.gz")
+    command = ["predict", "--flair", "flair.nii.gz", "--output", "out", "--device", "cpu", "--roi-size", "32"]
+    assert main([*command, "--weights", name]) == 0
+    assert not Path("harm").exists()
+
+
 @pytest.mark.parametrize("name", ["../outside", "..", ".", "a/b", "/tmp/outside", "a\\b", ""])
 def test_no_patient_of_a_cohort_table_is_written_outside_of_the_output(tmp_path, name):
     (tmp_path / "cohort.csv").write_text(f'patient,flair\n"{name}",flair.nii.gz\n')

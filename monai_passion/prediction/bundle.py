@@ -150,8 +150,9 @@ class Segmenter:
             raise WeightsError(f"{self.weights} has settings other than numbers and plain text; get it elsewhere")
         changes: dict[str, Any] = {
             **settings,
-            "bundle_root": str(bundle.path),
-            "weights": str(self.weights),
+            # Absolute, since MONAI runs text that begins with $.
+            "bundle_root": str(bundle.path.absolute()),
+            "weights": str(self.weights.absolute()),
             "overlap": overlap,
         }
         if device is not None:

@@ -1,6 +1,6 @@
 # The whole developer API. `make demo` and `make test` are all a fresh machine needs.
 .DEFAULT_GOAL := help
-.PHONY: help install dev format lint types test test-slow test-faults demo bundles bundles-check docs bench clean
+.PHONY: help install dev format lint types test test-slow test-faults test-browser demo bundles bundles-check docs bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -54,6 +54,9 @@ test-slow: dev  ## tests that take minutes each
 
 test-faults: dev  ## kills, full disks, damaged files, really caused
 	$(BIN)/python -m pytest -m faults
+
+test-browser: dev  ## the page of predict in headless Chromium, where there is one
+	$(BIN)/python -m pytest -m browser
 
 bench: dev  ## side-by-side timings, as ratios
 	$(BIN)/python -m pytest -m bench -s

@@ -15,6 +15,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 from monai_passion.files import write_text
+from monai_passion.prediction.trust import KNOWN, program_digest
 
 __all__ = ["CONFIGS", "bundle_files", "drift", "materialise"]
 
@@ -85,9 +86,12 @@ def drift(configs: Path, bundles: Path) -> list[Path]:
 
 def _changes(configs: Path, bundles: Path) -> dict[Path, str | None]:
     """File -> what must be in it, None where it must not be."""
-    wanted = {
-        bundles / row["name"] / path: text for row in manifest(configs) for path, text in bundle_files(row, configs)
-    }
+    made = {row["name"]: dict(bundle_files(row, configs)) for row in manifest(configs)}
+    wanted = {bundles / name / path: text for name, files in made.items() for path, text in files.items()}
+    known = configs.parent / "monai_passion" / "prediction" / KNOWN.name
+    if known.is_file():  # in the project itself, what these run is what `predict` trusts
+        programs = {name: program_digest(json.loads(files["configs/inference.json"])) for name, files in made.items()}
+        wanted[known] = _text(programs)
     stale = {path for folder in ("configs", "docs") for path in bundles.glob(f"*/{folder}/*")} - wanted.keys()
     differing = {path: text for path, text in wanted.items() if not path.is_file() or path.read_text() != text}
     return {**differing, **dict.fromkeys(sorted(stale))}

@@ -20,6 +20,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "install_excepthook",
+    "is_out_of_memory",
 ]
 
 EXIT_OK = 0
@@ -59,6 +60,19 @@ class ResourceError(PassionError):
     """Not enough memory or disk."""
 
     exit_code = 5
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what it was raised from, says that memory was short, as Python, NumPy or torch say it."""
+    while error is not None:
+        said = f"{type(error).__name__}: {error}".lower()
+        if isinstance(error, MemoryError) or (
+            isinstance(error, RuntimeError)
+            and any(words in said for words in ("outofmemoryerror", "out of memory", "can't allocate memory"))
+        ):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def install_excepthook() -> None:

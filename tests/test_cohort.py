@@ -1,8 +1,11 @@
 """The cohort's bookkeeping, with a segmenter that is none."""
 
 import csv
+import functools
 import json
+import os
 import shutil
+import signal
 
 import nibabel as nib
 import numpy as np
@@ -17,13 +20,13 @@ SHAPE = (20, 20, 20)
 
 
 class Threshold:
-    bundle, device, label_values = find_bundle(), "cpu", (0, 1, 2, 4)
+    bundle = find_bundle()
     settings = {"roi_size": [16, 16, 16], "overlap": 0.5}  # noqa: RUF012
 
     def __init__(self, weights):
         self.weights, self.calls = weights, 0
 
-    def segment(self, volumes, decode):
+    def segment(self, volumes, decode, probabilities):
         self.calls += 1
         labels = (next(v for v in volumes if v is not None).data > 0.5).astype(np.uint8) * 4
         return Segmentation(labels, None, {}, {})
@@ -46,6 +49,33 @@ def cohort(tmp_path):
         ), segmenter.calls
 
     return run
+
+
+class Deadly(Threshold):
+    """Kills its process, as the system does when memory is short, for images with a mark in the first voxel."""
+
+    def segment(self, volumes, *rest):
+        if next(v for v in volumes if v is not None).data[0, 0, 0] == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().segment(volumes, *rest)
+
+
+def test_workers_do_the_same_and_survive_one_that_is_killed(cohort, tmp_path):
+    for name in ("d", "e"):
+        data = np.random.default_rng(1).random(SHAPE, dtype=np.float32)
+        data[0, 0, 0] = 7 if name == "d" else 0
+        (tmp_path / "in" / name).mkdir()
+        nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "in" / name / "flair.nii.gz")
+    patients = {name: tmp_path / "in" / name for name in "abcde"}
+    opener = functools.partial(Deadly, tmp_path / "w")
+    entries = predict_cohort(patients, tmp_path / "out", Threshold.bundle, opener, Options(page=False), workers=2)
+    assert {name: entry["exit_code"] for name, entry in entries.items()} == {"a": 0, "b": 3, "c": 0, "d": 5, "e": 0}
+    assert "was killed" in entries["d"]["message"]
+    with open(tmp_path / "out" / "volumes.csv") as file:
+        assert [row["patient"] for row in csv.DictReader(file)] == ["a", "c", "e"]
+    labels = nib.load(tmp_path / "out" / "e" / "segmentation.nii.gz").get_fdata()
+    image = nib.load(tmp_path / "in" / "e" / "flair.nii.gz").get_fdata()
+    assert np.array_equal(labels == 4, image > 0.5)
 
 
 def test_a_patient_that_fails_does_not_stop_the_rest(cohort, tmp_path):

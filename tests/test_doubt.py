@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from monai_passion.data.nifti import Volume
+from monai_passion.data.phantom.brain import brain_case
 from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
 from monai_passion.prediction.doubt import (
     doubt_expectation,
@@ -48,6 +49,39 @@ def test_a_t2_given_as_another_sequence_is_noticed(other):
 def test_heads_that_do_not_lie_on_each_other_are_noticed():
     assert any("overlap by" in text for text in texts({"flair": head("flair"), "t1": head("t1", shift=0.4)}))
     assert texts({"flair": head("flair"), "t1": head("t1", shift=0.02)}) == []
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    pytest.importorskip("nilearn")
+    case = brain_case(3, 0, 64)
+    return {m: Volume(case.images[m], case.affine, None, ()) for m in BRATS_MRI}
+
+
+@pytest.mark.parametrize(("axis", "sides"), enumerate(("left-right", "front-back", "upside down")))
+def test_a_mirrored_sequence_is_noticed_and_named(phantom, axis, sides):
+    assert texts(phantom) == []
+    for m in ("flair", "t1c", "t2"):
+        turned = {**phantom, m: phantom[m]._replace(data=np.flip(phantom[m].data, axis))}
+        text = f"{m} fits the others better when mirrored {sides}; is its orientation wrong?"
+        assert text in texts(turned)
+        assert sum("mirrored" in found for found in texts(turned)) == 1
+
+
+def test_of_two_sequences_it_is_not_said_which_is_mirrored(phantom):
+    two = {"t1": phantom["t1"], "t2": phantom["t2"]._replace(data=phantom["t2"].data[::-1])}
+    (text,) = (text for text in texts(two) if "mirrored" in text)
+    assert text == "t1 and t2 fit better when one is mirrored left-right; is the orientation of one of them wrong?"
+
+
+def test_the_order_of_the_axes_in_the_file_does_not_matter(phantom):
+    """Stored as (z, x, y): left-right is the second axis of the file."""
+    order = [2, 0, 1]
+    affine = phantom["t1"].affine @ np.eye(4)[:, [*order, 3]]
+    turned = {m: Volume(v.data.transpose(order), affine, None, ()) for m, v in phantom.items()}
+    assert texts(turned) == []
+    turned["t1"] = turned["t1"]._replace(data=np.flip(turned["t1"].data, 1))
+    assert [text for text in texts(turned) if "mirrored left-right" in text]
 
 
 def test_a_skull_that_was_not_stripped_is_noticed_in_heads_only():
@@ -100,6 +134,10 @@ def test_a_summary_that_is_none_tells_nothing(tmp_path, text):
 def test_real_heads_raise_no_doubt_and_swapped_ones_do(real_data):
     from monai_passion.prediction.inputs import read_patient
 
+    for number in (1, 2, 3):
+        prefix = real_data / f"brats2013_whole/brats_2013_pat000{number}_1/brats_2013_pat000{number}_1"
+        files = {"flair": f"{prefix}_flair.nii.gz", "t1c": f"{prefix}_t1ce.nii.gz"}
+        assert texts(read_patient(files, BRATS_MRI).used) == []
     for prefix, t1c in (("glioma_full/TCGA-DU-7294/TCGA-DU-7294", "t1c"), ("ms_whole/patient19/patient19", "t1ce")):
         names = {"flair": "flair", "t1c": t1c, "t1": "t1", "t2": "t2"}
         files = {m: real_data / f"{prefix}_{name}.nii.gz" for m, name in names.items()}

@@ -1,7 +1,6 @@
 import json
 import re
 import shutil
-import subprocess
 
 import matplotlib.image
 import nibabel as nib
@@ -53,28 +52,84 @@ def test_the_page_holds_the_segmentation_itself(page, tmp_path):
     assert [image["name"] for image in data["images"]] == ["FLAIR", "T1"]
 
 
-@pytest.mark.browser
-def test_a_browser_shows_the_images_and_the_overlay_can_be_switched_off(page, tmp_path):
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
+@pytest.fixture(scope="module")
+def open_page():
+    """A function that opens a page in headless Chromium, without a network, once its viewer is ready."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
         pytest.skip("no Chromium here; on Debian: apt-get install chromium")
-    command = [browser, "--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
-    command += [
-        "--hide-scrollbars",
-        "--window-size=1200,900",
-        "--virtual-time-budget=20000",
-        f"--user-data-dir={tmp_path}/c",
-    ]
+    flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=flags, timeout=120_000)
 
-    def run(anchor, *more):
-        url = f"file://{page[0]}{anchor}"
-        return subprocess.run([*command, *more, url], capture_output=True, text=True, timeout=120, check=True).stdout
+        def opened(file):
+            shown = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}).new_page()
+            problems = []
+            shown.on("pageerror", lambda error: problems.append(error))
+            shown.goto(f"file://{file}", timeout=120_000)
+            shown.wait_for_selector('body[data-state="ready"]', timeout=240_000)
+            return shown, problems
 
-    assert 'data-state="ready"' in run("", "--dump-dom")
-    shots = {}
-    for anchor in ("", "#plain"):
-        path = tmp_path / f"shot{len(shots)}.png"
-        run(anchor, f"--screenshot={path}")
-        shots[anchor] = matplotlib.image.imread(path)[:600, :700, :3]
-    coloured = {anchor: (np.ptp(shot, axis=2) > 0.15).sum() for anchor, shot in shots.items()}
-    assert coloured[""] > coloured["#plain"] + 1000
+        yield opened
+        browser.close()
+
+
+def coloured(shown, path):
+    """How many pixels of the viewer are not grey."""
+    shown.locator("canvas").screenshot(path=path, timeout=120_000)
+    return int((np.ptp(matplotlib.image.imread(path)[..., :3], axis=2) > 0.15).sum())
+
+
+@pytest.mark.browser
+def test_a_click_takes_the_overlay_off_the_images_and_puts_it_back(page, open_page, tmp_path):
+    shown, problems = open_page(page[0])
+    box = shown.get_by_label("segmentation")
+    counts = [coloured(shown, tmp_path / "on.png")]
+    for name in ("off", "again"):
+        box.click()
+        counts.append(coloured(shown, tmp_path / f"{name}.png"))
+    assert counts[0] == counts[2]
+    assert counts[0] > counts[1] + 1000
+    shown.get_by_role("button", name="T1", exact=True).click()
+    other = matplotlib.image.imread(shot(shown, tmp_path / "t1.png"))
+    assert np.abs(other - matplotlib.image.imread(tmp_path / "again.png")).mean() > 0.01
+    shown.get_by_label("opacity").fill("0")
+    assert coloured(shown, tmp_path / "clear.png") == counts[1]
+    assert not problems
+    assert "t1 is odd" in shown.inner_text("#remarks")
+
+
+def shot(shown, path):
+    shown.locator("canvas").screenshot(path=path, timeout=120_000)
+    return path
+
+
+@pytest.mark.browser
+def test_a_heart_of_a_few_slices_is_shown_with_its_own_labels(open_page, tmp_path):
+    """MyoPS: three slices, 12 mm apart; label values up to 2221."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in (64, 64, 3)), indexing="ij"))
+    image = np.random.default_rng(0).uniform(50, 99, (64, 64, 3)).astype(np.float32)
+    ring = (grid[:2] ** 2).sum(0)
+    labels = np.select([ring < 0.2, ring < 0.4], [500, 2221], 0).astype(np.uint16)
+    affine = np.diag([0.75, 0.75, 12, 1])
+    report = make_report(
+        Segmentation(labels, None, {}, {}),
+        affine,
+        {200: "myocardium", 500: "LV", 600: "RV", 1220: "oedema", 2221: "scar"},
+        {"LVB": [500], "RVB": [600], "MYO": [200, 1220, 2221]},
+        bundle={"name": "myops", "version": "1"},
+        weights={"file": "x.pt", "sha256": "0" * 64},
+        device="cpu",
+        modalities={"used": ["bssfp"], "absent": ["lge", "t2"], "reference": "bssfp"},
+        expected_quality=[],
+        remarks=[],
+    )
+    (tmp_path / "report.html").write_text(make_page({"bssfp": image}, labels, affine, report), encoding="utf-8")
+    shown, problems = open_page(tmp_path / "report.html")
+    shown.get_by_role("button", name="axial", exact=True).click()
+    on = coloured(shown, tmp_path / "heart_on.png")
+    shown.get_by_label("segmentation").click()
+    assert on > coloured(shown, tmp_path / "heart_off.png") + 1000
+    assert "scar" in shown.inner_text("#volumes")
+    assert not problems

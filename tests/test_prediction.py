@@ -163,12 +163,12 @@ def test_the_mark_of_a_voxel_stays_where_it_was(segmenter, tmp_path, monkeypatch
     data[10, 12, 20] = 1e5
     volume = read_volume(write(tmp_path / "flair.nii.gz", data))
 
-    def brightest(inputs, network, available):
-        scores = torch.zeros_like(inputs)
-        scores[:, 3] = inputs[:, 0] >= inputs[:, 0].max()
-        return scores
+    def brightest(item, masks, effort):
+        scores = torch.zeros_like(item["image"])
+        scores[3] = item["image"][0] >= item["image"][0].max()
+        return [scores]
 
-    monkeypatch.setitem(segmenter.parser.ref_resolver.resolved_content, "inferer", brightest)
+    monkeypatch.setattr(segmenter, "_infer", brightest)
     labels = segmenter.segment([volume, None, None, None]).labels
     assert np.argwhere(labels == 4).tolist() == [[10, 12, 20]]
 
@@ -230,8 +230,8 @@ def test_uncertainty_is_the_entropy_of_the_mean_of_the_decodes(segmenter, files,
 
     from monai_passion.data.nifti import read_volume
 
-    def infer(item, masks):
-        decodes = [torch.zeros(4, *item["image"].shape[1:]) for _ in masks or [None]]
+    def infer(item, masks, effort):
+        decodes = [torch.zeros(4, *item["image"].shape[1:]) for _ in masks]
         for k, p in enumerate(decodes):
             p[1 if k != 2 else 2] = 1.0
         return [MetaTensor(p) for p in decodes]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from monai_passion import NOTICE, __version__
-from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, PassionError
+from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, PassionError, ResourceError, is_out_of_memory
 
 __all__ = ["COMMANDS", "NOTICE", "main"]
 
@@ -25,6 +25,7 @@ COMMANDS = {
     "datalist": "turn a folder of patients into a datalist JSON, split by patient",
     "presence": "draw or read which patient lacks which modality",
     "predict": "segment one patient from whatever sequences there are",
+    "info": "list the bundles, their sequences and labels",
     "bundles": "make the bundles from the fragments in configs/, check them, or export one",
     "experiments": "run a grid of trainings and evaluations, and say how far it is",
     "report": "make tables and figures from the results of a training",
@@ -89,6 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.debug:
             raise
+        if is_out_of_memory(error):
+            print(
+                "monai-passion: error: not enough memory; close other programs or use smaller images", file=sys.stderr
+            )
+            return ResourceError.exit_code
         print(
             f"monai-passion: internal error: {type(error).__name__}: {error}; run again with --debug", file=sys.stderr
         )

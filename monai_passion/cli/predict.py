@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="in place of the flags below: a patient's folder, its sequences known by the names of the files; "
         "a folder of such folders; or a CSV with a column patient and one a sequence",
     )
-    files = parser.add_argument_group("sequences", "NIfTI files, any non-empty subset of those the bundle knows")
+    files = parser.add_argument_group(
+        "sequences", "NIfTI files or DICOM series, any non-empty subset of those the bundle knows"
+    )
     for modality in MODALITIES:
         aliases = ALIASES.get(modality, ())
         also = f" (also {', '.join(f'--{alias}' for alias in aliases[:4])})" if aliases else ""
@@ -58,6 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", metavar="B", help="its folder or name (default: the RFNet bundle for brain tumours)"
     )
+    parser.add_argument(
+        "--trust", action="store_true", help="run a bundle that is not this package's own: it can run any program"
+    )
     parser.add_argument("--weights", metavar="FILE", type=Path, help="default: the bundle's models/")
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:1 (default: cuda where there is one)")
     parser.add_argument(
@@ -67,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sliding window in voxels, as 96 or 96x96x64 (default: the bundle's)",
     )
     parser.add_argument("--overlap", metavar="F", type=float, help="of windows, 0 to 1 (default: the bundle's)")
+    parser.add_argument(
+        "--workers", metavar="N", type=int, default=1, help="patients of a cohort at the same time (default 1)"
+    )
     parser.add_argument("--max-voxels", metavar="N", type=int, help="refuse larger files (default 2^28)")
     parser.add_argument(
         "--allow-duplicate", action="store_true", help="take one image for two sequences, with a warning"
@@ -81,6 +89,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     more.add_argument(
         "--all-combinations", action="store_true", help="also segment from every subset of the sequences, encoded once"
+    )
+    parser.add_argument(
+        "--probabilities", action="store_true", help="also write probabilities.nii.gz, one volume a class"
+    )
+    parser.add_argument(
+        "--dicom-seg", action="store_true", help="also write segmentation.dcm, where the reference is a DICOM series"
     )
     parser.add_argument("--strict", action="store_true", help="end with exit code 6 when there are warnings")
     parser.add_argument("--quiet", action="store_true", help="print errors only")
@@ -98,12 +112,15 @@ def run(args: argparse.Namespace) -> int:
     from monai_passion.prediction.cohort import predict_cohort
     from monai_passion.prediction.discovery import find_files
     from monai_passion.prediction.run import Options, predict_patient
+    from monai_passion.prediction.trust import check_trusted
 
     if args.verbose:
         logging.getLogger().setLevel(logging.INFO)
     else:
         warnings.simplefilter("ignore")
     bundle = find_bundle(args.bundle)
+    if not args.trust:
+        check_trusted(bundle.path)
     flags = _given(args, bundle)
     cohort = _cohort(args.input, bundle) if args.input else {}
     if cohort and flags:
@@ -115,6 +132,8 @@ def run(args: argparse.Namespace) -> int:
         reference=reference,
         register=args.register,
         decode=decode,
+        probabilities=args.probabilities,
+        dicom_seg=args.dicom_seg,
         overwrite=args.overwrite,
         allow_duplicate=args.allow_duplicate,
         keep_names=args.keep_names,
@@ -122,13 +141,12 @@ def run(args: argparse.Namespace) -> int:
         max_voxels=max_voxels,
     )
 
-    @functools.cache
-    def open_segmenter() -> Segmenter:
-        return Segmenter(bundle, args.weights, args.device, args.roi_size, args.overlap)
-
+    if args.workers < 1 or (args.workers > 1 and not cohort):
+        raise UsageError(f"--workers is {args.workers}; give 1 or more, and more than 1 for a cohort only")
+    open_segmenter = functools.partial(Segmenter, bundle, args.weights, args.device, args.roi_size, args.overlap)
     with _progress(args.quiet) as stage:
         if cohort:
-            entries = predict_cohort(cohort, args.output, bundle, open_segmenter, options, stage)
+            entries = predict_cohort(cohort, args.output, bundle, open_segmenter, options, stage, workers=args.workers)
         else:
             files = find_files(args.input, bundle.modalities, flags) if args.input else flags
             report = predict_patient(files, args.output, bundle, open_segmenter, options, stage)

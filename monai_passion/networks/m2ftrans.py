@@ -122,8 +122,10 @@ class CrossTokenLayer(nn.Module):
             )
             for projections in (self.keys, self.values)
         )
-        mask = routing.mask(query).repeat_interleave(query.shape[1], dim=1).unsqueeze(1)  # (D, 1, MC)
-        attended = F.scaled_dot_product_attention(self.query(query).flatten(2), keys, values, mask)
+        mask = routing.mask(query).repeat_interleave(query.shape[1], dim=1)[:, None, None]  # (D, 1, 1, MC)
+        # One head, as an axis: ONNX's attention has that axis.
+        asked, keys, values = (x.unsqueeze(1) for x in (self.query(query).flatten(2), keys, values))
+        attended = F.scaled_dot_product_attention(asked, keys, values, mask)
         query = self.query_update(query + self.dropout(self.out(attended.reshape(query.shape))))
         if self.modality_update is not None:
             maps = [None if x is None else self.modality_update(x) for x in maps]

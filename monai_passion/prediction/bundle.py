@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -12,15 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_passion.errors import PassionError, ResourceError, UsageError
+from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
+from monai_passion.prediction.inputs import Remark
+from monai_passion.prediction.trust import is_plain
 
 if TYPE_CHECKING:  # torch and MONAI take seconds to import, which a mistyped path need not cost
     from torch import nn
 
     from monai_passion.data.nifti import Volume
 
-__all__ = ["DEFAULT_BUNDLE", "BundleFacts", "Segmentation", "Segmenter", "find_bundle"]
+__all__ = ["DEFAULT_BUNDLE", "BundleFacts", "Segmentation", "Segmenter", "find_bundle", "known_bundles"]
 
 DEFAULT_BUNDLE = "brats_mri_segmentation_rfnet_passion"
 FOLDERS = (Path("bundles"), Path(__file__).parents[2] / "bundles")
@@ -39,6 +43,13 @@ class BundleFacts(NamedTuple):
     """Region -> the classes of the network whose union it is."""
     class_names: tuple[str, ...]
     """Of each class, background first."""
+    label_values: tuple[int, ...]
+    """The value that each class has in the files, background first."""
+
+
+def known_bundles() -> list[str]:
+    """Names of the bundles that are found without a path."""
+    return sorted({path.parents[1].name for folder in FOLDERS for path in folder.glob("*/configs/inference.json")})
 
 
 def find_bundle(bundle: str | None = None) -> BundleFacts:
@@ -51,11 +62,12 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
     places = [Path(wanted), *(folder / wanted for folder in FOLDERS)]
     path = next((place for place in places if (place / "configs" / "inference.json").is_file()), None)
     if path is None:
-        known = sorted({p.parents[1].name for folder in FOLDERS for p in folder.glob("*/configs/inference.json")})
-        there = f"; found here: {', '.join(known)}" if known else ""
+        there = f"; found here: {', '.join(known)}" if (known := known_bundles()) else ""
         raise UsageError(f"no bundle '{wanted}' (a folder with configs/inference.json); give its path{there}")
     config, metadata = (_read_json(path / "configs" / name) for name in ("inference.json", "metadata.json"))
     try:
+        restored = config["restore_labels"]
+        values = dict(zip(restored["orig_labels"], restored["target_labels"], strict=True))
         channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
         return BundleFacts(
             path=path,
@@ -64,6 +76,7 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
             modalities=tuple(config["modalities"]),
             regions=dict(config["regions"]),
             class_names=tuple(channels[str(k)] for k in range(int(config["num_classes"]))),
+            label_values=tuple(values.get(k, k) for k in range(int(config["num_classes"]))),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is no bundle of monai_passion ({error} is not as expected); give another") from error
@@ -80,6 +93,22 @@ class Segmentation(NamedTuple):
     """Modality -> region -> Dice of its decode alone with the fused one."""
     combinations: dict[str, NDArray[np.unsignedinteger]]
     """Combination -> labels, of all but the fused one."""
+    probabilities: NDArray[np.float32] | None = None
+    """(X, Y, Z, K), background first."""
+    device: str = "cpu"
+    """Where it was computed in the end."""
+    remarks: tuple[Remark, ...] = ()
+    """What had to be done for lack of memory."""
+
+
+class Effort(NamedTuple):
+    """How much memory an inference may use."""
+
+    device: str
+    together: bool
+    """Whether windows are batched and combinations decoded together, as the bundle says; else one after the other."""
+    roi_size: tuple[int, ...]
+    remark: Remark | None
 
 
 class Segmenter:
@@ -116,8 +145,11 @@ class Segmenter:
         self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
         # What the weights were trained with goes before what the bundle says.
         _, facts = load_weights(self.weights)
+        settings = facts.get("settings", {})
+        if not is_plain(settings):  # else what came with the weights would run as part of the configuration
+            raise WeightsError(f"{self.weights} has settings other than numbers and plain text; get it elsewhere")
         changes: dict[str, Any] = {
-            **facts.get("settings", {}),
+            **settings,
             # Absolute, since MONAI runs text that begins with $.
             "bundle_root": str(bundle.path.absolute()),
             "weights": str(self.weights.absolute()),
@@ -149,113 +181,159 @@ class Segmenter:
         """The knobs that change the result."""
         return {key: self._content(key) for key in ("roi_size", "overlap")}
 
-    @cached_property
-    def label_values(self) -> tuple[int, ...]:
-        """The value that each class has in the files, background first."""
-        import torch
-
-        classes = torch.arange(len(self.bundle.class_names), dtype=torch.float32)
-        restored = self._content("restore_labels")({"pred": classes[None]})["pred"]
-        return tuple(int(value) for value in restored.flatten())
-
-    def segment(self, volumes: Sequence[Volume | None], decode: str = "fused") -> Segmentation:
+    def segment(
+        self, volumes: Sequence[Volume | None], decode: str = "fused", probabilities: bool = False
+    ) -> Segmentation:
         """Segment one patient; the result lies on the grid of the volumes, with the label values of the data set.
 
-        Every modality is encoded once, whatever is decoded; the fused label map is the same bit for bit.
+        Every modality is encoded once, whatever is decoded; the fused label map is the same bit for bit. Where memory
+        does not suffice, windows and combinations are run one after the other, then on the CPU, both with the same
+        result; only then with smaller windows, which is a warning.
 
         Args:
             volumes: one a modality in channel order, None where absent, all on one grid.
             decode: ``"fused"``, what is there together; ``"alone"``, each modality alone too, for the uncertainty;
                 ``"all"``, every combination of what is there.
+            probabilities: give those of the fused decode too.
 
         Raises:
-            ResourceError: not enough memory.
+            ResourceError: not enough memory, whatever was tried.
         """
         import torch
 
-        load, preprocessing = self._content("load").load, self._content("preprocessing")
-        image, available = load.stack(volumes)
-        present = tuple(available.tolist())
+        for effort in self._efforts():
+            try:
+                with torch.no_grad(), _unwrapped():
+                    return self._segment(volumes, decode, probabilities, effort)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            if torch.cuda.is_available():  # after the block, when nothing holds the tensors of the failed attempt
+                torch.cuda.empty_cache()
+        sizes = "x".join(map(str, effort.roi_size))
+        raise ResourceError(
+            f"not enough memory on {effort.device}, even for windows of {sizes} voxels one by one; close other "
+            "programs, crop or resample the images, or use a machine with more memory"
+        )
+
+    def _efforts(self) -> Iterator[Effort]:
+        """From what the bundle says to what needs the least memory."""
+        roi_size = tuple(int(size) for size in self._content("roi_size"))
+        note = "memory was short: windows and combinations were run one after the other{}"
+        yield Effort(self.device, True, roi_size, None)
+        yield Effort(self.device, False, roi_size, Remark("note", note.format("")))
+        if self.device != "cpu":
+            yield Effort("cpu", False, roi_size, Remark("note", note.format(f", on the CPU in place of {self.device}")))
+        while (smaller := self._halved(roi_size)) != roi_size:
+            roi_size = smaller
+            sizes = "x".join(map(str, roi_size))
+            text = f"memory was short: segmented in windows of {sizes} voxels, which changes the result a little"
+            yield Effort("cpu", False, roi_size, Remark("warning", text))
+
+    def _halved(self, roi_size: Sequence[int]) -> tuple[int, ...]:
+        return tuple(
+            max(math.ceil(size / 2 / step), 2) * step for size, step in zip(roi_size, self._strides(), strict=True)
+        )
+
+    def _segment(
+        self, volumes: Sequence[Volume | None], decode: str, probabilities: bool, effort: Effort
+    ) -> Segmentation:
+        import torch
+
+        image, available = self._content("load").load.stack(volumes)
+        shape, present = image.shape[1:], tuple(available.tolist())
+        item = self._content("preprocessing")({"image": image, "available": available}, start=1)  # 0 is the loading
         masks = [present]  # the fused one first
         if decode != "fused":
             subsets = [
                 mask for mask in all_masks(self.bundle.modalities) if not any(np.array(mask) & ~np.array(present))
             ]
             masks += [mask for mask in subsets if mask != present and (decode == "all" or sum(mask) == 1)]
-        names = [combination_name(mask, self.bundle.modalities) for mask in masks]
-        try:
-            with torch.no_grad(), _unwrapped():
-                item = preprocessing({"image": image, "available": available}, start=1)  # 0 is the loading itself
-                probabilities = self._infer(item, masks if len(masks) > 1 else None)
-                single = [p for p, mask in zip(probabilities, masks, strict=True) if mask == present or sum(mask) == 1]
-                return Segmentation(
-                    labels=self._restore(item, probabilities[0], image.shape[1:]),
-                    uncertainty=None if decode == "fused" else self._uncertainty(item, single),
-                    agreement={
-                        name: self._agreement(p, probabilities[0])
-                        for p, name, mask in zip(probabilities[1:], names[1:], masks[1:], strict=True)
-                        if sum(mask) == 1
-                    },
-                    combinations={
-                        name: self._restore(item, p, image.shape[1:])
-                        for p, name in zip(probabilities[1:], names[1:], strict=True)
-                        if decode == "all"
-                    },
-                )
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-                raise ResourceError(
-                    f"not enough memory on {self.device}; try a smaller --roi-size, or --device cpu"
-                ) from error
-            raise
+        result = Segmentation(np.empty(0, np.uint8), None, {}, {}, device=effort.device)
+        fused: Any = None
+        mean: Any = 0
+        members = 0  # of the ensemble: the fused decode and those of each modality alone
+        for mask, pred in zip(masks, self._infer(item, masks, effort), strict=True):
+            name = combination_name(mask, self.bundle.modalities)
+            if mask == present:
+                fused = pred.argmax(0)
+                result = result._replace(labels=self._restore(item, pred, shape))
+                if probabilities:
+                    result = result._replace(probabilities=self._restore_probabilities(item, pred))
+            elif decode == "all":
+                result.combinations[name] = self._restore(item, pred, shape)
+            if mask != present and sum(mask) == 1:
+                result.agreement[name] = self._agreement(pred.argmax(0), fused)
+            if decode != "fused" and (mask == present or sum(mask) == 1):
+                mean, members = mean + torch.as_tensor(pred).as_subclass(torch.Tensor), members + 1
+        if decode != "fused":
+            result = result._replace(uncertainty=self._uncertainty(item, mean / members))
+        return result._replace(remarks=(effort.remark,) if effort.remark else ())
 
-    def _infer(self, item: dict[str, Any], masks: Sequence[Sequence[bool]] | None) -> list[Any]:
-        """Class probabilities (K, *spatial) of each mask, or of the fused decode alone."""
-        inferer = self._content("inferer")
-        if masks is not None:
-            inferer = type(inferer)(inferer.inferer, masks, inferer.skip_empty)
-        image = item["image"][None].to(self._content("device"))
-        pred = inferer(image, self.network, available=item["available"][None])[0]
-        return list(pred.split(len(self.bundle.class_names)))
+    def _infer(self, item: dict[str, Any], masks: Sequence[Sequence[bool]], effort: Effort) -> Iterator[Any]:
+        """Class probabilities (K, *spatial) of each mask."""
+        configured = self._content("inferer")
+        windows = copy.copy(configured.inferer)
+        windows.roi_size = effort.roi_size
+        if not effort.together:
+            windows.sw_batch_size = 1
+        network, image = self.network.to(effort.device), item["image"][None].to(effort.device)
+        groups = [masks] if effort.together else [[mask] for mask in masks]
+        for group in groups:
+            combinations = None if list(group) == [masks[0]] else group
+            inferer = type(configured)(windows, combinations, configured.skip_empty)
+            pred = inferer(image, network, available=item["available"][None])[0]
+            yield from pred.split(len(self.bundle.class_names))
 
     def _restore(self, item: dict[str, Any], pred: Any, shape: Sequence[int]) -> NDArray[np.unsignedinteger]:
         result = self._content("postprocessing")({**item, "pred": pred})["pred"]
-        labels = np.asarray(result[0].cpu()).astype(np.min_scalar_type(max(self.label_values)))
+        labels = np.asarray(result[0].cpu()).astype(np.min_scalar_type(max(self.bundle.label_values)))
         if labels.shape != tuple(shape):
             raise PassionError(f"{self.bundle.name} does not bring its result back to the grid of its input")
         return labels
 
-    def _uncertainty(self, item: dict[str, Any], probabilities: Sequence[Any]) -> NDArray[np.float32]:
+    def _restore_probabilities(self, item: dict[str, Any], pred: Any) -> NDArray[np.float32]:
+        """Background fills up what is missing to 1: all of it where nothing was computed."""
+        found = self._invert(item, pred)[1:].clip(0, 1)
+        return np.stack([(1 - found.sum(axis=0)).clip(0, 1), *found], axis=-1)
+
+    def _uncertainty(self, item: dict[str, Any], mean: Any) -> NDArray[np.float32]:
         """Entropy of the mean of the decodes, as a part of the largest possible: 0 where all are sure of one class.
 
         As of an ensemble (Lakshminarayanan et al., NeurIPS 2017), whose members are here the fused decode and those of
         each modality alone.
         """
         import torch
+
+        entropy = -torch.special.xlogy(mean, mean).sum(dim=0, keepdim=True) / np.log(len(mean))
+        return self._invert(item, entropy)[0].clip(0, 1)
+
+    def _invert(self, item: dict[str, Any], values: Any) -> NDArray[np.float32]:
+        """Values (C, *spatial) on the grid of the image as it was given, 0 outside what was cropped."""
         from monai.data.meta_tensor import MetaTensor
         from monai.transforms.post.dictionary import Invertd
 
-        mean = torch.stack([torch.as_tensor(p).as_subclass(torch.Tensor) for p in probabilities]).mean(dim=0)
-        entropy = -torch.special.xlogy(mean, mean).sum(dim=0, keepdim=True) / np.log(len(mean))
-        back = Invertd("uncertainty", self._content("preprocessing"), orig_keys="image", nearest_interp=False)
-        restored = back({**item, "uncertainty": MetaTensor(entropy)})["uncertainty"]
-        return np.asarray(restored[0].cpu(), dtype=np.float32).clip(0, 1)
+        back = Invertd("values", self._content("preprocessing"), orig_keys="image", nearest_interp=False)
+        restored = back({**item, "values": MetaTensor(values)})["values"]
+        return np.asarray(restored.cpu(), dtype=np.float32)
 
     def _agreement(self, pred: Any, fused: Any) -> dict[str, float]:
         from monai_passion.evaluation.combinations import mean_region_dice
 
         regions = self.bundle.regions
-        return dict(zip(regions, mean_region_dice(pred.argmax(0), fused.argmax(0), regions), strict=True))
+        return dict(zip(regions, mean_region_dice(pred, fused, regions), strict=True))
 
     def _content(self, key: str) -> Any:
         """What the configuration makes of ``key``; errors of ours that MONAI wrapped come out as they were."""
         with _unwrapped():
             return self.parser.get_parsed_content(key)
 
-    def _check_window(self) -> None:
+    def _strides(self) -> tuple[int, ...]:
         stride = getattr(self.network, "stride", 1)
-        roi_size = self._content("roi_size")
-        strides = stride if isinstance(stride, tuple) else (stride,) * len(roi_size)
+        return stride if isinstance(stride, tuple) else (stride,) * int(self._content("spatial_dims"))
+
+    def _check_window(self) -> None:
+        roi_size, strides = self._content("roi_size"), self._strides()
         if any(size % step or size < 2 * step for size, step in zip(roi_size, strides, strict=True)):
             raise UsageError(f"a window of {roi_size} voxels does not suit this network; give multiples of {strides}")
         if not 0 <= float(self._content("overlap")) < 1:

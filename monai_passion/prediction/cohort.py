@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import csv
 import functools
+import glob
 import hashlib
 import json
 import logging
+import multiprocessing
+import os
 import shutil
-from collections.abc import Callable, Collection, Mapping, Sequence
+import signal
+import sys
+import warnings
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from monai_passion.errors import PassionError, ResourceError, UsageError
+from monai_passion.errors import EXIT_TERMINATED, PassionError, ResourceError, UsageError
 from monai_passion.files import write_atomically
 from monai_passion.prediction.bundle import BundleFacts, Segmenter
+from monai_passion.prediction.dicom import is_dicom
 from monai_passion.prediction.discovery import find_files
 from monai_passion.prediction.run import Options, predict_patient
 
@@ -24,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 VOLUMES = "volumes.csv"
+REPORT = "report.json"
 
 
 def predict_cohort(
@@ -34,6 +46,7 @@ def predict_cohort(
     options: Options,
     stage: Callable[[str], object] = lambda name: None,
     done: Callable[[str, Mapping[str, Any]], object] = lambda name, entry: None,
+    workers: int = 1,
 ) -> dict[str, dict[str, Any]]:
     """`predict_patient` for each of ``patients`` into ``output``/<patient>, as far as it is not done yet.
 
@@ -43,7 +56,9 @@ def predict_cohort(
 
     Args:
         patients: name -> its folder, or modality -> file.
+        open_segmenter: gives the `Segmenter`; can be pickled where there are several workers.
         done: called with a patient's name and its entry in the manifest, as each one ends.
+        workers: processes, each with a network of its own; they share the threads.
 
     Returns:
         The manifest: name -> ``{"status": "done" or "failed", "exit_code", "message", "key"}``.
@@ -60,29 +75,39 @@ def predict_cohort(
     segmenter = open_segmenter()
     _write(output, manifest)  # so that what is killed before its first patient ends can be started again
     _remove_leftovers(output, patients)
-    for name, source in patients.items():
-        entry = {"status": "done", "exit_code": 0, "message": ""}
-        try:
-            files = find_files(source, bundle.modalities) if isinstance(source, Path) else source
-            entry["key"] = _key(files, segmenter, options)
-            if manifest.get(name) == entry and (output / name / "report.json").is_file():
-                done(name, entry)
+    keys: dict[str, str] = {}
+
+    def end(name: str, entry: dict[str, Any]) -> None:
+        manifest[name] = {**entry, "key": keys[name]} if name in keys else entry
+        _write(output, {m: manifest[m] for m in dict.fromkeys((*patients, *manifest)) if m in manifest})
+        done(name, manifest[name])
+
+    def left() -> Iterator[Job]:
+        """What is still to do; found out patient by patient, as the work goes on."""
+        for name, source in patients.items():
+            try:
+                files = find_files(source, bundle.modalities) if isinstance(source, Path) else source
+                keys[name] = _key(files, segmenter, options)
+                if any(path.resolve().is_relative_to((output / name).resolve()) for path in files.values()):
+                    raise UsageError(
+                        f"{output / name} holds the input of {name}, which is not replaced; give another --output"
+                    )
+            except Exception as error:
+                end(name, _failure(error))
                 continue
-            if any(path.resolve().is_relative_to((output / name).resolve()) for path in files.values()):
-                raise UsageError(
-                    f"{output / name} holds the input of {name}, which is not replaced; give another --output"
-                )
-            shutil.rmtree(output / name, ignore_errors=True)
-            tell = functools.partial(_tell, stage, name)
-            predict_patient(files, output / name, bundle, lambda: segmenter, options, tell)
-        except Exception as error:
-            logger.debug("%s failed", name, exc_info=True)
-            code = error.exit_code if isinstance(error, PassionError) else 1
-            message = str(error) if isinstance(error, PassionError) else f"{type(error).__name__}: {error}"
-            entry.update(status="failed", exit_code=code, message=message)
-        manifest[name] = entry
-        _write(output, manifest)
-        done(name, entry)
+            old = manifest.get(name, {})
+            if (old.get("status"), old.get("key")) == ("done", keys[name]) and (output / name / REPORT).is_file():
+                done(name, old)
+            else:
+                yield Job(name, files, output / name, options)
+
+    if workers == 1:
+        for job in left():
+            end(job.name, _attempt(job, segmenter, functools.partial(_tell, stage, job.name)))
+    else:
+        with closing(_in_processes(left(), open_segmenter, workers, stage)) as ended:
+            for name, entry in ended:
+                end(name, entry)
     return {name: manifest[name] for name in patients}
 
 
@@ -91,6 +116,111 @@ def _remove_leftovers(output: Path, patients: Collection[str]) -> None:
     for path in output.glob(".*"):
         if path.is_dir() and path.stem[1:] in patients and path.suffix[1:].isdecimal():
             shutil.rmtree(path, ignore_errors=True)
+
+
+class Job(NamedTuple):
+    """One patient that is to be done."""
+
+    name: str
+    files: Mapping[str, Path]
+    output: Path
+    options: Options
+
+
+def _attempt(job: Job, segmenter: Segmenter, stage: Callable[[str], object] = lambda name: None) -> dict[str, Any]:
+    """The entry of the manifest that says how it ended."""
+    try:
+        shutil.rmtree(job.output, ignore_errors=True)
+        predict_patient(job.files, job.output, segmenter.bundle, lambda: segmenter, job.options, stage)
+    except Exception as error:
+        logger.debug("%s failed", job.name, exc_info=True)
+        return _failure(error)
+    return {"status": "done", "exit_code": 0, "message": ""}
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    known = isinstance(error, PassionError)
+    return {
+        "status": "failed",
+        "exit_code": error.exit_code if isinstance(error, PassionError) else 1,
+        "message": str(error) if known else f"{type(error).__name__}: {error}",
+    }
+
+
+def _in_processes(
+    jobs: Iterator[Job], open_segmenter: Callable[[], Segmenter], workers: int, stage: Callable[[str], object]
+) -> Generator[tuple[str, dict[str, Any]], None, None]:
+    """Name and entry of each job as it ends.
+
+    When a process is killed, most likely for lack of memory, those that ran are done again and all goes on with one
+    process at a time: only a patient whose process is killed when it is alone has failed.
+    """
+    import torch
+
+    threads, again, running = torch.get_num_threads(), deque[Job](), dict[Future[dict[str, Any]], Job]()
+    pool: ProcessPoolExecutor | None = None
+    try:
+        while True:
+            if pool is None:
+                start = (open_segmenter, max(threads // workers, 1))
+                pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, start)
+            while len(running) < workers and (job := again.popleft() if again else next(jobs, None)):
+                _tell(stage, job.name, "segmenting")
+                running[_submit(pool, job)] = job
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                if isinstance(future.exception(), BrokenProcessPool):
+                    for job in running.values():  # what a killed process could not remove
+                        for rest in job.output.parent.glob(f".{glob.escape(job.name)}.*"):
+                            shutil.rmtree(rest, ignore_errors=True)
+                    pool.shutdown()
+                    if workers > 1:
+                        again.extend(running.values())
+                    else:
+                        error = ResourceError("its process was killed, most likely for lack of memory")
+                        yield running[future].name, _failure(error)
+                    running.clear()
+                    pool, workers = None, 1
+                    break
+                yield running.pop(future).name, future.result()
+    finally:
+        if pool is not None:
+            if running:  # interrupted: each process removes what it has half-written
+                for process in multiprocessing.active_children():
+                    process.terminate()
+            pool.shutdown(cancel_futures=True)
+
+
+def _submit(pool: ProcessPoolExecutor, job: Job) -> Future[dict[str, Any]]:
+    try:
+        return pool.submit(_work, job)
+    except BrokenProcessPool as error:  # another job's process was killed meanwhile
+        future: Future[dict[str, Any]] = Future()
+        future.set_exception(error)
+        return future
+
+
+_own: list[Segmenter] = []
+"""That of a worker process."""
+
+
+def _start(open_segmenter: Callable[[], Segmenter], threads: int) -> None:
+    """Make a process a worker. Ctrl-C is for the one that started it, which then ends it by SIGTERM."""
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(threads)
+    _own.append(open_segmenter())
+
+
+def _work(job: Job) -> dict[str, Any]:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # on the way out nothing half-written stays
+    try:
+        return _attempt(job, _own[0])
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _tell(stage: Callable[[str], object], name: str, what: str) -> None:
@@ -103,7 +233,12 @@ def _key(files: Mapping[str, Path], segmenter: Segmenter, options: Options) -> s
     def state(path: Path) -> list[Any]:
         return [str(path.resolve()), *((path.stat().st_size, path.stat().st_mtime_ns) if path.is_file() else ())]
 
-    facts = [{m: state(path) for m, path in files.items()}, state(segmenter.weights), segmenter.settings, list(options)]
+    def content(path: Path) -> list[Any]:  # of all files of a DICOM series
+        folder = path if os.path.isdir(path) else path.parent
+        return [state(file) for file in sorted(folder.iterdir())] if folder == path or is_dicom(path) else []
+
+    given = {m: [*state(path), *content(path)] for m, path in files.items()}
+    facts = [given, state(segmenter.weights), segmenter.settings, list(options)]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -124,7 +259,7 @@ def _write(output: Path, manifest: Mapping[str, Mapping[str, Any]]) -> None:
     rows = []
     for name, entry in manifest.items():
         if entry["status"] == "done":
-            report = json.loads((output / name / "report.json").read_text(encoding="utf-8"))
+            report = json.loads((output / name / REPORT).read_text(encoding="utf-8"))
             volumes = {f"{row['name']}_ml": row["volume_ml"] for row in report["regions"]}
             warnings = sum(remark["level"] == "warning" for remark in report["remarks"])
             rows.append(

@@ -53,12 +53,15 @@ def recognise(name: str, modalities: Sequence[str]) -> str | None:
 def find_files(folder: Path, modalities: Sequence[str], given: Mapping[str, Path] | None = None) -> dict[str, Path]:
     """Modality -> file, of the NIfTI files directly in a patient's folder, or in its ``anat`` (BIDS).
 
-    For the modalities in ``given`` no file is looked for: theirs is there.
+    Where there is none, the DICOM series in it are looked through, up to three folders deep; a series is given by one
+    of its files. For the modalities in ``given`` no file is looked for: theirs is there.
 
     Raises:
         InputError: two files for one modality, or none for any.
     """
     paths = _images(folder) or _images(folder / "anat")
+    if not paths and (found := _find_dicom(folder, modalities, given or {})):
+        return found
     candidates: dict[str, list[Path]] = {m: [path] for m, path in (given or {}).items()}
     for path in paths:
         if (modality := recognise(path.name, modalities)) is not None and modality not in (given or {}):
@@ -76,6 +79,33 @@ def find_files(folder: Path, modalities: Sequence[str], given: Mapping[str, Path
             f"{', '.join(f'--{m}' for m in modalities)}"
         )
     return {m: candidates[m][0] for m in modalities if m in candidates}
+
+
+def _find_dicom(folder: Path, modalities: Sequence[str], given: Mapping[str, Path]) -> dict[str, Path]:
+    """As `find_files`; nothing where there is no DICOM."""
+    from monai_passion.prediction.dicom import find_series, recognise_series
+
+    series = find_series(path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in folder.glob(depth))
+    if not series:
+        return {}
+    if len({one.patient for one in series}) > 1:
+        raise InputError(f"{folder} has series of several patients (PatientID); give one patient's folder, or a CSV")
+    candidates = {m: found for m, found in recognise_series(series, modalities).items() if m not in given}
+    for modality, found in candidates.items():
+        if len(found) > 1:
+            names = ", ".join(one.text for one in found)
+            raise InputError(
+                f"{folder} has {len(found)} series for {modality}: {names}; add --{modality} with a file of the "
+                "right one"
+            )
+    if not candidates and not given:
+        names = ", ".join(one.text for one in series[:8])
+        raise InputError(
+            f"{folder} has no series whose description tells what it is ({names}); give a file of each by "
+            f"{', '.join(f'--{m}' for m in modalities)}"
+        )
+    paths = {**given, **{m: found[0].files[0] for m, found in candidates.items()}}
+    return {m: paths[m] for m in modalities if m in paths}
 
 
 def find_patients(folder: Path, modalities: Sequence[str]) -> dict[str, Path]:

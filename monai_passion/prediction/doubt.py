@@ -8,8 +8,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import rel_entr
 from scipy.stats import rankdata
 
 from monai_passion.data.nifti import Volume
@@ -26,12 +28,24 @@ OUTSIDE_HEAD = 0.01
 """Part of a segmentation that may lie where every image is zero."""
 LONGER_TAIL = 0.2
 """What counts as a longer tail of bright voxels, see `_tail`; a T2 differs from the others by 0.6 and more."""
+MIRRORED = 1.3
+"""How many times more two images must tell of each other with one of them mirrored.
+
+It was 0.5 at most on five patients, and 1.04 on a raw one.
+"""
+BINS = 32
+FINE = 96
+"""Voxels along an axis that suffice to see which way round a head is."""
 UNRELIABLE = 0.5
 """Mean Dice in validation under which a region is not to be relied on."""
 
 
+SIDES = ("left-right", "front-back", "upside down")
+
+
 def doubt_images(volumes: Mapping[str, Volume], modalities: Sequence[str]) -> list[Remark]:
-    """Warnings about images on one grid: not skull-stripped, not co-registered, or one taken for another.
+    """Warnings about images on one grid: not skull-stripped, not co-registered, mirrored, or one
+    taken for another.
 
     The checks are about heads; for other modalities than those of brain MRI there are none.
     """
@@ -55,7 +69,66 @@ def doubt_images(volumes: Mapping[str, Volume], modalities: Sequence[str]) -> li
         if m != "t2" and "t2" in images and _fluid_is_brighter(images[m], images["t2"]):
             text = f"{m} looks like T2 and t2 does not (fluid is bright in {m}); are the two files swapped?"
             remarks.append(Remark("warning", text))
+    return remarks + _doubt_orientation(volumes)
+
+
+def _doubt_orientation(volumes: Mapping[str, Volume]) -> list[Remark]:
+    """Warnings about images that fit the others better when mirrored; what all of them share is not to be seen.
+
+    No two halves of a head are alike, so images of one head, whatever their contrast, tell more of each other (mutual
+    information) the same way round than mirrored.
+    """
+    ranks = {m: _ranks(volume) for m, volume in volumes.items()}
+    axes = nib.io_orientation(next(iter(volumes.values())).affine)[:, 0].astype(int) if volumes else ()
+    doubted: dict[tuple[str, str], str] = {}
+    for a, b in combinations(ranks, 2):
+        plain = MIRRORED * _shared(ranks[a], ranks[b])
+        told = {_shared(ranks[a], _mirror(ranks[b], ranks[a], k)): SIDES[axis] for k, axis in enumerate(axes)}
+        if told and max(told) > plain:
+            doubted[a, b] = told[max(told)]
+    remarks = []
+    for m in volumes:
+        mine = {pair: sides for pair, sides in doubted.items() if m in pair}
+        if len(mine) > 1 and len(mine) == len(volumes) - 1:
+            text = f"{m} fits the others better when mirrored {next(iter(mine.values()))}; is its orientation wrong?"
+            remarks.append(Remark("warning", text))
+            doubted = {pair: sides for pair, sides in doubted.items() if m not in pair}
+    for (a, b), sides in doubted.items():
+        text = f"{a} and {b} fit better when one is mirrored {sides}; is the orientation of one of them wrong?"
+        remarks.append(Remark("warning", text))
     return remarks
+
+
+def _ranks(volume: Volume) -> NDArray[np.intp]:
+    """The image in few voxels and ``BINS`` grey values that are equally frequent, from 1; 0 outside the head."""
+    step = -(-max(volume.shape) // FINE)
+    trimmed = volume.data[tuple(slice(size // step * step) for size in volume.shape)]
+    blocks = trimmed.reshape([n for size in trimmed.shape for n in (size // step, step)])
+    image = blocks.mean(axis=(1, 3, 5))
+    head = image != 0
+    result = np.zeros(image.shape, np.intp)
+    if head.any():
+        edges = np.quantile(image[head], np.linspace(0, 1, BINS + 1)[1:-1])
+        result[head] = 1 + np.searchsorted(edges, image[head])
+    return result
+
+
+def _mirror(image: NDArray[np.intp], onto: NDArray[np.intp], axis: int) -> NDArray[np.intp]:
+    """Mirrored along an axis, and moved along it so that the two heads have one middle."""
+
+    def middle(ranks: NDArray[np.intp]) -> float:
+        there = (ranks > 0).sum(axis=tuple(a for a in range(3) if a != axis))
+        return float((there * np.arange(len(there))).sum() / max(there.sum(), 1))
+
+    flipped = np.flip(image, axis)
+    return np.roll(flipped, round(middle(onto) - middle(flipped)), axis)
+
+
+def _shared(a: NDArray[np.intp], b: NDArray[np.intp]) -> float:
+    """Mutual information of two rank images where both show the head, in nats."""
+    both = (a > 0) & (b > 0)
+    joint = np.bincount((a[both] - 1) * BINS + b[both] - 1, minlength=BINS**2).reshape(BINS, BINS) / max(both.sum(), 1)
+    return float(rel_entr(joint, np.outer(joint.sum(axis=1), joint.sum(axis=0))).sum())
 
 
 def _fluid_is_brighter(image: NDArray[np.float32], t2: NDArray[np.float32]) -> bool:

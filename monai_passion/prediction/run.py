@@ -7,15 +7,18 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion.data.nifti import MAX_VOXELS
+from monai_passion.errors import UsageError
 from monai_passion.prediction.bundle import BundleFacts, Segmentation, Segmenter
+from monai_passion.prediction.dicom import as_nifti, write_segmentation
 from monai_passion.prediction.doubt import doubt_expectation, doubt_images, doubt_result, expected_quality, find_summary
-from monai_passion.prediction.inputs import Patient, read_patient
+from monai_passion.prediction.inputs import Patient, Remark, read_patient
 from monai_passion.prediction.outputs import output_folder, write_labels, write_map, writing
 from monai_passion.prediction.page import make_page
 from monai_passion.prediction.preview import canonical, preview
@@ -31,9 +34,13 @@ class Options(NamedTuple):
     register: bool = False
     decode: str = "fused"
     """See `Segmenter.segment`."""
+    probabilities: bool = False
+    """Whether to write ``probabilities.nii.gz``."""
     overwrite: bool = False
     allow_duplicate: bool = False
     keep_names: bool = False
+    dicom_seg: bool = False
+    """Whether to write ``segmentation.dcm``; the reference has to be a DICOM series."""
     page: bool = True
     """Whether to write ``report.html``."""
     max_voxels: int = MAX_VOXELS
@@ -55,7 +62,8 @@ def predict_patient(
     The folder is there as a whole, or not at all.
 
     Args:
-        files: modality -> NIfTI file, any non-empty subset of the bundle's modalities.
+        files: modality -> NIfTI file or DICOM series (its folder, or one of its files), any non-empty subset of the
+            bundle's modalities.
         output: the folder.
         bundle: from `find_bundle`.
         open_segmenter: gives the `Segmenter`; called once the files are known to be good.
@@ -70,26 +78,39 @@ def predict_patient(
     """
     output, seconds = Path(output), Stopwatch(stage)
     paths = [Path(path) for path in files.values()]
-    with output_folder(output, paths, options.overwrite) as folder:
+    with output_folder(output, paths, options.overwrite) as folder, TemporaryDirectory() as converted:
         seconds.start("reading")
+        given = {m: Path(path) for m, path in files.items()}
+        nifti, series, doubts = as_nifti(given, Path(converted), options.max_voxels)
         patient = read_patient(
-            files,
+            nifti,
             bundle.modalities,
             reference=options.reference,
             register=options.register,
             allow_duplicate=options.allow_duplicate,
             max_voxels=options.max_voxels,
         )
+        patient = patient._replace(remarks=(*(Remark("warning", text) for text in doubts), *patient.remarks))
+        if options.dicom_seg and patient.reference_name not in series:
+            raise UsageError(
+                f"--dicom-seg wants the reference, {patient.reference_name}, as a DICOM series; give it as one, or "
+                "choose another by --reference"
+            )
         seconds.start("loading the network")
         segmenter = open_segmenter()
         seconds.start("segmenting")
-        result = segmenter.segment(patient.volumes, options.decode)
+        result = segmenter.segment(patient.volumes, options.decode, options.probabilities)
         seconds.start("writing")
         report = _report(segmenter, patient, result)
         if options.keep_names:
-            report["files"] = {m: str(path) for m, path in patient.files.items()}
+            report["files"] = {m: str(path) for m, path in given.items()}
         with writing(output):
             _write_images(folder, patient, result)
+            if options.dicom_seg:
+                names = {row["value"]: row["name"] for row in report["labels"]}
+                chosen = series[patient.reference_name]
+                affine = patient.reference.affine
+                write_segmentation(folder / "segmentation.dcm", result.labels, affine, names, chosen, bundle.name)
             _draw(folder / "preview.png", patient, result.labels, report)
             report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
             if options.page:
@@ -124,6 +145,8 @@ def _write_images(folder: Path, patient: Patient, result: Segmentation) -> None:
     write_labels(folder / "segmentation.nii.gz", result.labels, like)
     if result.uncertainty is not None:
         write_map(folder / "uncertainty.nii.gz", result.uncertainty, like)
+    if result.probabilities is not None:
+        write_map(folder / "probabilities.nii.gz", result.probabilities, like)
     for name, labels in result.combinations.items():
         write_labels(folder / f"segmentation_{name}.nii.gz", labels, like)
 
@@ -131,7 +154,7 @@ def _write_images(folder: Path, patient: Patient, result: Segmentation) -> None:
 def _report(segmenter: Segmenter, patient: Patient, result: Segmentation) -> dict[str, Any]:
     from monai_passion.files import sha256
 
-    bundle, values, used = segmenter.bundle, segmenter.label_values, list(patient.used)
+    bundle, values, used = segmenter.bundle, segmenter.bundle.label_values, list(patient.used)
     regions = {name: [values[k] for k in classes] for name, classes in bundle.regions.items()}
     summary = find_summary(segmenter.weights)
     quality = expected_quality(summary, used, bundle.modalities) if summary else []
@@ -140,6 +163,7 @@ def _report(segmenter: Segmenter, patient: Patient, result: Segmentation) -> dic
         *doubt_images(patient.used, bundle.modalities),
         *doubt_expectation(quality, used),
         *doubt_result(result.labels, patient.used),
+        *result.remarks,
     ]
     return make_report(
         result,
@@ -148,7 +172,7 @@ def _report(segmenter: Segmenter, patient: Patient, result: Segmentation) -> dic
         regions=regions,
         bundle={"name": bundle.name, "version": bundle.version},
         weights={"file": segmenter.weights.name, "sha256": sha256(segmenter.weights)},
-        device=segmenter.device,
+        device=result.device,
         settings=segmenter.settings,
         modalities={"used": used, "absent": patient.absent, "reference": patient.reference_name},
         expected_quality=quality,

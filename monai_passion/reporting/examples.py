@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,9 +89,9 @@ def example_figure(
             axis = figure.add_subplot(grid[row, column])
             _draw(axis, background, labels[window])
             if column == 0:
-                axis.set_ylabel(method, rotation=0, ha="right", va="center", fontsize=8)
-            if column == 0 and row == 1:
-                axis.set_title("Reference", fontsize=8)
+                axis.set_ylabel(textwrap.fill(method, 14), rotation=0, ha="right", va="center", fontsize=8)
+            if column == 0 and row == len(examples):
+                axis.set_xlabel("Reference", fontsize=8)
     figure.supxlabel(f"One patient, the slice with the most labelled voxels. {NOTICE}", fontsize=7, color="#767676")
     return figure
 

@@ -53,7 +53,8 @@ class LoadModalities(Transform):
     ) -> tuple[MetaTensor, Tensor]:
         """
         Args:
-            paths: modality -> path or None; or a list of them in channel order; or one 4-D file.
+            paths: modality -> path or None; or a list of them in channel order; or one 4-D file. Where no
+                ``channels`` say what its volumes are, they are all modalities in channel order, constant ones absent.
             slice: only this slice of the third axis, as a 2-D image: its affine has the pixel sizes alone, its
                 place in space is in ``meta["original_affine"]``.
             channels: in place of the ``channels`` of this transform.
@@ -71,10 +72,16 @@ class LoadModalities(Transform):
     def read(self, paths: Paths, channels: Sequence[str] | None = None) -> list[Volume | None]:
         """One volume a modality, None where absent, all on one grid."""
         channels = self.channels if channels is None else channels
+        if everything := channels is None and isinstance(paths, str | os.PathLike):
+            channels = self.modalities
         files = self._files(paths, channels)
         if not any(files):
             raise InputError(f"no modality given; give a file for at least one of {', '.join(self.modalities)}")
         volumes = self._volumes(files, channels)
+        if everything:
+            volumes = [None if volume is None or not np.ptp(volume.data) else volume for volume in volumes]
+            if not any(volumes):
+                raise InputError(f"{paths}: every volume is constant; give an image")
         first, *others = (volume for volume in volumes if volume is not None)
         for volume in others:
             check_same_grid(first, volume)
@@ -91,8 +98,6 @@ class LoadModalities(Transform):
 
     def _files(self, paths: Paths, channels: Sequence[str] | None) -> list[Path | None]:
         if isinstance(paths, str | os.PathLike):
-            if channels is None:
-                raise UsageError(f"{paths} is one file for all modalities; say in `channels` what its volumes are")
             paths = dict.fromkeys(self.modalities, os.fspath(paths))
         if not isinstance(paths, Mapping):
             if len(paths) != len(self.modalities):
@@ -127,7 +132,8 @@ class LoadModalitiesd(MapTransform):
 
     Of an item it reads ``image_key`` (paths, see `LoadModalities`), ``label_key`` (a path, or null, or not there),
     ``"slice"`` and ``"channels"`` where there are such; it sets ``image_key``, ``available_key`` (M,) bool and, given
-    its path, ``label_key`` (1, *spatial) float32. Without a path ``label_key`` is removed.
+    its path, ``label_key`` (1, *spatial) float32. Without a path ``label_key`` is removed, and so is text under a key
+    that begins as ``image_key``, as MONAI Label's ``image_path``: MONAI's `Spacingd` takes it for the image's metadata.
 
     Args:
         slice_key: the item's number of a slice; None to load whole volumes whatever the item says, see `TakeSliced`.
@@ -160,6 +166,9 @@ class LoadModalitiesd(MapTransform):
         for key in self.key_iterator(item):
             volumes, slice = self.load.read(item[key], item.get("channels")), item.get(self.slice_key)
             item[key], item[self.available_key] = self.load.stack(volumes, slice)
+            about = [k for k, value in item.items() if str(k).startswith(f"{key}_") and isinstance(value, str)]
+            for k in about:
+                del item[k]
             if path:
                 label = read_volume(self.load.root / path, max_voxels=self.load.max_voxels)
                 if (label.data != np.rint(label.data)).any():

@@ -46,6 +46,8 @@ def train(tmp_path, cohort, processes):
         "datalist": str(cohort / "list.json"),
         "augment": [{"_target_": "CenterSpatialCropd", "keys": ["image", "label"], "roi_size": "@crop_size"}],
         "batch_size": 2 // processes,
+        # Not AdamW, which makes whole steps of gradients that are nothing but rounding, as before a normalisation.
+        "optimizer": {"_target_": "torch.optim.SGD", "params": "$@training_network.parameters()", "lr": 0.01, "momentum": 0.9},
         "train#sampler#shuffle" if processes > 1 else "train#dataloader#shuffle": False,
     }
     (tmp_path / "small.json").write_text(json.dumps(changes))
@@ -67,13 +69,14 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(cohort, tmp_pa
         (tmp_path / name).mkdir()
     one, curves_one = train(tmp_path / "one", cohort, 1)
     two, curves_two = train(tmp_path / "two", cohort, 2)
+    for (name, modality), value in curves_one.items():  # for docs/how-to/train-on-many-gpus.md
+        print(f"{name:<24} {modality:<6} {value:>16.9f} {curves_two[name, modality]:>16.9f}")
+    print("beta                    ", *(checkpoint["objective"]["beta"].tolist() for checkpoint in (one, two)))
     assert curves_two.keys() == curves_one.keys()
     dice = ("mean_dice", "")  # counts voxels, some of which lie on the fence
     assert curves_two.pop(dice) == pytest.approx(curves_one.pop(dice), abs=1e-2)
     assert curves_two == pytest.approx(curves_one, rel=1e-4, abs=1e-6)
     torch.testing.assert_close(two["objective"]["beta"], one["objective"]["beta"], rtol=1e-5, atol=1e-7)
     assert len(set(one["objective"]["beta"].tolist())) > 1
-    # Not the weights: Adam makes whole steps of gradients that are nothing but rounding, as before a normalisation.
-    for key, state in one["optimizer"]["state"].items():
-        gradient, other = state["exp_avg"], two["optimizer"]["state"][key]["exp_avg"]
-        assert float((other - gradient).norm()) <= 1e-3 * float(gradient.norm()) + 1e-6, key
+    for key, weights in one["model"].items():
+        torch.testing.assert_close(two["model"][key], weights, rtol=1e-4, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")

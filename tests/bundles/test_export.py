@@ -1,5 +1,7 @@
 """A bundle as a zip, on another machine: no repository, no package, another folder."""
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -13,11 +15,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.bundle import ConfigParser, ckpt_export, load
 
 from monai_passion.cli import main
 from monai_passion.exporting import export_bundle
 from monai_passion.files import sha256
 from monai_passion.networks.weights import load_weights
+from monai_passion.prediction.trust import check_trusted
 from tests.bundles.conftest import BUNDLES, NAMES, ROOT, add_weights, row_of, small
 
 NAME = "brats_mri_segmentation_rfnet_passion"
@@ -32,14 +36,22 @@ sys.meta_path.insert(0, Hide())
 """Hides an installed monai_passion; what is in a bundle's folder is found."""
 
 
+def shrunk(name, folder):
+    """A copy of a bundle that is small, with weights that nobody trained."""
+    source = Path(shutil.copytree(BUNDLES / name, folder / "source" / name))
+    for config in ("train", "evaluate", "inference"):
+        path = source / "configs" / f"{config}.json"
+        parser = ConfigParser(json.loads(path.read_text()))
+        parser.update(small(row_of(source), config))
+        path.write_text(json.dumps(parser.get()))
+    add_weights(source)
+    return source
+
+
 @pytest.fixture
 def exported(tmp_path):
     """A zip with weights and the package, small, unzipped in a folder of its own."""
-    source = Path(shutil.copytree(BUNDLES / NAME, tmp_path / "source" / NAME))
-    add_weights(source)
-    config = source / "configs" / "inference.json"
-    content = json.loads(config.read_text())
-    config.write_text(json.dumps({**content, **small(row_of(source), "inference")}))
+    source = shrunk(NAME, tmp_path)
     export_bundle(source, tmp_path / "x.zip", vendor=True)
     shutil.rmtree(source)
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
@@ -80,6 +92,53 @@ def test_weights_of_a_training_become_safetensors_with_their_checksum(tmp_path):
     assert torch.equal(found["a"], state["a"])
     assert facts == {"network": "RFNet", "modalities": ["t1"]}
     assert (model.parent / "model.safetensors.sha256").read_text() == f"{sha256(model)}  model.safetensors\n"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_monai_loads_an_exported_bundle_from_its_zip(name, tmp_path):
+    source = shrunk(name, tmp_path)
+    export_bundle(source, tmp_path / "x.zip")
+    (tmp_path / "source.json").write_text(json.dumps({"url": (tmp_path / "x.zip").as_uri()}))
+    with contextlib.redirect_stdout(io.StringIO()):
+        network = load(
+            name, bundle_dir=tmp_path / "there", source="github", args_file=str(tmp_path / "source.json"), device="cpu"
+        )
+    expected, _ = load_weights(source / "models" / "model.safetensors")
+    found = network.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], values) for key, values in expected.items())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_ckpt_export_gives_torchscript_that_takes_what_is_available(name, tmp_path):
+    source = shrunk(name, tmp_path)
+    export_bundle(source, tmp_path / "x.zip")
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        archive.extractall(tmp_path)
+    folder, config = tmp_path / name, tmp_path / name / "configs" / "inference.json"
+    with contextlib.redirect_stdout(io.StringIO()):
+        ckpt_export("torchscript", bundle_root=str(folder), config_file=str(config), filepath=str(tmp_path / "x.ts"))
+    scripted = torch.jit.load(tmp_path / "x.ts")
+    parser = ConfigParser()
+    parser.read_config(str(config))
+    network = parser.get_parsed_content("network_def").eval()
+    network.load_state_dict(load_weights(folder / "models" / "model.pt")[0])
+    modalities = len(parser["modalities"])
+    image = torch.randn(1, modalities, *parser["roi_size"])
+    for present in ([0], [1, 2], range(modalities)):
+        available = torch.tensor([[m in present for m in range(modalities)]])
+        with torch.no_grad():
+            torch.testing.assert_close(scripted(image, available), network(image, available), rtol=1e-3, atol=1e-3)
+
+
+def test_configurations_get_the_settings_of_the_weights(tmp_path):
+    torch.save({"model": {"a": torch.zeros(1)}, "metadata": {"settings": {"width": 3}}}, tmp_path / "model.pt")
+    export_bundle(BUNDLES / NAME, tmp_path / "x.zip", weights=tmp_path / "model.pt")
+    with zipfile.ZipFile(tmp_path / "x.zip") as archive:
+        archive.extractall(tmp_path)
+    for config in ("train", "evaluate", "inference"):
+        assert json.loads((tmp_path / NAME / "configs" / f"{config}.json").read_text())["width"] == 3
+    check_trusted(tmp_path / NAME)
 
 
 def test_a_file_that_is_there_stays_unless_overwrite_is_given(tmp_path, capsys):

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from monai_passion.exporting import export_onnx
-from monai_passion.networks import MMFormer, RFNet, TransUNet
+from monai_passion.networks import M2FTrans, MMFormer, RFNet, TransUNet
 
 NETWORKS = {
     "rfnet": lambda: RFNet(3, 4, spatial_dims=2, width=2),
     "mmformer": lambda: MMFormer(3, 4, spatial_dims=2, width=2, roi_size=32, embedding=16, mlp=16),
+    "m2ftrans": lambda: M2FTrans(3, 4, spatial_dims=2, width=2, roi_size=32, mlp=16),
     "transunet": lambda: TransUNet(3, 4, spatial_dims=2, channels=(2, 4, 8, 16, 32), roi_size=32, embedding=16, mlp=16),
 }
 

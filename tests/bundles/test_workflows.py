@@ -50,7 +50,9 @@ def test_trains_evaluates_and_segments_from_a_foreign_folder(bundle, cohorts, tm
     assert set(np.unique(seg.get_fdata())) <= known
 
 
-@pytest.mark.parametrize("bundle", QUICK, indirect=True)
+@pytest.mark.parametrize(
+    "bundle", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES], indirect=True
+)
 def test_runs_through_create_workflow(bundle, cohorts, tmp_path):
     add_weights(bundle)
     row = row_of(bundle)

@@ -54,8 +54,8 @@ def flair(folder, *, name="flair.nii.gz", **options):
     return ["--flair", save(folder / name, **options)]
 
 
-def pair(folder, name="t2", **options):
-    return [*flair(folder), f"--{name}", save(folder / "second.nii.gz", **{"data": image(1), **options})]
+def pair(folder, name="t2", first=None, **options):
+    return [*flair(folder, data=first), f"--{name}", save(folder / "second.nii.gz", **{"data": image(1), **options})]
 
 
 def written(folder, content, name="flair.nii.gz"):
@@ -112,6 +112,26 @@ def cells(*shape):
     return np.zeros(shape, np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
 
 
+def lopsided(seed):
+    """A head whose texture is another at every place."""
+    texture = np.random.default_rng(1).uniform(300, 900, SHAPE)
+    return np.where(image(seed) > 0, texture + np.random.default_rng(seed).normal(0, 5, SHAPE), 0).astype(np.float32)
+
+
+def contrasts(fluid, tissue, seed):
+    """Fluid in the middle of a head, in other grey values than the tissue about it."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in SHAPE), indexing="ij"))
+    r = np.sqrt((grid**2).sum(0))
+    values = np.where(r < 0.5, fluid, np.where(r < 0.8, tissue, tissue * 0.85))
+    noise = np.random.default_rng(seed).normal(0, 10, SHAPE)
+    return np.where(r < 1, values + noise, 0).astype(np.float32)
+
+
+def swapped(folder):
+    t2 = save(folder / "a.nii.gz", contrasts(1600, 600, 0))
+    return ["--t1", t2, "--t2", save(folder / "b.nii.gz", contrasts(200, 700, 1))]
+
+
 SHEAR = np.eye(4) + np.eye(4, k=1) * np.array([0.2, 0, 0, 0])[:, None]
 TURNED = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2), [3, -2, 0])
 FLAT = np.diag([1.0, 1.0, 0.0, 1.0])
@@ -123,6 +143,7 @@ FAILS = {
         3,
         "no.nii.gz does not exist",
     ),
+    "3 an unknown name": (lambda d: ["--tq", save(d / "c.nii.gz")], 2, "did you mean"),
     "4 the same path twice": (lambda d: same(d, copy=False), 3, "are the same file"),
     "4 the same bytes twice": (lambda d: same(d, copy=True), 3, "are the same file"),
     "6 a folder as a file": (lambda d: ["--flair", d], 2, "is a folder"),
@@ -175,6 +196,11 @@ PASSES = {
     "34 no orientation": (lambda d: flair(d, change=field(sform_code=0, qform_code=0)), "orientation unknown"),
     "35 another grid": (lambda d: pair(d, data=image(1)[::2, ::2, ::2], affine=np.diag([2, 2, 2, 1])), "resampled"),
     "36 turned": (lambda d: pair(d, affine=TURNED), "resampled"),
+    "36 mirrored": (
+        lambda d: pair(d, data=lopsided(1)[::-1], first=lopsided(0)),
+        "fit better when one is mirrored left-right",
+    ),
+    "38 two sequences swapped": (swapped, "t1 looks like T2 and t2 does not"),
     "37 another patient": (lambda d: pair(d, data=np.roll(image(1), 7, 0)), "co-registered"),
     "39 a skull": (lambda d: flair(d, data=RNG.uniform(1, 9, SHAPE).astype(np.float32)), "skull"),
 }
@@ -193,13 +219,12 @@ SILENT = {
 class Threshold:
     """In place of the network: whatever is brighter than average is enhancing tumour."""
 
-    device, label_values = "cpu", (0, 1, 2, 4)
     settings = {"roi_size": [16, 16, 16], "overlap": 0.5}  # noqa: RUF012
 
     def __init__(self, bundle, weights, *rest):
         self.bundle, self.weights = bundle, weights
 
-    def segment(self, volumes, decode):
+    def segment(self, volumes, decode, probabilities):
         first = next(v for v in volumes if v is not None)
         return Segmentation((first.data > 600).astype(np.uint8) * 4, None, {}, {})
 
@@ -214,13 +239,20 @@ def predict(tmp_path, tmp_path_factory, monkeypatch, capsys):
         arguments = make(tmp_path)
         output = [] if "--output" in arguments else ["--output", tmp_path / "out"]
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-        code = main(["predict", *map(str, [*arguments, *output, "--weights", weights, *more])])
+        try:
+            code = main(["predict", *map(str, [*arguments, *output, "--weights", weights, *more])])
+        except SystemExit as ended:  # argparse's way
+            code = ended.code
         for path, content in before.items():
             assert path.read_bytes() == content, f"{path} was changed"
         new = sorted(path.name for path in tmp_path.rglob("*") if path.is_file() and path not in before)
         return code, *capsys.readouterr(), new
 
     return run
+
+
+def test_all_41_bad_inputs_are_here():
+    assert {int(name.split()[0]) for name in (*FAILS, *PASSES, *SILENT)} == set(range(1, 42))
 
 
 @pytest.mark.parametrize("name", FAILS)
@@ -231,7 +263,7 @@ def test_what_cannot_be_used_ends_in_one_line_and_leaves_nothing(predict, name):
     assert (code, new, out) == (expected, [], "")
     assert len(lines) == 1, lines
     assert part in lines[0]
-    assert lines[0].startswith("monai-passion: error: ")
+    assert lines[0].startswith(("monai-passion: error: ", "monai-passion predict: error: "))
 
 
 @pytest.mark.parametrize("name", PASSES)
@@ -247,3 +279,8 @@ def test_what_is_merely_uncommon_is_used_without_a_word(predict, name):
     code, out, _, _ = predict(SILENT[name], "--strict")
     assert code == 0
     assert "warning" not in out
+
+
+def test_few_slices_are_a_failure_under_strict(predict):
+    code, _, _, new = predict(PASSES["16 few slices"][0], "--strict")
+    assert (code, "segmentation.nii.gz" in new) == (6, True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import DataLoader, Dataset, MetaTensor
-from monai.transforms import Compose, MapLabelValued, Spacingd, SpatialPadd
+from monai.transforms import Compose, MapLabelValued, Orientationd, Spacingd, SpatialPadd
 
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import BRATS_MRI
@@ -186,13 +186,29 @@ def test_grids_that_disagree_are_an_error_that_names_both_files(files, label, tm
         (lambda f: [f["t1"]], UsageError, "1 paths for 4"),
         (lambda f: {"t1x": f["t1"]}, UsageError, "unknown modality 't1x'"),
         (lambda f: {"t1": f["t1"], "t2": f["t1"]}, InputError, "given for both"),
-        (lambda f: f["t1"], UsageError, "channels"),
+        (lambda f: f["t1"], InputError, "t1.*4"),
         (lambda f: {"t1": "nowhere.nii.gz"}, InputError, "nowhere.nii.gz does not exist"),
     ],
 )
 def test_wrong_paths(files, paths, error, match):
     with pytest.raises(error, match=match):
         LoadModalities(BRATS_MRI)(paths(files))
+
+
+def test_one_file_holds_all_modalities_in_channel_order_and_a_constant_volume_is_absent(tmp_path):
+    volumes = np.stack([np.full(SHAPE, 7.0), *(np.random.default_rng(m).random(SHAPE) for m in range(3))], axis=-1)
+    image, available = LoadModalities(BRATS_MRI)(save(tmp_path / "all.nii.gz", volumes))
+    assert available.tolist() == [False, True, True, True]
+    assert not image[0].any()
+    np.testing.assert_allclose(image[3], volumes[..., 3], rtol=1e-6)
+
+
+def test_text_about_the_image_in_a_request_of_monai_label_does_not_stop_monais_transforms(files):
+    request = {"image": {"t1": files["t1"]}, "image_path": files["t1"], "model": "x", "label": None}
+    item = LoadModalitiesd(BRATS_MRI)(request)
+    transforms = Compose([Orientationd("image", axcodes="RAS", labels=None), Spacingd("image", pixdim=(1, 1, 1))])
+    assert transforms(item)["image"].pixdim.tolist() == [1, 1, 1]
+    assert item["model"] == "x"
 
 
 def test_an_image_in_place_of_the_label_is_an_error(files, tmp_path):

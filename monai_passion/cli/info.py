@@ -1,0 +1,59 @@
+"""``monai-passion info``: which bundles there are, what they take and what they give; without loading torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from monai_passion import NOTICE, __version__
+from monai_passion.errors import EXIT_OK
+from monai_passion.modalities import ALIASES
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.add_argument("--bundle", metavar="B", help="its folder or name (default: all that are found)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what there is."""
+    from monai_passion.prediction.bundle import known_bundles
+
+    rows = [_describe(name) for name in ([args.bundle] if args.bundle else known_bundles())]
+    if args.json:
+        print(json.dumps({"monai_passion": __version__, "notice": NOTICE, "bundles": rows}, indent=2))
+        return EXIT_OK
+    for row in rows:
+        print(f"{row['name']} {row['version']}  {row['path']}")
+        print(f"  sequences  {', '.join(modality['name'] for modality in row['modalities'])}")
+        print(f"  labels     {', '.join('{value} {name}'.format(**label) for label in row['labels'])}")
+        print(f"  regions    {', '.join('{name} {values}'.format(**region) for region in row['regions'])}")
+        print(f"  weights    {', '.join(row['weights']) or 'none yet; see the README of the bundle'}")
+    if not rows:
+        print("no bundles here; give --bundle FOLDER, or run where bundles/ is")
+    return EXIT_OK
+
+
+def _describe(bundle: str) -> dict[str, Any]:
+    from monai_passion.prediction.bundle import find_bundle
+
+    facts = find_bundle(bundle)
+    models = facts.path / "models"
+    return {
+        "name": facts.name,
+        "version": facts.version,
+        "path": str(facts.path),
+        "modalities": [{"name": m, "aliases": list(ALIASES.get(m, ()))} for m in facts.modalities],
+        "labels": [
+            {"value": value, "name": name} for value, name in zip(facts.label_values, facts.class_names, strict=True)
+        ],
+        "regions": [
+            {"name": name, "values": [facts.label_values[k] for k in classes]}
+            for name, classes in facts.regions.items()
+        ],
+        "weights": sorted(path.name for path in models.glob("*") if path.suffix in (".pt", ".safetensors")),
+    }

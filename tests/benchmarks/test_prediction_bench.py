@@ -1,0 +1,82 @@
+"""One patient through `Segmenter`, against MONAI's plain sliding window of the same network over the whole volume.
+
+The plain way has the same windows and overlap, runs every encoder on every window, and sees no head: it neither crops
+nor leaves out windows. ``MONAI_PASSION_BENCH_SIZE=96,96,64`` makes the patient smaller, ``MONAI_PASSION_BENCH_ROI=32``
+the windows.
+"""
+
+import os
+import time
+
+import numpy as np
+import pytest
+import torch
+from monai.inferers import sliding_window_inference
+
+from monai_passion.data.nifti import Volume
+from monai_passion.modalities import BRATS_MRI
+from monai_passion.networks import RFNet
+from monai_passion.networks.weights import save_weights
+from monai_passion.prediction.bundle import Segmenter, find_bundle
+from monai_passion.prediction.report import peak_memory_mb
+
+SIZE = tuple(map(int, os.environ.get("MONAI_PASSION_BENCH_SIZE", "240,240,155").split(",")))
+ROI = int(os.environ.get("MONAI_PASSION_BENCH_ROI", "80"))
+RADII = (0.29, 0.36, 0.45)
+"""Of a brain in the grid of BraTS, as parts of it."""
+
+
+@pytest.fixture(scope="module")
+def segmenter(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_weights(RFNet(4, 4, width=8), path, {"modalities": list(BRATS_MRI)})
+    return Segmenter(find_bundle(), path, "cpu", [ROI], 0.5)
+
+
+def head(seed):
+    grid = np.meshgrid(*(np.arange(n) / n - 0.5 for n in SIZE), indexing="ij", sparse=True)
+    inside = sum((axis / r) ** 2 for axis, r in zip(grid, RADII, strict=True)) < 1
+    values = np.random.default_rng(seed).normal(100, 20, SIZE)
+    return Volume(np.where(inside, values, 0).astype(np.float32), np.eye(4), None, ())
+
+
+@torch.no_grad()
+def plainly(network, volumes):
+    """Zero for what is absent, each channel normalised within its head, all four encoders in every window."""
+    channels = [np.zeros(SIZE, np.float32) if v is None else v.data for v in volumes]
+    for channel in channels:
+        inside = channel != 0
+        if inside.any():
+            channel[inside] = (channel[inside] - channel[inside].mean()) / channel[inside].std()
+    everything = torch.ones(1, len(volumes), dtype=torch.bool)
+
+    def predict(windows):
+        return network(windows, everything.expand(len(windows), -1)).softmax(dim=1)
+
+    image = torch.from_numpy(np.stack(channels))[None]
+    return sliding_window_inference(image, (ROI,) * 3, 1, predict, overlap=0.5, mode="constant")[0].argmax(0).numpy()
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize(("given", "wanted"), [(4, 1.5), (1, 3.0)])
+def test_predict_is_faster_than_a_plain_sliding_window(segmenter, given, wanted):
+    def patient():
+        return [head(m) if m < given else None for m in range(len(BRATS_MRI))]
+
+    seconds = {}
+    volumes = patient()
+    began = time.perf_counter()
+    labels = segmenter.segment(volumes).labels
+    seconds["ours"], peak = time.perf_counter() - began, peak_memory_mb()
+    volumes = patient()
+    began = time.perf_counter()
+    plain = plainly(segmenter.network, volumes)
+    seconds["plain"] = time.perf_counter() - began
+    ratio = seconds["plain"] / seconds["ours"]
+    print(
+        f"\n{SIZE}, windows of {ROI}, {given} of 4 modalities, {torch.get_num_threads()} threads: "
+        f"{', '.join(f'{name} {value:.1f} s' for name, value in seconds.items())}, ratio {ratio:.2f}, "
+        f"our peak {peak:.0f} MB"
+    )
+    assert labels.shape == plain.shape
+    assert ratio >= wanted

@@ -87,6 +87,9 @@ class SignalHandler:
     def failed(self, engine: Engine, error: BaseException) -> None:
         self.restore()
         if _lost_worker(error):
+            if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+                # Where one was killed others follow, and each would raise anew in whatever handles the first.
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ResourceError(
                 f"a worker of the data loader was killed in epoch {engine.state.epoch} ({reason}), most often for want "

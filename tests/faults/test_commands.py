@@ -18,7 +18,7 @@ import torch
 from monai_passion.cli import main
 from monai_passion.handlers import newest_checkpoint, read_checkpoint, verify_checkpoint
 from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
-from monai_passion.networks import RFNet
+from monai_passion.networks import MMFormer, RFNet
 from monai_passion.networks.weights import save_weights
 from tests.faults.commands import bundle_run, predict
 
@@ -159,7 +159,7 @@ OTHERS = {
     "M = 3": lambda: (RFNet(3, 4, width=2), {"modalities": list(MYOPS_CMR)}),
     "K = 5": lambda: (RFNet(4, 5, width=2), {"modalities": list(BRATS_MRI)}),
     "another width": lambda: (RFNet(4, 4, width=4), {"modalities": list(BRATS_MRI)}),
-    "another backbone": lambda: (RFNet(4, 4, width=2), {"modalities": list(BRATS_MRI), "network": "MMFormer"}),
+    "another backbone": lambda: (MMFormer(4, 4, width=2, embedding=16, mlp=16), {"modalities": list(BRATS_MRI)}),
     "the channels in another order": lambda: (RFNet(4, 4, width=2), {"modalities": list(BRATS_MRI)[::-1]}),
 }
 

@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 from types import FrameType
 from typing import Any
 
@@ -38,6 +39,17 @@ def held() -> Iterator[None]:
         for number in HELD:
             if number in arrived:
                 signal.raise_signal(number)
+
+
+def _lost_worker(error: BaseException) -> bool:
+    """Whether a worker of the data loader died; an error in a worker's transforms is another matter.
+
+    torch has no class for it, and where it died while it handed something over, what is raised is of the pipe.
+    """
+    if isinstance(error, OSError | EOFError):
+        modules = (frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__))
+        return any(module.startswith("multiprocessing.") for module in modules)
+    return isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
 
 
 class SignalHandler:
@@ -74,11 +86,15 @@ class SignalHandler:
 
     def failed(self, engine: Engine, error: BaseException) -> None:
         self.restore()
-        if isinstance(error, RuntimeError) and "DataLoader worker" in str(error):  # torch has no class for it
+        if _lost_worker(error):
+            if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+                # Where one was killed others follow, and each would raise anew in whatever handles the first.
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            reason = " ".join(str(error).split()) or type(error).__name__
             raise ResourceError(
-                f"a worker of the data loader was killed in epoch {engine.state.epoch} "
-                f"({' '.join(str(error).split())}), most often for want of memory: the same command resumes after the "
-                "last checkpoint; give it more memory, or fewer num_workers"
+                f"a worker of the data loader was killed in epoch {engine.state.epoch} ({reason}), most often for want "
+                "of memory: the same command resumes after the last checkpoint; give it more memory, or fewer "
+                "num_workers"
             ) from error
         raise error
 

@@ -11,7 +11,7 @@ from ignite.engine import Events
 
 from monai_passion.errors import UsageError
 from monai_passion.handlers import RunLock, SignalHandler, newest_checkpoint
-from monai_passion.handlers.signals import held
+from monai_passion.handlers.signals import _lost_worker, held
 from tests.handlers import toy
 
 
@@ -146,3 +146,28 @@ def test_a_dead_worker_is_heard_of_when_the_block_ends_and_sigterm_goes_before_i
         for number, handler in previous.items():
             signal.signal(number, handler)
     assert len(reached) == len(numbers)
+
+
+class Broken:
+    def __init__(self, error):
+        self.error = error
+
+    def attach(self, engine):
+        engine.data_loader.dataset.transform = self
+
+    def __call__(self, item):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mine"), EOFError("mine")])
+def test_an_error_in_a_worker_is_not_taken_for_a_dead_worker(tmp_path, error):
+    with pytest.raises(type(error), match="mine"):
+        toy.build(tmp_path, workers=1, handlers=[Broken(error)]).run()
+
+
+def test_a_pipe_that_a_dying_worker_closed_is_taken_for_a_dead_worker():
+    ours, theirs = multiprocessing.Pipe()
+    theirs.close()
+    with pytest.raises(EOFError) as raised:
+        ours.recv()
+    assert _lost_worker(raised.value)

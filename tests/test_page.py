@@ -52,6 +52,17 @@ def test_the_page_holds_the_segmentation_itself(page, tmp_path):
     assert [image["name"] for image in data["images"]] == ["FLAIR", "T1"]
 
 
+def test_the_viewer_starts_at_the_middle_of_what_was_found_wherever_the_axes_point():
+    """In mm: the viewer counts voxels along other axes than the file."""
+    labels = np.zeros((9, 8, 7), np.uint8)
+    labels[2:5, 3:6, 1] = 1
+    affine = np.array([[0, 0, 3.0, 5], [-1, 0, 0, 20], [0, -2, 0, 9], [0, 0, 0, 1]])
+    row = {"value": 1, "name": "a"}
+    text = make_page({"t1": np.ones(labels.shape, np.float32)}, labels, affine, {"labels": [row]})
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert data["centre"] == (affine @ [3, 4, 1, 1])[:3].tolist()
+
+
 @pytest.fixture(scope="module")
 def open_page():
     """A function that opens a page in headless Chromium, without a network, once its viewer is ready."""

@@ -45,6 +45,8 @@ class BundleFacts(NamedTuple):
     """Of each class, background first."""
     label_values: tuple[int, ...]
     """The value that each class has in the files, background first."""
+    spatial_dims: int
+    """2 where the network sees slices."""
 
 
 def known_bundles() -> list[str]:
@@ -76,6 +78,7 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
             modalities=tuple(config["modalities"]),
             regions=dict(config["regions"]),
             class_names=tuple(channels[str(k)] for k in range(int(config["num_classes"]))),
+            spatial_dims=int(config["spatial_dims"]),
             label_values=tuple(values.get(k, k) for k in range(int(config["num_classes"]))),
         )
     except (KeyError, TypeError, ValueError) as error:

@@ -74,6 +74,7 @@ def read_patient(
     register: bool = False,
     allow_duplicate: bool = False,
     max_voxels: int = MAX_VOXELS,
+    min_slices: int = FEW_SLICES,
 ) -> Patient:
     """Read and judge the files of one patient.
 
@@ -87,6 +88,7 @@ def read_patient(
         register: move the others rigidly onto the reference first, by mutual information.
         allow_duplicate: the same image for two modalities is a warning, not an error.
         max_voxels: larger files are refused before anything is allocated.
+        min_slices: fewer along an axis are a warning.
 
     Raises:
         UsageError: no file at all, a folder in place of one, or a reference that is not there.
@@ -134,8 +136,8 @@ def read_patient(
         remarks += [Remark("note", f"{m}: moved by {mm:.1f} mm onto {chosen}") for m, mm in distances.items()]
     volumes, moved = _on_one_grid(volumes, chosen)
     remarks += moved
-    if (slices := min(volumes[chosen].shape)) < FEW_SLICES:
-        text = f"only {slices} slices along one axis; the network expects at least {FEW_SLICES}"
+    if (slices := min(volumes[chosen].shape)) < min_slices:
+        text = f"only {slices} slices along one axis; the network expects at least {min_slices}"
         remarks.append(Remark("warning", text))
     return Patient(tuple(volumes.get(m) for m in modalities), tuple(modalities), given, tuple(remarks), chosen)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from monai_passion.prediction.preview import TITLES, label_colours, window
@@ -40,7 +41,7 @@ def make_page(
         "colours": label_colours([row["value"] for row in report["labels"]]),
         "images": [{"name": TITLES.get(m, m), "base64": _packed(_grey(image), affine)} for m, image in images.items()],
         "labels": _packed(labels.astype(np.min_scalar_type(labels.max())), affine),
-        "centre": np.median(found, axis=0).astype(int).tolist() if len(found) else None,
+        "centre": apply_affine(affine, np.median(found, axis=0)).tolist() if len(found) else None,  # in mm
     }
     text = json.dumps(data).replace("<", "\\u003c")  # no text may end the script element
     page = (VIEWER / "page.html").read_text(encoding="utf-8")

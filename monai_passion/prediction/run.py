@@ -18,7 +18,7 @@ from monai_passion.errors import UsageError
 from monai_passion.prediction.bundle import BundleFacts, Segmentation, Segmenter
 from monai_passion.prediction.dicom import as_nifti, write_segmentation
 from monai_passion.prediction.doubt import doubt_expectation, doubt_images, doubt_result, expected_quality, find_summary
-from monai_passion.prediction.inputs import Patient, Remark, read_patient
+from monai_passion.prediction.inputs import FEW_SLICES, Patient, Remark, read_patient
 from monai_passion.prediction.outputs import output_folder, write_labels, write_map, writing
 from monai_passion.prediction.page import make_page
 from monai_passion.prediction.preview import canonical, preview
@@ -89,6 +89,7 @@ def predict_patient(
             register=options.register,
             allow_duplicate=options.allow_duplicate,
             max_voxels=options.max_voxels,
+            min_slices=FEW_SLICES if bundle.spatial_dims == 3 else 1,
         )
         patient = patient._replace(remarks=(*(Remark("warning", text) for text in doubts), *patient.remarks))
         if options.dicom_seg and patient.reference_name not in series:

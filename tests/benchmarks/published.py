@@ -1,4 +1,4 @@
-"""The backbones computed as they were published, to time ours against; the same parameters, the same numbers."""
+"""The method computed as it was published, to time ours against; the same parameters, the same numbers."""
 
 from contextlib import contextmanager
 from unittest.mock import patch
@@ -36,14 +36,51 @@ def fuse_class_by_class(fusion, routing, maps, projected, probability):
     return torch.cat([fusion.region(torch.cat(fused, dim=1)), shortcut], dim=1)
 
 
+def one_by_one(term):
+    """A term of each student in turn, as its uni-modal decodes come one after another."""
+
+    def terms(student, *others):
+        results = [term(row, *others) for row in student.split(1)]
+        return (
+            tuple(map(torch.cat, zip(*results, strict=True))) if isinstance(results[0], tuple) else torch.cat(results)
+        )
+
+    return terms
+
+
+def pixel_term(student, teacher, temperature):
+    """Eq. 3 of one level as it is written, (S,)."""
+    p, q = (student / temperature).softmax(dim=1), (teacher.detach() / temperature).softmax(dim=1)
+    return (p * (p.log() - q.log())).sum(dim=1).flatten(1).mean(dim=1)
+
+
+def similarity_maps(features, onehot, present):
+    """Eq. 4 to 6: the cosine of each voxel and each class's prototype, (S, classes, *spatial)."""
+    maps = []
+    for k in present.nonzero().flatten().tolist():
+        y = onehot[:, k].reshape(1, 1, *features.shape[2:])
+        axes = tuple(range(2, features.ndim))
+        centre = (features * y).sum(dim=axes, keepdim=True) / y.sum()
+        maps.append(F.cosine_similarity(features, centre.expand_as(features), dim=1))
+    return torch.stack(maps, dim=1)
+
+
+def prototype_term(student, teacher, onehot, count, present):
+    """Eq. 7 and 8 as they are written: (S,) and (S,)."""
+    difference = similarity_maps(student, onehot, present) - similarity_maps(teacher.detach(), onehot, present)
+    return difference.square().flatten(1).mean(dim=1), difference.detach().abs().flatten(1).mean(dim=1)
+
+
 @contextmanager
 def as_published():
-    """Inside, networks are computed operation by operation as their papers draw them."""
+    """Inside, networks and PASSION's terms are computed operation by operation as their papers write them."""
     with (
         patch.object(FusionConv, "project", lambda fusion, modality, x: x),
         patch.object(FusionConv, "forward", concatenate_and_convolve),
         patch.object(RegionFusion, "forward", fuse_class_by_class),
         patch.object(Conv3d, "_conv_forward", nn.Conv3d._conv_forward),
+        patch("monai_passion.losses.passion.pixel_distillation", one_by_one(pixel_term)),
+        patch("monai_passion.losses.passion.prototype_distillation", one_by_one(prototype_term)),
         patch("monai_passion.networks.blocks.activate", lambda x: F.leaky_relu(F.instance_norm(x), SLOPE)),
     ):
         yield

@@ -17,6 +17,7 @@ from monai_passion.losses.distillation import pixel_distillation, prototype_dist
 from monai_passion.losses.segmentation import make_target
 from monai_passion.networks import RFNet, SelfDistillationNet
 from monai_passion.networks.backbone import Decoded
+from tests.benchmarks.published import one_by_one, pixel_term, prototype_term
 
 SIZE, M, K, CHANNELS = 80, 4, 4, 8
 LEVELS = (80, 80, 40, 20, 10)
@@ -37,29 +38,11 @@ def blocks_of_labels():
 
 
 def transcription(student, teacher, label):
-    """Equations 3 to 8 as they are written, term by term: (L_pixel, L_proto, D), each (M,)."""
-    pixel, proto, gap = [], [], []
-    onehot = F.one_hot(label[:, 0], K).movedim(-1, 1).float()
-
-    def similarities(z):
-        maps = []
-        for k in range(K):
-            y = onehot[:, k : k + 1]
-            c = (z * y).sum(dim=(2, 3, 4), keepdim=True) / y.sum(dim=(2, 3, 4), keepdim=True)
-            maps.append(F.cosine_similarity(z, c.expand_as(z), dim=1))
-        return torch.stack(maps, dim=1)
-
-    for m in range(M):
-        row = slice(m, m + 1)
-        levels = 0
-        for z_m, z in zip(student.logits, teacher.logits, strict=True):
-            p_m, p = (z_m[row] / TEMPERATURE).softmax(dim=1), (z.detach() / TEMPERATURE).softmax(dim=1)
-            levels = levels + (p_m * (p_m.log() - p.log())).sum(dim=1).mean()
-        pixel.append(levels)
-        difference = similarities(student.features[row]) - similarities(teacher.features.detach())
-        proto.append(difference.square().mean())
-        gap.append(difference.detach().abs().mean())
-    return torch.stack(pixel), torch.stack(proto), torch.stack(gap)
+    """Equations 3 to 8 as they are written, one modality after another: (L_pixel, L_proto, D), each (M,)."""
+    onehot, present = F.one_hot(label[:, 0], K).movedim(-1, 1).float(), torch.ones(K, dtype=torch.bool)
+    levels = zip(student.logits, teacher.logits, strict=True)
+    pixel = sum(one_by_one(pixel_term)(z_m, z, TEMPERATURE) for z_m, z in levels)
+    return pixel, *one_by_one(prototype_term)(student.features, teacher.features, onehot, None, present)
 
 
 def ours(student, teacher, label):

@@ -1,6 +1,6 @@
 """A PASSION step against the same step as published: everything encoded, every modality decoded, one by one.
 
-Both share the losses, so what those save is left out. ``MONAI_PASSION_BENCH_CROP=48`` makes the crops smaller.
+``MONAI_PASSION_BENCH_CROP=48`` makes the crops smaller.
 """
 
 import multiprocessing

@@ -211,6 +211,10 @@ SILENT = {
     "28 big-endian": lambda d: flair(d, data=image().astype(">f4")),
     "26 a slope": lambda d: flair(d, data=image().astype(np.int16), change=field(scl_slope=0.5, scl_inter=0)),
     "36 a hundredth of a millimetre": lambda d: pair(d, affine=shifted(0.005, 0, 0)),
+    "16 few slices of a heart": lambda d: [
+        *("--c0", save(d / "C0.nii.gz", image(shape=(24, 22, 4)))),
+        *("--bundle", "myops_cmr_segmentation_rfnet_passion"),
+    ],
     "3 an alias": lambda d: ["--t1gd", save(d / "c.nii.gz")],
     "41 spaces and other letters": unicode_name,
 }

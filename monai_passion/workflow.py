@@ -167,15 +167,18 @@ def prepare_batch(
 
 
 def find_weights(ckpt_dir: str | os.PathLike[str]) -> str:
-    """The weights in a folder of checkpoints: ``model.safetensors``, ``model.pt``, ``model_last.pt`` - the first found.
+    """The weights in a folder: the newer of ``model.safetensors`` (as shipped) and ``model.pt`` (as trained), else
+    ``model_last.pt``.
 
     Raises:
         WeightsError: there are none; the message holds the command that makes them.
     """
-    for name in ("model.safetensors", "model.pt", "model_last.pt"):
-        path = Path(ckpt_dir) / name
-        if path.is_file():
-            return str(path)
+    folder = Path(ckpt_dir)
+    best = [path for name in ("model.safetensors", "model.pt") if (path := folder / name).is_file()]
+    if best:
+        return str(max(best, key=lambda path: path.stat().st_mtime))
+    if (folder / "model_last.pt").is_file():
+        return str(folder / "model_last.pt")
     config = Path(ckpt_dir).parent / "configs" / "train.json"
     raise WeightsError(
         f"no weights in {ckpt_dir}; make them with: python -m monai.bundle run training --config_file {config} "

@@ -20,6 +20,7 @@ from monai_passion.data.datalists import prepare_datalist, slices_of, whole_file
 from monai_passion.distributed import first_process_first
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
 from monai_passion.files import sha256, write_text
+from monai_passion.memory import keep_freed_memory
 from monai_passion.networks.weights import load_into, load_weights
 
 __all__ = [
@@ -56,11 +57,12 @@ def find_bundle_root(bundle_name: str) -> str:
 
 
 def start(seed: int | None, deterministic: bool = False) -> None:
-    """Before anything is built: seed everything (unless ``None``), and let errors end in one line.
+    """Before anything is built: seed everything (unless ``None``), keep freed memory, let errors end in one line.
 
     ``deterministic`` also makes torch choose the deterministic form of each operation; one that has none warns.
     """
     install_excepthook()
+    keep_freed_memory()
     if seed is not None:
         set_determinism(seed)
     if deterministic:

@@ -146,11 +146,11 @@ def prototype_distillation(
     pull = torch.zeros_like(towards_s)
     for piece in _pieces(s):
         f, f_t = s[:, :, piece], t[:, :, piece]
-        length = torch.linalg.vector_norm(f, dim=1, keepdim=True)
+        length = f.square().sum(dim=1, keepdim=True).sqrt()
         inverse = 1 / length.clamp_min(EPSILON)
         similar = (towards_s @ f) * inverse
         # In the same steps for both: a student that is its own teacher must have a gap of exactly 0.
-        inverse_t = 1 / torch.linalg.vector_norm(f_t, dim=1, keepdim=True).clamp_min(EPSILON)
+        inverse_t = 1 / f_t.square().sum(dim=1, keepdim=True).sqrt().clamp_min(EPSILON)
         difference = similar - (towards_t @ f_t) * inverse_t
         loss += difference.square().sum(dim=(1, 2))
         gap += difference.abs().sum(dim=(1, 2))

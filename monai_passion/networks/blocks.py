@@ -1,6 +1,6 @@
 """Building blocks that the published backbones share.
 
-`IN` below is instance normalisation without affine parameters or running statistics, `LReLU` has slope 0.2.
+`IN` below is instance normalisation without affine parameters or running statistics, `LReLU` has slope 0.2: `activate`.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from monai.networks.layers.factories import Conv
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
+from monai_passion.networks.activation import activate
 from monai_passion.networks.convolution import Conv3d, pointwise
 from monai_passion.networks.masking import Routing
 
@@ -34,8 +35,6 @@ __all__ = [
     "tokens_to_map",
     "upsample",
 ]
-
-SLOPE = 0.2
 
 
 def convolution(
@@ -59,11 +58,6 @@ def convolution(
         groups=groups,
     )
     return conv
-
-
-def activate(x: Tensor) -> Tensor:
-    """IN, then LReLU, which overwrites what IN returns: neither needs it for its gradient."""
-    return F.leaky_relu(F.instance_norm(x), SLOPE, inplace=True)
 
 
 def upsample(x: Tensor, factor: int = 2) -> Tensor:

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monai_passion.networks.activation import activate
 from monai_passion.networks.backbone import Decoded, MultiModalBackbone
 from monai_passion.networks.blocks import (
     ConvBlock,
     ConvEncoder,
     FusionConv,
     TransformerBlock,
-    activate,
     convolution,
     initialise,
     map_to_tokens,

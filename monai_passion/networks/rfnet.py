@@ -10,13 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monai_passion.networks.activation import SLOPE, activate
 from monai_passion.networks.backbone import Decoded, MultiModalBackbone
 from monai_passion.networks.blocks import (
-    SLOPE,
     ConvBlock,
     ConvEncoder,
     FusionConv,
-    activate,
     convolution,
     initialise,
     upsample,

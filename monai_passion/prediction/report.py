@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import resource
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
@@ -20,7 +18,7 @@ from scipy import ndimage
 from monai_passion import NOTICE, __version__
 from monai_passion.prediction.bundle import Segmentation
 
-__all__ = ["SCHEMA", "make_report", "measure", "peak_memory_mb", "read_schema"]
+__all__ = ["SCHEMA", "make_report", "measure", "read_schema"]
 
 SCHEMA = Path(__file__).with_name("report.schema.json")
 SCHEMA_VERSION = 1
@@ -102,9 +100,3 @@ def _uncertainty(result: Segmentation, regions: Mapping[str, Sequence[int]]) -> 
         "regions": {name: mean(np.isin(result.labels, values)) for name, values in regions.items()},
         "agreement": {m: {r: round(dice, 4) for r, dice in row.items()} for m, row in result.agreement.items()},
     }
-
-
-def peak_memory_mb() -> float:
-    """The most memory this process has held so far, in MB (10^6 bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)

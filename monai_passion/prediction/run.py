@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from monai_passion.data.nifti import MAX_VOXELS
 from monai_passion.errors import UsageError
+from monai_passion.memory import peak_memory_mb
 from monai_passion.prediction.bundle import BundleFacts, Segmentation, Segmenter
 from monai_passion.prediction.dicom import as_nifti, write_segmentation
 from monai_passion.prediction.doubt import doubt_expectation, doubt_images, doubt_result, expected_quality, find_summary
@@ -22,7 +23,7 @@ from monai_passion.prediction.inputs import FEW_SLICES, Patient, Remark, read_pa
 from monai_passion.prediction.outputs import output_folder, write_labels, write_map, writing
 from monai_passion.prediction.page import make_page
 from monai_passion.prediction.preview import canonical, preview
-from monai_passion.prediction.report import make_report, peak_memory_mb
+from monai_passion.prediction.report import make_report
 
 __all__ = ["Options", "predict_patient"]
 

@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from monai_passion.losses import PassionLoss
+from monai_passion.losses import PassionLoss, passion
+from monai_passion.losses.segmentation import make_target
 from monai_passion.networks import SelfDistillationNet
+from monai_passion.networks.activation import SLOPE, activate
 from monai_passion.networks.backbone import Decoded
-from monai_passion.networks.blocks import SLOPE, FusionConv, activate
+from monai_passion.networks.blocks import FusionConv
 from monai_passion.networks.convolution import Conv3d
 from monai_passion.networks.rfnet import RegionFusion
 from monai_passion.networks.self_distillation import SelfDistillationOutput
@@ -94,7 +96,10 @@ def train_step(network, loss, image, available, label):
 
 
 def train_step_as_published(network, loss, image, available, label):
-    """Every modality of a zero-filled image is encoded, and decoded alone, one after another; absent ones count 0."""
+    """Every modality of a zero-filled image is encoded, decoded alone, one after another, and distilled.
+
+    What absent modalities, and a lone one, contribute is multiplied by zero in the end.
+    """
     num_modalities = available.shape[1]
     there = [m for m in range(num_modalities) if available[0, m]]
     with as_published():
@@ -102,14 +107,18 @@ def train_step_as_published(network, loss, image, available, label):
         features = network.backbone.encode(image * available.reshape(*available.shape, 1, 1, 1), everything)
         fused = network.backbone.decode(features, available)
         decoded = [network.backbone.decode(features, row) for row in torch.eye(num_modalities).bool().split(1)]
-        absent = [decoded[m] for m in range(num_modalities) if m not in there]
-        wasted = sum((0 * x.sum() for d in absent for x in (*d.logits, d.features)), torch.zeros(()))
-        taught = [decoded[m] for m in there] if len(there) > 1 else []
+        taught = there if len(there) > 1 else []
+        target = make_target(label, network.backbone.num_classes, image.dtype)
+        part = target.onehot, target.voxels, loss.classes(target, 0)
+        wasted = torch.zeros(())
+        for m in set(range(num_modalities)) - set(taught):
+            proto, _ = passion.prototype_distillation(decoded[m].features, fused.features, *part)
+            wasted = wasted + 0 * (loss.pixel(decoded[m].logits, fused.logits) + proto).sum()
         unimodal = taught and Decoded(
-            tuple(map(torch.cat, zip(*(d.logits for d in taught), strict=True))),
-            torch.cat([d.features for d in taught]),
+            tuple(map(torch.cat, zip(*(decoded[m].logits for m in taught), strict=True))),
+            torch.cat([decoded[m].features for m in taught]),
         )
-        pairs = tuple((0, m) for m in there) if taught else ()
+        pairs = tuple((0, m) for m in taught)
         output = SelfDistillationOutput(fused, unimodal or None, pairs, None, (), available)
         value = loss(output, label) + wasted
         value.backward()

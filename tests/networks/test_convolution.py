@@ -24,6 +24,30 @@ def test_equals_torch_in_values_and_gradients(padding_mode, stride, depth, paddi
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+def test_large_samples_of_a_batch_one_by_one_equal_torch(monkeypatch):
+    monkeypatch.setattr("monai_passion.networks.convolution.ONEDNN_FROM", 100)
+    ours = Conv3d(3, 4, 3, padding=1, padding_mode="reflect")
+    theirs = nn.Conv3d(3, 4, 3, padding=1, padding_mode="reflect")
+    theirs.load_state_dict(ours.state_dict())
+    image, results = torch.randn(3, 3, 8, 7, 6), []
+    for conv in (ours, theirs):
+        x = image.clone().requires_grad_()
+        y = conv(x)
+        y.square().sum().backward()
+        results.append((y, x.grad, conv.weight.grad, conv.bias.grad))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_the_padded_input_is_not_kept():
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        x = torch.randn(1, 3, 8, 8, 8, requires_grad=True)
+        conv = Conv3d(3, 4, 3, padding=1, padding_mode="reflect")
+        conv(x)
+    assert {tensor.data_ptr() for tensor in kept} == {x.data_ptr(), conv.weight.data_ptr()}
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1)])
 @pytest.mark.parametrize("grad", [True, False])

@@ -88,6 +88,11 @@ def as_published():
         yield
 
 
+def encode_everything(backbone, image):
+    """All modalities of all samples, which a decode then reads all of, what it must not see multiplied by zero."""
+    return backbone.encode(image, torch.ones(image.shape[:2]).bool())._replace(traced=True)
+
+
 def train_step(network, loss, image, available, label):
     """Encode once, decode what is there: forward and backward; the loss."""
     value = loss(network(image, available), label)
@@ -103,8 +108,7 @@ def train_step_as_published(network, loss, image, available, label):
     num_modalities = available.shape[1]
     there = [m for m in range(num_modalities) if available[0, m]]
     with as_published():
-        everything = torch.ones_like(available)
-        features = network.backbone.encode(image * available.reshape(*available.shape, 1, 1, 1), everything)
+        features = encode_everything(network.backbone, image * available.reshape(*available.shape, 1, 1, 1))
         fused = network.backbone.decode(features, available)
         decoded = [network.backbone.decode(features, row) for row in torch.eye(num_modalities).bool().split(1)]
         taught = there if len(there) > 1 else []

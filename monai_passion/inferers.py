@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from monai_passion.networks.backbone import MultiModalBackbone
 
-__all__ = ["IncompleteModalityInferer", "find_available", "sliding_window"]
+__all__ = ["IncompleteModalityInferer", "count_windows", "find_available", "sliding_window"]
 
 
 def find_available(image: Tensor) -> Tensor:
@@ -38,14 +39,20 @@ class IncompleteModalityInferer(Inferer):
             sample is encoded once and decoded with each of them (C * K channels, combination-major). A combination
             with a modality that the sample lacks gives NaN.
         skip_empty: leave out the windows that are zero everywhere.
+        on_windows: called with the number of windows that were just done or left out; see `count_windows`.
 
     The result holds softmax probabilities averaged over overlapping windows, (B, K or C * K, *spatial).
     """
 
     def __init__(
-        self, inferer: Inferer, combinations: Sequence[Sequence[bool]] | None = None, skip_empty: bool = True
+        self,
+        inferer: Inferer,
+        combinations: Sequence[Sequence[bool]] | None = None,
+        skip_empty: bool = True,
+        on_windows: Callable[[int], object] = lambda done: None,
     ) -> None:
         super().__init__()
+        self.on_windows = on_windows
         self.inferer = inferer
         self.combinations = combinations
         self.skip_empty = skip_empty
@@ -80,22 +87,23 @@ class IncompleteModalityInferer(Inferer):
         """A function of windows (n, M, *roi) alone, with this sample's modalities bound to it."""
 
         def predict(windows: Tensor) -> Tensor:
-            run = (
-                windows[:, available].flatten(1).any(dim=1)
-                if self.skip_empty
-                else windows.new_ones(len(windows)).bool()
-            )
-            if bool(run.all()):
-                return self._run(network, windows, available)
-            spatial = windows.shape[2:]
-            channels = network_classes(network) * (1 if self.combinations is None else len(self.combinations))
-            result = windows.new_zeros(len(windows), channels, *spatial)
-            result[:, :: network_classes(network)] = 1.0
-            if bool(run.any()):
-                result[run] = self._run(network, windows[run], available).to(result.dtype)
+            result = self._run_filled(network, windows, available)
+            self.on_windows(len(windows))
             return result
 
         return predict
+
+    def _run_filled(self, network: nn.Module, windows: Tensor, available: Tensor) -> Tensor:
+        """`_run` on the windows that are not empty, background for the others."""
+        run = windows[:, available].flatten(1).any(dim=1) if self.skip_empty else windows.new_ones(len(windows)).bool()
+        if bool(run.all()):
+            return self._run(network, windows, available)
+        channels = network_classes(network) * (1 if self.combinations is None else len(self.combinations))
+        result = windows.new_zeros(len(windows), channels, *windows.shape[2:])
+        result[:, :: network_classes(network)] = 1.0
+        if bool(run.any()):
+            result[run] = self._run(network, windows[run], available).to(result.dtype)
+        return result
 
     def _run(self, network: nn.Module, windows: Tensor, available: Tensor) -> Tensor:
         has = available.expand(len(windows), -1)
@@ -136,3 +144,11 @@ def sliding_window(
     windows = {"roi_size": tuple(roi_size), "sw_batch_size": batch_size, "overlap": overlap, "mode": "constant"}
     inner = SliceInferer(spatial_dim=2, **windows) if len(roi_size) == 2 else SlidingWindowInferer(**windows)
     return IncompleteModalityInferer(inner, combinations)
+
+
+def count_windows(shape: Sequence[int], roi_size: Sequence[int], overlap: float) -> int:
+    """How many windows an image (X, Y, Z) has; with a ``roi_size`` of two values, on all its slices together."""
+    windows = math.prod(shape[len(roi_size) :])
+    for size, roi in zip(shape, roi_size, strict=False):
+        windows *= 1 + math.ceil(max(size - roi, 0) / max(int(roi * (1 - overlap)), 1))
+    return windows

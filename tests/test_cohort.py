@@ -26,7 +26,7 @@ class Threshold:
     def __init__(self, weights):
         self.weights, self.calls = weights, 0
 
-    def segment(self, volumes, decode, probabilities):
+    def segment(self, volumes, decode, probabilities, progress):
         self.calls += 1
         labels = (next(v for v in volumes if v is not None).data > 0.5).astype(np.uint8) * 4
         return Segmentation(labels, None, {}, {})

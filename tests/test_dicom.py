@@ -77,7 +77,7 @@ class Threshold:
     def __init__(self, bundle, weights, *rest):
         self.bundle, self.weights = bundle, weights
 
-    def segment(self, volumes, decode, probabilities):
+    def segment(self, volumes, decode, probabilities, progress):
         data = next(v for v in volumes if v is not None).data
         return Segmentation(np.select([data > 800, data > 600], [4, 2], 0).astype(np.uint8), None, {}, {})
 

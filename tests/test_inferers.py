@@ -2,7 +2,7 @@ import pytest
 import torch
 from monai.inferers import SimpleInferer, SliceInferer, SlidingWindowInferer
 
-from monai_passion.inferers import IncompleteModalityInferer, find_available
+from monai_passion.inferers import IncompleteModalityInferer, count_windows, find_available, sliding_window
 from monai_passion.modalities import all_masks
 from monai_passion.networks import RFNet
 
@@ -101,3 +101,21 @@ def test_a_slice_inferer_gets_the_mask_too(image):
 def test_no_modality_at_all_is_refused(network):
     with pytest.raises(ValueError, match="no modality"):
         windows()(torch.zeros(1, 3, 8, 8, 8), network)
+
+
+@pytest.mark.parametrize(
+    ("shape", "roi_size", "overlap"),
+    [
+        ((20, 9, 33), (8, 16, 8), 0.5),
+        ((8, 8, 8), (8, 8, 8), 0.5),
+        ((20, 30, 5), (8, 8), 0.25),
+        ((7, 17, 40), (4, 4, 4), 0.9),
+    ],
+)
+def test_windows_are_counted_as_monai_makes_them(shape, roi_size, overlap):
+    counted = []
+    inferer = sliding_window(roi_size, overlap, batch_size=3)
+    inferer.on_windows = counted.append
+    inferer.skip_empty = False
+    inferer(torch.rand(1, 2, *shape), lambda windows, has: windows[:, :1], available=torch.ones(1, 2).bool())
+    assert sum(counted) == count_windows(shape, roi_size, overlap)

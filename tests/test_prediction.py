@@ -153,6 +153,18 @@ def test_a_file_without_orientation_gives_one_without(predict, tmp_path):
     assert any("orientation unknown" in remark["text"] for remark in report["remarks"])
 
 
+@pytest.mark.parametrize("decode", ["fused", "all"])
+def test_the_share_that_is_done_rises_to_one(segmenter, tmp_path, decode):
+    from monai_passion.data.nifti import read_volume
+
+    volumes = [read_volume(write(tmp_path / f"{m}.nii.gz", head(m))) for m in range(2)]
+    shares = []
+    segmenter.segment([*volumes, None, None], decode, progress=shares.append)
+    assert shares == sorted(shares)
+    assert shares[0] > 0
+    assert shares[-1] == 1
+
+
 def test_the_mark_of_a_voxel_stays_where_it_was(segmenter, tmp_path, monkeypatch):
     """Preprocessing turns and crops; what the network says of one place must come back to that place."""
     import torch
@@ -163,7 +175,7 @@ def test_the_mark_of_a_voxel_stays_where_it_was(segmenter, tmp_path, monkeypatch
     data[10, 12, 20] = 1e5
     volume = read_volume(write(tmp_path / "flair.nii.gz", data))
 
-    def brightest(item, masks, effort):
+    def brightest(item, masks, effort, progress):
         scores = torch.zeros_like(item["image"])
         scores[3] = item["image"][0] >= item["image"][0].max()
         return [scores]
@@ -230,7 +242,7 @@ def test_uncertainty_is_the_entropy_of_the_mean_of_the_decodes(segmenter, files,
 
     from monai_passion.data.nifti import read_volume
 
-    def infer(item, masks, effort):
+    def infer(item, masks, effort, progress):
         decodes = [torch.zeros(4, *item["image"].shape[1:]) for _ in masks]
         for k, p in enumerate(decodes):
             p[1 if k != 2 else 2] = 1.0

@@ -17,9 +17,8 @@ from monai_passion.errors import EXIT_OK, EXIT_STRICT, InputError, UsageError
 from monai_passion.modalities import ALIASES, BRATS_MRI, MYOPS_CMR, resolve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from monai_passion.prediction.bundle import BundleFacts
+    from monai_passion.prediction.run import Stage
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
@@ -205,16 +204,41 @@ def _given(args: argparse.Namespace, bundle: BundleFacts) -> dict[str, Path]:
 
 
 @contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str], object]]:
-    """A line that says what goes on: one that changes in a terminal, one a stage elsewhere."""
+def _progress(quiet: bool) -> Iterator[Stage]:
+    """What goes on: a line and a bar that change in a terminal, a line a stage and a quarter of one elsewhere."""
     from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True, quiet=quiet)
     if not console.is_terminal:
-        yield lambda name: console.print(f"{name} ...", highlight=False)
+        told = ("", 0)
+
+        def tell(name: str, share: float = 0.0) -> None:
+            nonlocal told
+            quarters = int(4 * share)
+            if (name, quarters) != told and share < 1:
+                console.print(f"{name}{f', {25 * quarters} %' * bool(quarters)} ...", highlight=False)
+            told = (name, quarters)
+
+        yield tell
         return
-    with console.status("") as status:
-        yield lambda name: status.update(f"{name} ...")
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def show(name: str, share: float = 0.0) -> None:
+            if not share:  # a new stage, whose length shows once a part of it is done
+                progress.reset(task, description=f"{name} ...", total=None)
+            else:
+                progress.update(task, completed=share, total=1.0)
+
+        yield show
 
 
 def _print_summary(report: Mapping[str, Any], output: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -185,7 +185,11 @@ class Segmenter:
         return {key: self._content(key) for key in ("roi_size", "overlap")}
 
     def segment(
-        self, volumes: Sequence[Volume | None], decode: str = "fused", probabilities: bool = False
+        self,
+        volumes: Sequence[Volume | None],
+        decode: str = "fused",
+        probabilities: bool = False,
+        progress: Callable[[float], object] = lambda share: None,
     ) -> Segmentation:
         """Segment one patient; the result lies on the grid of the volumes, with the label values of the data set.
 
@@ -198,6 +202,7 @@ class Segmenter:
             decode: ``"fused"``, what is there together; ``"alone"``, each modality alone too, for the uncertainty;
                 ``"all"``, every combination of what is there.
             probabilities: give those of the fused decode too.
+            progress: called with the share that is done, in [0, 1], after each batch of windows.
 
         Raises:
             ResourceError: not enough memory, whatever was tried.
@@ -207,7 +212,7 @@ class Segmenter:
         for effort in self._efforts():
             try:
                 with torch.no_grad(), _unwrapped():
-                    return self._segment(volumes, decode, probabilities, effort)
+                    return self._segment(volumes, decode, probabilities, effort, progress)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -239,7 +244,12 @@ class Segmenter:
         )
 
     def _segment(
-        self, volumes: Sequence[Volume | None], decode: str, probabilities: bool, effort: Effort
+        self,
+        volumes: Sequence[Volume | None],
+        decode: str,
+        probabilities: bool,
+        effort: Effort,
+        progress: Callable[[float], object],
     ) -> Segmentation:
         import torch
 
@@ -256,7 +266,7 @@ class Segmenter:
         fused: Any = None
         mean: Any = 0
         members = 0  # of the ensemble: the fused decode and those of each modality alone
-        for mask, pred in zip(masks, self._infer(item, masks, effort), strict=True):
+        for mask, pred in zip(masks, self._infer(item, masks, effort, progress), strict=True):
             name = combination_name(mask, self.bundle.modalities)
             if mask == present:
                 fused = pred.argmax(0)
@@ -273,8 +283,16 @@ class Segmenter:
             result = result._replace(uncertainty=self._uncertainty(item, mean / members))
         return result._replace(remarks=(effort.remark,) if effort.remark else ())
 
-    def _infer(self, item: dict[str, Any], masks: Sequence[Sequence[bool]], effort: Effort) -> Iterator[Any]:
+    def _infer(
+        self,
+        item: dict[str, Any],
+        masks: Sequence[Sequence[bool]],
+        effort: Effort,
+        progress: Callable[[float], object],
+    ) -> Iterator[Any]:
         """Class probabilities (K, *spatial) of each mask."""
+        from monai_passion.inferers import count_windows
+
         configured = self._content("inferer")
         windows = copy.copy(configured.inferer)
         windows.roi_size = effort.roi_size
@@ -282,9 +300,16 @@ class Segmenter:
             windows.sw_batch_size = 1
         network, image = self.network.to(effort.device), item["image"][None].to(effort.device)
         groups = [masks] if effort.together else [[mask] for mask in masks]
+        done, total = 0, len(groups) * count_windows(image.shape[2:], windows.roi_size, windows.overlap)
+
+        def on_windows(number: int) -> None:
+            nonlocal done
+            done += number
+            progress(done / total)
+
         for group in groups:
             combinations = None if list(group) == [masks[0]] else group
-            inferer = type(configured)(windows, combinations, configured.skip_empty)
+            inferer = type(configured)(windows, combinations, configured.skip_empty, on_windows)
             pred = inferer(image, network, available=item["available"][None])[0]
             yield from pred.split(len(self.bundle.class_names))
 

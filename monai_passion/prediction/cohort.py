@@ -27,7 +27,7 @@ from monai_passion.files import write_atomically
 from monai_passion.prediction.bundle import BundleFacts, Segmenter
 from monai_passion.prediction.dicom import is_dicom
 from monai_passion.prediction.discovery import find_files
-from monai_passion.prediction.run import Options, predict_patient
+from monai_passion.prediction.run import Options, Stage, predict_patient, silent
 
 __all__ = ["MANIFEST", "predict_cohort"]
 
@@ -44,7 +44,7 @@ def predict_cohort(
     bundle: BundleFacts,
     open_segmenter: Callable[[], Segmenter],
     options: Options,
-    stage: Callable[[str], object] = lambda name: None,
+    stage: Stage = silent,
     done: Callable[[str, Mapping[str, Any]], object] = lambda name, entry: None,
     workers: int = 1,
 ) -> dict[str, dict[str, Any]]:
@@ -127,7 +127,7 @@ class Job(NamedTuple):
     options: Options
 
 
-def _attempt(job: Job, segmenter: Segmenter, stage: Callable[[str], object] = lambda name: None) -> dict[str, Any]:
+def _attempt(job: Job, segmenter: Segmenter, stage: Stage = silent) -> dict[str, Any]:
     """The entry of the manifest that says how it ended."""
     try:
         shutil.rmtree(job.output, ignore_errors=True)
@@ -148,7 +148,7 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 def _in_processes(
-    jobs: Iterator[Job], open_segmenter: Callable[[], Segmenter], workers: int, stage: Callable[[str], object]
+    jobs: Iterator[Job], open_segmenter: Callable[[], Segmenter], workers: int, stage: Stage
 ) -> Generator[tuple[str, dict[str, Any]], None, None]:
     """Name and entry of each job as it ends.
 
@@ -223,8 +223,8 @@ def _work(job: Job) -> dict[str, Any]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _tell(stage: Callable[[str], object], name: str, what: str) -> None:
-    stage(f"{name}: {what}")
+def _tell(stage: Stage, patient: str, name: str, share: float = 0.0) -> None:
+    stage(f"{patient}: {name}", share)
 
 
 def _key(files: Mapping[str, Path], segmenter: Segmenter, options: Options) -> str:

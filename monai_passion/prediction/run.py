@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,13 +50,23 @@ class Options(NamedTuple):
 DEFAULTS = Options()
 
 
+class Stage(Protocol):
+    """Is called with the name of each step as it begins, and again with the share of it that is done, in [0, 1]."""
+
+    def __call__(self, name: str, share: float = 0.0) -> object: ...
+
+
+def silent(name: str, share: float = 0.0) -> None:
+    """The `Stage` that tells nobody."""
+
+
 def predict_patient(
     files: Mapping[str, str | os.PathLike[str]],
     output: str | os.PathLike[str],
     bundle: BundleFacts,
     open_segmenter: Callable[[], Segmenter],
     options: Options = DEFAULTS,
-    stage: Callable[[str], object] = lambda name: None,
+    stage: Stage = silent,
 ) -> dict[str, Any]:
     """Segment one patient into ``output``: ``segmentation.nii.gz``, ``report.json``, ``preview.png``, ``report.html``.
 
@@ -69,7 +79,7 @@ def predict_patient(
         bundle: from `find_bundle`.
         open_segmenter: gives the `Segmenter`; called once the files are known to be good.
         options: see `Options`.
-        stage: called with the name of each step as it begins.
+        stage: told what goes on.
 
     Returns:
         The content of ``report.json``.
@@ -101,7 +111,9 @@ def predict_patient(
         seconds.start("loading the network")
         segmenter = open_segmenter()
         seconds.start("segmenting")
-        result = segmenter.segment(patient.volumes, options.decode, options.probabilities)
+        result = segmenter.segment(
+            patient.volumes, options.decode, options.probabilities, lambda share: stage("segmenting", share)
+        )
         seconds.start("writing")
         report = _report(segmenter, patient, result)
         if options.keep_names:
@@ -126,7 +138,7 @@ def predict_patient(
 class Stopwatch:
     """Seconds of each stage; tells ``stage`` when one begins."""
 
-    def __init__(self, stage: Callable[[str], object]) -> None:
+    def __init__(self, stage: Stage) -> None:
         self.stage = stage
         self.seconds: dict[str, float] = {}
         self.name, self.began = "", 0.0

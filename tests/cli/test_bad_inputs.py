@@ -228,7 +228,7 @@ class Threshold:
     def __init__(self, bundle, weights, *rest):
         self.bundle, self.weights = bundle, weights
 
-    def segment(self, volumes, decode, probabilities):
+    def segment(self, volumes, decode, probabilities, progress):
         first = next(v for v in volumes if v is not None)
         return Segmentation((first.data > 600).astype(np.uint8) * 4, None, {}, {})
 

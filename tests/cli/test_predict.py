@@ -1,3 +1,4 @@
+import io
 import os
 import subprocess
 import sys
@@ -6,8 +7,10 @@ import time
 import nibabel as nib
 import numpy as np
 import pytest
+import rich.console
 
 from monai_passion.cli import main
+from monai_passion.cli.predict import _progress
 from monai_passion.modalities import BRATS_MRI
 from monai_passion.networks import RFNet
 from monai_passion.networks.weights import save_weights
@@ -94,6 +97,26 @@ def test_other_names_of_a_sequence_are_understood_or_suggested(predict, flair, a
         return
     used = predict(alias, flair)[1].splitlines()
     assert any(line.startswith(f"used: {'t2' if 't2' in alias else 't1c'};") for line in used)
+
+
+def test_the_windows_are_counted_in_quarters_where_there_is_no_terminal(predict, tmp_path):
+    image = np.random.default_rng(0).random((80, 48, 48), dtype=np.float32)
+    _, _, error = predict("--flair", write(tmp_path / "wide.nii.gz", image))
+    lines = [line for line in error.splitlines() if line.startswith("segmenting")]
+    assert lines == ["segmenting ...", *(f"segmenting, {part} % ..." for part in (25, 50, 75))]
+
+
+def test_in_a_terminal_a_bar_shows_them(monkeypatch):
+    shown, terminal = io.StringIO(), rich.console.Console
+    monkeypatch.setattr(
+        "rich.console.Console", lambda **given: terminal(file=shown, force_terminal=True, width=100, _environ={})
+    )
+    with _progress(quiet=False) as stage:
+        stage("reading")
+        stage("segmenting")
+        stage("segmenting", 0.4)
+    assert "segmenting ..." in shown.getvalue()
+    assert "40%" in shown.getvalue()
 
 
 def test_without_weights_the_command_that_makes_them_is_printed(predict, flair, tmp_path):

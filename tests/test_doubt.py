@@ -93,9 +93,22 @@ def test_a_skull_that_was_not_stripped_is_noticed_in_heads_only():
 def test_a_segmentation_outside_the_head_is_noticed():
     image = head("t1")
     labels = (image.data != 0).astype(np.uint8)
+    labels[14:] = 0
+    labels[:8] = 0
     assert doubt_result(labels, {"t1": image}) == []
     labels[:3] = 2
     assert "of the segmentation lies where every image is 0" in doubt_result(labels, {"t1": image})[0].text
+
+
+@pytest.mark.parametrize(("part", "texts"), [(0.3, []), (0.5, ["50 % of what the images show is segmented"])])
+def test_a_segmentation_that_fills_the_head_is_doubted(part, texts):
+    image = Volume(np.ones((10, 10, 10), np.float32), np.eye(4), None, ())
+    image.data[5:] = 0
+    labels = np.zeros((10, 10, 10), np.uint8)
+    labels[:5, :, : int(10 * part)] = 1
+    remarks = doubt_result(labels, {"t1": image, "t2": image})
+    assert [remark.level for remark in remarks] == ["warning"] * len(texts)
+    assert all(text in remark.text for text, remark in zip(texts, remarks, strict=True))
 
 
 def row(combination, region, mean, metric="dice", convention="challenge"):

@@ -26,6 +26,8 @@ SAME_HEAD = 0.8
 """Overlap (intersection over union) of the brain masks of co-registered images."""
 OUTSIDE_HEAD = 0.01
 """Part of a segmentation that may lie where every image is zero."""
+FILLS_IMAGE = 0.4
+"""Part of what the images show that a segmentation cannot fill: large tumours take a fifth of a brain."""
 LONGER_TAIL = 0.2
 """What counts as a longer tail of bright voxels, see `_tail`; a T2 differs from the others by 0.6 and more."""
 MIRRORED = 1.3
@@ -156,11 +158,17 @@ def _tail(values: NDArray[np.float32]) -> float:
 def doubt_result(labels: NDArray[np.unsignedinteger], volumes: Mapping[str, Volume]) -> list[Remark]:
     """Warnings about a segmentation that cannot be right."""
     found = labels > 0
-    outside = found & ~np.any([volume.data != 0 for volume in volumes.values()], axis=0)
-    if not found.any() or (share := outside.sum() / found.sum()) < OUTSIDE_HEAD:
-        return []
-    text = f"{100 * share:.0f} % of the segmentation lies where every image is 0; it is not to be relied on"
-    return [Remark("warning", text)]
+    shown = np.any([volume.data != 0 for volume in volumes.values()], axis=0)
+    outside, filled = ((found & where).sum() for where in (~shown, shown))
+    texts = []
+    if outside and (share := outside / found.sum()) >= OUTSIDE_HEAD:
+        texts.append(f"{100 * share:.0f} % of the segmentation lies where every image is 0; it is not to be relied on")
+    if filled and (share := filled / shown.sum()) >= FILLS_IMAGE:
+        texts.append(
+            f"{100 * share:.0f} % of what the images show is segmented, more than can be; it is not to be relied on: "
+            "were the weights trained with images of this kind?"
+        )
+    return [Remark("warning", text) for text in texts]
 
 
 def find_summary(weights: Path) -> Path | None:

@@ -14,6 +14,19 @@ def _seeded():
 
 
 @pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """Random weights for the bundle that `predict` takes by default, which give every class somewhere."""
+    from monai_passion.modalities import BRATS_MRI
+    from monai_passion.networks import RFNet
+    from monai_passion.networks.weights import save_weights
+
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_weights(RFNet(4, 4, width=8), path, {"modalities": list(BRATS_MRI)})
+    return path
+
+
+@pytest.fixture(scope="session")
 def golden() -> Path:
     """Numbers from the released code; the tests that need them skip where the folder is not."""
     folder = Path(os.environ.get("MONAI_PASSION_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))

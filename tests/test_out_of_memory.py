@@ -9,9 +9,6 @@ import torch
 from monai_passion.cli import main
 from monai_passion.data.nifti import Volume
 from monai_passion.errors import ResourceError, is_out_of_memory
-from monai_passion.modalities import BRATS_MRI
-from monai_passion.networks import RFNet
-from monai_passion.networks.weights import save_weights
 from monai_passion.prediction.bundle import Segmenter, find_bundle
 from monai_passion.prediction.report import read_schema
 from monai_passion.prediction.run import Options, predict_patient
@@ -31,13 +28,6 @@ def volume(seed=0, size=48):
     grid = np.stack(np.meshgrid(*(np.linspace(-1.1, 1.1, size),) * 3, indexing="ij"))
     values = np.random.default_rng(seed).normal(100, 20, (size,) * 3)
     return Volume(np.where((grid**2).sum(0) < 1, values, 0).astype(np.float32), np.eye(4), None, ())
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_weights(RFNet(4, 4, width=8), path, {"modalities": list(BRATS_MRI)})
-    return path
 
 
 @pytest.fixture

@@ -13,8 +13,6 @@ from monai.data import MetaTensor
 
 from monai_passion.errors import InputError, ResourceError, UsageError
 from monai_passion.modalities import BRATS_MRI, combinations
-from monai_passion.networks import RFNet
-from monai_passion.networks.weights import save_weights
 from monai_passion.prediction.bundle import Segmenter, find_bundle
 from monai_passion.prediction.inputs import read_patient
 from monai_passion.prediction.outputs import output_folder, write_labels
@@ -35,15 +33,6 @@ def head(seed, shape=SHAPE):
 
 def write(path, data, affine=AFFINE):
     nib.save(nib.Nifti1Image(data, affine), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Random weights that give every class somewhere."""
-    network = RFNet(4, 4, width=8)
-    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_weights(network, path, {"modalities": list(BRATS_MRI)})
     return path
 
 

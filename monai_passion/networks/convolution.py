@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -16,8 +15,6 @@ __all__ = ["Conv3d", "pointwise"]
 
 ONEDNN_FROM = 20480
 """torch hands a lone sample to oneDNN only above this many elements, its last axis not counted."""
-
-
 NARROW = 16
 """Below this many channels oneDNN's gradients are quicker with the channels last."""
 
@@ -82,11 +79,12 @@ def _at_once(x: Tensor) -> int:
 
 def _together(parts: Iterator[Tensor], size: int) -> Tensor:
     """The parts one after another along the first axis, ``size`` in all; each is gone before the next is made."""
-    first = next(parts)
-    if len(first) == size:
-        return first.contiguous()
-    whole, row = first.new_empty(size, *first.shape[1:]), 0
-    for part in chain([first], parts):
+    whole, row = torch.empty(0), 0
+    for part in parts:
+        if len(part) == size:
+            return part.contiguous()
+        if not row:
+            whole = part.new_empty(size, *part.shape[1:])
         whole[row : row + len(part)] = part
         row += len(part)
     return whole
@@ -159,10 +157,8 @@ class Conv3d(nn.Conv3d):
             slabs=input.shape[0] == 1 and input.shape[:4].numel() <= ONEDNN_FROM and rows > 1,
             last=training and min(self.in_channels, self.out_channels) < NARROW,
         )
-        if training and (plan.slabs or plan.last or self.padding_mode != "zeros"):
+        if plan.slabs or plan.last or (training and self.padding_mode != "zeros"):
             return _Convolve.apply(input, weight, bias, plan)  # type: ignore[no-any-return, no-untyped-call]
-        if plan.slabs:
-            return plan.join(F.conv3d(plan.prepare(input), weight, bias, stride))
         return super()._conv_forward(input, weight, bias)
 
     def _is_plain(self, input: Tensor) -> bool:

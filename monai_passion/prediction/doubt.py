@@ -27,7 +27,7 @@ SAME_HEAD = 0.8
 OUTSIDE_HEAD = 0.01
 """Part of a segmentation that may lie where every image is zero."""
 FILLS_IMAGE = 0.4
-"""Part of what the images show that a segmentation cannot fill: large tumours take a fifth of a brain."""
+"""Part of what the images show from which on a segmentation is not believed: no tumour or heart takes so much."""
 LONGER_TAIL = 0.2
 """What counts as a longer tail of bright voxels, see `_tail`; a T2 differs from the others by 0.6 and more."""
 MIRRORED = 1.3

@@ -25,7 +25,7 @@ from monai_passion.prediction.page import make_page
 from monai_passion.prediction.preview import canonical, preview
 from monai_passion.prediction.report import make_report
 
-__all__ = ["Options", "predict_patient"]
+__all__ = ["Options", "Stage", "predict_patient", "silent"]
 
 
 class Options(NamedTuple):

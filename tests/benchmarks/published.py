@@ -10,7 +10,7 @@ from torch import nn
 from monai_passion.losses import PassionLoss, passion
 from monai_passion.losses.segmentation import make_target
 from monai_passion.networks import SelfDistillationNet
-from monai_passion.networks.activation import SLOPE, activate
+from monai_passion.networks.activation import SLOPE, _Activate, activate
 from monai_passion.networks.backbone import Decoded
 from monai_passion.networks.blocks import FusionConv
 from monai_passion.networks.convolution import Conv3d
@@ -43,9 +43,9 @@ def one_by_one(term):
 
     def terms(student, *others):
         results = [term(row, *others) for row in student.split(1)]
-        return (
-            tuple(map(torch.cat, zip(*results, strict=True))) if isinstance(results[0], tuple) else torch.cat(results)
-        )
+        if isinstance(results[0], tuple):
+            return tuple(map(torch.cat, zip(*results, strict=True)))
+        return torch.cat(results)
 
     return terms
 
@@ -83,7 +83,7 @@ def as_published():
         patch.object(Conv3d, "_conv_forward", nn.Conv3d._conv_forward),
         patch("monai_passion.losses.passion.pixel_distillation", one_by_one(pixel_term)),
         patch("monai_passion.losses.passion.prototype_distillation", one_by_one(prototype_term)),
-        patch("monai_passion.networks.blocks.activate", lambda x: F.leaky_relu(F.instance_norm(x), SLOPE)),
+        patch.object(_Activate, "apply", lambda x: F.leaky_relu(F.instance_norm(x), SLOPE)),
     ):
         yield
 

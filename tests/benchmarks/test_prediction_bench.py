@@ -16,8 +16,6 @@ from monai.inferers import sliding_window_inference
 from monai_passion.data.nifti import Volume
 from monai_passion.memory import peak_memory_mb
 from monai_passion.modalities import BRATS_MRI
-from monai_passion.networks import RFNet
-from monai_passion.networks.weights import save_weights
 from monai_passion.prediction.bundle import Segmenter, find_bundle
 
 SIZE = tuple(map(int, os.environ.get("MONAI_PASSION_BENCH_SIZE", "240,240,155").split(",")))
@@ -27,10 +25,8 @@ RADII = (0.29, 0.36, 0.45)
 
 
 @pytest.fixture(scope="module")
-def segmenter(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_weights(RFNet(4, 4, width=8), path, {"modalities": list(BRATS_MRI)})
-    return Segmenter(find_bundle(), path, "cpu", [ROI], 0.5)
+def segmenter(weights):
+    return Segmenter(find_bundle(), weights, "cpu", [ROI], 0.5)
 
 
 def head(seed):

@@ -11,9 +11,6 @@ import rich.console
 
 from monai_passion.cli import main
 from monai_passion.cli.predict import _progress
-from monai_passion.modalities import BRATS_MRI
-from monai_passion.networks import RFNet
-from monai_passion.networks.weights import save_weights
 
 SHAPE = (32, 32, 32)
 
@@ -21,13 +18,6 @@ SHAPE = (32, 32, 32)
 def write(path, data=None, affine=None, seed=0):
     data = np.pad(np.random.default_rng(seed).random((28, 28, 28), dtype=np.float32) + 1, 2) if data is None else data
     nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_weights(RFNet(4, 4, width=8), path, {"modalities": list(BRATS_MRI)})
     return path
 
 

@@ -8,10 +8,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_passion.modalities import BRATS_MRI
-from monai_passion.networks import RFNet
-from monai_passion.networks.weights import save_weights
-
 PROGRAM = """
 import resource, sys, torch
 from monai_passion.cli import main
@@ -35,14 +31,13 @@ sys.exit(main(sys.argv[2:]))
 
 
 @pytest.fixture
-def run(tmp_path):
-    save_weights(RFNet(4, 4, width=8), tmp_path / "model.safetensors", {"modalities": list(BRATS_MRI)})
+def run(weights, tmp_path):
     data = np.pad(np.random.default_rng(0).random((92, 92, 92), dtype=np.float32) + 1, 2)
     nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "flair.nii.gz")
 
     def run(megabytes):
         command = ["predict", "--flair", "flair.nii.gz", "--output", f"out{megabytes}", "--no-page"]
-        command += ["--weights", "model.safetensors", "--device", "cpu", "--roi-size", "96", "--overlap", "0"]
+        command += ["--weights", str(weights), "--device", "cpu", "--roi-size", "96", "--overlap", "0"]
         full = [sys.executable, "-c", PROGRAM, str(megabytes), *command]
         return subprocess.run(full, cwd=tmp_path, capture_output=True, text=True, check=False), tmp_path
 

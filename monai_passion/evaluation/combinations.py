@@ -23,11 +23,16 @@ __all__ = ["CombinationScores", "label_maps", "mean_region_dice"]
 
 
 def label_maps(probability: Tensor, num_combinations: int) -> Tensor:
-    """Probabilities (C * K, *spatial), combination-major -> labels (C, *spatial); -1 where a combination is NaN."""
+    """Probabilities (C * K, *spatial), combination-major -> int16 labels (C, *spatial); a combination of NaN is -1."""
     maps = probability.unflatten(0, (num_combinations, -1))
-    labels = maps.argmax(dim=1)
-    missing = maps.flatten(1)[:, 0].isnan()
-    labels[missing] = -1
+    labels = torch.zeros(maps[:, 0].shape, dtype=torch.int16, device=maps.device)
+    for combination, label in zip(maps, labels, strict=True):
+        # As argmax over the classes, which torch computes a voxel at a time.
+        best = combination[0]
+        for k, candidate in enumerate(combination[1:], 1):
+            label.masked_fill_(candidate > best, k)
+            best = torch.maximum(best, candidate)
+    labels[maps.flatten(1)[:, 0].isnan()] = -1
     return labels
 
 

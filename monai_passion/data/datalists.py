@@ -55,6 +55,8 @@ LAYOUTS = {
 """Layout -> what a folder in it looks like."""
 LABEL_NAMES = ("seg", "segm", "gd", "label")
 UNKNOWN_GROUP = "unknown"
+SLICE = re.compile(r"_slice_\d+$")
+"""What the name of a slice ends with."""
 
 
 def make_datalist(
@@ -132,7 +134,7 @@ def whole_files(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The reverse of `slices_of`: one item for all slices of the same files."""
     whole = {}
     for item in items:
-        case = re.sub(r"_slice_\d+$", "", item["case"]) if "slice" in item else item["case"]
+        case = SLICE.sub("", item["case"]) if "slice" in item else item["case"]
         files = (case, *item["image"].values())
         whole[files] = {**{k: v for k, v in item.items() if k != "slice"}, "case": case}
     return list(whole.values())
@@ -187,7 +189,8 @@ def prepare_datalist(
     Args:
         dataset_dir: the folder of the patients; it may move between calls.
         datalist: a JSON of `write_datalist` with paths relative to ``dataset_dir``; by default one is made.
-        presence: a CSV for `read_presence` that names every training case, or every training patient.
+        presence: a CSV for `read_presence` that names every training case, or every training patient, or every slice
+            (``<case>_slice_<index>``) of the training cases, which then become the items.
         missing_rates: for `draw_presence`, in the order of the task's modalities or by their names; or
             group -> rates. Not together with ``presence``. Neither: nothing is removed.
         seed: of the split and of the presence matrix.
@@ -222,14 +225,17 @@ def prepare_datalist(
     if used["task"] != task or used["modalities"] != list(TASKS[task]):
         raise InputError(f"{datalist or root} is for {used['task']} {used['modalities']}, not for {task} {TASKS[task]}")
     if presence is not None:
-        _remove(used["training"], read_presence(presence, TASKS[task]), str(presence))
+        table = read_presence(presence, TASKS[task])
+        if any(SLICE.search(case) for case in table.cases):
+            used["training"] = slices_of(used["training"], root)
+        _remove(used["training"], table, str(presence))
     elif missing_rates is not None:
         _remove(used["training"], _draw(used["training"], missing_rates, seed, per, TASKS[task]), "missing_rates")
     _check_files(used, root)
     if stored is not None:
-        table = np.array([[bool(item["image"][m]) for m in TASKS[task]] for item in used["training"]])
+        drawn = np.array([[bool(item["image"][m]) for m in TASKS[task]] for item in used["training"]])
         cases = tuple(item["case"] for item in used["training"])
-        write_presence(stored.with_name("presence.csv"), Presence(cases, TASKS[task], table))
+        write_presence(stored.with_name("presence.csv"), Presence(cases, TASKS[task], drawn))
         write_datalist(stored, {**used, "made_from": made_from})
     return _absolute(used, root)
 

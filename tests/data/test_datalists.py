@@ -295,6 +295,16 @@ def test_a_presence_table_of_patients_serves_each_of_their_cases(myops, tmp_path
         assert kept == [MYOPS_CMR[int(item["patient"][-1]) % 3]]
 
 
+def test_a_presence_table_of_slices_makes_slices_of_the_training_cases(myops, tmp_path):
+    slices = tuple(f"m_{n}_slice_{k}" for n in range(5) for k in range(2 + n))
+    write_presence(tmp_path / "p.csv", Presence(slices, MYOPS_CMR, np.eye(3, dtype=bool)[np.arange(20) % 3]))
+    datalist = prepare_datalist(myops, presence=tmp_path / "p.csv", task="myops_cmr", fractions=(1, 0, 0))
+    assert [item["case"] for item in datalist["training"]] == list(slices)
+    for n, item in enumerate(datalist["training"]):
+        assert item["case"].endswith(f"_slice_{item['slice']}")
+        assert [m for m, path in item["image"].items() if path] == [MYOPS_CMR[n % 3]]
+
+
 @pytest.mark.parametrize(("per", "distinct"), [("patient", 5), ("case", 20)])
 def test_presence_is_drawn_for_patients_or_for_cases(myops, per, distinct):
     datalist = prepare_datalist(

@@ -77,7 +77,12 @@ def _run(args: argparse.Namespace) -> int:
     datalist = args.datalist or args.output / "datalist.json"
     if args.datalist is None and not datalist.is_file():
         write_datalist(datalist, make_datalist(args.dataset_dir, split_dir=args.split_dir))
-    data = args.data or describe_data(args.dataset_dir, load_datalist(datalist))
+    split = load_datalist(datalist)
+    if not split[args.split]:
+        raise InputError(
+            f"{datalist} has no {args.split} patients to score; choose another --split, or another datalist"
+        )
+    data = args.data or describe_data(args.dataset_dir, split)
     configs = args.configs or args.grid.absolute().parent.parent
     source = Source(
         configs,

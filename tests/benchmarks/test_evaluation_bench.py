@@ -1,5 +1,6 @@
 """All combinations of one patient in one go, against one run a combination as the published evaluation does it.
 
+Of the separate runs three are timed, and their time is multiplied by five.
 ``MONAI_PASSION_BENCH_SIZE=96,96,96`` makes the patient smaller; windows are half the patient, 80 at most.
 """
 
@@ -24,6 +25,8 @@ from tests.benchmarks.published import as_published, encode_everything
 SIZE = tuple(map(int, os.environ.get("MONAI_PASSION_BENCH_SIZE", "240,240,155").split(",")))
 ROI = tuple(min(80, math.ceil(n / 16) * 8) for n in SIZE)
 NAMES = ["+".join(names) for names in combinations(BRATS_MRI)]
+APART = (0, 7, 14)
+"""The runs that are timed of the 15: of one, two and four modalities. As published, all cost the same."""
 
 
 def ellipsoid(centre, radii):
@@ -66,9 +69,9 @@ def test_all_combinations_are_four_times_faster_than_one_run_each_with_the_same_
     seconds = dict.fromkeys(("apart: network", "apart: scores", "together: network", "together: scores"), 0.0)
 
     slow_rows, slow_maps = [], []
-    for mask, pred in zip(all_masks(BRATS_MRI), preds, strict=True):
+    for n in APART:
         start = time.perf_counter()
-        chosen = torch.tensor(mask)[None]
+        chosen = torch.tensor(all_masks(BRATS_MRI)[n])[None]
 
         def predict(windows, chosen=chosen):  # all encoders run on zeros, too, as published
             return network.decode(encode_everything(network, windows), chosen).logits[0].softmax(dim=1)
@@ -76,11 +79,11 @@ def test_all_combinations_are_four_times_faster_than_one_run_each_with_the_same_
         given = image * chosen.view(1, 4, 1, 1, 1)
         with as_published():
             labels = SlidingWindowInferer(ROI, 1, 0.5, mode="constant")(given, predict)[0].argmax(dim=0)
-        seconds["apart: network"] += time.perf_counter() - start
+        seconds["apart: network"] += (time.perf_counter() - start) * len(NAMES) / len(APART)
         slow_maps.append(labels.to(torch.int16))
         start = time.perf_counter()
-        slow_rows += full_volume_scores(pred, true)
-        seconds["apart: scores"] += time.perf_counter() - start
+        slow_rows += full_volume_scores(preds[n], true)
+        seconds["apart: scores"] += (time.perf_counter() - start) * len(NAMES) / len(APART)
 
     keep_freed_memory()  # as every workflow does when it starts
     start = time.perf_counter()
@@ -99,13 +102,15 @@ def test_all_combinations_are_four_times_faster_than_one_run_each_with_the_same_
     seconds["together: scores"] = time.perf_counter() - start
 
     inside = torch.from_numpy(head)  # windows outside the head are not run together
-    assert all((slow[inside] == fast[inside]).float().mean() > 0.95 for slow, fast in zip(slow_maps, maps, strict=True))
+    for n, slow in zip(APART, slow_maps, strict=True):
+        assert (slow[inside] == maps[n][inside]).float().mean() > 0.95
     ratio = sum(list(seconds.values())[:2]) / sum(list(seconds.values())[2:])
     print(
         f"\n{SIZE}, windows of {ROI}, {torch.get_num_threads()} threads: "
         + ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
     )
     print(f"ratio {ratio:.1f}")
-    found = [[row[name] for name in ("dice", "hd95", "assd", "nsd")] for row in rows]
+    timed = [NAMES[n] for n in APART]
+    found = [[row[name] for name in ("dice", "hd95", "assd", "nsd")] for row in rows if row["combination"] in timed]
     np.testing.assert_allclose(found, slow_rows, rtol=1e-9)
     assert ratio >= 4

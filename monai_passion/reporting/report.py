@@ -169,7 +169,7 @@ def _paper_table(results: Results, summary: pd.DataFrame, n: str, files: dict[st
         caption = f"Dice (%) and HD95 (mm), mean over combinations, {backbones}. {what}"
         shown = paper.score_html(table, results.table, caption)
         files[f"tables/{name}.tex"] = paper.score_latex(table, results.table, f"{caption} {note}")
-    files[f"tables/{name}.csv"] = tables.csv_text(table, f"{n} {note}")
+    files[f"tables/{name}.csv"] = tables.csv_text(table, f"{n}. {note}")
     return f"<h2>{html.escape(title)}</h2><p>{html.escape(note)}</p>{shown}"
 
 

@@ -42,6 +42,15 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(command, capsys, more, message
     assert error.count("\n") == 1
 
 
+def test_a_split_without_patients_is_refused_before_any_training(command, tmp_path, capsys):
+    path = tmp_path / "data" / "datalist.json"
+    datalist = json.loads(path.read_text())
+    path.write_text(json.dumps({**datalist, "validation": []}))
+    assert command() == 3
+    assert "datalist.json has no validation patients to score; choose another --split" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_status_lists_every_cell(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("monai_passion.experiments.runner.run_cells", lambda *args: {})
     command()

@@ -75,13 +75,13 @@ def _run(args: argparse.Namespace) -> int:
     if args.gpus and args.engine == "local":
         raise UsageError("--gpus shares cards among the cells of --engine ray; choose a card with --device cuda:0")
     datalist = args.datalist or args.output / "datalist.json"
-    if args.datalist is None and not datalist.is_file():
-        write_datalist(datalist, make_datalist(args.dataset_dir, split_dir=args.split_dir))
-    split = load_datalist(datalist)
+    is_new = args.datalist is None and not datalist.is_file()
+    split = make_datalist(args.dataset_dir, split_dir=args.split_dir) if is_new else load_datalist(datalist)
     if not split[args.split]:
-        raise InputError(
-            f"{datalist} has no {args.split} patients to score; choose another --split, or another datalist"
-        )
+        source = args.split_dir or args.dataset_dir if is_new else datalist
+        raise InputError(f"{source} has no {args.split} patients to score; choose another --split, or other lists")
+    if is_new:
+        write_datalist(datalist, split)
     data = args.data or describe_data(args.dataset_dir, split)
     configs = args.configs or args.grid.absolute().parent.parent
     source = Source(

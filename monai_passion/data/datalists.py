@@ -233,9 +233,9 @@ def prepare_datalist(
         _remove(used["training"], _draw(used["training"], missing_rates, seed, per, TASKS[task]), "missing_rates")
     _check_files(used, root)
     if stored is not None:
-        drawn = np.array([[bool(item["image"][m]) for m in TASKS[task]] for item in used["training"]])
+        kept = np.array([[bool(item["image"][m]) for m in TASKS[task]] for item in used["training"]])
         cases = tuple(item["case"] for item in used["training"])
-        write_presence(stored.with_name("presence.csv"), Presence(cases, TASKS[task], drawn))
+        write_presence(stored.with_name("presence.csv"), Presence(cases, TASKS[task], kept))
         write_datalist(stored, {**used, "made_from": made_from})
     return _absolute(used, root)
 

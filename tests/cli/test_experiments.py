@@ -51,6 +51,20 @@ def test_a_split_without_patients_is_refused_before_any_training(command, tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
+def test_lists_without_patients_to_score_leave_no_datalist_behind(tmp_path, capsys):
+    grid = write_project(tmp_path)
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for n in range(2):
+        (tmp_path / "patients" / f"P{n}").mkdir(parents=True)
+        (tmp_path / "patients" / f"P{n}" / f"P{n}_flair.nii.gz").touch()
+        (lists / ("train.txt" if n else "test.txt")).write_text(f"P{n}\n")
+    options = ["--dataset-dir", str(tmp_path / "patients"), "--split-dir", str(lists)]
+    assert main(["experiments", "run", str(grid), "--output", str(tmp_path / "runs"), *options]) == 3
+    assert "lists has no validation patients to score; choose another --split" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_status_lists_every_cell(command, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("monai_passion.experiments.runner.run_cells", lambda *args: {})
     command()

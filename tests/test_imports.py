@@ -13,19 +13,32 @@ PACKAGE = Path(monai_passion.__file__).parent
 
 LAYERS = {
     "errors": set(),
-    "files": {"errors"},
-    "locks": {"errors"},
     "modalities": {"errors"},
-    "data": {"errors", "files", "modalities"},
-    "transforms": {"errors", "data", "modalities"},
-    "networks": {"errors", "files"},
+    "tasks": {"errors", "modalities"},
+    "system": {"errors"},
+    "data": {"errors", "modalities", "system", "tasks"},
+    "transforms": {"data", "errors", "modalities", "system", "tasks"},
+    "networks": {"errors", "system"},
     "losses": {"errors", "networks"},
-    "handlers": {"errors", "files", "locks", "losses", "networks"},
+    "handlers": {"errors", "losses", "networks", "system"},
     "inferers": {"errors", "networks"},
-    "evaluation": {"errors", "files", "modalities"},
-    "experiments": {"data", "errors", "files", "locks"},
+    "evaluation": {"errors", "modalities", "system", "tasks"},
+    "bundle": {
+        "data",
+        "errors",
+        "evaluation",
+        "handlers",
+        "inferers",
+        "losses",
+        "modalities",
+        "networks",
+        "system",
+        "tasks",
+        "transforms",
+    },
+    "experiments": {"data", "errors", "modalities", "system", "tasks"},
 }
-"""What each part may import. Everything else (workflow, bundling, prediction, reporting, cli ...) is on top."""
+"""What each room may import. What is not named here (prediction, reporting, monailabel_app, cli) is on top."""
 
 
 def imported(part):

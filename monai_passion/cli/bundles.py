@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from monai_passion.errors import PassionError, UsageError
 
 if TYPE_CHECKING:
-    from monai_passion.prediction.bundle import BundleFacts
+    from monai_passion.prediction.segmenter import BundleFacts
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _make_or_check(args: argparse.Namespace) -> int:
-    from monai_passion.bundling import drift, materialise
+    from monai_passion.bundle.materialize import drift, materialise
 
     if not (args.configs / "bundles.json").is_file():
         raise UsageError(f"{args.configs} has no bundles.json; run this in the project's folder or give --configs")
@@ -53,7 +53,7 @@ def _make_or_check(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from monai_passion.prediction.bundle import find_bundle
+    from monai_passion.prediction.segmenter import find_bundle
 
     if args.output.suffix not in (".zip", ".onnx"):
         raise UsageError(f"{args.output} is no name for a zip or ONNX; let --output end in .zip or .onnx")
@@ -61,7 +61,7 @@ def _export(args: argparse.Namespace) -> int:
         raise UsageError(f"{args.output} exists; choose another --output or add --overwrite")
     bundle = find_bundle(args.bundle)
     if args.output.suffix == ".zip":
-        from monai_passion.exporting import export_bundle
+        from monai_passion.bundle.export import export_bundle
 
         export_bundle(bundle.path, args.output, args.weights, args.vendor)
     else:
@@ -71,10 +71,10 @@ def _export(args: argparse.Namespace) -> int:
 
 
 def _export_onnx(bundle: BundleFacts, args: argparse.Namespace) -> None:
-    from monai_passion.exporting import export_onnx
+    from monai_passion.bundle.export import export_onnx
+    from monai_passion.bundle.trust import check_trusted
     from monai_passion.networks import MultiModalBackbone
-    from monai_passion.prediction.bundle import Segmenter
-    from monai_passion.prediction.trust import check_trusted
+    from monai_passion.prediction.segmenter import Segmenter
 
     if args.vendor:
         raise UsageError("--vendor is for a zip; ONNX needs no package")

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
     if args.network == "rfnet" and (args.heads is not None or args.roi_size is not None):
         raise UsageError("rfnet has no attention heads and no positions; leave --heads and --roi-size out")
     from monai_passion import networks
-    from monai_passion.networks.convert import RELEASED_PREFIXES, convert_state_dict, infer_arguments
+    from monai_passion.networks.released import RELEASED_PREFIXES, convert_state_dict, infer_arguments
     from monai_passion.networks.weights import read_torch_state, save_weights
 
     if not args.released.is_file():

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what there is."""
-    from monai_passion.prediction.bundle import known_bundles
+    from monai_passion.prediction.segmenter import known_bundles
 
     rows = [_describe(name) for name in ([args.bundle] if args.bundle else known_bundles())]
     if args.json:
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _describe(bundle: str) -> dict[str, Any]:
-    from monai_passion.prediction.bundle import find_bundle
+    from monai_passion.prediction.segmenter import find_bundle
 
     facts = find_bundle(bundle)
     models = facts.path / "models"

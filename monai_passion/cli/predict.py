@@ -17,8 +17,8 @@ from monai_passion.errors import EXIT_OK, EXIT_STRICT, InputError, UsageError
 from monai_passion.modalities import ALIASES, BRATS_MRI, MYOPS_CMR, resolve
 
 if TYPE_CHECKING:
-    from monai_passion.prediction.bundle import BundleFacts
     from monai_passion.prediction.run import Stage
+    from monai_passion.prediction.segmenter import BundleFacts
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
@@ -106,12 +106,12 @@ def _sizes(text: str) -> list[int]:
 
 def run(args: argparse.Namespace) -> int:
     """Segment, print the numbers, return 0, or 6 for warnings under ``--strict``."""
+    from monai_passion.bundle.trust import check_trusted
     from monai_passion.data.nifti import MAX_VOXELS
-    from monai_passion.prediction.bundle import Segmenter, find_bundle
+    from monai_passion.data.sources import find_files
     from monai_passion.prediction.cohort import predict_cohort
-    from monai_passion.prediction.discovery import find_files
     from monai_passion.prediction.run import Options, predict_patient
-    from monai_passion.prediction.trust import check_trusted
+    from monai_passion.prediction.segmenter import Segmenter, find_bundle
 
     if args.verbose:
         logging.getLogger().setLevel(logging.INFO)
@@ -158,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _cohort(source: Path, bundle: BundleFacts) -> dict[str, Any]:
     """The patients of a CSV or a folder of folders; none for the folder of one patient."""
-    from monai_passion.prediction.discovery import find_patients, read_cohort
+    from monai_passion.data.sources import find_patients, read_cohort
 
     if source.is_dir():
         patients = find_patients(source, bundle.modalities)

@@ -24,7 +24,7 @@ from monai.transforms.transform import Transform
 
 from monai_passion import __version__
 from monai_passion.errors import ResourceError
-from monai_passion.files import write_atomically
+from monai_passion.system.files import write_atomically
 
 __all__ = ["CachedOnDisk", "cached"]
 

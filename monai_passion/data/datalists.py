@@ -16,8 +16,8 @@ import pandas as pd
 from monai_passion.data.nifti import read_header
 from monai_passion.data.presence import Presence, draw_presence, plain_case_name, read_presence, write_presence
 from monai_passion.errors import InputError, UsageError
-from monai_passion.files import write_text
 from monai_passion.modalities import ALIASES, BRATS_MRI, MYOPS_CMR, resolve
+from monai_passion.system.files import write_text
 
 __all__ = [
     "FRACTIONS",

@@ -15,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from monai_passion.errors import InputError, UsageError
-from monai_passion.files import write_text
 from monai_passion.modalities import BRATS_MRI, MYOPS_CMR, combination_mask, combinations, resolve
+from monai_passion.system.files import write_text
 
 __all__ = ["Presence", "draw_presence", "parse_missing_rates", "plain_case_name", "read_presence", "write_presence"]
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from monai_passion.evaluation.metrics import CHALLENGE, score_case, score_slices
 from monai_passion.evaluation.summary import read_metrics, summarise, write_metrics, write_summary
-from monai_passion.files import write_atomically
 from monai_passion.modalities import combinations
+from monai_passion.system.files import write_atomically
 
 __all__ = ["CombinationScores", "label_maps", "mean_region_dice"]
 

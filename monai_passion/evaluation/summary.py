@@ -13,7 +13,7 @@ import pandas as pd
 from monai_passion.errors import InputError
 from monai_passion.evaluation.metrics import COLUMNS, METRICS
 from monai_passion.evaluation.statistics import average_seeds, bootstrap_mean
-from monai_passion.files import write_atomically, write_text
+from monai_passion.system.files import write_atomically, write_text
 
 __all__ = ["AVERAGE", "read_metrics", "summarise", "write_metrics", "write_summary"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from monai_passion.errors import EXIT_TERMINATED, UsageError, install_excepthook
 from monai_passion.experiments.folders import is_done
-from monai_passion.files import write_text
-from monai_passion.locks import RunLock
+from monai_passion.system.files import write_text
+from monai_passion.system.locks import RunLock
 
 __all__ = ["EXIT_BUSY", "run_cell"]
 

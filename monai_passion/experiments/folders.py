@@ -23,8 +23,8 @@ from typing import Any, NamedTuple
 from monai_passion.data.nifti import read_header
 from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.experiments.grid import TRAINING_ONLY, Cell
-from monai_passion.files import write_text
-from monai_passion.locks import RunLock
+from monai_passion.system.files import write_text
+from monai_passion.system.locks import RunLock
 
 __all__ = ["Source", "State", "describe_data", "finished_cells", "is_done", "prepare", "read_state"]
 

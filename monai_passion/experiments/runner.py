@@ -10,7 +10,7 @@ from pathlib import Path
 from monai_passion.experiments.cell import EXIT_BUSY, GRACE
 from monai_passion.experiments.engines import Engine, Task
 from monai_passion.experiments.folders import is_done, read_state
-from monai_passion.locks import RunLock
+from monai_passion.system.locks import RunLock
 
 __all__ = ["run_cells"]
 

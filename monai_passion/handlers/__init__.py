@@ -8,13 +8,13 @@ from monai_passion.handlers.checkpoint import (
     write_checkpoint,
 )
 from monai_passion.handlers.curves import CurvesHandler, ScoresHandler
-from monai_passion.handlers.determinism import EpochSeedHandler
-from monai_passion.handlers.guard import NonFiniteGuard
 from monai_passion.handlers.modulation import GradientModulationHandler
+from monai_passion.handlers.nonfinite import NonFiniteGuard
 from monai_passion.handlers.preference import PreferenceHandler
 from monai_passion.handlers.progress import ProgressHandler
+from monai_passion.handlers.seeds import EpochSeedHandler
 from monai_passion.handlers.signals import SignalHandler
-from monai_passion.locks import RunLock
+from monai_passion.system.locks import RunLock
 
 __all__ = [
     "CheckpointHandler",

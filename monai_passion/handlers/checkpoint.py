@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_passion.errors import ResourceError, UsageError, WeightsError
-from monai_passion.files import sha256, sidecar, sync_folder, write_text
 from monai_passion.handlers.signals import held
-from monai_passion.locks import RunLock
+from monai_passion.system.files import sha256, sidecar, sync_folder, write_text
+from monai_passion.system.locks import RunLock
 
 __all__ = ["CheckpointHandler", "newest_checkpoint", "read_checkpoint", "verify_checkpoint", "write_checkpoint"]
 

@@ -10,7 +10,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor, nn
 
-from monai_passion.networks.masking import Features, is_tracing
+from monai_passion.networks.routing import Features, is_tracing
 
 __all__ = ["Decoded", "MultiModalBackbone"]
 

@@ -17,9 +17,9 @@ from monai.networks.layers.factories import Conv
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
-from monai_passion.networks.activation import activate
-from monai_passion.networks.convolution import Conv3d, pointwise
-from monai_passion.networks.masking import Routing
+from monai_passion.networks.cpu.activation import activate
+from monai_passion.networks.cpu.convolution import Conv3d, pointwise
+from monai_passion.networks.routing import Routing
 
 __all__ = [
     "ConvBlock",

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from monai_passion.networks.activation import activate
 from monai_passion.networks.backbone import Decoded, MultiModalBackbone
 from monai_passion.networks.blocks import (
     ConvBlock,
@@ -24,7 +23,8 @@ from monai_passion.networks.blocks import (
     tokens_to_map,
     upsample,
 )
-from monai_passion.networks.masking import Features, Routing
+from monai_passion.networks.cpu.activation import activate
+from monai_passion.networks.routing import Features, Routing
 
 __all__ = ["MMFormer"]
 

@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monai_passion.networks.activation import SLOPE, activate
 from monai_passion.networks.backbone import Decoded, MultiModalBackbone
 from monai_passion.networks.blocks import (
     ConvBlock,
@@ -20,7 +19,8 @@ from monai_passion.networks.blocks import (
     initialise,
     upsample,
 )
-from monai_passion.networks.masking import Features, Routing
+from monai_passion.networks.cpu.activation import SLOPE, activate
+from monai_passion.networks.routing import Features, Routing
 
 __all__ = ["RFNet"]
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from monai_passion.networks.backbone import Decoded, MultiModalBackbone
 from monai_passion.networks.blocks import SeparateDecoder
-from monai_passion.networks.masking import Features
+from monai_passion.networks.routing import Features
 
 __all__ = ["SelfDistillationNet", "SelfDistillationOutput"]
 

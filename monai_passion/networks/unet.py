@@ -14,7 +14,7 @@ from monai.networks.blocks import UnetBasicBlock, UnetOutBlock, UnetUpBlock
 from torch import Tensor, nn
 
 from monai_passion.networks.backbone import Decoded, MultiModalBackbone
-from monai_passion.networks.masking import Features, Routing
+from monai_passion.networks.routing import Features, Routing
 
 __all__ = ["HeteroModalUNet"]
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from monai_passion.errors import ResourceError, WeightsError
-from monai_passion.files import sha256, sidecar, write_atomically, write_text
+from monai_passion.system.files import sha256, sidecar, write_atomically, write_text
 
 __all__ = ["load_into", "load_weights", "read_torch_state", "save_weights", "write_sidecar"]
 

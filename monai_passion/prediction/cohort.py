@@ -22,12 +22,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monai_passion.data.dicom import is_dicom
+from monai_passion.data.sources import find_files
 from monai_passion.errors import EXIT_TERMINATED, PassionError, ResourceError, UsageError
-from monai_passion.files import write_atomically
-from monai_passion.prediction.bundle import BundleFacts, Segmenter
-from monai_passion.prediction.dicom import is_dicom
-from monai_passion.prediction.discovery import find_files
 from monai_passion.prediction.run import Options, Stage, predict_patient, silent
+from monai_passion.prediction.segmenter import BundleFacts, Segmenter
+from monai_passion.system.files import write_atomically
 
 __all__ = ["MANIFEST", "predict_cohort"]
 

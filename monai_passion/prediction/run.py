@@ -13,17 +13,23 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_passion.data.dicom import as_nifti, write_segmentation
 from monai_passion.data.nifti import MAX_VOXELS
+from monai_passion.data.patient import FEW_SLICES, Patient, Remark, read_patient
 from monai_passion.errors import UsageError
-from monai_passion.memory import peak_memory_mb
-from monai_passion.prediction.bundle import BundleFacts, Segmentation, Segmenter
-from monai_passion.prediction.dicom import as_nifti, write_segmentation
-from monai_passion.prediction.doubt import doubt_expectation, doubt_images, doubt_result, expected_quality, find_summary
-from monai_passion.prediction.inputs import FEW_SLICES, Patient, Remark, read_patient
-from monai_passion.prediction.outputs import output_folder, write_labels, write_map, writing
-from monai_passion.prediction.page import make_page
-from monai_passion.prediction.preview import canonical, preview
-from monai_passion.prediction.report import make_report
+from monai_passion.prediction.checks import (
+    doubt_expectation,
+    doubt_images,
+    doubt_result,
+    expected_quality,
+    find_summary,
+)
+from monai_passion.prediction.output.folder import output_folder, write_labels, write_map, writing
+from monai_passion.prediction.output.html import make_page
+from monai_passion.prediction.output.preview import canonical, preview
+from monai_passion.prediction.output.report import make_report
+from monai_passion.prediction.segmenter import BundleFacts, Segmentation, Segmenter
+from monai_passion.system.memory import peak_memory_mb
 
 __all__ = ["Options", "Stage", "predict_patient", "silent"]
 
@@ -166,7 +172,7 @@ def _write_images(folder: Path, patient: Patient, result: Segmentation) -> None:
 
 
 def _report(segmenter: Segmenter, patient: Patient, result: Segmentation) -> dict[str, Any]:
-    from monai_passion.files import sha256
+    from monai_passion.system.files import sha256
 
     bundle, values, used = segmenter.bundle, segmenter.bundle.label_values, list(patient.used)
     regions = {name: [values[k] for k in classes] for name, classes in bundle.regions.items()}

@@ -17,10 +17,10 @@ from monai_passion.errors import InputError
 from monai_passion.evaluation.metrics import METRICS
 from monai_passion.evaluation.statistics import compare_methods
 from monai_passion.evaluation.summary import AVERAGE, summarise, write_summary
-from monai_passion.files import write_atomically
 from monai_passion.reporting import examples, figures, paper, tables
 from monai_passion.reporting.runs import MODALITY_TITLES, Results, load_runs, run_folders
 from monai_passion.reporting.tables import SCALES
+from monai_passion.system.files import write_atomically
 
 __all__ = ["write_report"]
 

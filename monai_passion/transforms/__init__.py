@@ -1,7 +1,7 @@
 """Transforms that know which modalities a patient has; everything else is MONAI's."""
 
 from monai_passion.transforms.degrade import Degradation, DegradeModality, DegradeModalityd, RandDegradeModalityd
-from monai_passion.transforms.dropping import (
+from monai_passion.transforms.drop import (
     DropModalities,
     DropModalitiesd,
     EnsureAvailabled,
@@ -11,7 +11,7 @@ from monai_passion.transforms.dropping import (
 )
 from monai_passion.transforms.foreground import is_foreground
 from monai_passion.transforms.labels import LabelsToRegions, LabelsToRegionsd
-from monai_passion.transforms.loading import LoadModalities, LoadModalitiesd, TakeSliced
+from monai_passion.transforms.load import LoadModalities, LoadModalitiesd, TakeSliced
 
 __all__ = [
     "Degradation",

@@ -10,10 +10,10 @@ from torch import nn
 from monai_passion.losses import PassionLoss, passion
 from monai_passion.losses.segmentation import make_target
 from monai_passion.networks import SelfDistillationNet
-from monai_passion.networks.activation import SLOPE, _Activate, activate
 from monai_passion.networks.backbone import Decoded
 from monai_passion.networks.blocks import FusionConv
-from monai_passion.networks.convolution import Conv3d
+from monai_passion.networks.cpu.activation import SLOPE, _Activate, activate
+from monai_passion.networks.cpu.convolution import Conv3d
 from monai_passion.networks.rfnet import RegionFusion
 from monai_passion.networks.self_distillation import SelfDistillationOutput
 

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from monai_passion.exporting import export_onnx
+from monai_passion.bundle.export import export_onnx
 from monai_passion.networks import M2FTrans, MMFormer, RFNet, TransUNet
 
 SIZE = int(os.environ.get("MONAI_PASSION_BENCH_SIZE", "80"))

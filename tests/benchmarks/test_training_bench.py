@@ -14,8 +14,8 @@ from functools import partial
 import pytest
 import torch
 
-from monai_passion.memory import keep_freed_memory, peak_memory_mb
 from monai_passion.networks import M2FTrans, MMFormer, RFNet
+from monai_passion.system.memory import keep_freed_memory, peak_memory_mb
 from tests.benchmarks.published import STEPS, as_published, encode_everything, training
 
 SIZE = int(os.environ.get("MONAI_PASSION_BENCH_CROP", "80"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import verify_metadata, verify_net_in_out
 
-from monai_passion.bundling import drift, materialise
+from monai_passion.bundle.materialize import drift, materialise
 from tests.bundles.conftest import BUNDLES, CONFIGS, NAMES, ROWS, add_weights, row_of, workflow_of
 
 SCHEMA = Path(__file__).with_name("metadata.schema.json")

@@ -18,10 +18,10 @@ import torch
 from monai.bundle import ConfigParser, ckpt_export, load
 
 from monai_passion.cli import main
-from monai_passion.exporting import export_bundle
-from monai_passion.files import sha256
+from monai_passion.bundle.export import export_bundle
+from monai_passion.system.files import sha256
 from monai_passion.networks.weights import load_weights
-from monai_passion.prediction.trust import check_trusted
+from monai_passion.bundle.trust import check_trusted
 from tests.bundles.conftest import BUNDLES, NAMES, ROOT, add_weights, row_of, small
 
 NAME = "brats_mri_segmentation_rfnet_passion"
@@ -71,7 +71,7 @@ def test_a_zip_has_one_folder_and_no_path_out_of_it(name, tmp_path):
         paths = archive.namelist()
     assert {path.split("/")[0] for path in paths} == {name}
     assert not any(".." in Path(path).parts or path.startswith("/") or "\\" in path for path in paths)
-    assert f"{name}/monai_passion/workflow.py" in paths
+    assert f"{name}/monai_passion/bundle/steps.py" in paths
 
 
 def test_the_same_bundle_gives_the_same_bytes(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from monai_passion.exporting import export_onnx
+from monai_passion.bundle.export import export_onnx
 from monai_passion.networks import M2FTrans, MMFormer, RFNet, TransUNet
 
 NETWORKS = {

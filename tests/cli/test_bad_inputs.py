@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from monai_passion.cli import main
-from monai_passion.prediction import bundle as bundle_module
-from monai_passion.prediction.bundle import Segmentation
+from monai_passion.prediction import segmenter as bundle_module
+from monai_passion.prediction.segmenter import Segmentation
 
 SHAPE = (24, 22, 20)
 RNG = np.random.default_rng(0)

@@ -6,7 +6,7 @@ from monai_passion.cli import main
 from monai_passion.cli.convert import NETWORKS
 from monai_passion.modalities import BRATS_MRI
 from monai_passion.networks import MMFormer
-from monai_passion.networks.convert import RELEASED_PREFIXES, RULES, translate
+from monai_passion.networks.released import RELEASED_PREFIXES, RULES, translate
 from monai_passion.networks.weights import load_into, load_weights
 
 PREFIXES = RELEASED_PREFIXES["brats_mri"]

@@ -3,7 +3,7 @@ import subprocess
 import sys
 
 from monai_passion.cli import main
-from monai_passion.prediction.bundle import known_bundles
+from monai_passion.prediction.segmenter import known_bundles
 
 QUIET = """
 import sys

@@ -69,7 +69,7 @@ def test_quiet_prints_nothing(predict, flair):
 
 
 def test_strict_turns_warnings_into_exit_code_6_and_still_writes(predict, flair, tmp_path, monkeypatch):
-    monkeypatch.setattr("monai_passion.prediction.doubt.FILLS_IMAGE", 2)  # as random weights do
+    monkeypatch.setattr("monai_passion.prediction.checks.FILLS_IMAGE", 2)  # as random weights do
     empty = write(tmp_path / "t2.nii.gz", np.zeros(SHAPE, np.float32))
     assert predict("--flair", flair, "--strict")[0] == 0
     code, out, _ = predict("--flair", flair, "--t2", empty, "--strict", "--overwrite")

@@ -11,7 +11,7 @@ import pytest
 PROGRAM = """
 import resource, sys, torch
 from monai_passion.cli import main
-from monai_passion.prediction.bundle import Segmenter
+from monai_passion.prediction.segmenter import Segmenter
 
 torch.set_num_threads(1)
 segment = Segmenter.segment

@@ -12,11 +12,11 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from monai_passion.bundle.steps import load_teacher, training_data
 from monai_passion.data.presence import draw_presence
 from monai_passion.errors import UsageError
 from monai_passion.handlers import verify_checkpoint
 from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
-from monai_passion.workflow import load_teacher, training_data
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "bundles" / "brats_mri_segmentation_rfnet_passion" / "configs" / "train.json"

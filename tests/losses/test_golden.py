@@ -9,7 +9,7 @@ from monai_passion.losses.distillation import pixel_distillation_released, proto
 from monai_passion.losses.preference import batch_preference_released
 from monai_passion.losses.segmentation import dice_loss, enlarge, make_target, weighted_cross_entropy
 from monai_passion.networks import M2FTrans, MMFormer, RFNet, SelfDistillationNet
-from monai_passion.networks.convert import RELEASED_PREFIXES, convert_state_dict, translate
+from monai_passion.networks.released import RELEASED_PREFIXES, convert_state_dict, translate
 
 LABELS = ("label_all", "label_absent1", "label_absent2")
 PREFIXES = RELEASED_PREFIXES["brats_mri"]

@@ -8,7 +8,7 @@ import torch
 
 from monai_passion.networks import M2FTrans, MMFormer, RFNet
 from monai_passion.networks.blocks import SeparateDecoder
-from monai_passion.networks.convert import RELEASED_PREFIXES, convert_state_dict
+from monai_passion.networks.released import RELEASED_PREFIXES, convert_state_dict
 
 NETWORKS = {
     "rfnet": lambda size: RFNet(width=4),

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 from monai_passion.errors import ResourceError, WeightsError
-from monai_passion.files import sha256
 from monai_passion.networks import RFNet
 from monai_passion.networks.weights import load_into, load_weights, save_weights
+from monai_passion.system.files import sha256
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import numpy as np
 from monai_passion.data.phantom import brain, heart
 from monai_passion.data.phantom.common import Case
 from monai_passion.errors import ResourceError, UsageError
-from monai_passion.files import write_text
+from monai_passion.system.files import write_text
 
 __all__ = ["LAYOUTS", "MARKER", "Layout", "write_cohort"]
 

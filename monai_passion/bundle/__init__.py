@@ -1,0 +1,1 @@
+"""Bundles: what their configurations call, how they are made, exported and trusted."""

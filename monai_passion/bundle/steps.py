@@ -1,0 +1,228 @@
+"""What the bundles' configurations call: the named steps of a training, an evaluation, an inference."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from monai.utils import CommonKeys, set_determinism
+from torch import Tensor, nn
+
+from monai_passion import __version__
+from monai_passion.data.cache import cached
+from monai_passion.data.datalists import prepare_datalist, slices_of, whole_files
+from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
+from monai_passion.networks.weights import load_into, load_weights
+from monai_passion.system.distributed import first_process_first
+from monai_passion.system.files import sha256, write_text
+from monai_passion.system.memory import keep_freed_memory
+
+__all__ = [
+    "PresenceFacts",
+    "__version__",
+    "cached",
+    "describe_run",
+    "evaluation_data",
+    "find_bundle_root",
+    "find_weights",
+    "load_network",
+    "load_teacher",
+    "prepare_batch",
+    "presence_facts",
+    "start",
+    "training_data",
+]
+
+logger = logging.getLogger(__name__)
+
+Item = dict[str, Any]
+
+
+def find_bundle_root(bundle_name: str) -> str:
+    """The folder of the bundle whose configuration runs, from any working directory.
+
+    MONAI puts it on ``sys.path`` before it runs a workflow; elsewhere (MONAI Label) ``bundle_root`` is given.
+    """
+    for entry in (*sys.path, "."):
+        folder = Path(entry or ".")
+        if folder.resolve().name == bundle_name and (folder / "configs" / "metadata.json").is_file():
+            return str(folder)
+    return "."
+
+
+def start(seed: int | None, deterministic: bool = False) -> None:
+    """Before anything is built: seed everything (unless ``None``), keep freed memory, let errors end in one line.
+
+    ``deterministic`` also makes torch choose the deterministic form of each operation; one that has none warns.
+    """
+    install_excepthook()
+    keep_freed_memory()
+    if seed is not None:
+        set_determinism(seed)
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def training_data(
+    dataset_dir: str,
+    task: str,
+    datalist: str | None,
+    presence: str | None,
+    missing_rates: Sequence[float] | Mapping[str, Any] | None,
+    seed: int,
+    ckpt_dir: str,
+    missing_per: str = "patient",
+    spatial_dims: int = 3,
+) -> Mapping[str, Any]:
+    """The datalist of a training, with what is missing taken out; stored beside the checkpoints.
+
+    ``presence``, a table of who lacks what, goes before ``missing_rates``, which are drawn for each "patient" or for
+    each "case" (file). A network of two ``spatial_dims`` trains on the slices of the files, an item each; validation is
+    on whole files in any case.
+
+    Raises:
+        UsageError: no ``dataset_dir``; or see `monai_passion.data.datalists.prepare_datalist`.
+    """
+    _given(dataset_dir)
+    rates = None if presence else missing_rates
+    with first_process_first():
+        data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task, missing_per)
+    if not data["training"]:
+        raise InputError(f"{dataset_dir}: no training patients; check the datalist")
+    if spatial_dims == 2:
+        return {**data, "training": slices_of(data["training"]), "validation": whole_files(data["validation"])}
+    return data
+
+
+class PresenceFacts(NamedTuple):
+    missing_rates: list[float]
+    """Share of the training items that lack each modality, in channel order."""
+
+
+def presence_facts(items: Sequence[Item], modalities: Sequence[str]) -> PresenceFacts:
+    """What the losses want to know of the presence matrix of the training items.
+
+    Raises:
+        UsageError: a modality that no training item has.
+    """
+    rates = []
+    for m in modalities:
+        have = sum(item["image"][m] is not None for item in items)
+        if not have:
+            raise UsageError(f"no training patient has {m}; lower its missing rate or leave the modality out")
+        rates.append(1 - have / len(items))
+    logger.info("missing rates: %s", ", ".join(f"{m} {rate:.3f}" for m, rate in zip(modalities, rates, strict=True)))
+    return PresenceFacts(rates)
+
+
+def evaluation_data(
+    dataset_dir: str,
+    task: str,
+    datalist: str | None,
+    split: str,
+    seed: int,
+    ckpt_dir: str,
+    spatial_dims: int = 3,
+) -> list[Item]:
+    """The items of one split, of ``datalist``, else of the training in ``ckpt_dir``, else of a split by the seed.
+
+    They are whole files, also for a network of two ``spatial_dims``.
+
+    Raises:
+        UsageError: an unknown split; InputError: an empty one.
+    """
+    _given(dataset_dir)
+    stored = Path(ckpt_dir) / "datalist.json"
+    if datalist is None and stored.is_file():
+        datalist = str(stored)
+    data = prepare_datalist(dataset_dir, datalist, seed=seed, task=task)
+    if split not in ("training", "validation", "test"):
+        raise UsageError(f"split is '{split}'; give training, validation or test")
+    if not data[split]:  # type: ignore[literal-required]
+        raise InputError(f"{datalist or dataset_dir}: no {split} patients; choose another split")
+    return whole_files(data[split]) if spatial_dims == 2 else list(data[split])  # type: ignore[literal-required]
+
+
+def _given(dataset_dir: str) -> None:
+    if not dataset_dir:
+        raise UsageError("no data set given; add --dataset_dir FOLDER (one folder a patient, as in BraTS2020)")
+
+
+def prepare_batch(
+    batchdata: Mapping[str, Any],
+    device: str | torch.device | None = None,
+    non_blocking: bool = False,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor | None, tuple[()], dict[str, Tensor]]:
+    """Image, label, and as keywords what the network wants to know of each sample: ``available`` and ``mask``."""
+    move: dict[str, Any] = {"device": device, "non_blocking": non_blocking, **kwargs}
+    label = batchdata.get(CommonKeys.LABEL)
+    extra = {key: batchdata[key].to(device) for key in ("available", "mask") if key in batchdata}
+    return batchdata[CommonKeys.IMAGE].to(**move), None if label is None else label.to(**move), (), extra
+
+
+def find_weights(ckpt_dir: str | os.PathLike[str]) -> str:
+    """The weights in a folder: the newer of ``model.safetensors`` (as shipped) and ``model.pt`` (as trained), else
+    ``model_last.pt``.
+
+    Raises:
+        WeightsError: there are none; the message holds the command that makes them.
+    """
+    folder = Path(ckpt_dir)
+    best = [path for name in ("model.safetensors", "model.pt") if (path := folder / name).is_file()]
+    if best:
+        return str(max(best, key=lambda path: path.stat().st_mtime))
+    if (folder / "model_last.pt").is_file():
+        return str(folder / "model_last.pt")
+    config = Path(ckpt_dir).parent / "configs" / "train.json"
+    raise WeightsError(
+        f"no weights in {ckpt_dir}; make them with: python -m monai.bundle run training --config_file {config} "
+        "--dataset_dir FOLDER"
+    )
+
+
+def describe_run(output_dir: str, ckpt_dir: str, weights: str, label: str | None, split: str) -> None:
+    """Put beside the scores what a report needs: ``run.json`` (what was evaluated) and the training's ``curves.csv``.
+
+    ``label`` names the run in tables; by default the method that the weights were trained with.
+    """
+    _, facts = load_weights(weights)
+    facts = {"label": label or facts.get("method") or "", "split": split, "weights_sha256": sha256(weights), **facts}
+    write_text(Path(output_dir) / "run.json", json.dumps(facts, indent=2) + "\n")
+    curves = Path(ckpt_dir) / "curves.csv"
+    if curves.is_file() and curves.resolve().parent != Path(output_dir).resolve():
+        write_text(Path(output_dir) / "curves.csv", curves.read_text())
+
+
+def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) -> nn.Module:
+    """The frozen teacher of a distillation, see `load_network`.
+
+    Raises:
+        UsageError: no ``weights`` given; the message says how to make them.
+    """
+    if not weights:
+        raise UsageError(
+            "no teacher given; train one with every modality (methods/baseline.json and missing/complete.json, in its "
+            "own ckpt_dir), then add --teacher_weights CKPT_DIR/model.pt"
+        )
+    return load_network(network, weights, modalities).requires_grad_(False)
+
+
+def load_network(network: nn.Module, weights: str, modalities: Sequence[str]) -> nn.Module:
+    """``network`` with trained weights, in evaluation mode, once they are known to fit.
+
+    Raises:
+        WeightsError: damaged weights, or of another network or other modalities.
+    """
+    facts = load_into(network, weights)
+    trained_on = facts.get("modalities")
+    if trained_on is not None and list(trained_on) != list(modalities):
+        raise WeightsError(f"{weights} belong to the modalities {trained_on}, not {list(modalities)}")
+    return network.eval()

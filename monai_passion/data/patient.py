@@ -1,0 +1,220 @@
+"""The files of one patient, judged before a network sees them: what is used, what counts as absent, what is odd."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from monai_passion.data.geometry import bring_onto, choose_reference, coverage
+from monai_passion.data.nifti import MAX_VOXELS, Volume, read_header, read_volume, same_grid
+from monai_passion.errors import InputError, UsageError
+
+__all__ = ["FEW_SLICES", "Patient", "Remark", "read_patient"]
+
+FEW_SLICES = 16
+"""With fewer along an axis a 3-D network has little to go by."""
+
+FULL_COVERAGE = 0.9
+"""With less of the reference inside a volume's field of view, a person should know."""
+
+MIN_BACKGROUND = 0.2
+"""Part of the voxels that a value fills which stands for nothing."""
+
+MAX_LABELS = 8
+"""An image has more different values."""
+MAX_WRAPPED = 0.02
+"""Part of the voxels that may have overflowed; with more below zero, an image is a centred one."""
+
+
+class Remark(NamedTuple):
+    """Something a person should know about an input; its text names modalities, never files or folders."""
+
+    level: str
+    """``"warning"``: may spoil the result; ``"note"``: what was done."""
+    text: str
+
+
+class Patient(NamedTuple):
+    """What the network gets, and what is said about it."""
+
+    volumes: tuple[Volume | None, ...]
+    """One a modality in channel order, all on the grid of the reference; None where absent."""
+    modalities: tuple[str, ...]
+    """All of them, in channel order."""
+    files: Mapping[str, Path]
+    """Given modality -> its file, whether used or not."""
+    remarks: tuple[Remark, ...]
+    reference_name: str
+    """The modality whose grid the segmentation has."""
+
+    @property
+    def used(self) -> dict[str, Volume]:
+        return {m: volume for m, volume in zip(self.modalities, self.volumes, strict=True) if volume is not None}
+
+    @property
+    def absent(self) -> list[str]:
+        return [m for m, volume in zip(self.modalities, self.volumes, strict=True) if volume is None]
+
+    @property
+    def reference(self) -> Volume:
+        """The volume of ``reference_name``."""
+        return self.used[self.reference_name]
+
+
+def read_patient(
+    files: Mapping[str, str | os.PathLike[str]],
+    modalities: Sequence[str],
+    *,
+    reference: str | None = None,
+    register: bool = False,
+    allow_duplicate: bool = False,
+    max_voxels: int = MAX_VOXELS,
+    min_slices: int = FEW_SLICES,
+) -> Patient:
+    """Read and judge the files of one patient.
+
+    A volume in which every voxel has the same value holds no image: it counts as absent, with a warning. Volumes on
+    other grids than the reference are resampled to it, with a note.
+
+    Args:
+        files: modality -> NIfTI file, for any non-empty subset of ``modalities``.
+        modalities: in channel order.
+        reference: the modality whose grid the segmentation gets; None for the one with the smallest voxels.
+        register: move the others rigidly onto the reference first, by mutual information.
+        allow_duplicate: the same image for two modalities is a warning, not an error.
+        max_voxels: larger files are refused before anything is allocated.
+        min_slices: fewer along an axis are a warning.
+
+    Raises:
+        UsageError: no file at all, a folder in place of one, or a reference that is not there.
+        InputError: a file that cannot be used (see `read_volumes`), the same file twice, files of different places.
+    """
+    if not files:
+        raise UsageError(f"no modality given; give at least one of {', '.join(f'--{m}' for m in modalities)}")
+    given = {m: Path(files[m]) for m in modalities if m in files}
+    for m, path in given.items():
+        if os.path.isdir(path):  # False where the name itself is impossible
+            raise UsageError(f"--{m} {path} is a folder; give a NIfTI file (.nii or .nii.gz)")
+    for path in given.values():  # all, before any voxel
+        read_header(path, max_voxels=max_voxels)
+    remarks = _same_files(given, allow_duplicate)
+    volumes: dict[str, Volume] = {}
+    for m, path in given.items():
+        volume = read_volume(path, max_voxels=max_voxels)
+        remarks += [Remark("warning", f"{m}: {note}") for note in volume.notes]
+        if path.name.endswith(".gz") and not _compressed(path):
+            remarks.append(Remark("warning", f"{m}: its name ends in .gz but it is not compressed"))
+        if volume.data.min() == volume.data.max():
+            text = f"{m}: every voxel is {volume.data.flat[0]:g}; there is no image in this file, {m} counts as ABSENT"
+            remarks.append(Remark("warning", text))
+            continue
+        if (values := _label_values(volume)) is not None:
+            raise InputError(f"{path} holds only the values {values}: a label map, not the image; give the {m} image")
+        if _wrapped(volume):
+            text = f"{m}: a few voxels are far below zero; did an export overflow (16-bit numbers)? export it again"
+            remarks.append(Remark("warning", text))
+        if (background := _background(volume)) not in (0, None):
+            volume = volume._replace(data=np.where(volume.data == background, np.float32(0), volume.data))
+            remarks.append(Remark("note", f"{m}: its background of {background:g} is taken as 0"))
+        volumes[m] = volume
+    if not volumes:
+        names = ", ".join(map(str, given.values()))
+        raise InputError(f"no image in {names}: every voxel has the same value; export the original images")
+    remarks += _same_images(volumes, {m for pair in _equal_files(given) for m in pair})
+    if reference is not None and reference not in volumes:
+        raise UsageError(f"--reference {reference} is not among the images given; choose from {', '.join(volumes)}")
+    chosen = reference or choose_reference(volumes)
+    if register:
+        from monai_passion.data.registration import register as onto_reference  # ITK takes seconds to import
+
+        volumes, distances = onto_reference(volumes, chosen)
+        remarks += [Remark("note", f"{m}: moved by {mm:.1f} mm onto {chosen}") for m, mm in distances.items()]
+    volumes, moved = _on_one_grid(volumes, chosen)
+    remarks += moved
+    if (slices := min(volumes[chosen].shape)) < min_slices:
+        text = f"only {slices} slices along one axis; the network expects at least {min_slices}"
+        remarks.append(Remark("warning", text))
+    return Patient(tuple(volumes.get(m) for m in modalities), tuple(modalities), given, tuple(remarks), chosen)
+
+
+def _background(volume: Volume) -> float | None:
+    """The one value outside the head: of all the corners and of a good part of the voxels; None where there is none."""
+    corners = volume.data[np.ix_(*((0, -1) for _ in volume.shape))]
+    value = corners.flat[0]
+    return float(value) if (corners == value).all() and (volume.data == value).mean() > MIN_BACKGROUND else None
+
+
+def _compressed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _label_values(volume: Volume) -> str | None:
+    """The few whole numbers that a label map holds, as text; None for an image."""
+    few = np.unique(volume.data.ravel()[:: max(volume.data.size // 10000, 1)])
+    if len(few) > MAX_LABELS or (few != np.rint(few)).any():
+        return None
+    values = np.unique(volume.data)
+    if len(values) > MAX_LABELS or (values != np.rint(values)).any():
+        return None
+    return ", ".join(f"{value:g}" for value in values)
+
+
+def _wrapped(volume: Volume) -> bool:
+    """Whether an image without negative values seems to have lost its brightest voxels to an integer overflow."""
+    negative = volume.data < 0
+    if not 0 < negative.mean() < MAX_WRAPPED or not (volume.data > 0).any():
+        return False
+    return bool(np.median(-volume.data[negative]) > np.percentile(volume.data[volume.data > 0], 99))
+
+
+def _on_one_grid(volumes: Mapping[str, Volume], reference: str) -> tuple[dict[str, Volume], list[Remark]]:
+    result, remarks = dict(volumes), []
+    onto = volumes[reference]
+    for m, volume in volumes.items():
+        if same_grid(volume, onto):
+            continue
+        result[m] = bring_onto(volume, onto)
+        remarks.append(Remark("note", f"{m}: {_text(volume)} resampled to the grid of {reference}, {_text(onto)}"))
+        if (share := coverage(onto, volume)) < FULL_COVERAGE:
+            text = f"{m} covers {100 * share:.0f} % of what {reference} shows; it is 0 in the rest"
+            remarks.append(Remark("warning", text))
+    return result, remarks
+
+
+def _text(volume: Volume) -> str:
+    sizes = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    return f"{'x'.join(map(str, volume.shape))} voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm"
+
+
+def _equal_files(files: Mapping[str, Path]) -> list[tuple[str, str]]:
+    """Pairs of modalities that were given the same bytes."""
+
+    def equal(a: Path, b: Path) -> bool:
+        return os.path.samefile(a, b) or (a.stat().st_size == b.stat().st_size and a.read_bytes() == b.read_bytes())
+
+    return [pair for pair in combinations(files, 2) if equal(*(files[m] for m in pair))]
+
+
+def _same_files(files: Mapping[str, Path], allow: bool) -> list[Remark]:
+    pairs = _equal_files(files)
+    if pairs and not allow:
+        a, b = pairs[0]
+        raise InputError(
+            f"{a} and {b} are the same file ({files[b]}); give each modality its own file, leave one out, "
+            "or add --allow-duplicate"
+        )
+    return [Remark("warning", f"{a} and {b} are the same file") for a, b in pairs]
+
+
+def _same_images(volumes: Mapping[str, Volume], known: set[str]) -> list[Remark]:
+    return [
+        Remark("warning", f"{a} and {b} hold the same image; is one of them the wrong file?")
+        for a, b in combinations(volumes, 2)
+        if not {a, b} <= known and np.array_equal(volumes[a].data, volumes[b].data)
+    ]

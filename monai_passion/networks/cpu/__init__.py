@@ -1,0 +1,1 @@
+"""Operations that a CPU does faster than torch does them."""

@@ -1,0 +1,215 @@
+"""Reasons to doubt a result: what is odd about the images, and how good the weights were on such patients."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import rel_entr
+from scipy.stats import rankdata
+
+from monai_passion.data.nifti import Volume
+from monai_passion.data.patient import Remark
+from monai_passion.modalities import BRATS_MRI, parse_combination
+
+__all__ = ["doubt_expectation", "doubt_images", "doubt_result", "expected_quality", "find_summary"]
+
+STRIPPED = 0.7
+"""A skull-stripped head fills less of its volume."""
+SAME_HEAD = 0.8
+"""Overlap (intersection over union) of the brain masks of co-registered images."""
+OUTSIDE_HEAD = 0.01
+"""Part of a segmentation that may lie where every image is zero."""
+FILLS_IMAGE = 0.4
+"""Part of what the images show from which on a segmentation is not believed: no tumour or heart takes so much."""
+LONGER_TAIL = 0.2
+"""What counts as a longer tail of bright voxels, see `_tail`; a T2 differs from the others by 0.6 and more."""
+MIRRORED = 1.3
+"""How many times more two images must tell of each other with one of them mirrored.
+
+It was 0.5 at most on five patients, and 1.04 on a raw one.
+"""
+BINS = 32
+FINE = 96
+"""Voxels along an axis that suffice to see which way round a head is."""
+UNRELIABLE = 0.5
+"""Mean Dice in validation under which a region is not to be relied on."""
+
+
+SIDES = ("left-right", "front-back", "upside down")
+
+
+def doubt_images(volumes: Mapping[str, Volume], modalities: Sequence[str]) -> list[Remark]:
+    """Warnings about images on one grid: not skull-stripped, not co-registered, mirrored, or one
+    taken for another.
+
+    The checks are about heads; for other modalities than those of brain MRI there are none.
+    """
+    if tuple(modalities) != BRATS_MRI:
+        return []
+    heads = {m: volume.data != 0 for m, volume in volumes.items()}
+    share = {m: float(head.mean()) for m, head in heads.items()}
+    remarks = [
+        Remark("warning", f"{m}: {100 * part:.0f} % of its voxels are not 0; is the skull not stripped? (try HD-BET)")
+        for m, part in share.items()
+        if part > STRIPPED
+    ]
+    for a, b in combinations([m for m in volumes if share[m] <= STRIPPED], 2):
+        union = int((heads[a] | heads[b]).sum())
+        overlap = int((heads[a] & heads[b]).sum()) / max(union, 1)
+        if overlap < SAME_HEAD:
+            text = f"the heads in {a} and {b} overlap by {100 * overlap:.0f} % only; are they co-registered?"
+            remarks.append(Remark("warning", text))
+    images = {m: volume.data for m, volume in volumes.items()}
+    for m in images:
+        if m != "t2" and "t2" in images and _fluid_is_brighter(images[m], images["t2"]):
+            text = f"{m} looks like T2 and t2 does not (fluid is bright in {m}); are the two files swapped?"
+            remarks.append(Remark("warning", text))
+    return remarks + _doubt_orientation(volumes)
+
+
+def _doubt_orientation(volumes: Mapping[str, Volume]) -> list[Remark]:
+    """Warnings about images that fit the others better when mirrored; what all of them share is not to be seen.
+
+    No two halves of a head are alike, so images of one head, whatever their contrast, tell more of each other (mutual
+    information) the same way round than mirrored.
+    """
+    ranks = {m: _ranks(volume) for m, volume in volumes.items()}
+    axes = nib.io_orientation(next(iter(volumes.values())).affine)[:, 0].astype(int) if volumes else ()
+    doubted: dict[tuple[str, str], str] = {}
+    for a, b in combinations(ranks, 2):
+        plain = MIRRORED * _shared(ranks[a], ranks[b])
+        told = {_shared(ranks[a], _mirror(ranks[b], ranks[a], k)): SIDES[axis] for k, axis in enumerate(axes)}
+        if told and max(told) > plain:
+            doubted[a, b] = told[max(told)]
+    remarks = []
+    for m in volumes:
+        mine = {pair: sides for pair, sides in doubted.items() if m in pair}
+        if len(mine) > 1 and len(mine) == len(volumes) - 1:
+            text = f"{m} fits the others better when mirrored {next(iter(mine.values()))}; is its orientation wrong?"
+            remarks.append(Remark("warning", text))
+            doubted = {pair: sides for pair, sides in doubted.items() if m not in pair}
+    for (a, b), sides in doubted.items():
+        text = f"{a} and {b} fit better when one is mirrored {sides}; is the orientation of one of them wrong?"
+        remarks.append(Remark("warning", text))
+    return remarks
+
+
+def _ranks(volume: Volume) -> NDArray[np.intp]:
+    """The image in few voxels and ``BINS`` grey values that are equally frequent, from 1; 0 outside the head."""
+    step = -(-max(volume.shape) // FINE)
+    trimmed = volume.data[tuple(slice(size // step * step) for size in volume.shape)]
+    blocks = trimmed.reshape([n for size in trimmed.shape for n in (size // step, step)])
+    image = blocks.mean(axis=(1, 3, 5))
+    head = image != 0
+    result = np.zeros(image.shape, np.intp)
+    if head.any():
+        edges = np.quantile(image[head], np.linspace(0, 1, BINS + 1)[1:-1])
+        result[head] = 1 + np.searchsorted(edges, image[head])
+    return result
+
+
+def _mirror(image: NDArray[np.intp], onto: NDArray[np.intp], axis: int) -> NDArray[np.intp]:
+    """Mirrored along an axis, and moved along it so that the two heads have one middle."""
+
+    def middle(ranks: NDArray[np.intp]) -> float:
+        there = (ranks > 0).sum(axis=tuple(a for a in range(3) if a != axis))
+        return float((there * np.arange(len(there))).sum() / max(there.sum(), 1))
+
+    flipped = np.flip(image, axis)
+    return np.roll(flipped, round(middle(onto) - middle(flipped)), axis)
+
+
+def _shared(a: NDArray[np.intp], b: NDArray[np.intp]) -> float:
+    """Mutual information of two rank images where both show the head, in nats."""
+    both = (a > 0) & (b > 0)
+    joint = np.bincount((a[both] - 1) * BINS + b[both] - 1, minlength=BINS**2).reshape(BINS, BINS) / max(both.sum(), 1)
+    return float(rel_entr(joint, np.outer(joint.sum(axis=1), joint.sum(axis=0))).sum())
+
+
+def _fluid_is_brighter(image: NDArray[np.float32], t2: NDArray[np.float32]) -> bool:
+    """Whether ``image`` is more like a T2 than ``t2`` is.
+
+    Free fluid is by far the brightest in T2, and dark in FLAIR and T1: T2 has the longer tail of bright voxels, and
+    these are dark in the other image, while the brightest voxels of the other are not the darkest in T2.
+    """
+    both = (image != 0) & (t2 != 0)
+    if both.sum() < 1000:
+        return False
+    a, b = image[both], t2[both]
+    ranks = [rankdata(values, method="average") / values.size for values in (a, b)]
+    other_in_t2 = np.median(ranks[1][ranks[0] > 0.95])
+    t2_in_other = np.median(ranks[0][ranks[1] > 0.95])
+    return _tail(a) > _tail(b) + LONGER_TAIL and bool(t2_in_other > other_in_t2)
+
+
+def _tail(values: NDArray[np.float32]) -> float:
+    """Where the median lies between the extremes: 1 all bright voxels are few, -1 all dark ones are."""
+    low, middle, high = np.percentile(values, (2, 50, 98))
+    return float((high + low - 2 * middle) / max(high - low, 1e-12))
+
+
+def doubt_result(labels: NDArray[np.unsignedinteger], volumes: Mapping[str, Volume]) -> list[Remark]:
+    """Warnings about a segmentation that cannot be right."""
+    found = labels > 0
+    shown = np.any([volume.data != 0 for volume in volumes.values()], axis=0)
+    outside, filled = ((found & where).sum() for where in (~shown, shown))
+    texts = []
+    if outside and (share := outside / found.sum()) >= OUTSIDE_HEAD:
+        texts.append(f"{100 * share:.0f} % of the segmentation lies where every image is 0; it is not to be relied on")
+    if filled and (share := filled / shown.sum()) >= FILLS_IMAGE:
+        texts.append(
+            f"{100 * share:.0f} % of what the images show is segmented, more than can be; it is not to be relied on: "
+            "were the weights trained with images of this kind?"
+        )
+    return [Remark("warning", text) for text in texts]
+
+
+def find_summary(weights: Path) -> Path | None:
+    """``summary.json`` of the evaluation of these weights: beside them, or in ``eval`` beside them or their folder."""
+    folder = weights.resolve().parent
+    places = (folder, folder / "eval", folder.parent / "eval")
+    return next((place / "summary.json" for place in places if (place / "summary.json").is_file()), None)
+
+
+def expected_quality(summary: Path, used: Sequence[str], modalities: Sequence[str]) -> list[dict[str, Any]]:
+    """Mean Dice of each region in the evaluation, with just these modalities.
+
+    Returns:
+        ``{"region", "dice", "low", "high", "patients"}`` for each region; nothing where the file does not tell.
+    """
+    try:
+        rows = json.loads(summary.read_text(encoding="utf-8"))["results"]
+        names = {"average"}
+        return [
+            {"region": row["region"], "dice": row["mean"], "low": row["low"], "high": row["high"], "patients": row["n"]}
+            for row in rows
+            if row["metric"] == "dice"
+            and row["convention"] == "challenge"
+            and row["region"] not in names
+            and row["combination"] not in names
+            and parse_combination(row["combination"], modalities) == tuple(used)
+            and row["mean"] is not None
+        ]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def doubt_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str]) -> list[Remark]:
+    """A warning for each region that was poor in the evaluation with these modalities."""
+    given = f"{used[0]} alone" if len(used) == 1 else " + ".join(used)
+    return [
+        Remark(
+            "warning",
+            f"with {given}, {row['region']} is unreliable: Dice {row['dice']:.2f} in the evaluation of these weights "
+            f"({row['patients']} patients)",
+        )
+        for row in quality
+        if row["dice"] < UNRELIABLE
+    ]

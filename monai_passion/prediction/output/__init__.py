@@ -1,0 +1,1 @@
+"""What a prediction writes: report, preview, page, files."""

@@ -1,0 +1,402 @@
+"""A bundle as `predict` needs it: what it says of itself, and its own inference configuration at work."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_passion.bundle.trust import is_plain
+from monai_passion.data.patient import Remark
+from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
+from monai_passion.modalities import all_masks, combination_name
+
+if TYPE_CHECKING:  # torch and MONAI take seconds to import, which a mistyped path need not cost
+    from torch import nn
+
+    from monai_passion.data.nifti import Volume
+
+__all__ = ["DEFAULT_BUNDLE", "BundleFacts", "Segmentation", "Segmenter", "find_bundle", "known_bundles"]
+
+DEFAULT_BUNDLE = "brats_mri_segmentation_rfnet_passion"
+FOLDERS = (Path("bundles"), Path(__file__).parents[2] / "bundles")
+"""Where a bundle is looked for by its name."""
+
+
+class BundleFacts(NamedTuple):
+    """What a bundle's files say, read without torch."""
+
+    path: Path
+    name: str
+    version: str
+    modalities: tuple[str, ...]
+    """In channel order."""
+    regions: Mapping[str, Sequence[int]]
+    """Region -> the classes of the network whose union it is."""
+    class_names: tuple[str, ...]
+    """Of each class, background first."""
+    label_values: tuple[int, ...]
+    """The value that each class has in the files, background first."""
+    spatial_dims: int
+    """2 where the network sees slices."""
+
+
+def known_bundles() -> list[str]:
+    """Names of the bundles that are found without a path."""
+    return sorted({path.parents[1].name for folder in FOLDERS for path in folder.glob("*/configs/inference.json")})
+
+
+def find_bundle(bundle: str | None = None) -> BundleFacts:
+    """The facts of a bundle, given by its folder or by its name; of ``DEFAULT_BUNDLE`` for None.
+
+    Raises:
+        UsageError: it is not there, or is no bundle of this package.
+    """
+    wanted = bundle or DEFAULT_BUNDLE
+    places = [Path(wanted), *(folder / wanted for folder in FOLDERS)]
+    path = next((place for place in places if (place / "configs" / "inference.json").is_file()), None)
+    if path is None:
+        there = f"; found here: {', '.join(known)}" if (known := known_bundles()) else ""
+        raise UsageError(f"no bundle '{wanted}' (a folder with configs/inference.json); give its path{there}")
+    config, metadata = (_read_json(path / "configs" / name) for name in ("inference.json", "metadata.json"))
+    try:
+        restored = config["restore_labels"]
+        values = dict(zip(restored["orig_labels"], restored["target_labels"], strict=True))
+        channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+        return BundleFacts(
+            path=path,
+            name=str(config["bundle_name"]),
+            version=str(metadata["version"]),
+            modalities=tuple(config["modalities"]),
+            regions=dict(config["regions"]),
+            class_names=tuple(channels[str(k)] for k in range(int(config["num_classes"]))),
+            spatial_dims=int(config["spatial_dims"]),
+            label_values=tuple(values.get(k, k) for k in range(int(config["num_classes"]))),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is no bundle of monai_passion ({error} is not as expected); give another") from error
+
+
+class Segmentation(NamedTuple):
+    """What `Segmenter.segment` makes of a patient."""
+
+    labels: NDArray[np.unsignedinteger]
+    """(X, Y, Z)."""
+    uncertainty: NDArray[np.float32] | None
+    """(X, Y, Z) in [0, 1], 0 outside the head."""
+    agreement: dict[str, dict[str, float]]
+    """Modality -> region -> Dice of its decode alone with the fused one."""
+    combinations: dict[str, NDArray[np.unsignedinteger]]
+    """Combination -> labels, of all but the fused one."""
+    probabilities: NDArray[np.float32] | None = None
+    """(X, Y, Z, K), background first."""
+    device: str = "cpu"
+    """Where it was computed in the end."""
+    remarks: tuple[Remark, ...] = ()
+    """What had to be done for lack of memory."""
+
+
+class Effort(NamedTuple):
+    """How much memory an inference may use."""
+
+    device: str
+    together: bool
+    """Whether windows are batched and combinations decoded together, as the bundle says; else one after the other."""
+    roi_size: tuple[int, ...]
+    remark: Remark | None
+
+
+class Segmenter:
+    """The inference of a bundle, by its own ``configs/inference.json``, on volumes in memory.
+
+    Args:
+        bundle: from `find_bundle`.
+        weights: a file; None for the one in the bundle's ``models``.
+        device: as torch names it; None for what the bundle chooses.
+        roi_size: edges of the sliding window in voxels, one for all axes or one an axis; None for the bundle's.
+        overlap: of neighbouring windows, in [0, 1); None for the bundle's.
+
+    Raises:
+        WeightsError: there are no weights, or not for this network.
+        UsageError: no such device; a window that the network does not take.
+    """
+
+    def __init__(
+        self,
+        bundle: BundleFacts,
+        weights: Path | None = None,
+        device: str | None = None,
+        roi_size: Sequence[int] | None = None,
+        overlap: float | None = None,
+    ) -> None:
+        from monai.bundle import ConfigParser
+
+        from monai_passion.bundle.steps import find_weights
+        from monai_passion.networks.weights import load_weights
+
+        self.bundle = bundle
+        self.weights = Path(weights or find_weights(bundle.path / "models"))
+        self.parser = ConfigParser()
+        self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
+        # What the weights were trained with goes before what the bundle says.
+        _, facts = load_weights(self.weights)
+        settings = facts.get("settings", {})
+        if not is_plain(settings):  # else what came with the weights would run as part of the configuration
+            raise WeightsError(f"{self.weights} has settings other than numbers and plain text; get it elsewhere")
+        changes: dict[str, Any] = {
+            **settings,
+            # Absolute, since MONAI runs text that begins with $.
+            "bundle_root": str(bundle.path.absolute()),
+            "weights": str(self.weights.absolute()),
+            "overlap": overlap,
+        }
+        if device is not None:
+            changes["device"] = f"$torch.device('{_usable_device(device)}')"
+        if roi_size is not None:
+            axes = int(self.parser["spatial_dims"])
+            changes["roi_size"] = list(roi_size) * (axes if len(roi_size) == 1 else 1)
+            if len(changes["roi_size"]) != axes:
+                raise UsageError(f"--roi-size has {len(roi_size)} values; give one, or {axes}")
+        self.parser.update({key: value for key, value in changes.items() if value is not None})
+        self._content("initialize")
+        self._check_window()
+
+    @cached_property
+    def network(self) -> nn.Module:
+        """With the weights in it, on the device."""
+        network: nn.Module = self._content("network")
+        return network
+
+    @property
+    def device(self) -> str:
+        return str(self._content("device"))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The knobs that change the result."""
+        return {key: self._content(key) for key in ("roi_size", "overlap")}
+
+    def segment(
+        self,
+        volumes: Sequence[Volume | None],
+        decode: str = "fused",
+        probabilities: bool = False,
+        progress: Callable[[float], object] = lambda share: None,
+    ) -> Segmentation:
+        """Segment one patient; the result lies on the grid of the volumes, with the label values of the data set.
+
+        Every modality is encoded once, whatever is decoded; the fused label map is the same bit for bit. Where memory
+        does not suffice, windows and combinations are run one after the other, then on the CPU, both with the same
+        result; only then with smaller windows, which is a warning.
+
+        Args:
+            volumes: one a modality in channel order, None where absent, all on one grid.
+            decode: ``"fused"``, what is there together; ``"alone"``, each modality alone too, for the uncertainty;
+                ``"all"``, every combination of what is there.
+            probabilities: give those of the fused decode too.
+            progress: called with the share that is done, in [0, 1], after each batch of windows.
+
+        Raises:
+            ResourceError: not enough memory, whatever was tried.
+        """
+        import torch
+
+        for effort in self._efforts():
+            try:
+                with torch.no_grad(), _unwrapped():
+                    return self._segment(volumes, decode, probabilities, effort, progress)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            if torch.cuda.is_available():  # after the block, when nothing holds the tensors of the failed attempt
+                torch.cuda.empty_cache()
+        sizes = "x".join(map(str, effort.roi_size))
+        raise ResourceError(
+            f"not enough memory on {effort.device}, even for windows of {sizes} voxels one by one; close other "
+            "programs, crop or resample the images, or use a machine with more memory"
+        )
+
+    def _efforts(self) -> Iterator[Effort]:
+        """From what the bundle says to what needs the least memory."""
+        roi_size = tuple(int(size) for size in self._content("roi_size"))
+        note = "memory was short: windows and combinations were run one after the other{}"
+        yield Effort(self.device, True, roi_size, None)
+        yield Effort(self.device, False, roi_size, Remark("note", note.format("")))
+        if self.device != "cpu":
+            yield Effort("cpu", False, roi_size, Remark("note", note.format(f", on the CPU in place of {self.device}")))
+        while (smaller := self._halved(roi_size)) != roi_size:
+            roi_size = smaller
+            sizes = "x".join(map(str, roi_size))
+            text = f"memory was short: segmented in windows of {sizes} voxels, which changes the result a little"
+            yield Effort("cpu", False, roi_size, Remark("warning", text))
+
+    def _halved(self, roi_size: Sequence[int]) -> tuple[int, ...]:
+        return tuple(
+            max(math.ceil(size / 2 / step), 2) * step for size, step in zip(roi_size, self._strides(), strict=True)
+        )
+
+    def _segment(
+        self,
+        volumes: Sequence[Volume | None],
+        decode: str,
+        probabilities: bool,
+        effort: Effort,
+        progress: Callable[[float], object],
+    ) -> Segmentation:
+        import torch
+
+        image, available = self._content("load").load.stack(volumes)
+        shape, present = image.shape[1:], tuple(available.tolist())
+        item = self._content("preprocessing")({"image": image, "available": available}, start=1)  # 0 is the loading
+        masks = [present]  # the fused one first
+        if decode != "fused":
+            subsets = [
+                mask for mask in all_masks(self.bundle.modalities) if not any(np.array(mask) & ~np.array(present))
+            ]
+            masks += [mask for mask in subsets if mask != present and (decode == "all" or sum(mask) == 1)]
+        result = Segmentation(np.empty(0, np.uint8), None, {}, {}, device=effort.device)
+        fused: Any = None
+        mean: Any = 0
+        members = 0  # of the ensemble: the fused decode and those of each modality alone
+        for mask, pred in zip(masks, self._infer(item, masks, effort, progress), strict=True):
+            name = combination_name(mask, self.bundle.modalities)
+            if mask == present:
+                fused = pred.argmax(0)
+                result = result._replace(labels=self._restore(item, pred, shape))
+                if probabilities:
+                    result = result._replace(probabilities=self._restore_probabilities(item, pred))
+            elif decode == "all":
+                result.combinations[name] = self._restore(item, pred, shape)
+            if mask != present and sum(mask) == 1:
+                result.agreement[name] = self._agreement(pred.argmax(0), fused)
+            if decode != "fused" and (mask == present or sum(mask) == 1):
+                mean, members = mean + torch.as_tensor(pred).as_subclass(torch.Tensor), members + 1
+        if decode != "fused":
+            result = result._replace(uncertainty=self._uncertainty(item, mean / members))
+        return result._replace(remarks=(effort.remark,) if effort.remark else ())
+
+    def _infer(
+        self,
+        item: dict[str, Any],
+        masks: Sequence[Sequence[bool]],
+        effort: Effort,
+        progress: Callable[[float], object],
+    ) -> Iterator[Any]:
+        """Class probabilities (K, *spatial) of each mask."""
+        from monai_passion.inferers import count_windows
+
+        configured = self._content("inferer")
+        windows = copy.copy(configured.inferer)
+        windows.roi_size = effort.roi_size
+        if not effort.together:
+            windows.sw_batch_size = 1
+        network, image = self.network.to(effort.device), item["image"][None].to(effort.device)
+        groups = [masks] if effort.together else [[mask] for mask in masks]
+        done, total = 0, len(groups) * count_windows(image.shape[2:], windows.roi_size, windows.overlap)
+
+        def on_windows(number: int) -> None:
+            nonlocal done
+            done += number
+            progress(done / total)
+
+        for group in groups:
+            combinations = None if list(group) == [masks[0]] else group
+            inferer = type(configured)(windows, combinations, configured.skip_empty, on_windows)
+            pred = inferer(image, network, available=item["available"][None])[0]
+            yield from pred.split(len(self.bundle.class_names))
+
+    def _restore(self, item: dict[str, Any], pred: Any, shape: Sequence[int]) -> NDArray[np.unsignedinteger]:
+        result = self._content("postprocessing")({**item, "pred": pred})["pred"]
+        labels = np.asarray(result[0].cpu()).astype(np.min_scalar_type(max(self.bundle.label_values)))
+        if labels.shape != tuple(shape):
+            raise PassionError(f"{self.bundle.name} does not bring its result back to the grid of its input")
+        return labels
+
+    def _restore_probabilities(self, item: dict[str, Any], pred: Any) -> NDArray[np.float32]:
+        """Background fills up what is missing to 1: all of it where nothing was computed."""
+        found = self._invert(item, pred)[1:].clip(0, 1)
+        return np.stack([(1 - found.sum(axis=0)).clip(0, 1), *found], axis=-1)
+
+    def _uncertainty(self, item: dict[str, Any], mean: Any) -> NDArray[np.float32]:
+        """Entropy of the mean of the decodes, as a part of the largest possible: 0 where all are sure of one class.
+
+        As of an ensemble (Lakshminarayanan et al., NeurIPS 2017), whose members are here the fused decode and those of
+        each modality alone.
+        """
+        import torch
+
+        entropy = -torch.special.xlogy(mean, mean).sum(dim=0, keepdim=True) / np.log(len(mean))
+        return self._invert(item, entropy)[0].clip(0, 1)
+
+    def _invert(self, item: dict[str, Any], values: Any) -> NDArray[np.float32]:
+        """Values (C, *spatial) on the grid of the image as it was given, 0 outside what was cropped."""
+        from monai.data.meta_tensor import MetaTensor
+        from monai.transforms.post.dictionary import Invertd
+
+        back = Invertd("values", self._content("preprocessing"), orig_keys="image", nearest_interp=False)
+        restored = back({**item, "values": MetaTensor(values)})["values"]
+        return np.asarray(restored.cpu(), dtype=np.float32)
+
+    def _agreement(self, pred: Any, fused: Any) -> dict[str, float]:
+        from monai_passion.evaluation.combinations import mean_region_dice
+
+        regions = self.bundle.regions
+        return dict(zip(regions, mean_region_dice(pred, fused, regions), strict=True))
+
+    def _content(self, key: str) -> Any:
+        """What the configuration makes of ``key``; errors of ours that MONAI wrapped come out as they were."""
+        with _unwrapped():
+            return self.parser.get_parsed_content(key)
+
+    def _strides(self) -> tuple[int, ...]:
+        stride = getattr(self.network, "stride", 1)
+        return stride if isinstance(stride, tuple) else (stride,) * int(self._content("spatial_dims"))
+
+    def _check_window(self) -> None:
+        roi_size, strides = self._content("roi_size"), self._strides()
+        if any(size % step or size < 2 * step for size, step in zip(roi_size, strides, strict=True)):
+            raise UsageError(f"a window of {roi_size} voxels does not suit this network; give multiples of {strides}")
+        if not 0 <= float(self._content("overlap")) < 1:
+            raise UsageError(f"--overlap is {self._content('overlap')}; give at least 0 and less than 1")
+
+
+@contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Raise an error of ours as it was, whatever MONAI wrapped it in on its way up."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, PassionError):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None:
+            raise
+        raise cause from error
+
+
+def _usable_device(name: str) -> str:
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
+    return name
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read ({error}); is the bundle complete?") from error
+    return content

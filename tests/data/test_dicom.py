@@ -1,0 +1,222 @@
+"""DICOM series made of a phantom head, in and out."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_passion.cli import main
+from monai_passion.data.dicom import as_nifti, find_series, open_series
+from monai_passion.data.nifti import read_volume
+from monai_passion.data.sources import find_files
+from monai_passion.errors import InputError
+from monai_passion.modalities import BRATS_MRI
+from monai_passion.prediction import segmenter as bundle_module
+from monai_passion.prediction.segmenter import Segmentation
+
+pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
+pytest.importorskip("highdicom", reason="the extra dicom is not installed")
+pytest.importorskip("dcm2niix", reason="the extra dicom is not installed")
+
+SHAPE = (26, 24, 17)
+OBLIQUE = nib.affines.from_matvec(
+    nib.eulerangles.euler2mat(0.1, -0.2, 0.3) @ np.diag([1.1, 0.9, 2.5]) @ np.diag([-1, -1, 1]), [12.5, -30, 7]
+)
+SAGITTAL = nib.affines.from_matvec(np.array([[0, 0, 3.0], [-1.0, 0, 0], [0, -1.0, 0]]), [-20, 10, 15])
+
+
+def head(seed=0):
+    """A ball of noise, of whole numbers, in an empty box."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in SHAPE), indexing="ij"))
+    values = np.random.default_rng(seed).integers(200, 1000, SHAPE)
+    return np.where((grid**2).sum(0) < 1, values, 0).astype(np.uint16)
+
+
+def write_series(folder, description, data=None, affine=OBLIQUE, uid=None, **values):
+    """One file a slice, numbered against the order of the slices, with the affine's first two axes in the slice."""
+    data = head() if data is None else data
+    lps = np.diag([-1, -1, 1, 1]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    uid = uid or pydicom.uid.generate_uid()
+    folder.mkdir(parents=True, exist_ok=True)
+    for k in range(data.shape[2]):
+        meta = pydicom.dataset.FileMetaDataset()
+        meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
+        meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+        image = pydicom.dataset.FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        image.SOPClassUID, image.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+        image.PatientID, image.PatientName, image.PatientBirthDate, image.PatientSex = "P1", "Doe^Jane", "", ""
+        image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = "1.2.3", uid, "1.2.3.4"
+        image.StudyID, image.StudyDate, image.StudyTime, image.AccessionNumber = "1", "20200101", "120000", ""
+        image.ReferringPhysicianName, image.PositionReferenceIndicator = "", ""
+        image.Modality, image.Manufacturer, image.SeriesDescription = "MR", "Phantom", description
+        image.SeriesNumber, image.InstanceNumber, image.ImageType = 1, data.shape[2] - k, ["ORIGINAL", "PRIMARY", "M"]
+        image.ScanningSequence, image.SequenceVariant, image.MRAcquisitionType = "SE", "NONE", "2D"
+        image.EchoTime, image.RepetitionTime = 10, 500
+        image.Rows, image.Columns, image.SamplesPerPixel = data.shape[1], data.shape[0], 1
+        image.PhotometricInterpretation, image.PixelRepresentation = "MONOCHROME2", 0
+        image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
+        image.ImageOrientationPatient = [*(lps[:3, 0] / spacing[0]), *(lps[:3, 1] / spacing[1])]
+        image.ImagePositionPatient = list((lps @ [0, 0, k, 1])[:3])
+        image.PixelSpacing, image.SliceThickness = [spacing[1], spacing[0]], spacing[2]
+        image.SpacingBetweenSlices = spacing[2]
+        for name, value in values.items():
+            setattr(image, name, value)
+        image.PixelData = data[:, :, k].T.tobytes()
+        image.save_as(folder / f"{uid[-6:]}_{data.shape[2] - k:03}.dcm", enforce_file_format=True)
+    return folder
+
+
+class Threshold:
+    """In place of the network: the upper half of the values are two labels."""
+
+    settings = {"roi_size": [16, 16, 16], "overlap": 0.5}  # noqa: RUF012
+
+    def __init__(self, bundle, weights, *rest):
+        self.bundle, self.weights = bundle, weights
+
+    def segment(self, volumes, decode, probabilities, progress):
+        data = next(v for v in volumes if v is not None).data
+        return Segmentation(np.select([data > 800, data > 600], [4, 2], 0).astype(np.uint8), None, {}, {})
+
+
+@pytest.fixture
+def predict(tmp_path, tmp_path_factory, monkeypatch, capsys):
+    monkeypatch.setattr(bundle_module, "Segmenter", Threshold)
+    weights = tmp_path_factory.mktemp("weights") / "w"
+    weights.touch()
+
+    def run(*arguments):
+        code = main(["predict", *map(str, arguments), "--output", str(tmp_path / "out"), "--weights", str(weights)])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("affine", [OBLIQUE, SAGITTAL], ids=["oblique", "sagittal"])
+def test_every_voxel_of_a_series_stays_where_it_was(tmp_path, affine):
+    data = head()
+    write_series(tmp_path / "in", "t1", data, affine)
+    files, series, doubts = as_nifti({"t1": tmp_path / "in"}, tmp_path / "made", 10**6)
+    assert (series["t1"].shape, doubts) == ((17, 24, 26), [])
+    volume = read_volume(files["t1"])
+    index = np.argwhere(data > 0)
+    there = nib.affines.apply_affine(np.linalg.inv(volume.affine) @ affine, index)
+    assert np.abs(there - np.rint(there)).max() < 1e-3
+    assert np.array_equal(volume.data[tuple(np.rint(there).astype(int).T)], data[tuple(index.T)])
+
+
+def test_series_are_known_by_their_descriptions_and_a_contrast_agent(tmp_path):
+    for number, text in enumerate(["AX T2 FLAIR", "AX T1 SE", "AX T2 TSE", "ep2d_diff ADC", "3 plane loc"]):
+        write_series(tmp_path / str(number), text)
+    write_series(tmp_path / "mixed", "AX T1 SE", ContrastBolusAgent="Gadavist")
+    write_series(tmp_path / "mixed", "AX T2 again", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+    found = find_files(tmp_path, BRATS_MRI)
+    assert {m: path.parent.name for m, path in found.items()} == {"flair": "0", "t1c": "mixed", "t1": "1", "t2": "2"}
+
+
+def test_two_series_for_one_sequence_are_an_error_that_lists_both_and_a_file_chooses(tmp_path):
+    for number, text in enumerate(["AX T1 POST", "SAG T1 POST", "AX FLAIR"]):
+        write_series(tmp_path, text, uid=f"1.2.3.{number + 1}00000")
+    with pytest.raises(InputError, match=r"2 series for t1c: 'AX T1 POST' \(17 images.*'SAG T1 POST' \(17") as error:
+        find_files(tmp_path, BRATS_MRI)
+    assert "add --t1c with a file" in str(error.value)
+    chosen = next(tmp_path.glob("200000*.dcm"))
+    assert open_series(chosen).description == "SAG T1 POST"
+    assert find_files(tmp_path, BRATS_MRI, {"t1c": chosen})["t1c"] == chosen
+    with pytest.raises(InputError, match="holds 3 series"):
+        open_series(tmp_path)
+
+
+def test_a_folder_of_series_gives_a_segmentation_that_dicom_viewers_place_on_the_images(predict, tmp_path):
+    import highdicom
+
+    data, study = head(), tmp_path / "study"
+    write_series(study / "a", "AX FLAIR", data)
+    write_series(study / "b", "AX T2", head(1))
+    code, out, error = predict(study, "--dicom-seg", "--reference", "flair")
+    assert code == 0, error
+    assert "used: flair, t2" in out
+    expected = np.select([data > 800, data > 600], [4, 2], 0)
+    made = pydicom.dcmread(tmp_path / "out" / "segmentation.dcm")
+    assert (made.Modality, made.PatientID, made.FrameOfReferenceUID) == ("SEG", "P1", "1.2.3.4")
+    assert [segment.SegmentLabel for segment in made.SegmentSequence] == ["NCR/NET", "ED", "ET"]
+    found = np.zeros((*SHAPE, 4), bool)
+    inverse = np.linalg.inv(np.diag([-1, -1, 1, 1]) @ OBLIQUE)
+    for frame, pixels in zip(made.PerFrameFunctionalGroupsSequence, made.pixel_array, strict=True):
+        corner = inverse @ [*frame.PlanePositionSequence[0].ImagePositionPatient, 1]
+        assert np.abs(corner[:2]).max() < 1e-3
+        segment = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        found[:, :, round(corner[2]), segment] = pixels.T
+    assert np.array_equal(found[..., 2], expected == 2)
+    assert np.array_equal(found[..., 3], expected == 4)
+    assert not found[..., 1].any()
+    assert highdicom.seg.segread(tmp_path / "out" / "segmentation.dcm").number_of_segments == 3
+    assert "Doe" not in (tmp_path / "out" / "report.json").read_text()
+    labels = nib.load(tmp_path / "out" / "segmentation.nii.gz")
+    assert sorted(np.unique(labels.get_fdata())) == [0, 2, 4]
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["modalities"]["reference"] == "flair"
+
+
+def cut(folder):
+    path = sorted(folder.glob("*"))[3]
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def garble(folder):
+    for path in folder.glob("*"):
+        path.write_bytes(path.read_bytes()[:132] + b"\xff\x13" * 300)
+
+
+BAD = {
+    "a slice is missing": (lambda d: sorted(d.glob("*"))[5].unlink(), "lacks slices"),
+    "a file is cut short": (cut, "cut short"),
+    "headers are garbage": (garble, ""),
+    "a slice is there twice": (
+        lambda d: write_series(d, "AX FLAIR", head()[:, :, :1], uid="1.5.123456"),
+        "several images",
+    ),
+    "another orientation": (
+        lambda d: write_series(d, "AX FLAIR", head()[:, :, :3], SAGITTAL, uid="1.5.123456"),
+        "not parallel",
+    ),
+    "no place in space": (
+        lambda d: write_series(d, "AX FLAIR", head()[:, :, :3], uid="1.5.123456", ImagePositionPatient=None),
+        "where its slices lie",
+    ),
+    "a series of another patient": (lambda d: write_series(d, "AX T2", PatientID="P2"), "several patients"),
+    "no description": (
+        lambda d: [path.unlink() for path in d.glob("*")] and write_series(d, "Series 3"),
+        "no series whose description tells",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_series_end_in_one_line_and_leave_nothing(predict, tmp_path, name):
+    spoil, part = BAD[name]
+    write_series(tmp_path / "in", "AX FLAIR", uid="1.5.123456")
+    spoil(tmp_path / "in")
+    code, _, error = predict(tmp_path / "in")
+    lines = [line for line in error.splitlines() if line.startswith("monai-passion: error: ")]
+    assert (code, len(lines)) == (3, 1), error
+    assert part in lines[0]
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_dicom_seg_without_a_dicom_reference_is_a_usage_error(predict, tmp_path):
+    nib.save(nib.Nifti1Image(head().astype(np.float32), OBLIQUE), tmp_path / "f.nii.gz")
+    code, _, error = predict("--flair", tmp_path / "f.nii.gz", "--dicom-seg")
+    assert code == 2
+    assert "--dicom-seg wants the reference, flair, as a DICOM series" in error
+
+
+def test_files_that_are_no_images_are_passed_over(tmp_path):
+    write_series(tmp_path, "AX FLAIR")
+    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    (tmp_path / "DICOMDIR").unlink()
+    assert len(find_series(tmp_path.iterdir())) == 1

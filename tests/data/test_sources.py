@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from monai_passion.data.sources import find_files, find_patients, read_cohort, recognise
+from monai_passion.errors import InputError
+from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
+
+NAMES = {
+    "flair": ["BraTS20_001_flair.nii.gz", "BraTS-GLI-1-000-t2f.nii.gz", "sub-01_FLAIR.nii", "AX_T2_FLAIR.nii.gz"],
+    "t1c": [
+        "BraTS20_001_t1ce.nii.gz",
+        "BraTS-GLI-1-000-t1c.nii.gz",
+        "sub-01_ce-gadolinium_T1w.nii.gz",
+        "AX T1 POST GAD.nii.gz",
+        "t1_mprage_post.nii",
+        "T1+C.nii.gz",
+        "T1_C.nii.gz",
+        "t1gd.nii.gz",
+    ],
+    "t1": ["BraTS20_001_t1.nii", "x-t1n.nii.gz", "sub-01_T1w.nii.gz", "AX_T1_PRE.nii.gz", "T1_no_contrast.nii.gz"],
+    "t2": ["BraTS20_001_t2.nii.gz", "x-t2w.nii.gz", "sub-01_T2w.nii.gz", "5_T2_TSE_tra.nii.gz", "T2SPACE.nii.gz"],
+    None: ["x_seg.nii.gz", "x_t1_brainmask.nii.gz", "sub-01_T2starw.nii.gz", "dwi.nii.gz", "x_t1_t2.nii.gz"],
+}
+
+
+@pytest.mark.parametrize(("modality", "name"), [(m, name) for m, names in NAMES.items() for name in names])
+def test_a_name_tells_the_sequence(modality, name):
+    assert recognise(name, BRATS_MRI) == modality
+
+
+@pytest.mark.parametrize(
+    ("role", "modality"), [("C0", "bssfp"), ("DE", "lge"), ("LGE", "lge"), ("T2", "t2"), ("gd", None)]
+)
+def test_a_name_of_myops_tells_the_sequence(role, modality):
+    assert recognise(f"myops_training_101_{role}.nii.gz", MYOPS_CMR) == modality
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def test_the_files_of_a_folder_are_found_in_channel_order(tmp_path):
+    touch(tmp_path, "p_t2.nii.gz", "p_flair.nii.gz", "p_seg.nii.gz", "notes.txt")
+    assert find_files(tmp_path, BRATS_MRI) == {"flair": tmp_path / "p_flair.nii.gz", "t2": tmp_path / "p_t2.nii.gz"}
+    assert list(find_files(tmp_path, BRATS_MRI)) == ["flair", "t2"]
+
+
+def test_two_files_for_a_sequence_are_an_error_that_lists_both_and_a_flag_decides(tmp_path):
+    touch(tmp_path, "a_flair.nii.gz", "b_flair.nii.gz")
+    with pytest.raises(InputError, match=r"2 files for flair \(a_flair.nii.gz, b_flair.nii.gz\); add --flair"):
+        find_files(tmp_path, BRATS_MRI)
+    assert find_files(tmp_path, BRATS_MRI, {"flair": tmp_path / "b_flair.nii.gz"})["flair"].name == "b_flair.nii.gz"
+
+
+def test_a_folder_without_sequences_says_what_it_has(tmp_path):
+    with pytest.raises(InputError, match="no NIfTI files"):
+        find_files(tmp_path, BRATS_MRI)
+    with pytest.raises(InputError, match=r"scan7.nii.gz"):
+        find_files(touch(tmp_path, "scan7.nii.gz"), BRATS_MRI)
+
+
+def test_patients_are_folders_bids_sessions_among_them(tmp_path):
+    touch(
+        tmp_path,
+        "p1/p1_t1.nii.gz",
+        "sub-2/ses-1/anat/sub-2_T1w.nii.gz",
+        "sub-3/anat/sub-3_T2w.nii.gz",
+        "none/x_seg.nii",
+    )
+    found = find_patients(tmp_path, BRATS_MRI)
+    assert sorted(found) == ["p1", "sub-2_ses-1", "sub-3"]
+    assert find_files(found["sub-2_ses-1"], BRATS_MRI)["t1"].name == "sub-2_T1w.nii.gz"
+
+
+def test_a_csv_names_patients_and_files_and_an_empty_cell_is_absent(tmp_path):
+    (tmp_path / "c.csv").write_text("patient,FLAIR,t1ce\na,x/f.nii.gz,\nb,,/y/c.nii.gz\n")
+    assert read_cohort(tmp_path / "c.csv", BRATS_MRI) == {
+        "a": {"flair": tmp_path / "x/f.nii.gz"},
+        "b": {"t1c": Path("/y/c.nii.gz")},
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("patient,flair\na,f\na,g\n", "'a' is there twice"),
+        ("patient,flair\n../a,f\n", "no name for a folder"),
+        ("name,flair\na,f\n", "name"),
+        ("patient,flair,t2f\na,f,g\n", "one column a sequence"),
+        ("patient\na\n", "one column a sequence"),
+        ("", "cannot be read as a CSV"),
+    ],
+)
+def test_a_bad_csv_is_an_input_error(tmp_path, text, part):
+    (tmp_path / "c.csv").write_text(text)
+    with pytest.raises(InputError, match=part):
+        read_cohort(tmp_path / "c.csv", BRATS_MRI)

@@ -1,0 +1,48 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from monai_passion.networks.cpu.activation import SLOPE, _Activate, activate
+
+
+def as_written(x):
+    return F.leaky_relu(F.instance_norm(x), SLOPE)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 6, 5), (2, 8, 7, 6, 5), (5, 1, 2, 2, 2)])
+@pytest.mark.parametrize("piece", [1, 2**20])
+def test_equals_its_two_operations_in_values_and_gradients(shape, piece, monkeypatch):
+    monkeypatch.setattr("monai_passion.networks.cpu.activation.PIECE", piece)
+    image, upstream = torch.randn(shape) * 3 + 2, torch.randn(shape)
+    results = []
+    for function in (activate, as_written):
+        x = image.clone().requires_grad_()
+        y = function(x)
+        y.backward(upstream)
+        results.append((y, x.grad))
+    assert torch.equal(results[0][0], results[1][0])
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_constant_map_has_finite_gradients():
+    x = torch.full((1, 2, 4, 4, 4), 3.0, requires_grad=True)
+    activate(x).square().sum().backward()
+    assert torch.isfinite(x.grad).all()
+
+
+def test_what_it_returns_may_be_written_into():
+    x = torch.randn(1, 2, 4, 4, 4, requires_grad=True)
+    activate(x)[:, 0] = 0
+
+
+def test_one_voxel_cannot_be_normalised():
+    with pytest.raises(ValueError, match="spatial element"):
+        activate(torch.zeros(1, 2, 1, 1, 1, requires_grad=True))
+
+
+def test_other_types_take_the_two_operations(monkeypatch):
+    monkeypatch.setattr(_Activate, "apply", None)
+    image = torch.randn(1, 2, 4, 4, 4)
+    assert torch.equal(activate(image), as_written(image))
+    double = image.double().requires_grad_()
+    assert torch.equal(activate(double), as_written(double))

@@ -1,0 +1,72 @@
+import pytest
+import torch
+from torch import nn
+
+from monai_passion.networks.cpu.convolution import Conv3d
+
+
+def assert_equal(ours, theirs, image):
+    """In values, and in the gradients of the image, the weight and the bias."""
+    results = []
+    for conv in (ours, theirs):
+        x = image.clone().requires_grad_()
+        y = conv(x)
+        y.square().sum().backward()
+        results.append((y, x.grad, conv.weight.grad, conv.bias.grad))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("padding_mode", ["zeros", "reflect"])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("depth", [5, 8, 9])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_equals_torch_in_values_and_gradients(padding_mode, stride, depth, padding):
+    ours = Conv3d(3, 4, 3, stride=stride, padding=padding, padding_mode=padding_mode)
+    theirs = nn.Conv3d(3, 4, 3, stride=stride, padding=padding, padding_mode=padding_mode)
+    theirs.load_state_dict(ours.state_dict())
+    assert_equal(ours, theirs, torch.randn(1, 3, depth, 7, 6))
+
+
+def test_large_samples_of_a_batch_one_by_one_equal_torch(monkeypatch):
+    monkeypatch.setattr("monai_passion.networks.cpu.convolution.ONEDNN_FROM", 100)
+    ours = Conv3d(3, 4, 3, padding=1, padding_mode="reflect")
+    theirs = nn.Conv3d(3, 4, 3, padding=1, padding_mode="reflect")
+    theirs.load_state_dict(ours.state_dict())
+    assert_equal(ours, theirs, torch.randn(3, 3, 8, 7, 6))
+
+
+def test_the_padded_input_is_not_kept():
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        x = torch.randn(1, 3, 8, 8, 8, requires_grad=True)
+        conv = Conv3d(3, 4, 3, padding=1, padding_mode="reflect")
+        conv(x)
+    assert {tensor.data_ptr() for tensor in kept} == {x.data_ptr(), conv.weight.data_ptr()}
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (1, 2), (3, 1)])
+@pytest.mark.parametrize("grad", [True, False])
+def test_every_layout_equals_torch(batch, kernel, stride, grad):
+    ours = Conv3d(3, 4, kernel, stride=stride, padding=kernel // 2)
+    theirs = nn.Conv3d(3, 4, kernel, stride=stride, padding=kernel // 2)
+    theirs.load_state_dict(ours.state_dict())
+    image = torch.randn(batch, 3, 6, 7, 8)
+    with torch.set_grad_enabled(grad):
+        a, b = ours(image), theirs(image)
+    torch.testing.assert_close(a, b)
+    assert a.stride() == b.stride()
+    if grad:
+        a.square().sum().backward()
+        b.square().sum().backward()
+        torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.bias.grad, theirs.bias.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_other_types_and_groups_go_straight_to_torch():
+    image = torch.zeros(1, 2, 8, 8, 8)
+    assert Conv3d(2, 2, 3)._is_plain(image)
+    assert not Conv3d(2, 2, 3)._is_plain(image.double())
+    assert not Conv3d(2, 2, 3, groups=2)._is_plain(image)
+    assert not Conv3d(2, 2, 1, stride=2)._is_plain(image)

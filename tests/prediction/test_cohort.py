@@ -1,0 +1,146 @@
+"""The cohort's bookkeeping, with a segmenter that is none."""
+
+import csv
+import functools
+import json
+import os
+import shutil
+import signal
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_passion.errors import UsageError
+from monai_passion.prediction.cohort import predict_cohort
+from monai_passion.prediction.run import Options
+from monai_passion.prediction.segmenter import Segmentation, find_bundle
+
+SHAPE = (20, 20, 20)
+
+
+class Threshold:
+    bundle = find_bundle()
+    settings = {"roi_size": [16, 16, 16], "overlap": 0.5}  # noqa: RUF012
+
+    def __init__(self, weights):
+        self.weights, self.calls = weights, 0
+
+    def segment(self, volumes, decode, probabilities, progress):
+        self.calls += 1
+        labels = (next(v for v in volumes if v is not None).data > 0.5).astype(np.uint8) * 4
+        return Segmentation(labels, None, {}, {})
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    data = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
+    for name in ("a", "b", "c"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "in" / name / f"{name}_flair.nii.gz")
+    (tmp_path / "in" / "b" / "b_flair.nii.gz").write_bytes(b"broken")
+    (tmp_path / "w").touch()
+    patients = {name: tmp_path / "in" / name for name in ("a", "b", "c")}
+    segmenter = Threshold(tmp_path / "w")
+
+    def run():
+        return predict_cohort(
+            patients, tmp_path / "out", segmenter.bundle, lambda: segmenter, Options()
+        ), segmenter.calls
+
+    return run
+
+
+class Deadly(Threshold):
+    """Kills its process, as the system does when memory is short, for images with a mark in the first voxel."""
+
+    def segment(self, volumes, *rest):
+        if next(v for v in volumes if v is not None).data[0, 0, 0] == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().segment(volumes, *rest)
+
+
+def test_workers_do_the_same_and_survive_one_that_is_killed(cohort, tmp_path):
+    for name in ("d", "e"):
+        data = np.random.default_rng(1).random(SHAPE, dtype=np.float32)
+        data[0, 0, 0] = 7 if name == "d" else 0
+        (tmp_path / "in" / name).mkdir()
+        nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "in" / name / "flair.nii.gz")
+    patients = {name: tmp_path / "in" / name for name in "abcde"}
+    opener = functools.partial(Deadly, tmp_path / "w")
+    entries = predict_cohort(patients, tmp_path / "out", Threshold.bundle, opener, Options(page=False), workers=2)
+    assert {name: entry["exit_code"] for name, entry in entries.items()} == {"a": 0, "b": 3, "c": 0, "d": 5, "e": 0}
+    assert "was killed" in entries["d"]["message"]
+    with open(tmp_path / "out" / "volumes.csv") as file:
+        assert [row["patient"] for row in csv.DictReader(file)] == ["a", "c", "e"]
+    labels = nib.load(tmp_path / "out" / "e" / "segmentation.nii.gz").get_fdata()
+    image = nib.load(tmp_path / "in" / "e" / "flair.nii.gz").get_fdata()
+    assert np.array_equal(labels == 4, image > 0.5)
+
+
+def test_a_patient_that_fails_does_not_stop_the_rest(cohort, tmp_path):
+    entries, calls = cohort()
+    assert [(e["status"], e["exit_code"]) for e in entries.values()] == [("done", 0), ("failed", 3), ("done", 0)]
+    assert calls == 2
+    assert "not a NIfTI" in entries["b"]["message"]
+    assert not (tmp_path / "out" / "b").exists()
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == entries
+    with open(tmp_path / "out" / "volumes.csv") as file:
+        assert [row["patient"] for row in csv.DictReader(file)] == ["a", "c"]
+
+
+def test_what_is_done_stays_done_and_the_rest_is_done_again(cohort, tmp_path):
+    assert cohort()[1] == 2
+    assert cohort()[1] == 2
+    good = (tmp_path / "in" / "a" / "a_flair.nii.gz").read_bytes()
+    (tmp_path / "in" / "b" / "b_flair.nii.gz").write_bytes(good)
+    entries, calls = cohort()
+    assert calls == 3
+    assert entries["b"]["status"] == "done"
+
+
+def test_other_weights_or_files_make_a_patient_undone(cohort, tmp_path):
+    cohort()
+    (tmp_path / "in" / "c" / "c_t2.nii.gz").write_bytes(
+        (tmp_path / "in" / "c" / "c_flair.nii.gz").read_bytes()[:-1] + b"!"
+    )
+    entries, calls = cohort()
+    assert (entries["c"]["status"], calls) == ("failed", 2)
+    (tmp_path / "w").write_text("new")
+    assert cohort()[1] == 3
+
+
+def test_a_folder_with_something_else_in_it_is_refused(cohort, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(UsageError, match="not empty"):
+        cohort()
+
+
+def test_a_patient_killed_while_it_was_replaced_is_done_again_and_its_remains_go(cohort, tmp_path):
+    cohort()
+    shutil.rmtree(tmp_path / "out" / "a")  # as a run with other weights does first
+    (tmp_path / "out" / ".a.123").mkdir()
+    (tmp_path / "out" / ".mine").mkdir()
+    entries, calls = cohort()
+    assert calls == 3
+    assert entries["a"]["status"] == "done"
+    assert {path.name for path in (tmp_path / "out").glob(".*")} == {".mine"}
+
+
+def test_a_run_killed_before_its_first_patient_can_be_started_again(cohort, tmp_path):
+    (tmp_path / "out" / ".a.123").mkdir(parents=True)
+    (tmp_path / "out" / "manifest.json").write_text("{}\n")
+    assert cohort()[1] == 2
+
+
+def test_inputs_inside_of_the_output_are_not_removed(tmp_path):
+    (tmp_path / "out" / "a").mkdir(parents=True)
+    (tmp_path / "out" / "manifest.json").write_text("{}\n")
+    (tmp_path / "w").touch()
+    file = tmp_path / "out" / "a" / "flair.nii.gz"
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random(SHAPE, dtype=np.float32), np.eye(4)), file)
+    segmenter = Threshold(tmp_path / "w")
+    entries = predict_cohort({"a": {"flair": file}}, tmp_path / "out", segmenter.bundle, lambda: segmenter, Options())
+    assert entries["a"]["exit_code"] == 2
+    assert file.is_file()

@@ -1,0 +1,146 @@
+import json
+import re
+import shutil
+
+import matplotlib.image
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_passion.prediction.output.html import make_page
+from monai_passion.prediction.output.report import make_report
+from monai_passion.prediction.segmenter import Segmentation
+
+
+@pytest.fixture
+def page(tmp_path):
+    grid = np.stack(np.meshgrid(*(np.linspace(-1.2, 1.2, 40),) * 3, indexing="ij"))
+    head = np.where((grid**2).sum(0) < 1, np.random.default_rng(0).uniform(50, 99, (40,) * 3), 0).astype(np.float32)
+    labels = np.where(((grid - 0.3) ** 2).sum(0) < 0.15, 4, 0).astype(np.uint8)
+    report = make_report(
+        Segmentation(labels, None, {}, {}),
+        np.eye(4),
+        {1: "NCR/NET", 2: "ED", 4: "ET"},
+        {"WT": [1, 2, 4]},
+        bundle={"name": "bundle", "version": "1"},
+        weights={"file": "</script><b>x.pt", "sha256": "0" * 64},
+        device="cpu",
+        modalities={"used": ["flair", "t1"], "absent": ["t2"], "reference": "flair"},
+        expected_quality=[],
+        remarks=[{"level": "warning", "text": "t1 is odd"}],
+    )
+    path = tmp_path / "report.html"
+    path.write_text(make_page({"flair": head, "t1": 100 - head}, labels, np.eye(4), report), encoding="utf-8")
+    return path, labels
+
+
+def test_the_page_needs_no_network_and_text_cannot_break_out_of_its_data(page):
+    text = page[0].read_text(encoding="utf-8")
+    own = text[: text.index("<script>")] + text[text.rindex("<script>") :]
+    assert not re.search(r'(src|href)\s*=\s*"|url\(|@import', own)
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1]
+    assert json.loads(data)["report"]["weights"]["file"] == "</script><b>x.pt"
+
+
+def test_the_page_holds_the_segmentation_itself(page, tmp_path):
+    import base64
+
+    text, labels = page[0].read_text(encoding="utf-8"), page[1]
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    (tmp_path / "s.nii.gz").write_bytes(base64.b64decode(data["labels"]))
+    assert np.array_equal(np.asarray(nib.load(tmp_path / "s.nii.gz").dataobj), labels)
+    assert [image["name"] for image in data["images"]] == ["FLAIR", "T1"]
+
+
+def test_the_viewer_starts_at_the_middle_of_what_was_found_wherever_the_axes_point():
+    """In mm: the viewer counts voxels along other axes than the file."""
+    labels = np.zeros((9, 8, 7), np.uint8)
+    labels[2:5, 3:6, 1] = 1
+    affine = np.array([[0, 0, 3.0, 5], [-1, 0, 0, 20], [0, -2, 0, 9], [0, 0, 0, 1]])
+    row = {"value": 1, "name": "a"}
+    text = make_page({"t1": np.ones(labels.shape, np.float32)}, labels, affine, {"labels": [row]})
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    assert data["centre"] == (affine @ [3, 4, 1, 1])[:3].tolist()
+
+
+@pytest.fixture(scope="module")
+def open_page():
+    """A function that opens a page in headless Chromium, without a network, once its viewer is ready."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium here; on Debian: apt-get install chromium")
+    flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=flags, timeout=120_000)
+
+        def opened(file):
+            shown = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}).new_page()
+            problems = []
+            shown.on("pageerror", lambda error: problems.append(error))
+            shown.goto(f"file://{file}", timeout=120_000)
+            shown.wait_for_selector('body[data-state="ready"]', timeout=240_000)
+            return shown, problems
+
+        yield opened
+        browser.close()
+
+
+def coloured(shown, path):
+    """How many pixels of the viewer are not grey."""
+    shown.locator("canvas").screenshot(path=path, timeout=120_000)
+    return int((np.ptp(matplotlib.image.imread(path)[..., :3], axis=2) > 0.15).sum())
+
+
+@pytest.mark.browser
+def test_a_click_takes_the_overlay_off_the_images_and_puts_it_back(page, open_page, tmp_path):
+    shown, problems = open_page(page[0])
+    box = shown.get_by_label("segmentation")
+    counts = [coloured(shown, tmp_path / "on.png")]
+    for name in ("off", "again"):
+        box.click()
+        counts.append(coloured(shown, tmp_path / f"{name}.png"))
+    assert counts[0] == counts[2]
+    assert counts[0] > counts[1] + 1000
+    shown.get_by_role("button", name="T1", exact=True).click()
+    other = matplotlib.image.imread(shot(shown, tmp_path / "t1.png"))
+    assert np.abs(other - matplotlib.image.imread(tmp_path / "again.png")).mean() > 0.01
+    shown.get_by_label("opacity").fill("0")
+    assert coloured(shown, tmp_path / "clear.png") == counts[1]
+    assert not problems
+    assert "t1 is odd" in shown.inner_text("#remarks")
+
+
+def shot(shown, path):
+    shown.locator("canvas").screenshot(path=path, timeout=120_000)
+    return path
+
+
+@pytest.mark.browser
+def test_a_heart_of_a_few_slices_is_shown_with_its_own_labels(open_page, tmp_path):
+    """MyoPS: three slices, 12 mm apart; label values up to 2221."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in (64, 64, 3)), indexing="ij"))
+    image = np.random.default_rng(0).uniform(50, 99, (64, 64, 3)).astype(np.float32)
+    ring = (grid[:2] ** 2).sum(0)
+    labels = np.select([ring < 0.2, ring < 0.4], [500, 2221], 0).astype(np.uint16)
+    affine = np.diag([0.75, 0.75, 12, 1])
+    report = make_report(
+        Segmentation(labels, None, {}, {}),
+        affine,
+        {200: "myocardium", 500: "LV", 600: "RV", 1220: "oedema", 2221: "scar"},
+        {"LVB": [500], "RVB": [600], "MYO": [200, 1220, 2221]},
+        bundle={"name": "myops", "version": "1"},
+        weights={"file": "x.pt", "sha256": "0" * 64},
+        device="cpu",
+        modalities={"used": ["bssfp"], "absent": ["lge", "t2"], "reference": "bssfp"},
+        expected_quality=[],
+        remarks=[],
+    )
+    (tmp_path / "report.html").write_text(make_page({"bssfp": image}, labels, affine, report), encoding="utf-8")
+    shown, problems = open_page(tmp_path / "report.html")
+    shown.get_by_role("button", name="axial", exact=True).click()
+    on = coloured(shown, tmp_path / "heart_on.png")
+    shown.get_by_label("segmentation").click()
+    assert on > coloured(shown, tmp_path / "heart_off.png") + 1000
+    assert "scar" in shown.inner_text("#volumes")
+    assert not problems

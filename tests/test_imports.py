@@ -14,7 +14,7 @@ PACKAGE = Path(monai_passion.__file__).parent
 LAYERS = {
     "errors": set(),
     "modalities": {"errors"},
-    "tasks": {"errors", "modalities"},
+    "tasks": {"errors", "modalities", "system"},
     "system": {"errors"},
     "data": {"errors", "modalities", "system", "tasks"},
     "transforms": {"data", "errors", "modalities", "system", "tasks"},

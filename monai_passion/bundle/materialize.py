@@ -22,17 +22,17 @@ __all__ = ["CONFIGS", "bundle_files", "drift", "materialise"]
 CONFIGS = {
     "train": [
         "common/base",
-        "tasks/{task}/task",
+        "tasks/{task}/knobs",
         "networks/{network}",
         "tasks/{task}/labelled",
         "tasks/{task}/train",
         "common/train",
         "methods/{method}",
     ],
-    "evaluate": ["common/base", "tasks/{task}/task", "networks/{network}", "tasks/{task}/labelled", "common/evaluate"],
+    "evaluate": ["common/base", "tasks/{task}/knobs", "networks/{network}", "tasks/{task}/labelled", "common/evaluate"],
     "inference": [
         "common/base",
-        "tasks/{task}/task",
+        "tasks/{task}/knobs",
         "networks/{network}",
         "tasks/{task}/inference",
         "common/inference",
@@ -120,7 +120,7 @@ def _metadata(row: dict[str, Any], configs: Path) -> dict[str, Any]:
     for key in ("name", "description"):
         facts[key] = facts[key].format(network=network["title"])
     # For MONAI, which puts in n = 1, 2, ...: every network takes multiples of its stride from the second on.
-    shape = [f"{network['stride']}*(n+1)"] * _json(folder / "task.json")["spatial_dims"]
+    shape = [f"{network['stride']}*(n+1)"] * _json(folder / "knobs.json")["spatial_dims"]
     for ends in facts["network_data_format"].values():
         for values in ends.values():
             values["spatial_shape"] = shape
@@ -130,7 +130,7 @@ def _metadata(row: dict[str, Any], configs: Path) -> dict[str, Any]:
 
 def _readme(row: dict[str, Any], configs: Path) -> str:
     folder = configs / "tasks" / row["task"]
-    network, task = _json(configs / "networks" / "metadata.json")[row["network"]], _json(folder / "task.json")
+    network, task = _json(configs / "networks" / "metadata.json")[row["network"]], _json(folder / "knobs.json")
     words = {
         **row,
         "network_title": network["title"],

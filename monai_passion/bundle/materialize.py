@@ -135,8 +135,7 @@ def _readme(row: dict[str, Any], configs: Path) -> str:
         **row,
         "network_title": network["title"],
         "network_text": textwrap.fill(network["text"], 120),
-        "missing_rates": json.dumps(task["missing_rates"], separators=(",", ":")),
-        "modalities": ", ".join(task["modalities"]),
+        "missing_rates": "{" + ", ".join(f"'{m}': 0.5" for m in task["modalities"]) + "}",
         "some_files": " ".join(f"--{m} {m.upper()}.nii.gz" for m in task["modalities"][::2]),
         "limits": (folder / "limits.md").read_text().strip(),
     }

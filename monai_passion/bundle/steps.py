@@ -8,15 +8,17 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+import ignite.distributed as idist
 import torch
 from monai.utils import CommonKeys, set_determinism
 from torch import Tensor, nn
 
 from monai_passion import __version__
 from monai_passion.data.cache import cached
-from monai_passion.data.datalists import prepare_datalist, slices_of, whole_files
+from monai_passion.data.datalists import slices_of, whole_files
+from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
 from monai_passion.networks.weights import load_into, load_weights
 from monai_passion.system.distributed import first_process_first
@@ -42,6 +44,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
+T = TypeVar("T")
 
 
 def find_bundle_root(bundle_name: str) -> str:
@@ -73,51 +76,68 @@ def start(seed: int | None, deterministic: bool = False) -> None:
 def training_data(
     dataset_dir: str,
     task: str,
-    datalist: str | None,
-    presence: str | None,
-    missing_rates: Sequence[float] | Mapping[str, Any] | None,
-    seed: int,
     ckpt_dir: str,
+    *,
+    datalist: str | None = None,
+    presence: str | None = None,
+    missing_rates: Sequence[float] | Mapping[str, Any] | None = None,
     missing_per: str = "patient",
+    seed: int = 0,
     spatial_dims: int = 3,
 ) -> Mapping[str, Any]:
-    """The datalist of a training, with what is missing taken out; stored beside the checkpoints.
+    """The datalist of a training, with what is missing on purpose taken out; stored beside the checkpoints.
 
-    ``presence``, a table of who lacks what, goes before ``missing_rates``, which are drawn for each "patient" or for
-    each "case" (file). A network of two ``spatial_dims`` trains on the slices of the files, an item each; validation is
-    on whole files in any case.
+    By default nothing is. ``presence``, a table of who lacks what, takes precedence over ``missing_rates``, which are
+    drawn for each "patient" or for each "case" (file); the word "none" switches either off. What was found, taken out
+    and is used is logged as a table, with a warning where images are taken out. A network of two ``spatial_dims``
+    trains on the slices of the files, an item each; validation is on whole files in any case.
 
     Raises:
-        UsageError: no ``dataset_dir``; or see `monai_passion.data.datalists.prepare_datalist`.
+        UsageError: no ``dataset_dir``; or see `monai_passion.data.training_set.prepare_datalist`.
     """
     _given(dataset_dir)
-    rates = None if presence else missing_rates
+    datalist, presence = _or_none(datalist), _or_none(presence)
+    rates = None if presence else _or_none(missing_rates)
     with first_process_first():
         data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task, missing_per)
     if not data["training"]:
         raise InputError(f"{dataset_dir}: no training patients; check the datalist")
+    if idist.get_rank() == 0:
+        logger.info("the training set:\n%s", describe_training_set(data))
+        if removed := sum(map(len, data.get("removed", {}).values())):
+            source = "presence" if presence else "missing_rates" if rates is not None else "datalist"
+            logger.warning(
+                "%s takes %d images out of the training on purpose; --%s none keeps them", source, removed, source
+            )
     if spatial_dims == 2:
         return {**data, "training": slices_of(data["training"]), "validation": whole_files(data["validation"])}
     return data
+
+
+def _or_none(value: T) -> T | None:
+    """None for a setting that says so in a word: a command line cannot hand over null."""
+    return None if isinstance(value, str) and value.strip().lower() in ("", "none", "null") else value
 
 
 class PresenceFacts(NamedTuple):
     missing_rates: list[float]
     """Share of the training items that lack each modality, in channel order."""
 
+    @property
+    def rarity(self) -> list[float]:
+        """1 / (1 - missing rate) of each modality, 0 of one that no item has."""
+        return [1 / (1 - rate) if rate < 1 else 0.0 for rate in self.missing_rates]
+
 
 def presence_facts(items: Sequence[Item], modalities: Sequence[str]) -> PresenceFacts:
     """What the losses want to know of the presence matrix of the training items.
 
-    Raises:
-        UsageError: a modality that no training item has.
+    A modality that no item has keeps its place in the network, untrained; a warning says so.
     """
-    rates = []
-    for m in modalities:
-        have = sum(item["image"][m] is not None for item in items)
-        if not have:
-            raise UsageError(f"no training patient has {m}; lower its missing rate or leave the modality out")
-        rates.append(1 - have / len(items))
+    rates = [1 - sum(item["image"][m] is not None for item in items) / len(items) for m in modalities]
+    if nobody := [m for m, rate in zip(modalities, rates, strict=True) if rate == 1]:
+        names = ", ".join(nobody)
+        logger.warning("no training patient has %s: the network does not learn it; segment without %s", names, names)
     logger.info("missing rates: %s", ", ".join(f"{m} {rate:.3f}" for m, rate in zip(modalities, rates, strict=True)))
     return PresenceFacts(rates)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -14,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from monai_passion.data.nifti import read_header
-from monai_passion.data.presence import Presence, draw_presence, plain_case_name, read_presence, write_presence
+from monai_passion.data.presence import plain_case_name
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import ALIASES, BRATS_MRI, MYOPS_CMR, resolve
 from monai_passion.system.files import write_text
@@ -25,9 +24,9 @@ __all__ = [
     "SPLITS",
     "TASKS",
     "Datalist",
+    "absolute",
     "load_datalist",
     "make_datalist",
-    "prepare_datalist",
     "slices_of",
     "whole_files",
     "write_datalist",
@@ -163,175 +162,12 @@ def load_datalist(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); make it with `monai-passion datalist`") from error
     _check(path, datalist)
-    return datalist if root is None else _absolute(datalist, Path(root))
+    return datalist if root is None else absolute(datalist, Path(root))
 
 
-def prepare_datalist(
-    dataset_dir: str | os.PathLike[str],
-    datalist: str | os.PathLike[str] | None = None,
-    presence: str | os.PathLike[str] | None = None,
-    missing_rates: Sequence[float] | Mapping[str, Any] | None = None,
-    seed: int = 0,
-    ckpt_dir: str | os.PathLike[str] | None = None,
-    task: str = "brats_mri",
-    per: str = "patient",
-    **options: Any,
-) -> Datalist:
-    """What a training reads: the split, and from the training items every path removed that is missing.
-
-    With ``dataset_dir`` alone the split is drawn from the seed; with ``missing_rates`` the presence matrix is, too.
-    Validation and test items keep all that they have.
-
-    Given ``ckpt_dir``, ``datalist.json`` and ``presence.csv`` (one row a training item) are written there, and a
-    later call with the same arguments returns what is stored. An evaluation takes the split of a training by
-    ``datalist=<ckpt_dir>/datalist.json``.
-
-    Args:
-        dataset_dir: the folder of the patients; it may move between calls.
-        datalist: a JSON of `write_datalist` with paths relative to ``dataset_dir``; by default one is made.
-        presence: a CSV for `read_presence` that names every training case, or every training patient, or every slice
-            (``<case>_slice_<index>``) of the training cases, which then become the items.
-        missing_rates: for `draw_presence`, in the order of the task's modalities or by their names; or
-            group -> rates. Not together with ``presence``. Neither: nothing is removed.
-        seed: of the split and of the presence matrix.
-        ckpt_dir: where the training keeps its checkpoints.
-        task: one of ``TASKS``.
-        per: draw for each "patient", or for each "case", which differ for slices and cubes.
-        options: for `make_datalist`, as ``split_dir`` or ``slices``.
-
-    Returns:
-        The datalist with absolute paths.
-
-    Raises:
-        InputError: files that are none, patients whom the presence table does not name, or who are left with nothing.
-        UsageError: wrong rates or arguments, or what is stored in ``ckpt_dir`` was made with others.
-    """
-    if task not in TASKS:
-        raise UsageError(f"unknown task '{task}'; known are {', '.join(TASKS)}")
-    if per not in ("patient", "case"):
-        raise UsageError(f"per is '{per}'; give 'patient' or 'case'")
-    if presence is not None and missing_rates is not None:
-        raise UsageError("presence and missing_rates are both given; give the table or the rates to draw one from")
-    root = Path(dataset_dir).absolute()
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder; give the folder of the patients as dataset_dir")
-    made_from = _made_from(datalist, presence, missing_rates, seed, task, per, options)
-    stored = None if ckpt_dir is None else Path(ckpt_dir) / "datalist.json"
-    if stored is not None and stored.is_file():
-        return _absolute(_stored(stored, made_from, root), root)
-
-    used = make_datalist(root, seed=seed, **options) if datalist is None else load_datalist(datalist)
-    used.pop("made_from", None)
-    if used["task"] != task or used["modalities"] != list(TASKS[task]):
-        raise InputError(f"{datalist or root} is for {used['task']} {used['modalities']}, not for {task} {TASKS[task]}")
-    if presence is not None:
-        table = read_presence(presence, TASKS[task])
-        if any(SLICE.search(case) for case in table.cases):
-            used["training"] = slices_of(used["training"], root)
-        _remove(used["training"], table, str(presence))
-    elif missing_rates is not None:
-        _remove(used["training"], _draw(used["training"], missing_rates, seed, per, TASKS[task]), "missing_rates")
-    _check_files(used, root)
-    if stored is not None:
-        kept = np.array([[bool(item["image"][m]) for m in TASKS[task]] for item in used["training"]])
-        cases = tuple(item["case"] for item in used["training"])
-        write_presence(stored.with_name("presence.csv"), Presence(cases, TASKS[task], kept))
-        write_datalist(stored, {**used, "made_from": made_from})
-    return _absolute(used, root)
-
-
-def _made_from(
-    datalist: str | os.PathLike[str] | None,
-    presence: str | os.PathLike[str] | None,
-    missing_rates: Sequence[float] | Mapping[str, Any] | None,
-    seed: int,
-    task: str,
-    per: str,
-    options: Mapping[str, Any],
-) -> dict[str, Any]:
-    """The arguments as JSON gives them back, files by what is in them."""
-    arguments = {
-        "datalist": None if datalist is None else _content(Path(datalist)),
-        "presence": None if presence is None else _content(Path(presence)),
-        "missing_rates": missing_rates,
-        "seed": seed,
-        "task": task,
-        "per": per,
-        "options": {
-            key: _list_content(Path(value)) if key == "split_dir" and value is not None else value
-            for key, value in sorted(options.items())
-        },
-    }
-    return json.loads(json.dumps(arguments))
-
-
-def _content(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
-
-
-def _list_content(folder: Path) -> str:
-    return " ".join(f"{path.stem}:{_content(path)}" for path in sorted(folder.glob("*.txt")))
-
-
-def _stored(path: Path, made_from: Mapping[str, Any], root: Path) -> Datalist:
-    datalist = load_datalist(path)
-    before = datalist.pop("made_from", None)
-    if not isinstance(before, Mapping):
-        raise InputError(f"{path} does not say what it was made from; remove it, or take another ckpt_dir")
-    for name, value in made_from.items():
-        if before.get(name) != value:
-            is_file = name in ("datalist", "presence")
-            how = f"another {name} file" if is_file else f"{name} = {before.get(name)}, not {value}"
-            raise UsageError(f"{path} was made with {how}; give the same, take another ckpt_dir, or remove {path.name}")
-    try:
-        _check_files(datalist, root)
-    except InputError as error:
-        raise UsageError(f"{path} was made from other data ({error}); correct dataset_dir or take another") from error
-    return datalist
-
-
-def _check_files(datalist: Datalist, root: Path) -> None:
-    for item in _items(datalist):
-        for path in (*item["image"].values(), item.get("label")):
-            if path and not (root / path).is_file():
-                raise InputError(f"{root / path} of {item['case']} does not exist; check dataset_dir")
-
-
-def _draw(items: Sequence[Mapping[str, Any]], rates: Any, seed: int, per: str, modalities: Sequence[str]) -> Presence:
-    groups = {item[per]: item["group"] for item in items}
-    table = draw_presence(len(groups), rates, seed, groups=list(groups.values()), modalities=modalities)
-    return Presence(tuple(groups), tuple(modalities), table)
-
-
-def _remove(items: Iterable[dict[str, Any]], presence: Presence, source: str) -> None:
-    """Null the paths of what the table says is missing, of each item by its case or else its patient."""
-    rows = dict(zip(presence.cases, presence.table.tolist(), strict=True))
-    items = list(items)
-    if unnamed := [item["case"] for item in items if item["case"] not in rows and item["patient"] not in rows]:
-        raise InputError(
-            f"{source} does not name {len(unnamed)} of {len(items)} training cases ({', '.join(unnamed[:3])}, ...); "
-            f"add them to the table or take them out of the datalist"
-        )
-    for item in items:
-        row = rows.get(item["case"], rows.get(item["patient"]))
-        kept = {m for m, has in zip(presence.modalities, row or (), strict=True) if has}
-        item["image"] = {m: path if m in kept else None for m, path in item["image"].items()}
-        if not any(item["image"].values()):
-            raise InputError(
-                f"{source} leaves {item['case']} with nothing: of {', '.join(sorted(kept))} it has no file; "
-                f"give a presence table that leaves it one"
-            )
-
-
-def _items(datalist: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [item for split in SPLITS for item in datalist[split]]
-
-
-def _absolute(datalist: Datalist, root: Path) -> Datalist:
-    for item in _items(datalist):
+def absolute(datalist: Datalist, root: Path) -> Datalist:
+    """The same with the folder that its paths are relative to put before them."""
+    for item in (item for split in SPLITS for item in datalist[split]):
         item["image"] = {m: str(root / path) if path else None for m, path in item["image"].items()}
         if item.get("label"):
             item["label"] = str(root / item["label"])

@@ -18,7 +18,15 @@ from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import BRATS_MRI, MYOPS_CMR, combination_mask, combinations, resolve
 from monai_passion.system.files import write_text
 
-__all__ = ["Presence", "draw_presence", "parse_missing_rates", "plain_case_name", "read_presence", "write_presence"]
+__all__ = [
+    "Presence",
+    "draw_presence",
+    "named_rates",
+    "parse_missing_rates",
+    "plain_case_name",
+    "read_presence",
+    "write_presence",
+]
 
 Rates = Sequence[float] | Mapping[str, float]
 
@@ -58,6 +66,17 @@ def parse_missing_rates(rates: Rates, modalities: Sequence[str]) -> tuple[float,
     return tuple(float(rate) for rate in rates)
 
 
+def named_rates(rates: Any, modalities: Sequence[str]) -> dict[str, Any]:
+    """Modality -> rate, or group -> modality -> rate, however they were written.
+
+    Raises:
+        UsageError: see `parse_missing_rates`.
+    """
+    if isinstance(rates, Mapping) and not all(isinstance(rate, int | float) for rate in rates.values()):
+        return {group: named_rates(own, modalities) for group, own in rates.items()}
+    return dict(zip(modalities, parse_missing_rates(rates, modalities), strict=True))
+
+
 def draw_presence(
     num_samples: int,
     missing_rates: Rates | Mapping[str, Rates],
@@ -65,6 +84,7 @@ def draw_presence(
     *,
     groups: Sequence[str] | None = None,
     modalities: Sequence[str] | None = None,
+    have: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.bool_]:
     """A presence matrix whose combinations are as frequent as independent missing rates make them.
 
@@ -79,9 +99,12 @@ def draw_presence(
         seed: of the permutation.
         groups: the group of each case, where ``missing_rates`` has groups.
         modalities: their names; by default those of brain tumour MRI where the rates are four, else numbers.
+        have: (N, M) bool, what there is of each case, at least one; by default everything. A case that the draw leaves
+            with nothing of it is drawn again among the combinations of what it has, so that who lacks files follows
+            the rates given that something is left.
 
     Returns:
-        (N, M) bool, no row all False, no column all False.
+        (N, M) bool, within ``have``; no row all False, and no column of a modality that somebody has.
 
     Raises:
         UsageError: rates that are none, groups without rates, or rates under which a modality occurs in fewer than
@@ -105,6 +128,7 @@ def draw_presence(
 
     modalities = _modalities(modalities, next(iter(by_group.values())))
     masks = np.array([combination_mask(c, modalities) for c in combinations(modalities)])
+    have = np.ones((num_samples, len(modalities)), dtype=bool) if have is None else have
     rates = np.array([parse_missing_rates(by_group[group], modalities) for group in members])
     chance = np.where(masks, 1 - rates[:, None], rates[:, None]).prod(axis=-1)
     sizes = np.array([len(rows) for rows in members.values()])
@@ -112,7 +136,7 @@ def draw_presence(
     counts = _round(expected)
     for m, name in enumerate(modalities):
         likely = float(expected.sum(axis=0) @ masks[:, m])
-        if likely < 0.5 or not _include(counts, expected, masks, m):
+        if have[:, m].any() and (likely < 0.5 or not _include(counts, expected, masks, m)):
             raise UsageError(
                 f"missing_rates leave {name} to {likely:.2g} of {num_samples} cases (rate {rates[:, m].min():g}); "
                 f"lower its rate or take more cases"
@@ -121,6 +145,15 @@ def draw_presence(
     table = np.zeros((num_samples, len(modalities)), dtype=bool)
     for rows, count in zip(members.values(), counts, strict=True):
         table[rows] = rng.permutation(np.repeat(masks, count, axis=0))
+    if have.all():
+        return table
+    table &= have
+    for rows, chances in zip(members.values(), chance, strict=True):
+        for case in rows[~table[rows].any(axis=1)]:
+            within = chances * ~(masks & ~have[case]).any(axis=1)
+            table[case] = rng.choice(masks, p=within / within.sum())
+    for lost in np.flatnonzero(have.any(axis=0) & ~table.any(axis=0)):
+        table[rng.choice(np.flatnonzero(have[:, lost])), lost] = True
     return table
 
 

@@ -44,12 +44,14 @@ def task_mask(preference: Tensor) -> Tensor:
 def initial_beta(missing_rates: Tensor) -> Tensor:
     """beta of the first epoch, 1 / (1 - MR), so that rare modalities weigh as much as frequent ones.
 
+    0 for a modality that nobody has (MR = 1), which no term contains.
+
     Raises:
-        ValueError: a rate outside [0, 1).
+        ValueError: a rate outside [0, 1].
     """
-    if bool(((missing_rates < 0) | (missing_rates >= 1) | missing_rates.isnan()).any()):
-        raise ValueError(f"missing_rates are {missing_rates.tolist()}; each must lie in [0, 1)")
-    return 1 / (1 - missing_rates)
+    if bool(((missing_rates < 0) | (missing_rates > 1) | missing_rates.isnan()).any()):
+        raise ValueError(f"missing_rates are {missing_rates.tolist()}; each must lie in [0, 1]")
+    return torch.where(missing_rates < 1, 1 / (1 - missing_rates), 0.0)
 
 
 def update_beta(beta: Tensor, preference: Tensor, gamma: float) -> Tensor:

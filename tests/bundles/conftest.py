@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[2]
 CONFIGS, BUNDLES = ROOT / "configs", ROOT / "bundles"
 ROWS = json.loads((CONFIGS / "bundles.json").read_text())
 NAMES = [row["name"] for row in ROWS]
+QUICK = ("brats_mri_segmentation_rfnet_passion", "myops_cmr_segmentation_rfnet_passion")
+"""Those that the fast tests run."""
 SMALL_NETWORKS = {
     "rfnet": {},
     "mmformer": {"network_def#embedding": 16, "network_def#mlp": 16},
@@ -31,7 +33,7 @@ def small(row, name):
     size = {"width": 2, "crop_size": [32] * dims, "roi_size": [32] * dims, **SMALL_NETWORKS[row["network"]]}
     if dims == 3:
         size["spacing"] = [-1, -1, -1]
-    return {**size, "epochs": 1, "val_interval": 1, "missing_rates": None} if name == "train" else {**size, "overlap": 0}
+    return {**size, "epochs": 1, "val_interval": 1} if name == "train" else {**size, "overlap": 0}
 
 
 def write_case(folder, case, task, seed):
@@ -53,13 +55,14 @@ def write_case(folder, case, task, seed):
 
 @pytest.fixture(scope="session")
 def cohorts(tmp_path_factory):
-    """Task -> a folder of four patients, of whom the first lacks the first modality."""
+    """Task -> a folder of four patients, of whom the first lacks the first modality and the third the last two."""
     folders = {}
     for task, (modalities, *_) in COHORTS.items():
         folders[task] = tmp_path_factory.mktemp(task)
         for k in range(4):
             write_case(folders[task], f"case{k}", task, k)
-        (folders[task] / "case0" / f"case0_{modalities[0]}.nii.gz").unlink()
+        for case, modality in (("case0", modalities[0]), ("case2", modalities[-1]), ("case2", modalities[-2])):
+            (folders[task] / case / f"{case}_{modality}.nii.gz").unlink()
     return folders
 
 

@@ -94,5 +94,5 @@ def test_the_network_takes_and_gives_what_the_metadata_say(name):
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
 def test_readme_has_no_placeholder_left(row):
     readme = (BUNDLES / row["name"] / "docs" / "README.md").read_text()
-    for placeholder in (*row, "network_title", "network_text", "missing_rates", "modalities", "some_files", "limits"):
+    for placeholder in (*row, "network_title", "network_text", "missing_rates", "some_files", "limits"):
         assert "{" + placeholder + "}" not in readme

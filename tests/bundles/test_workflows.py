@@ -10,9 +10,7 @@ import torch
 from monai.bundle import create_workflow
 
 from monai_passion.modalities import combinations
-from tests.bundles.conftest import NAMES, add_weights, row_of, small, workflow_of
-
-QUICK = ("brats_mri_segmentation_rfnet_passion", "myops_cmr_segmentation_rfnet_passion")
+from tests.bundles.conftest import NAMES, QUICK, add_weights, row_of, small, workflow_of
 
 
 def run(workflow):

@@ -1,46 +1,12 @@
 import json
 from collections import Counter
 
-import nibabel as nib
-import numpy as np
 import pytest
 
-from monai_passion.data.datalists import SPLITS, load_datalist, make_datalist, prepare_datalist, write_datalist
-from monai_passion.data.presence import Presence, read_presence, write_presence
+from monai_passion.data.datalists import SPLITS, load_datalist, make_datalist, write_datalist
 from monai_passion.errors import InputError, UsageError
-from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
-
-BRATS_FILES = {"flair": "flair", "t1c": "t1ce", "t1": "t1", "t2": "t2", "label": "seg"}
-MYOPS_FILES = {"bssfp": "C0", "lge": "LGE", "t2": "T2", "label": "gd"}
-
-
-def touch(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-
-
-def write_image(path, shape=(4, 4, 3)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(np.ones(shape, np.int16), np.eye(4)), path)
-
-
-@pytest.fixture
-def brats(tmp_path):
-    """20 patients in the BraTS2020 layout; files are empty, as nothing here may read them."""
-    folder = tmp_path / "brats"
-    for n in range(20):
-        for name in BRATS_FILES.values():
-            touch(folder / f"P{n:02d}" / f"P{n:02d}_{name}.nii.gz")
-    return folder
-
-
-@pytest.fixture
-def myops(tmp_path):
-    folder = tmp_path / "myops"
-    for n in range(5):
-        for name in MYOPS_FILES.values():
-            write_image(folder / f"m_{n}" / f"m_{n}_{name}.nii.gz", (4, 4, 2 + n))
-    return folder
+from monai_passion.modalities import BRATS_MRI
+from tests.data.layouts import BRATS_FILES, touch, write_image
 
 
 def items(datalist):
@@ -227,126 +193,6 @@ def test_what_is_no_datalist_is_an_error(tmp_path, text):
         (tmp_path / "d.json").write_text(text)
     with pytest.raises(InputError, match=r"d\.json"):
         load_datalist(tmp_path / "d.json")
-
-
-def test_missing_modalities_are_null_in_training_and_nowhere_else(brats, tmp_path):
-    rates = {"t1": 0.2, "t1c": 0.4, "flair": 0.6, "t2": 0.8}
-    datalist = prepare_datalist(brats, missing_rates=rates, ckpt_dir=tmp_path / "ckpt")
-    have = np.array([[item["image"][m] is not None for m in BRATS_MRI] for item in datalist["training"]])
-    assert have.sum(axis=0).tolist() == [6, 9, 12, 3]
-    assert have.any(axis=1).all()
-    assert all(all(item["image"].values()) for split in ("validation", "test") for item in datalist[split])
-    stored = read_presence(tmp_path / "ckpt" / "presence.csv")
-    assert stored.cases == tuple(item["case"] for item in datalist["training"])
-    np.testing.assert_array_equal(stored.table, have)
-
-
-def test_the_stored_datalist_holds_the_nulls_and_is_used_again(brats, tmp_path):
-    arguments = {"dataset_dir": brats, "missing_rates": [0.5] * 4, "ckpt_dir": tmp_path / "ckpt", "seed": 3}
-    first = prepare_datalist(**arguments)
-    assert load_datalist(tmp_path / "ckpt" / "datalist.json", root=brats)["training"] == first["training"]
-    touch(brats / "P99" / "P99_t1.nii.gz")  # a patient who comes later does not change a training under way
-    again = prepare_datalist(**arguments)
-    assert again == first
-
-
-def test_a_data_set_may_move_between_calls(brats, tmp_path):
-    arguments = {"missing_rates": [0.5] * 4, "ckpt_dir": tmp_path / "ckpt"}
-    first = prepare_datalist(brats, **arguments)
-    moved = brats.rename(tmp_path / "moved")
-    second = prepare_datalist(moved, **arguments)
-    assert json.dumps(second) == json.dumps(first).replace(str(brats), str(moved))
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        ({"seed": 4}, "seed = 3, not 4"),
-        ({"missing_rates": [0.5, 0.5, 0.5, 0.6]}, "missing_rates"),
-        ({"missing_rates": None}, "missing_rates"),
-        ({"fractions": (0.5, 0.25, 0.25)}, "options"),
-        ({"dataset_dir": "other"}, "other data"),
-    ],
-)
-def test_what_is_stored_is_not_used_for_other_arguments(brats, tmp_path, change, match):
-    arguments = {"dataset_dir": brats, "missing_rates": [0.5] * 4, "ckpt_dir": tmp_path / "ckpt", "seed": 3}
-    prepare_datalist(**arguments)
-    if "dataset_dir" in change:
-        change = {"dataset_dir": tmp_path / "other"}
-        touch(tmp_path / "other" / "Q" / "Q_t1.nii.gz")
-    with pytest.raises(UsageError, match=match):
-        prepare_datalist(**{**arguments, **change})
-
-
-def test_an_evaluation_takes_the_split_of_a_training(brats, tmp_path):
-    trained = prepare_datalist(brats, missing_rates=[0.5] * 4, ckpt_dir=tmp_path, seed=3)
-    assert prepare_datalist(brats, datalist=tmp_path / "datalist.json") == trained
-
-
-def test_a_presence_table_of_patients_serves_each_of_their_cases(myops, tmp_path):
-    write_presence(
-        tmp_path / "p.csv",
-        Presence(tuple(f"m_{n}" for n in range(5)), MYOPS_CMR, np.eye(3, dtype=bool)[[0, 1, 2, 0, 1]]),
-    )
-    datalist = prepare_datalist(myops, presence=tmp_path / "p.csv", task="myops_cmr", slices=True, fractions=(1, 0, 0))
-    assert len(datalist["training"]) == 20
-    for item in datalist["training"]:
-        kept = [m for m, path in item["image"].items() if path]
-        assert kept == [MYOPS_CMR[int(item["patient"][-1]) % 3]]
-
-
-def test_a_presence_table_of_slices_makes_slices_of_the_training_cases(myops, tmp_path):
-    slices = tuple(f"m_{n}_slice_{k}" for n in range(5) for k in range(2 + n))
-    write_presence(tmp_path / "p.csv", Presence(slices, MYOPS_CMR, np.eye(3, dtype=bool)[np.arange(20) % 3]))
-    datalist = prepare_datalist(myops, presence=tmp_path / "p.csv", task="myops_cmr", fractions=(1, 0, 0))
-    assert [item["case"] for item in datalist["training"]] == list(slices)
-    for n, item in enumerate(datalist["training"]):
-        assert item["case"].endswith(f"_slice_{item['slice']}")
-        assert [m for m, path in item["image"].items() if path] == [MYOPS_CMR[n % 3]]
-
-
-@pytest.mark.parametrize(("per", "distinct"), [("patient", 5), ("case", 20)])
-def test_presence_is_drawn_for_patients_or_for_cases(myops, per, distinct):
-    datalist = prepare_datalist(
-        myops, missing_rates=[0.0, 0.0, 0.5], per=per, task="myops_cmr", slices=True, fractions=(1, 0, 0)
-    )
-    rows = {item["case"]: bool(item["image"]["t2"]) for item in datalist["training"]}
-    by_patient = {(item["patient"], rows[item["case"]]) for item in datalist["training"]}
-    assert len(by_patient) == 5 if per == "patient" else sum(rows.values()) == 10
-
-
-def test_training_patients_whom_the_table_does_not_name_are_an_error(brats, tmp_path):
-    write_presence(tmp_path / "p.csv", Presence(("P00",), BRATS_MRI, np.ones((1, 4), dtype=bool)))
-    with pytest.raises(InputError, match=r"p.csv does not name 19 of 20 training cases \(P01, P02, P03, ...\)"):
-        prepare_datalist(brats, presence=tmp_path / "p.csv", fractions=(1, 0, 0))
-
-
-def test_a_patient_left_with_nothing_is_an_error(brats, tmp_path):
-    (brats / "P07" / "P07_t1.nii.gz").unlink()
-    table = np.tile([False, False, True, False], (20, 1))
-    write_presence(tmp_path / "p.csv", Presence(tuple(f"P{n:02d}" for n in range(20)), BRATS_MRI, table))
-    with pytest.raises(InputError, match="leaves P07 with nothing"):
-        prepare_datalist(brats, presence=tmp_path / "p.csv", fractions=(1, 0, 0), ckpt_dir=tmp_path / "ckpt")
-    assert not (tmp_path / "ckpt").exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "error"),
-    [
-        ({"task": "liver"}, UsageError),
-        ({"task": "myops_cmr"}, InputError),
-        ({"per": "week"}, UsageError),
-        ({"presence": "p.csv", "missing_rates": [0.1] * 4}, UsageError),
-        ({"missing_rates": [0.1] * 3}, UsageError),
-        ({"dataset_dir": "nowhere"}, InputError),
-        ({"datalist": "nowhere.json"}, InputError),
-        ({"presence": "nowhere.csv"}, InputError),
-    ],
-)
-def test_wrong_arguments_are_refused_before_anything_is_written(brats, tmp_path, change, error):
-    with pytest.raises(error):
-        prepare_datalist(**{"dataset_dir": brats, "ckpt_dir": tmp_path / "ckpt", **change})
-    assert not (tmp_path / "ckpt").exists()
 
 
 def test_the_published_slices_are_those_of_the_files(real_data):

@@ -71,6 +71,24 @@ def test_rates_by_name_are_those_of_the_names_whatever_their_order():
     np.testing.assert_array_equal(by_name, draw_presence(219, [0.6, 0.4, 0.2, 0.8], modalities=BRATS_MRI))
 
 
+def test_who_lacks_files_follows_the_rates_given_that_something_is_left():
+    """Of the first two of three modalities: the chances of a, b and both, given one of them, over many draws."""
+    have = np.tile([True, True, False], (40, 1))
+    tables = np.concatenate([draw_presence(40, [0.5, 0.8, 0.1], seed, have=have) for seed in range(50)])
+    assert not tables[:, 2].any()
+    chances = {(True, False): 0.5 * 0.8, (False, True): 0.5 * 0.2, (True, True): 0.5 * 0.2}
+    for mask, chance in chances.items():
+        share = (tables[:, :2] == mask).all(axis=1).mean()
+        assert share == pytest.approx(chance / sum(chances.values()), abs=0.05)
+
+
+def test_having_everything_changes_no_draw():
+    have = np.ones((50, 3), dtype=bool)
+    np.testing.assert_array_equal(
+        draw_presence(50, [0.2, 0.5, 0.8], 1, have=have), draw_presence(50, [0.2, 0.5, 0.8], 1)
+    )
+
+
 def test_each_group_follows_its_own_rates():
     groups = ["north", "south"] * 50
     table = draw_presence(100, {"south": [0.0, 0.9], "north": [0.9, 0.0]}, groups=groups)

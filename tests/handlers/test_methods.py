@@ -62,7 +62,7 @@ def train(cohort, ckpt_dir, *fragments, **overrides):
         logging_file=False,
         dataset_dir=str(cohort),
         ckpt_dir=str(ckpt_dir),
-        **{"missing_rates": [0.3, 0.2, 0.0, 0.5], **TINY, **overrides},
+        **{**TINY, **overrides},
     )
     workflow.initialize()
     workflow.run()
@@ -80,10 +80,11 @@ def fragment(kind, name):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_one_epoch_of_every_method(cohort, tmp_path, capsys, method):
-    options = {}
     if method == "teacher":
-        train(cohort, tmp_path / "teacher", fragment("methods", "baseline"), missing_rates=None)
-        options = {"teacher_weights": str(tmp_path / "teacher" / "model_last.pt"), "missing_rates": None}
+        train(cohort, tmp_path / "teacher", fragment("methods", "baseline"))
+        options = {"teacher_weights": str(tmp_path / "teacher" / "model_last.pt")}
+    else:
+        options = {"missing_rates": {"flair": 0.3, "t1c": 0.2, "t1": 0.0, "t2": 0.5}}
     curves, workflow = train(cohort, tmp_path / "run", fragment("methods", method), **options)
     assert all(np.isfinite(value) for values in curves.values() for value in values.values())
     assert curves["loss/total"][""] > 0
@@ -111,7 +112,7 @@ def test_a_component_is_switched_off_by_a_flag(component):
 
 
 def test_pdt_fuses_some_and_encodes_all(cohort, tmp_path):
-    _, workflow = train(cohort, tmp_path, fragment("missing", "pdt"), missing_rates=None)
+    _, workflow = train(cohort, tmp_path, fragment("missing", "pdt"))
     batches = [b for _ in range(8) for b in workflow.parser.get_parsed_content("train#dataloader")]
     assert all(b["available"].all() for b in batches)
     assert all(b["mask"].any() for b in batches)
@@ -119,7 +120,7 @@ def test_pdt_fuses_some_and_encodes_all(cohort, tmp_path):
 
 
 def test_heterogeneous_quality_leaves_every_modality_there(cohort, tmp_path):
-    curves, workflow = train(cohort, tmp_path, fragment("missing", "quality"), missing_rates=None)
+    curves, workflow = train(cohort, tmp_path, fragment("missing", "quality"))
     assert all(b["available"].all() for b in workflow.parser.get_parsed_content("train#dataloader"))
     assert np.isfinite(curves["loss/total"][""])
 
@@ -129,17 +130,17 @@ def test_rates_of_every_setting_can_be_drawn(name):
     rates = json.loads(fragment("missing", name).read_text())["missing_rates"]
     heart = name.startswith("idt_") and len(name) == len("idt_357")
     modalities = MYOPS_CMR if heart else BRATS_MRI
-    groups = list(rates) * 100 if isinstance(rates, dict) else None
+    groups = list(rates) * 100 if name == "population" else None
     table = draw_presence(200, rates, groups=groups, modalities=modalities)
     assert table.any(axis=1).all()
     if name.startswith("idt_"):
         digits = dict(zip(("t1", "t1c", "flair", "t2") if not heart else MYOPS_CMR, name[4:], strict=True))
-        assert rates == [int(digits[m]) / 10 for m in modalities]
+        assert rates == {m: int(digits[m]) / 10 for m in modalities}
 
 
 def test_a_population_has_its_own_rates(cohort, tmp_path):
     rates = {"HGG": [0.0, 0.0, 0.0, 0.0], "LGG": [0.0, 0.9, 0.0, 0.0]}
-    data = training_data(str(cohort), "brats_mri", None, None, rates, 0, str(tmp_path))
+    data = training_data(str(cohort), "brats_mri", ckpt_dir=str(tmp_path), missing_rates=rates)
     lacking = {item["group"] for item in data["training"] if item["image"]["t1c"] is None}
     assert lacking == {"LGG"}
 
@@ -156,7 +157,7 @@ def test_a_population_has_its_own_rates(cohort, tmp_path):
 )
 def test_wrong_rates_are_refused_before_training(cohort, tmp_path, rates, says):
     with pytest.raises(UsageError, match=says):
-        training_data(str(cohort), "brats_mri", None, None, rates, 0, str(tmp_path))
+        training_data(str(cohort), "brats_mri", ckpt_dir=str(tmp_path), missing_rates=rates)
     assert not list(tmp_path.iterdir())
 
 

@@ -181,9 +181,15 @@ def test_beta_starts_at_the_inverse_of_presence():
     torch.testing.assert_close(passion().beta, torch.tensor([2.5, 1.25, 2.0]))
 
 
-@pytest.mark.parametrize("rate", [-0.1, 1.0, math.nan])
+def test_a_modality_that_nobody_has_starts_with_no_weight_and_keeps_it():
+    beta = initial_beta(torch.tensor([0.5, 1.0]))
+    torch.testing.assert_close(beta, torch.tensor([2.0, 0.0]))
+    assert update_beta(beta, torch.zeros(2), 0.01)[1] == 0
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.1, math.nan])
 def test_rates_that_are_none_are_refused(rate):
-    with pytest.raises(ValueError, match=r"must lie in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\]"):
         initial_beta(torch.tensor([0.2, rate]))
 
 

@@ -5,8 +5,10 @@ Every message is one line: what is wrong, with which file or value, and what to 
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 
 __all__ = [
@@ -18,7 +20,9 @@ __all__ = [
     "PassionError",
     "ResourceError",
     "UsageError",
+    "WarningsError",
     "WeightsError",
+    "did_you_mean",
     "install_excepthook",
     "is_out_of_memory",
 ]
@@ -60,6 +64,18 @@ class ResourceError(PassionError):
     """Not enough memory or disk."""
 
     exit_code = 5
+
+
+class WarningsError(PassionError):
+    """All was done, but with warnings while ``strict`` was asked for."""
+
+    exit_code = EXIT_STRICT
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the known one that is nearest, where one is near."""
+    nearest = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

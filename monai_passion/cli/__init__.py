@@ -1,101 +1,162 @@
-"""The command line ``monai-passion``: one module a command, imported only when its command runs.
+"""The command line ``monai-passion``: fire over the functions of `monai_passion.commands`.
 
-Each module has ``add_arguments(parser)`` and ``run(args) -> int``, the exit code.
+Fire alone guesses at types, runs a command before it stumbles over a mistyped flag, and pages its help. Here every word
+is checked against the function's signature first; fire then gets ``--name=["word", ...]``, and turns the words into
+values by the types of the signature alone, so that text stays text.
 """
 
 from __future__ import annotations
 
-import argparse
-import difflib
-import importlib
+import functools
+import inspect
+import json
 import logging
 import os
+import re
 import signal
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
-from monai_passion import NOTICE, __version__
-from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, PassionError, ResourceError, is_out_of_memory
+from monai_passion import __version__
+from monai_passion.cli.help import help_text
+from monai_passion.cli.words import Command, Flag, convert, flags_of, read_words
+from monai_passion.commands import COMMANDS, load_command
+from monai_passion.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_TERMINATED,
+    PassionError,
+    ResourceError,
+    UsageError,
+    did_you_mean,
+    is_out_of_memory,
+)
 
-__all__ = ["COMMANDS", "NOTICE", "main"]
+__all__ = ["main"]
 
-COMMANDS = {
-    "phantom": "write a cohort of digital phantoms in the BraTS2020 or MyoPS2020 folder layout",
-    "datalist": "turn a folder of patients into a datalist JSON, split by patient",
-    "presence": "draw or read which patient lacks which modality",
-    "predict": "segment one patient from whatever sequences there are",
-    "info": "list the bundles, their sequences and labels",
-    "bundles": "make the bundles from the fragments in configs/, check them, or export one",
-    "experiments": "run a grid of trainings and evaluations, and say how far it is",
-    "report": "make tables and figures from the results of a training",
-    "convert": "turn weights of the released PASSION code into weights of this package",
-}
-"""Command -> one line for the help. The module has the command's name."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Errors in one line, exit code 2, with a suggestion for a mistyped flag."""
-
-    def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            nearest = difflib.get_close_matches(unknown.split()[0].split("=")[0], flags, n=1)
-            message = f"unknown argument {unknown}" + (f"; did you mean {nearest[0]}?" if nearest else "")
-        print(f"{self.prog}: error: {message}; see {self.prog} --help", file=sys.stderr)
-        raise SystemExit(2)
+PROGRAM = "monai-passion"
 
 
-def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(prog="monai-passion", description=f"Segmentation of MRI with missing sequences. {NOTICE}")
-    parser.add_argument("--version", action="version", version=f"monai_passion {__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
-    wanted = next((word for word in argv if not word.startswith("-")), None)
-    for name, summary in COMMANDS.items():
-        sub = commands.add_parser(name, help=summary, description=f"{summary}. {NOTICE}", allow_abbrev=False)
-        if name == wanted:
-            sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
-            sub.set_defaults(module=importlib.import_module(f"monai_passion.cli.{name}"), parser=sub)
-            sub.get_default("module").add_arguments(sub)
-    args, unknown = parser.parse_known_args(argv)
-    if unknown:
-        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    return args
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; see `monai_passion.errors` for what each means."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    words, fire_flags = _split(words)
+    debug = "--debug" in words
+    signal.signal(signal.SIGTERM, _terminate)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        _run([word for word in words if word != "--debug"], fire_flags)
+        return 0
+    except PassionError as error:
+        if debug:
+            raise
+        print(f"{PROGRAM}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted; nothing half-written was left", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if debug:
+            raise
+        if is_out_of_memory(error):
+            print(f"{PROGRAM}: error: not enough memory; close other programs or use smaller images", file=sys.stderr)
+            return ResourceError.exit_code
+        print(f"{PROGRAM}: internal error: {type(error).__name__}: {error}; run again with --debug", file=sys.stderr)
+        return 1
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:
     raise SystemExit(EXIT_TERMINATED)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; see `monai_passion.errors` for what each means."""
-    args = _parse(sys.argv[1:] if argv is None else argv)
-    signal.signal(signal.SIGTERM, _terminate)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    try:
-        return int(args.module.run(args))
-    except PassionError as error:
-        if args.debug:
-            raise
-        print(f"monai-passion: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("monai-passion: interrupted; nothing half-written was left", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        if args.debug:
-            raise
-        if is_out_of_memory(error):
-            print(
-                "monai-passion: error: not enough memory; close other programs or use smaller images", file=sys.stderr
-            )
-            return ResourceError.exit_code
-        print(
-            f"monai-passion: internal error: {type(error).__name__}: {error}; run again with --debug", file=sys.stderr
-        )
-        return 1
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """What is ours, and after a last ``--`` what is fire's, as in ``monai-passion -- --completion``."""
+    if "--" not in words:
+        return words, []
+    end = len(words) - 1 - words[::-1].index("--")
+    return words[:end], words[end:]
+
+
+def _run(words: list[str], fire_flags: list[str]) -> None:
+    if "--completion" in fire_flags:
+        print(_completion(fire_flags[-1] if fire_flags[-1] == "fish" else "bash"))
+        return
+    if words[:1] == ["--version"]:
+        print(f"monai_passion {__version__}")
+        return
+    wants_help = not words or bool({"-h", "--help"} & {*words, *fire_flags})
+    path, command = _find(words, wants_help)
+    if wants_help or not callable(command):
+        print(help_text(path, command))
+        if not wants_help:
+            raise UsageError(f"{' '.join(path)} wants one of {', '.join(command)}")  # type: ignore[arg-type]
+        return
+    given = read_words(command, words[len(path) - 1 :], " ".join(path))
+
+    import fire
+
+    tokens = [f"--{name}={json.dumps(texts)}" for name, texts in given.items()]
+    fire.Fire(_for_fire(command, _bundle_in(given)), command=[*tokens, *fire_flags], name=PROGRAM, serialize=_silent)
+
+
+def _silent(result: object) -> None:
+    """Commands print what they have to say; what they return is for Python."""
+
+
+def _find(words: Sequence[str], wants_help: bool) -> tuple[list[str], Command | Mapping[str, Any]]:
+    """The words that name the command, and it; a group of commands where the words end there."""
+    path: list[str] = [PROGRAM]
+    found: Any = dict.fromkeys(COMMANDS)
+    while isinstance(found, Mapping) and len(path) <= len(words):
+        word = words[len(path) - 1]
+        if word in ("-h", "--help"):
+            break
+        if word not in found:
+            what = "argument" if word.startswith("-") else "command"
+            raise UsageError(f"unknown {what} {word}{did_you_mean(word, found)}; see {' '.join(path)} --help")
+        found = load_command(word) if found[word] is None else found[word]
+        path.append(word)
+    if len(path) == 1:
+        found = {name: load_command(name) for name in COMMANDS}
+    return path, found
+
+
+def _bundle_in(given: Mapping[str, Sequence[str]]) -> str | None:
+    return given["bundle"][0] if "bundle" in given else None
+
+
+def _for_fire(command: Command, bundle: str | None = None) -> Command:
+    """The same function with its modalities as named parameters, each of which fire converts by its type."""
+    from fire import decorators
+
+    @functools.wraps(command)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return command(*args, **kwargs)
+
+    flags = flags_of(command, bundle)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    call.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(flag.name, keyword, default=flag.default) for flag in flags]
+    )
+    readers = {flag.name: functools.partial(_read, flag) for flag in flags}
+    return typing.cast(Command, decorators.SetParseFns(**readers)(call))
+
+
+def _read(flag: Flag, text: str) -> Any:
+    return convert(flag.kind, json.loads(text), flag.text)
+
+
+def _completion(shell: str) -> str:
+    """Fire's script, which completes names of files where it knows no flag."""
+    from fire import completion
+
+    def tree(found: Any) -> Any:
+        return {name: tree(part) for name, part in found.items()} if isinstance(found, Mapping) else _for_fire(found)
+
+    script = completion.Script(PROGRAM, {name: tree(load_command(name)) for name in COMMANDS}, shell=shell)
+    script = re.sub(r"--[a-z0-9_]+", lambda flag: flag[0].replace("_", "-"), script)
+    return script.replace("complete -F", "complete -o default -F")

@@ -1,1 +1,5 @@
-"""Grids of trainings: one small JSON, many runs, each in a folder of its own that survives any interruption."""
+"""Grids of trainings and evaluations, run cell by cell: the commands `run` and `status`."""
+
+from monai_passion.experiments.commands import run, status
+
+__all__ = ["run", "status"]

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from monai_passion.cli import main
-from monai_passion.cli.convert import NETWORKS
+from monai_passion.commands.convert import NETWORKS
 from monai_passion.modalities import BRATS_MRI
 from monai_passion.networks import MMFormer
 from monai_passion.networks.released import RELEASED_PREFIXES, RULES, translate

@@ -54,7 +54,7 @@ def test_drawn_for_the_training_patients_of_a_datalist(datalist, tmp_path, per, 
 
 def test_groups_have_rates_of_their_own(datalist, tmp_path):
     output = tmp_path / "p.csv"
-    rates = ["--group-rates", "north", "0", "0", "0", "0", "--group-rates", "south", "0.5", "0", "0", "0.5"]
+    rates = ["--group-rates", "north=0,0,0,0", "south=0.5,0,0,0.5"]
     assert main(["presence", "--datalist", str(datalist), *rates, "--output", str(output)]) == 0
     table = read_presence(output, BRATS_MRI).table
     assert table[:4].all()

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-import argparse
-import json
+from json import dumps
 from typing import Any
 
 from monai_passion import NOTICE, __version__
-from monai_passion.errors import EXIT_OK
 from monai_passion.modalities import ALIASES
 
-__all__ = ["add_arguments", "run"]
+__all__ = ["info"]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what the command takes."""
-    parser.add_argument("--bundle", metavar="B", help="its folder or name (default: all that are found)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+def info(bundle: str | None = None, *, json: bool = False) -> list[dict[str, Any]]:
+    """List the bundles, their sequences and labels.
 
+    Example:
+        monai-passion info
+        monai-passion info brats_mri_segmentation_rfnet_passion --json
 
-def run(args: argparse.Namespace) -> int:
-    """Print what there is."""
+    Args:
+        bundle: its folder or name (default: all that are found).
+        json: print JSON.
+
+    Returns:
+        Name, version, path, modalities, labels, regions and weights of each.
+
+    Raises:
+        UsageError: no such bundle.
+    """
     from monai_passion.prediction.segmenter import known_bundles
 
-    rows = [_describe(name) for name in ([args.bundle] if args.bundle else known_bundles())]
-    if args.json:
-        print(json.dumps({"monai_passion": __version__, "notice": NOTICE, "bundles": rows}, indent=2))
-        return EXIT_OK
+    rows = [_describe(name) for name in ([bundle] if bundle else known_bundles())]
+    if json:
+        print(dumps({"monai_passion": __version__, "notice": NOTICE, "bundles": rows}, indent=2))
+        return rows
     for row in rows:
         print(f"{row['name']} {row['version']}  {row['path']}")
         print(f"  sequences  {', '.join(modality['name'] for modality in row['modalities'])}")
@@ -35,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"  weights    {', '.join(row['weights']) or 'none yet; see the README of the bundle'}")
     if not rows:
         print("no bundles here; give --bundle FOLDER, or run where bundles/ is")
-    return EXIT_OK
+    return rows
 
 
 def _describe(bundle: str) -> dict[str, Any]:

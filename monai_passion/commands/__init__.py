@@ -1,0 +1,41 @@
+"""The commands: each a typed, documented function, for Python as ``monai_passion.predict`` and for `monai_passion.cli`.
+
+A new one is a function in a module of its name here, and its name in `COMMANDS`. Its types say how the command line
+reads it, its docstring is the help. It prints what a person wants to see, returns what a program wants, and raises a
+`monai_passion.errors.PassionError` for what a person can put right. What is heavy it imports when it runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+__all__ = ["COMMANDS", "find_module", "load_command"]
+
+COMMANDS = {
+    "predict": "commands.predict",
+    "phantom": "commands.phantom",
+    "datalist": "commands.datalist",
+    "presence": "commands.presence",
+    "report": "commands.report",
+    "experiments": "experiments",
+    "info": "commands.info",
+    "convert": "commands.convert",
+    "bundles": "commands.bundles",
+}
+"""Command -> its module. That has the function, or, for a group as ``bundles make``, those in its ``__all__``."""
+
+
+def find_module(name: str) -> ModuleType:
+    """The module of a command."""
+    return importlib.import_module(f"monai_passion.{COMMANDS[name]}")
+
+
+def load_command(name: str) -> Callable[..., Any] | Mapping[str, Callable[..., Any]]:
+    """A command, or the commands of a group by their names."""
+    module = find_module(name)
+    if name in module.__all__:
+        return getattr(module, name)  # type: ignore[no-any-return]
+    return {part: getattr(module, part) for part in module.__all__}

@@ -1,0 +1,125 @@
+"""``monai-passion bundles``: write the bundles from their fragments, check them, or export one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from monai_passion.errors import PassionError, UsageError
+from monai_passion.system.files import PathLike
+
+if TYPE_CHECKING:
+    from monai_passion.prediction.segmenter import BundleFacts
+
+__all__ = ["check", "export", "make"]
+
+
+def make(*, configs: PathLike = "configs", output: PathLike = "bundles") -> list[Path]:
+    """Write the bundles from the fragments.
+
+    Example:
+        monai-passion bundles make
+
+    Args:
+        configs: folder of the fragments.
+        output: folder of the bundles.
+
+    Returns:
+        The files that changed.
+    """
+    from monai_passion.bundle.materialize import materialise
+
+    changed = materialise(_fragments(configs), Path(output))
+    print("\n".join(f"wrote {path}" for path in changed) or "nothing to change")
+    return changed
+
+
+def check(*, configs: PathLike = "configs", output: PathLike = "bundles") -> None:
+    """Change nothing; fail when a bundle differs from what the fragments make.
+
+    Example:
+        monai-passion bundles check
+
+    Args:
+        configs: folder of the fragments.
+        output: folder of the bundles.
+
+    Raises:
+        PassionError: there are differences; the message names the files.
+    """
+    from monai_passion.bundle.materialize import drift
+
+    if differing := drift(_fragments(configs), Path(output)):
+        names = ", ".join(map(os.fspath, differing))
+        raise PassionError(f"these differ from what {configs}/ makes: {names}; run: monai-passion bundles make")
+    print(f"{output} equals what {configs} makes")
+
+
+def export(
+    bundle: str,
+    *,
+    output: PathLike,
+    weights: PathLike | None = None,
+    vendor: bool = False,
+    trust: bool = False,
+    overwrite: bool = False,
+) -> Path:
+    """Write one bundle as a zip, or its network as ONNX.
+
+    Example:
+        monai-passion bundles export brats_mri_segmentation_rfnet_passion --weights RUN/model.pt --output rfnet.zip
+
+    Args:
+        bundle: its name or folder.
+        output: X.zip or X.onnx, the file to write.
+        weights: file (default: those in the bundle's models/, if any).
+        vendor: put the package in, so that it need not be installed.
+        trust: ONNX of a bundle that is not this package's own.
+        overwrite: replace an older file.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        UsageError: ``output`` exists, or is neither zip nor ONNX.
+        WeightsError: the weights are not of this network.
+    """
+    from monai_passion.prediction.segmenter import find_bundle
+
+    output, weights = Path(output), None if weights is None else Path(weights)
+    if output.suffix not in (".zip", ".onnx"):
+        raise UsageError(f"{output} is no name for a zip or ONNX; let --output end in .zip or .onnx")
+    if output.exists() and not overwrite:
+        raise UsageError(f"{output} exists; choose another --output or add --overwrite")
+    facts = find_bundle(bundle)
+    if output.suffix == ".zip":
+        from monai_passion.bundle.export import export_bundle
+
+        export_bundle(facts.path, output, weights, vendor)
+    else:
+        if vendor:
+            raise UsageError("--vendor is for a zip; ONNX needs no package")
+        _export_onnx(facts, output, weights, trust)
+    print(f"{output}: {output.stat().st_size / 2**20:.1f} MB")
+    return output
+
+
+def _fragments(configs: PathLike) -> Path:
+    if not (Path(configs) / "bundles.json").is_file():
+        raise UsageError(f"{configs} has no bundles.json; run this in the project's folder or give --configs")
+    return Path(configs)
+
+
+def _export_onnx(bundle: BundleFacts, output: Path, weights: Path | None, trust: bool) -> None:
+    from monai_passion.bundle.export import export_onnx
+    from monai_passion.bundle.trust import check_trusted
+    from monai_passion.networks import MultiModalBackbone
+    from monai_passion.prediction.segmenter import Segmenter
+
+    if not trust:
+        check_trusted(bundle.path)
+    segmenter = Segmenter(bundle, weights, "cpu")
+    if not isinstance(segmenter.network, MultiModalBackbone):
+        raise UsageError(f"the network of {bundle.name} takes no mask of what is available; export it by MONAI's means")
+    export_onnx(segmenter.network, output, segmenter.settings["roi_size"])

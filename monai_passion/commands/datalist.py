@@ -1,0 +1,70 @@
+"""``monai-passion datalist``: a folder of patients -> a datalist JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from monai_passion.system.files import PathLike
+
+__all__ = ["datalist"]
+
+
+def datalist(
+    folder: PathLike,
+    *,
+    output: PathLike,
+    layout: str = "auto",
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+    split_dir: PathLike | None = None,
+    seed: int = 0,
+    slices: bool = False,
+    padded_cubes: bool = False,
+) -> Path:
+    """Turn a folder of patients into a datalist JSON, split by patient.
+
+    Example:
+        monai-passion datalist PATIENTS --output datalist.json
+        monai-passion datalist PATIENTS --fractions 0.8 0.1 0.1 --seed 1 --output datalist.json
+
+    Args:
+        folder: where the patients are.
+        output: the JSON file to write.
+        layout: brats2020, myops2020, msd, cubes, or auto, which finds out.
+        fractions: shares of the patients in training, validation and test.
+        split_dir: folder with train.txt, val.txt and test.txt, in place of fractions.
+        seed: who goes where.
+        slices: one item per slice, as for 2-D networks.
+        padded_cubes: keep cubes that are zero-padded, too.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        InputError: no patients, or of no known layout.
+        UsageError: fractions that do not add to 1.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from monai_passion.data.datalists import SPLITS, make_datalist, write_datalist
+
+    made = make_datalist(
+        Path(folder),
+        layout,
+        fractions=fractions,
+        split_dir=None if split_dir is None else Path(split_dir),
+        seed=seed,
+        slices=slices,
+        full_only=not padded_cubes,
+    )
+    write_datalist(Path(output), made)
+    table = Table("split", *(("patients", "items")), *made["modalities"], "label", title=made["task"])
+    for split in SPLITS:
+        items = made[split]
+        have = [sum(bool(item["image"][m]) for item in items) for m in made["modalities"]]
+        labelled = sum("label" in item for item in items)
+        patients = len({item["patient"] for item in items})
+        table.add_row(split, *map(str, (patients, len(items), *have, labelled)))
+    Console().print(table)
+    print(f"wrote {output}")
+    return Path(output)

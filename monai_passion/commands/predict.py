@@ -1,0 +1,304 @@
+"""``monai-passion predict``: segment a patient, or a cohort, from whatever sequences there are."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monai_passion.errors import InputError, PassionError, UsageError, WarningsError
+from monai_passion.system.files import PathLike
+from monai_passion.tasks import load_task, task_names
+
+if TYPE_CHECKING:
+    from monai_passion.prediction.run import Stage
+    from monai_passion.prediction.segmenter import BundleFacts
+
+__all__ = ["predict"]
+
+
+def predict(
+    input: PathLike | None = None,
+    *,
+    output: PathLike,
+    image: Mapping[str, PathLike] | None = None,
+    bundle: str | None = None,
+    weights: PathLike | None = None,
+    overwrite: bool = False,
+    reference: str | None = None,
+    register: bool = False,
+    uncertainty: bool = False,
+    all_combinations: bool = False,
+    probabilities: bool = False,
+    dicom_seg: bool = False,
+    page: bool = True,
+    device: str | None = None,
+    roi_size: Sequence[int] | int | None = None,
+    overlap: float | None = None,
+    workers: int = 1,
+    max_voxels: int | None = None,
+    allow_duplicate: bool = False,
+    keep_names: bool = False,
+    trust: bool = False,
+    strict: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+    **modalities: PathLike,
+) -> dict[str, Any]:
+    """Segment one patient, or a cohort, from whatever sequences there are.
+
+    Example:
+        monai-passion predict --flair FLAIR.nii.gz --t2 T2.nii.gz --output OUT
+        monai-passion predict PATIENT --output OUT
+        monai-passion predict --bundle MY_BUNDLE --image flair=FLAIR.nii.gz pd=PD.nii.gz --output OUT
+
+    Each sequence is a NIfTI file or a DICOM series, any non-empty subset of those that the bundle knows.
+
+    Args:
+        input: in place of the flags of sequences: a patient's folder, its sequences known by the names of the files; a
+            folder of such folders; or a CSV with a column patient and one per sequence.
+        output: a new or empty folder.
+        image: sequences by the names that the bundle gives them, for bundles whose sequences have no flag here.
+        bundle: its folder or name (default: the RFNet bundle for brain tumors).
+        weights: file (default: the bundle's models/).
+        overwrite: replace what an earlier run left in the output.
+        reference: the sequence whose grid the result gets (default: smallest voxels).
+        register: co-register the other sequences rigidly onto the reference first.
+        uncertainty: also decode each sequence alone; write uncertainty.nii.gz and a score.
+        all_combinations: also segment from every subset of the sequences, encoded once.
+        probabilities: also write probabilities.nii.gz, one volume per class.
+        dicom_seg: also write segmentation.dcm, where the reference is a DICOM series.
+        page: do not write report.html, which holds the images.
+        device: cpu, cuda or cuda:1 (default: cuda where there is one).
+        roi_size: sliding window in voxels, as 96 or 96x96x64 (default: the bundle's).
+        overlap: overlap of windows, 0 to 1 (default: the bundle's).
+        workers: patients of a cohort at the same time.
+        max_voxels: refuse larger files (default: 2^28).
+        allow_duplicate: take one image for two sequences, with a warning.
+        keep_names: write the paths of the inputs into report.json.
+        trust: run a bundle that is not this package's own; it can run any program.
+        strict: end with exit code 6 when there are warnings.
+        quiet: print errors only.
+        verbose: print what the libraries below say.
+
+    Returns:
+        The content of report.json; of a cohort, that of manifest.json.
+
+    Raises:
+        UsageError: no sequence, one that the bundle does not know, an ``output`` that is not empty.
+        InputError: a file that cannot be used.
+        WeightsError: no weights, or those of another network.
+        ResourceError: not enough memory or disk.
+        WarningsError: ``strict``, and there were warnings; all is written.
+        PassionError: patients of a cohort failed; the others are written.
+    """
+    from monai_passion.bundle.trust import check_trusted
+    from monai_passion.data.nifti import MAX_VOXELS
+    from monai_passion.data.sources import find_files
+    from monai_passion.modalities import resolve
+    from monai_passion.prediction.cohort import predict_cohort
+    from monai_passion.prediction.run import Options, predict_patient
+    from monai_passion.prediction.segmenter import Segmenter, find_bundle
+
+    if verbose:
+        logging.getLogger().setLevel(logging.INFO)
+    if uncertainty and all_combinations:
+        raise UsageError("--uncertainty and --all-combinations do not go together; choose one")
+    source, output = None if input is None else Path(input), Path(output)
+    facts = find_bundle(bundle)
+    if not trust:
+        check_trusted(facts.path)
+    flags = _given([*modalities.items(), *(image or {}).items()], facts, source is None)
+    cohort = _cohort(source, facts) if source else {}
+    if cohort and flags:
+        raise UsageError(f"{source} is a cohort; give it without {', '.join(f'--{m}' for m in flags)}")
+    options = Options(
+        reference=reference and resolve(reference, facts.modalities),
+        register=register,
+        decode="all" if all_combinations else "alone" if uncertainty else "fused",
+        probabilities=probabilities,
+        dicom_seg=dicom_seg,
+        overwrite=overwrite,
+        allow_duplicate=allow_duplicate,
+        keep_names=keep_names,
+        page=page,
+        max_voxels=MAX_VOXELS if max_voxels is None else max_voxels,
+    )
+    if workers < 1 or (workers > 1 and not cohort):
+        raise UsageError(f"--workers is {workers}; give 1 or more, and more than 1 for a cohort only")
+    sizes = [roi_size] if isinstance(roi_size, int) else roi_size
+    open_segmenter = functools.partial(
+        Segmenter, facts, None if weights is None else Path(weights), device, sizes, overlap
+    )
+    with warnings.catch_warnings(), _progress(quiet) as stage:
+        if not verbose:
+            warnings.simplefilter("ignore")
+        if cohort:
+            entries = predict_cohort(cohort, output, facts, open_segmenter, options, stage, workers=workers)
+        else:
+            files = find_files(source, facts.modalities, flags) if source else flags
+            report = predict_patient(files, output, facts, open_segmenter, options, stage)
+    if cohort:
+        _end_cohort(entries, output, strict, quiet)
+        return dict(entries)
+    if not quiet:
+        _print_summary(report, output)
+    if strict and _warned(report):
+        raise WarningsError(f"{output} is written, with warnings (--strict)")
+    return report
+
+
+def _modality_flags(bundle: str | None = None) -> dict[str, str]:
+    """Names of modalities that are flags -> what they are: of the tasks of this package, and of ``bundle``."""
+    flags: dict[str, str] = {}
+    for task in map(load_task, task_names()):
+        for m in task.modalities:
+            also = f" (also {', '.join(f'--{alias}' for alias in m.aliases[:4])})" if m.aliases else ""
+            flags.setdefault(m.name, f"{m.description or m.title}{also}")
+    for task in map(load_task, task_names()):
+        for m in task.modalities:
+            flags |= {alias: "" for alias in m.aliases if alias not in flags and alias.isidentifier()}
+    if bundle is not None:
+        from monai_passion.prediction.segmenter import find_bundle
+
+        flags |= {m: "" for m in find_bundle(bundle).modalities if m not in flags}
+    return flags
+
+
+predict.names = _modality_flags  # type: ignore[attr-defined]
+
+
+def _given(images: Sequence[tuple[str, PathLike]], bundle: BundleFacts, alone: bool) -> dict[str, Path]:
+    """Modality -> file, of names and aliases."""
+    from monai_passion.modalities import resolve
+
+    files: dict[str, list[Path]] = {}
+    for name, path in images:
+        if path is not None:
+            files.setdefault(resolve(name, bundle.modalities), []).append(Path(path))
+    for modality, paths in files.items():
+        if len(paths) > 1:
+            raise UsageError(f"{modality} is given {len(paths)} times ({', '.join(map(str, paths))}); choose one")
+    if not files and alone:
+        raise UsageError(f"no sequence given; add at least one of {' '.join(f'--{m}' for m in bundle.modalities)}")
+    return {modality: paths[0] for modality, paths in files.items()}
+
+
+def _cohort(source: Path, bundle: BundleFacts) -> dict[str, Any]:
+    """The patients of a CSV or a folder of folders; none for the folder of one patient."""
+    from monai_passion.data.sources import find_patients, read_cohort
+
+    if source.is_dir():
+        patients = find_patients(source, bundle.modalities)
+        return dict(patients) if patients and not any(source.glob("*.nii*")) else {}
+    if source.suffix.lower() == ".csv":
+        return dict(read_cohort(source, bundle.modalities))
+    if not source.exists():
+        raise InputError(f"{source} does not exist; check the path")
+    raise UsageError(f"{source} is neither a folder nor a CSV; say which sequence it is, as in --flair {source}")
+
+
+def _end_cohort(entries: Mapping[str, Mapping[str, Any]], output: Path, strict: bool, quiet: bool) -> None:
+    """Say who failed and why; the exit code is that of the first of them."""
+    failed = {name: entry for name, entry in entries.items() if entry["status"] != "done"}
+    for name, entry in failed.items():
+        print(f"monai-passion: error: {name}: {entry['message']}", file=sys.stderr)
+    if not quiet:
+        ended = f"{len(entries) - len(failed)} of {len(entries)} patients"
+        print(f"{ended} in {output}, see volumes.csv and manifest.json")
+    if failed:
+        error = PassionError(f"{len(failed)} of {len(entries)} patients failed ({', '.join(failed)}); the rest is done")
+        error.exit_code = int(next(iter(failed.values()))["exit_code"])
+        raise error
+    reports = {name: json.loads((output / name / "report.json").read_text(encoding="utf-8")) for name in entries}
+    if strict and (warned := [name for name, report in reports.items() if _warned(report)]):
+        raise WarningsError(f"{output} is written, with warnings for {', '.join(warned)} (--strict)")
+
+
+def _warned(report: Mapping[str, Any]) -> bool:
+    return any(remark["level"] == "warning" for remark in report["remarks"])
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Stage]:
+    """What goes on: a line and a bar that change in a terminal, a line a stage and a quarter of one elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True, quiet=quiet)
+    if not console.is_terminal:
+        told = ("", 0)
+
+        def tell(name: str, share: float = 0.0) -> None:
+            nonlocal told
+            quarters = int(4 * share)
+            if (name, quarters) != told and share < 1:
+                console.print(f"{name}{f', {25 * quarters} %' * bool(quarters)} ...", highlight=False)
+            told = (name, quarters)
+
+        yield tell
+        return
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+
+        def show(name: str, share: float = 0.0) -> None:
+            if not share:  # a new stage, whose length shows once a part of it is done
+                progress.reset(task, description=f"{name} ...", total=None)
+            else:
+                progress.update(task, completed=share, total=1.0)
+
+        yield show
+
+
+def _print_summary(report: Mapping[str, Any], output: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    table = Table(title=f"{report['bundle']['name']} {report['bundle']['version']}", title_justify="left")
+    for name, justify in (("", "left"), ("volume (mL)", "right"), ("components", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for row in report["regions"]:
+        table.add_row(f"[bold]{escape(row['name'])}[/bold]", f"{row['volume_ml']:.2f}", str(row["components"]))
+    table.add_section()
+    for row in report["labels"]:
+        table.add_row(f"{row['value']} {escape(row['name'])}", f"{row['volume_ml']:.2f}", str(row["components"]))
+    console.print(table)
+    used, absent = report["modalities"]["used"], report["modalities"]["absent"]
+    console.print(f"used: {', '.join(used)}; absent: {', '.join(absent) or 'none'}")
+    if uncertainty := report["uncertainty"]:
+        console.print(f"mean uncertainty (0 to 1): {_or_dash(uncertainty['score'])}")
+        for modality, dice in uncertainty["agreement"].items():
+            rows = ", ".join(f"{region} {value:.2f}" for region, value in dice.items())
+            console.print(f"Dice of {modality} alone with all together: {rows}")
+    for row in report["combinations"]:
+        rows = ", ".join(f"{region['name']} {region['volume_ml']:.2f}" for region in row["regions"])
+        console.print(f"{'+'.join(row['modalities'])}: {rows} mL")
+    for row in report["expected_quality"]:
+        console.print(f"in the evaluation with these sequences: {row['region']} Dice {row['dice']:.2f}")
+    for remark in report["remarks"]:
+        console.print(
+            f"[{'yellow' if remark['level'] == 'warning' else 'dim'}]{remark['level']}: {escape(remark['text'])}"
+        )
+    seconds = sum(report["seconds"].values())
+    console.print(f"{seconds:.0f} s on {report['device']}, at most {report['peak_memory_mb']:.0f} MB")
+    console.print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+    console.print(f"[dim]{report['notice']}")
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

@@ -1,0 +1,176 @@
+"""``monai-passion experiments``: run a grid of trainings, and say how far it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from monai_passion.errors import InputError, PassionError, UsageError
+from monai_passion.system.files import PathLike
+
+__all__ = ["run", "status"]
+
+
+def run(
+    grid: PathLike,
+    *,
+    output: PathLike,
+    dataset_dir: PathLike,
+    datalist: PathLike | None = None,
+    split_dir: PathLike | None = None,
+    presence_dir: PathLike | None = None,
+    split: Literal["validation", "test"] = "validation",
+    data: str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    jobs: int | None = None,
+    threads: int = 1,
+    gpus: float = 0.0,
+    device: str | None = None,
+    only: Sequence[str] = (),
+    set: Mapping[str, str] | None = None,
+    configs: PathLike | None = None,
+    bundles: PathLike | None = None,
+    dry_run: bool = False,
+) -> list[Path]:
+    """Run the cells of a grid of trainings that are not done yet.
+
+    Example:
+        monai-passion experiments run configs/experiments/table3.json --output RUNS --dataset-dir PATIENTS
+
+    Args:
+        grid: such as configs/experiments/table3.json.
+        output: a folder, in which each cell gets its own.
+        dataset_dir: the patients.
+        datalist: their split (default: datalist.json in the output, made when missing).
+        split_dir: folder with train.txt, val.txt and test.txt to make the datalist with.
+        presence_dir: folder of published tables of who lacks what, in place of drawn ones.
+        split: the patients that are scored.
+        data: what the patients are called (default: found out).
+        engine: where the cells run.
+        jobs: cells at a time (default: 1; ray: what the cluster holds).
+        threads: CPU threads of a cell.
+        gpus: GPUs of a cell, for ray: 0.25 puts 4 on one.
+        device: cpu, cuda:0 (default: a GPU where there is one).
+        only: cells with this text in their name.
+        set: further settings of every cell, such as epochs=2; they take precedence over the grid's.
+        configs: folder of the fragments (default: the one above the grid's).
+        bundles: folder of the bundles (default: beside the fragments).
+        dry_run: print the cells and stop.
+
+    Returns:
+        The folders of the cells.
+
+    Raises:
+        UsageError: no such cell, or settings that do not go together.
+        InputError: nobody to score.
+        PassionError: cells failed; the message names them.
+    """
+    from monai_passion.data.datalists import load_datalist, make_datalist, write_datalist
+    from monai_passion.experiments.engines import LocalEngine, RayEngine
+    from monai_passion.experiments.folders import Source, describe_data, prepare
+    from monai_passion.experiments.grid import expand, load_grid
+    from monai_passion.experiments.runner import run_cells
+
+    grid, output, dataset_dir = Path(grid), Path(output), Path(dataset_dir)
+    content = load_grid(grid)
+    last = {key: _value(key, value) for key, value in (set or {}).items()}
+    cells = [
+        cell._replace(overrides={**cell.overrides, **last})
+        for cell in expand(content, str(grid))
+        if all(text in cell.name for text in only)
+    ]
+    if not cells:
+        raise UsageError(f"no cell of {grid} has {' and '.join(only)} in its name; see --dry-run")
+    if dry_run:
+        print("\n".join(f"{cell.name:<50} {cell.label}, seed {cell.seed}" for cell in cells))
+        return []
+    if (jobs is not None and jobs < 1) or threads < 1:
+        raise UsageError("--jobs and --threads must be 1 or more")
+    if gpus and engine == "local":
+        raise UsageError("--gpus shares cards among the cells of --engine ray; choose a card with --device cuda:0")
+    lists = output / "datalist.json" if datalist is None else Path(datalist)
+    is_new = datalist is None and not lists.is_file()
+    patients = make_datalist(dataset_dir, split_dir=split_dir) if is_new else load_datalist(lists)
+    if not patients[split]:
+        source = (split_dir or dataset_dir) if is_new else lists
+        raise InputError(f"{source} has no {split} patients to score; choose another --split, or other lists")
+    if is_new:
+        write_datalist(lists, patients)
+    fragments = grid.absolute().parent.parent if configs is None else Path(configs)
+    folders = prepare(
+        cells,
+        output,
+        Source(
+            fragments,
+            fragments.parent / "bundles" if bundles is None else Path(bundles),
+            dataset_dir,
+            lists,
+            None if presence_dir is None else Path(presence_dir),
+            split,
+            data or describe_data(dataset_dir, patients),
+            device,
+        ),
+        content.get("table"),
+    )
+    runner: Any = RayEngine(jobs, threads, gpus) if engine == "ray" else LocalEngine(jobs or 1, threads)
+    failed = run_cells(folders, runner, lambda line: print(line, flush=True))
+    if failed:
+        names = ", ".join(folder.name for folder in failed)
+        raise PassionError(f"{len(failed)} of {len(folders)} cells failed ({names}); the last line of each is above")
+    print(f"all done; next: monai-passion report {output} --output REPORT")
+    return list(folders)
+
+
+def _value(key: str, text: Any) -> Any:
+    """JSON where it is JSON, such as 2, true or [1, 2]; else text."""
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except ValueError:
+        return text
+
+
+def status(runs: PathLike) -> None:
+    """Say how far each cell is.
+
+    Example:
+        monai-passion experiments status RUNS
+
+    Args:
+        runs: the output of ``experiments run``.
+
+    Raises:
+        InputError: there are no cells in it.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    from monai_passion.experiments.folders import read_state
+
+    cells = sorted(path.parent for path in Path(runs).glob("*/cell.json"))
+    if not cells:
+        raise InputError(f"{runs} holds no cells; give the --output of `monai-passion experiments run`")
+    states = {folder: read_state(folder) for folder in cells}
+    count = {name: sum(s.state == name for s in states.values()) for name in ("done", "running", "stopped", "waiting")}
+    table = Table(
+        "cell", "state", "epoch", "Dice", "minutes", "note", title=", ".join(f"{n} {k}" for k, n in count.items())
+    )
+    for folder, s in states.items():
+        minutes = "" if s.seconds is None else f"{s.seconds / 60:.1f}"
+        table.add_row(folder.name, s.state, f"{s.epoch}/{s.epochs}", _dice(folder), minutes, s.note)
+    Console().print(table)
+
+
+def _dice(folder: Path) -> str:
+    """Mean Dice of the scores, else of the last validation of the training, in percent."""
+    from monai_passion.evaluation.summary import read_metrics
+
+    curves = folder / "train" / "curves.csv"
+    try:
+        rows = read_metrics(folder / "metrics.csv")
+        return f"{100 * rows[rows['convention'] == 'challenge']['dice'].mean():.1f}"
+    except PassionError:
+        lines = curves.read_text().splitlines() if curves.is_file() else []
+        scores = [line.rpartition(",")[2] for line in lines if line.split(",")[1:2] == ["mean_dice"]]
+        return f"({100 * float(scores[-1]):.1f})" if scores else ""

@@ -6,18 +6,20 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import ignite.distributed as idist
 import torch
+from monai.transforms.compose import Compose
 from monai.utils import CommonKeys, set_determinism
 from torch import Tensor, nn
 
 from monai_passion import __version__
 from monai_passion.data.cache import cached
-from monai_passion.data.datalists import slices_of, whole_files
+from monai_passion.data.datalists import make_datalist, slices_of, whole_files
+from monai_passion.data.donors import Donor, load_donors
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
 from monai_passion.networks.weights import load_into, load_weights
@@ -39,6 +41,8 @@ __all__ = [
     "presence_facts",
     "start",
     "training_data",
+    "training_donors",
+    "with_healthy",
 ]
 
 logger = logging.getLogger(__name__)
@@ -117,6 +121,45 @@ def training_data(
 def _or_none(value: T) -> T | None:
     """None for a setting that says so in a word: a command line cannot hand over null."""
     return None if isinstance(value, str) and value.strip().lower() in ("", "none", "null") else value
+
+
+def with_healthy(data: Mapping[str, Any], healthy_dir: str | None) -> Mapping[str, Any]:
+    """``data`` with the heads in a folder (one folder per patient, as in BraTS2020) as patients without a tumor.
+
+    Label maps among their files, as of other diseases, are not used. ``None`` leaves ``data`` as it is.
+    """
+    if not healthy_dir:
+        return data
+    heads = make_datalist(healthy_dir, fractions=(1, 0, 0))["training"]
+    root = Path(healthy_dir).absolute()
+    for head in heads:
+        head["image"] = {m: path and str(root / path) for m, path in head["image"].items()}
+    healthy = [{**head, "label": None} for head in heads]
+    return {**data, "training": [*data["training"], *healthy]}
+
+
+def training_donors(
+    data: Mapping[str, Any],
+    transforms: Sequence[Callable[..., Any]],
+    modalities: Sequence[str],
+    cube_dir: str | None = None,
+    cube_label_dir: str | None = None,
+    cache_dir: str | None = None,
+) -> list[Donor]:
+    """The tumors that a training transplants: of its own patients, and of cubes; never of validation or test patients.
+
+    Args:
+        data: of `training_data`.
+        transforms: the deterministic ones of the training.
+        modalities: names in channel order.
+        cube_dir, cube_label_dir: see `monai_passion.data.donors.read_cube_donors`.
+        cache_dir: see `cached`.
+    """
+    exclude = {item["patient"] for split in ("validation", "test") for item in data[split]}
+    preprocess = Compose(cached(transforms, cache_dir))
+    donors = load_donors(data["training"], preprocess, modalities, cube_dir, cube_label_dir, exclude)
+    logger.info("%d tumors to transplant", len(donors))
+    return donors
 
 
 class PresenceFacts(NamedTuple):

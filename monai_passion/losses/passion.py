@@ -99,6 +99,7 @@ class MultiModalLoss(nn.Module, ABC):
         num_classes: K.
         level_decay: weight of deep-supervision level l is ``level_decay ** l``; 1 as in Eq. 1 and 3.
         temperature: tau of Eq. 3.
+        weighted: false for a cross-entropy in which every voxel counts alike, see `deep_supervision`.
     """
 
     beta: Tensor
@@ -106,9 +107,15 @@ class MultiModalLoss(nn.Module, ABC):
     preference_count: Tensor
 
     def __init__(
-        self, num_modalities: int, num_classes: int, level_decay: float = 1.0, temperature: float = 4.0
+        self,
+        num_modalities: int,
+        num_classes: int,
+        level_decay: float = 1.0,
+        temperature: float = 4.0,
+        weighted: bool | str = True,
     ) -> None:
         super().__init__()
+        self.weighted = str2bool(weighted)
         self.num_modalities = num_modalities
         self.num_classes = num_classes
         self.level_decay = level_decay
@@ -141,7 +148,7 @@ class MultiModalLoss(nn.Module, ABC):
     def compute(self, output: SelfDistillationOutput, target: Target) -> LossTerms:
         """All terms that ``output`` allows."""
         shape = output.available.shape
-        segmentation = self.levels(deep_supervision(output.fused.logits, target))
+        segmentation = self.levels(deep_supervision(output.fused.logits, target, self.weighted))
         pixel: list[Tensor] = []
         proto: list[tuple[Tensor, Tensor]] = []
         for b, student in students(output):
@@ -156,7 +163,7 @@ class MultiModalLoss(nn.Module, ABC):
         if output.separate is not None:
             samples = torch.tensor([b for b, _ in output.separate_pairs])
             rows_target = Target(*(part[samples.to(part.device)] for part in target))
-            (losses,) = deep_supervision([output.separate], rows_target)
+            (losses,) = deep_supervision([output.separate], rows_target, self.weighted)
             separate = scatter([losses], output.separate_pairs, shape)
         return LossTerms(segmentation, matrices[0], matrices[1], matrices[2], separate, output.available, {})
 
@@ -204,8 +211,10 @@ class BackboneLoss(MultiModalLoss):
     With `SelfDistillationNet(unimodal="monitor")` the relative preference is watched without acting on it.
     """
 
-    def __init__(self, num_modalities: int, num_classes: int, level_decay: float = 0.5) -> None:
-        super().__init__(num_modalities, num_classes, level_decay)
+    def __init__(
+        self, num_modalities: int, num_classes: int, level_decay: float = 0.5, weighted: bool | str = True
+    ) -> None:
+        super().__init__(num_modalities, num_classes, level_decay, weighted=weighted)
 
     def combine(self, terms: LossTerms) -> Tensor:
         return (terms.segmentation + (terms.separate * terms.available).sum(dim=1)).mean()

@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Target", "deep_supervision", "dice_loss", "enlarge", "make_target", "weighted_cross_entropy"]
+__all__ = [
+    "Target",
+    "cross_entropy",
+    "deep_supervision",
+    "dice_loss",
+    "enlarge",
+    "make_target",
+    "weighted_cross_entropy",
+]
 
 PROBABILITY_FLOOR = 0.005
 """Probabilities below are as good as this in a logarithm, as in the published losses; there the gradient is zero."""
@@ -58,6 +66,18 @@ def weighted_cross_entropy(probability: Tensor, target: Target) -> Tensor:
     return -(weight.gather(1, target.label.squeeze(1)) * true.log()).mean(dim=1)
 
 
+def cross_entropy(probability: Tensor, target: Target) -> Tensor:
+    """Mean over voxels of -log p_y, every voxel alike: unlike the weighted one it also learns from heads without tumor.
+
+    Args:
+        probability: (B, K, V).
+
+    Returns:
+        (B,) per sample, in [0, -log 1e-6].
+    """
+    return -probability.gather(1, target.label).squeeze(1).clamp(1e-6, 1.0).log().mean(dim=1)
+
+
 def dice_loss(probability: Tensor, target: Target) -> Tensor:
     """1 - mean over all K classes of 2 |P Y| / (|P| + |Y|), background included, sums not squared.
 
@@ -80,18 +100,20 @@ def enlarge(values: Tensor, spatial: Sequence[int]) -> Tensor:
     return F.interpolate(values, size=tuple(spatial), mode=mode, align_corners=True)
 
 
-def deep_supervision(logits: Sequence[Tensor], target: Target) -> tuple[Tensor, ...]:
+def deep_supervision(logits: Sequence[Tensor], target: Target, weighted: bool = True) -> tuple[Tensor, ...]:
     """Dice + weighted cross-entropy of every level, the summands of L_seg in Eq. 1.
 
     Args:
         logits: level 0 first, (B, K, *spatial) and coarser. Their softmax is enlarged, as in the published code.
+        weighted: false for `cross_entropy` in place of `weighted_cross_entropy`.
 
     Returns:
         (B,) per level.
     """
     spatial = logits[0].shape[2:]
+    entropy = weighted_cross_entropy if weighted else cross_entropy
     losses = []
     for level in logits:
         probability = enlarge(level.softmax(dim=1), spatial).flatten(2)
-        losses.append(weighted_cross_entropy(probability, target) + dice_loss(probability, target))
+        losses.append(entropy(probability, target) + dice_loss(probability, target))
     return tuple(losses)

@@ -10,8 +10,15 @@ from monai_passion.transforms.drop import (
     RandMaskModalitiesd,
 )
 from monai_passion.transforms.foreground import is_foreground
-from monai_passion.transforms.labels import LabelsToRegions, LabelsToRegionsd
+from monai_passion.transforms.labels import EnsureLabeld, LabelsToRegions, LabelsToRegionsd
 from monai_passion.transforms.load import LoadModalities, LoadModalitiesd, TakeSliced
+from monai_passion.transforms.transplant import (
+    Placement,
+    RandTransplantTumord,
+    TransplantTumor,
+    TransplantTumord,
+    make_healthy,
+)
 
 __all__ = [
     "Degradation",
@@ -20,14 +27,20 @@ __all__ = [
     "DropModalities",
     "DropModalitiesd",
     "EnsureAvailabled",
+    "EnsureLabeld",
     "LabelsToRegions",
     "LabelsToRegionsd",
     "LoadModalities",
     "LoadModalitiesd",
+    "Placement",
     "RandDegradeModalityd",
     "RandDropModalities",
     "RandDropModalitiesd",
     "RandMaskModalitiesd",
+    "RandTransplantTumord",
     "TakeSliced",
+    "TransplantTumor",
+    "TransplantTumord",
     "is_foreground",
+    "make_healthy",
 ]

@@ -1,4 +1,4 @@
-"""Poor images in place of absent ones: thick slices, noise, motion ghosts, bias fields."""
+"""Poor images in place of absent ones: thick slices, noise, ghosts, bias fields, another contrast, cut-off ends."""
 
 from __future__ import annotations
 
@@ -60,11 +60,34 @@ def bias(image: Tensor, degradation: Degradation) -> Tensor:
     return torch.as_tensor(transform(image))
 
 
+def contrast(image: Tensor, degradation: Degradation) -> Tensor:
+    """Another gray-level curve: intensities between the 1st and 99th percentile to a power of up to 2, or of 1/2."""
+    values = image[image > 0]
+    if len(values) > 100_000:
+        values = values[:: len(values) // 50_000]
+    low, high = torch.quantile(values, torch.tensor([0.01, 0.99]))
+    power = 2 ** (degradation.strength * (1 if degradation.seed % 2 else -1))
+    unit = (image - low) / (high - low).clamp_min(1e-6)
+    return low + torch.where(unit > 0, unit.clamp_min(1e-6) ** power, unit) * (high - low)
+
+
+def cut_off(image: Tensor, degradation: Degradation) -> Tensor:
+    """NaN, which becomes 0, in up to a quarter of the slices at one end."""
+    axis = degradation.axis % (image.ndim - 1) + 1
+    size = image.shape[axis]
+    number = round(0.25 * degradation.strength * size)
+    poorer = image.clone()
+    poorer.narrow(axis, size - number if degradation.seed % 2 else 0, number).fill_(torch.nan)
+    return poorer
+
+
 KINDS: dict[str, Callable[[Tensor, Degradation], Tensor]] = {
     "thick_slices": thick_slices,
     "noise": noise,
     "ghosts": ghosts,
     "bias": bias,
+    "contrast": contrast,
+    "cut_off": cut_off,
 }
 
 
@@ -95,7 +118,7 @@ class DegradeModality(Transform):
         signal = torch.where(inside, plain - lowest, 0)
         poorer = KINDS[self.degradation.kind](signal, self.degradation) + lowest
         result = image.clone()
-        result[:] = torch.where(inside, poorer, 0).to(plain.dtype)
+        result[:] = torch.where(inside & poorer.isfinite(), poorer, 0).to(plain.dtype)
         return result
 
 

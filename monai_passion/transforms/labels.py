@@ -11,7 +11,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
 from torch import Tensor
 
-__all__ = ["LabelsToRegions", "LabelsToRegionsd"]
+__all__ = ["EnsureLabeld", "LabelsToRegions", "LabelsToRegionsd"]
 
 
 class LabelsToRegions(Transform):
@@ -46,4 +46,24 @@ class LabelsToRegionsd(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             item[key] = self.to_regions(item[key])
+        return item
+
+
+class EnsureLabeld(MapTransform):
+    """Give an item without a label, as a healthy head, a label map of zeros on the grid of its image.
+
+    Args:
+        keys: of the label.
+        image_key: of the image (M, *spatial).
+    """
+
+    def __init__(self, keys: KeysCollection = "label", image_key: str = "image") -> None:
+        super().__init__(keys, allow_missing_keys=True)
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.keys:
+            if item.get(key) is None:
+                item[key] = torch.zeros_like(item[self.image_key][:1])
         return item

@@ -7,10 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import create_workflow
+from monai.bundle import ConfigWorkflow, create_workflow
 
 from monai_passion.modalities import combinations
-from tests.bundles.conftest import NAMES, QUICK, add_weights, row_of, small, workflow_of
+from tests.bundles.conftest import CONFIGS, NAMES, QUICK, add_weights, row_of, small, workflow_of, write_case
 
 
 def run(workflow):
@@ -98,3 +98,30 @@ def test_the_cache_on_disk_changes_no_item_and_repairs_itself(bundle, cohorts, t
         for key in ("image", "label", "available"):
             assert torch.equal(torch.as_tensor(other[key]), torch.as_tensor(plain[key]))
         assert (other["image"].pixdim == plain["image"].pixdim).all()
+
+
+@pytest.mark.parametrize("bundle", QUICK[:1], indirect=True)
+def test_the_fast_training_transplants_averages_and_takes_healthy_heads(bundle, tmp_path):
+    """`configs/tasks/brats_mri/fast.json` on top of a bundle's training, with heads that have no label."""
+    fragments = [CONFIGS / f"{name}.json" for name in ("methods/baseline", "tasks/brats_mri/fast")]
+    for k in range(4):
+        write_case(tmp_path / "patients", f"case{k}", "brats_mri", k)
+    places = {"dataset_dir": str(tmp_path / "patients"), "ckpt_dir": str(tmp_path / "run"), "val_interval": 1}
+    workflow = ConfigWorkflow(
+        config_file=[str(bundle / "configs" / "train.json"), *map(str, fragments)],
+        workflow_type="train",
+        device="cpu",
+        bundle_root=str(bundle),
+        healthy_dir=str(tmp_path / "patients"),
+        **{**places, "epochs": 1, "width": 2, "spacing": [-1] * 3, "crop_size": [16] * 3, "roi_size": [48] * 3},
+    )
+    workflow.initialize()
+    items = workflow.parser.get_parsed_content("data")["training"]
+    healthy = [item for item in items if item["label"] is None]
+    assert len(healthy) == 4
+    run_network, averaged = (workflow.parser.get_parsed_content(key) for key in ("network", "averaging"))
+    workflow.run()
+    stored = torch.load(tmp_path / "run" / "model.pt", weights_only=True)["model"]
+    for name, values in averaged.ema_model.state_dict().items():
+        assert torch.equal(stored[name], values)
+    assert any(not torch.equal(stored[name], values) for name, values in run_network.state_dict().items())

@@ -16,7 +16,13 @@ from monai_passion.losses.preference import (
     task_mask,
     update_beta,
 )
-from monai_passion.losses.segmentation import deep_supervision, dice_loss, make_target, weighted_cross_entropy
+from monai_passion.losses.segmentation import (
+    cross_entropy,
+    deep_supervision,
+    dice_loss,
+    make_target,
+    weighted_cross_entropy,
+)
 from tests.losses import toy
 from tests.losses.toy import K, M
 
@@ -385,3 +391,14 @@ def test_each_component_can_be_switched_off(component, flag):
 def test_wrong_number_of_rates_is_refused():
     with pytest.raises(ValueError, match="2 values for 3 modalities"):
         PassionLoss(3, K, [0.1, 0.2])
+
+
+def test_a_crop_without_tumor_teaches_where_every_voxel_counts_alike():
+    """The weighted cross-entropy of a label of background alone is 0, whatever is predicted."""
+    target = make_target(torch.zeros(1, 1, 4, 4, 4), K)
+    logits = torch.zeros(1, K, 4, 4, 4, requires_grad=True)
+    p = logits.softmax(dim=1).flatten(2)
+    assert weighted_cross_entropy(p, target).item() == 0
+    assert cross_entropy(p, target).item() == pytest.approx(math.log(K))
+    (alike,), (weighted,) = (deep_supervision([logits], target, weighted=w) for w in (False, True))
+    assert (alike - weighted).item() == pytest.approx(math.log(K))

@@ -61,6 +61,9 @@ test-browser: dev  ## the page of predict in headless Chromium, where there is o
 bench: dev  ## side-by-side timings, as ratios
 	$(BIN)/python -m pytest -m bench -s
 
+docs: dev  ## the documentation site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "open build/site/index.html"
+
 bundles: install  ## write bundles/ from configs/
 	$(BIN)/monai-passion bundles make
 

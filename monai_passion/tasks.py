@@ -18,7 +18,7 @@ from typing import Any
 from monai_passion.errors import InputError, UsageError
 from monai_passion.system.resources import resource_folder
 
-__all__ = ["ClassLabel", "Modality", "Region", "Task", "load_task", "task_names"]
+__all__ = ["ClassLabel", "Modality", "Region", "Task", "as_task", "load_task", "task_names"]
 
 PALETTE = ("#E6550D", "#33BBEE", "#F0E442", "#CC79A7", "#009E73", "#0072B2", "#D55E00", "#56B4E9")
 """Colors of classes that have none of their own: told apart by the color-blind, and on gray."""
@@ -83,7 +83,7 @@ class Task:
     """Names of the modalities in the order of printed tables."""
     skull_stripped: bool = False
     """Images are expected without skull, 0 outside the brain."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
     """Defaults of a training: ``spacing`` (mm), ``crop_size`` and ``roi_size`` (voxels)."""
     source: Path | None = field(default=None, compare=False)
     """The file it was read from."""
@@ -256,3 +256,23 @@ def _check(task: Task, where: object) -> None:
 
 def _twice(values: Sequence[Any]) -> Any:
     return next((value for value in values if list(values).count(value) > 1), None)
+
+
+def as_task(modalities: Task | Sequence[str]) -> Task:
+    """The task with these modalities: of this package, or one that has nothing else; a `Task` as it is."""
+    return modalities if isinstance(modalities, Task) else _with_modalities(tuple(modalities))
+
+
+@lru_cache
+def _with_modalities(names: tuple[str, ...]) -> Task:
+    known = [load_task(name) for name in task_names()]
+    if (same := next((task for task in known if set(task.modality_names) == set(names)), None)) is not None:
+        return same
+    aliases = {m.name: list(m.aliases) for task in known for m in task.modalities}
+    return task_from_json(
+        {
+            "task": "this task",
+            "modalities": [{"name": name, "aliases": aliases.get(name, [])} for name in names],
+            "classes": [{"name": "background", "value": 0}, {"name": "lesion", "value": 1}],
+        }
+    )

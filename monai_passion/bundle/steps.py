@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from monai_passion import __version__
 from monai_passion.data.cache import cached
-from monai_passion.data.datalists import make_datalist, slices_of, whole_files
+from monai_passion.data.datalists import make_datalist
 from monai_passion.data.donors import Donor, load_donors
+from monai_passion.data.slices import slices_of, whole_files
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
 from monai_passion.networks.weights import load_into, load_weights

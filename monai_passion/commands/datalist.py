@@ -14,6 +14,9 @@ def datalist(
     *,
     output: PathLike,
     layout: str = "auto",
+    task: str | None = None,
+    labels: str | None = None,
+    patient_pattern: str | None = None,
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
     split_dir: PathLike | None = None,
     seed: int = 0,
@@ -29,7 +32,11 @@ def datalist(
     Args:
         folder: where the patients are.
         output: the JSON file to write.
-        layout: brats2020, myops2020, msd, cubes, or auto, which finds out.
+        layout: folders, flat, bids, decathlon, nnunet, cubes, or auto, which finds out.
+        task: a name or a task file; by default the one whose sequences the files are named after.
+        labels: what the values in label files are: brats2015, brats2020, brats2023, msd and others of
+            docs/reference/labels.md, or spelled out, as 1=ED,2=NCR/NET,3=ET; by default it is found out.
+        patient_pattern: regular expression whose first group is the patient in the name of a case, as "(.+)_v[0-9]".
         fractions: shares of the patients in training, validation and test.
         split_dir: folder with train.txt, val.txt and test.txt, in place of fractions.
         seed: who goes where.
@@ -46,7 +53,8 @@ def datalist(
     from rich.console import Console
     from rich.table import Table
 
-    from monai_passion.data.datalists import SPLITS, make_datalist, write_datalist
+    from monai_passion.data.datalists import make_datalist, write_datalist
+    from monai_passion.data.splits import SPLITS
 
     made = make_datalist(
         Path(folder),
@@ -55,6 +63,9 @@ def datalist(
         split_dir=None if split_dir is None else Path(split_dir),
         seed=seed,
         slices=slices,
+        task=task,
+        labels=labels,
+        patient_pattern=patient_pattern,
         full_only=not padded_cubes,
     )
     write_datalist(Path(output), made)
@@ -66,5 +77,6 @@ def datalist(
         patients = len({item["patient"] for item in items})
         table.add_row(split, *map(str, (patients, len(items), *have, labelled)))
     Console().print(table)
+    print(f"labels: {made['labels']['convention']}")
     print(f"wrote {output}")
     return Path(output)

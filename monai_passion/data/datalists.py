@@ -1,142 +1,150 @@
-"""Folders of patients -> datalists: which files belong to whom, split by patient, absent modalities null."""
+"""Datalists: a cohort's items by split, as JSON; absent modalities are null."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from monai_passion.data.nifti import read_header
+from monai_passion.data.labels import find_convention
+from monai_passion.data.layouts import LAYOUTS, Case, cube_items, find_cohort, guess_task, not_used
+from monai_passion.data.naming import read_name, stem_of
 from monai_passion.data.presence import plain_case_name
-from monai_passion.errors import InputError, UsageError
-from monai_passion.modalities import ALIASES, BRATS_MRI, MYOPS_CMR, resolve
+from monai_passion.data.slices import slices_of
+from monai_passion.data.splits import (
+    FRACTIONS,
+    SPLITS,
+    check_patients,
+    listed_split,
+    patient_of,
+    random_split,
+    read_lists,
+    repeated,
+)
+from monai_passion.errors import InputError
 from monai_passion.system.files import write_text
+from monai_passion.tasks import Task, load_task, task_names
 
 __all__ = [
-    "FRACTIONS",
-    "LAYOUTS",
-    "SPLITS",
-    "TASKS",
     "Datalist",
     "absolute",
     "load_datalist",
     "make_datalist",
-    "slices_of",
-    "whole_files",
     "write_datalist",
 ]
 
+logger = logging.getLogger(__name__)
+
 Datalist = dict[str, Any]
-"""``{"task", "modalities", "training": [item, ...], "validation": [...], "test": [...]}``, as in a datalist JSON.
+"""``{"task", "modalities", "labels", "training": [item, ...], "validation": [...], "test": [...]}``, as in its JSON.
 
 An item has ``case``, ``patient``, ``group``, ``image`` (modality -> path or None) and, where there is one, ``label``;
 ``slice`` where it is one slice of its files, ``channels`` where its files are 4-D, as `LoadModalitiesd` takes them.
+``labels`` says what the values in label files mean, see `labels.Convention`.
 """
-
-TASKS = {"brats_mri": BRATS_MRI, "myops_cmr": MYOPS_CMR}
-"""Task -> its modalities in channel order."""
-SPLITS = {"training": "train", "validation": "val", "test": "test"}
-"""Key in a datalist -> name of the published list of its patients."""
-FRACTIONS = (0.7, 0.1, 0.2)
-"""Shares of the patients for training, validation and test."""
-LAYOUTS = {
-    "brats2020": "CASE/CASE_{flair,t1,t1ce,t2,seg}.nii[.gz]; or all cases' files in one folder",
-    "myops2020": "CASE/CASE_{C0,LGE,T2,gd}.nii[.gz]; or all cases' files in one folder or two",
-    "msd": "dataset.json and 4-D files, as Task01_BrainTumour of the Medical Segmentation Decathlon",
-    "cubes": "index.csv and CASE/CASE_{flair,t1,t1ce,t2,seg}.nii.gz; a case is PATIENT_L...",
-}
-"""Layout -> what a folder in it looks like."""
-LABEL_NAMES = ("seg", "segm", "gd", "label")
 UNKNOWN_GROUP = "unknown"
-SLICE = re.compile(r"_slice_\d+$")
-"""What the name of a slice ends with."""
 
 
 def make_datalist(
     folder: str | os.PathLike[str],
     layout: str = "auto",
     *,
+    task: str | None = None,
     fractions: Sequence[float] = FRACTIONS,
     split_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
     slices: bool = False,
     full_only: bool = True,
+    labels: str | None = None,
+    patient_pattern: str | None = None,
 ) -> Datalist:
-    """The datalist of a folder; a file that a case lacks is None.
+    """The datalist of a folder; a file that a case lacks is None. Files that are not used are logged, in one line.
 
-    ``group`` is the grade (HGG, LGG) where ``name_mapping.csv`` of BraTS or the names in ``split_dir`` tell it,
-    else "unknown".
+    ``group`` is the grade (HGG, LGG) where ``name_mapping.csv`` of BraTS, a folder HGG or LGG, or the names in
+    ``split_dir`` tell it, else "unknown".
 
     Args:
         folder: in one of the ``LAYOUTS``.
         layout: its name, or "auto".
+        task: its name or its file; by default the one of this package whose modalities the files' names tell.
         fractions: shares of the patients for training, validation and test; who is where is drawn from ``seed``.
         split_dir: a folder with train.txt, val.txt and test.txt, one patient or case a line, in place of fractions;
             an ``HG_`` or ``LG_`` before a name is taken off. Who is not listed is left out.
         seed: of the split.
         slices: one item for each slice of the third axis, named ``<case>_slice_<index>``.
-        full_only: of cubes, only those without zero-padding, which betrays where the tumour's box ends.
+        full_only: of cubes, only those without zero-padding, which betrays where the tumor's box ends.
+        labels: what the values in label files mean, see `labels.parse_convention`; by default it is found out.
+        patient_pattern: which part of a case's name is the patient, see `splits.patient_of`.
 
     Returns:
         The datalist; its paths are relative to ``folder``.
 
     Raises:
-        InputError: no patients there, two files for one modality, or a list that names none of them.
+        InputError: no patients there, two files for one modality, a list that names none of them, or labels whose
+            meaning cannot be told.
         UsageError: an unknown layout, or fractions that are none.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; give the folder that holds the patients")
-    layout = _layout(folder) if layout == "auto" else layout
-    if layout not in LAYOUTS:
-        raise UsageError(f"unknown layout '{layout}'; known are {', '.join(LAYOUTS)}")
-    task = "myops_cmr" if layout == "myops2020" else "brats_mri"
-    items = _decathlon(folder) if layout == "msd" else _cases(folder, TASKS[task])
-    if layout == "cubes":
-        items = _cubes(folder, items, full_only)
-    if not items:
-        raise InputError(f"{folder} holds no patients in the layout {layout}: {LAYOUTS[layout]}")
+    chosen_task = load_task(task) if task is not None else guess_task(folder)
+    if (other := guess_task(folder, chosen_task)) != chosen_task and chosen_task.name in task_names():
+        raise InputError(
+            f"{folder} holds images of {other.name} by their names, not of {chosen_task.name}; correct task"
+        )
+    cohort = find_cohort(folder, chosen_task, layout)
+    cases = cohort.cases
+    if cohort.layout == "cubes":
+        cases = cube_items(folder, cases, full_only)
+    if not cases:
+        hint = f"; {not_used(cohort.unused, folder)}" if cohort.unused else ""
+        what = f" in the layout {layout} ({LAYOUTS[layout]})" if layout != "auto" else ""
+        raise InputError(f"{folder} holds no patients{what} with a sequence of {chosen_task.name}{hint}")
+    items = [_item(case, folder, chosen_task, patient_pattern) for case in cases]
+    convention = find_convention(
+        chosen_task,
+        [case.name for case in cases],
+        (case.label for case in cases if case.label),
+        labels,
+        cohort.label_names,
+        str(folder / "dataset.json"),
+    )
+    if cohort.unused:
+        logger.warning(not_used(cohort.unused, folder))
+    if patient_pattern is None and (shared := repeated(item["case"] for item in items)):
+        logger.warning(
+            "%d cases share the beginning of their names, as %s, and count as different patients; if they are "
+            "examinations of one patient, give a patient pattern",
+            *(sum(shared.values()), next(iter(shared))),
+        )
     if slices:
         items = slices_of(items, folder)
-    lists = _read_lists(Path(split_dir)) if split_dir is not None else None
+    lists = read_lists(Path(split_dir)) if split_dir is not None else None
     grades = _grades(folder, lists)
     for item in items:
-        item["group"] = grades.get(item["patient"], UNKNOWN_GROUP)
-    chosen = _split(items, fractions, seed) if lists is None else _split_by_lists(items, lists, str(split_dir))
-    return {"task": task, "modalities": list(TASKS[task]), **chosen}
+        item["group"] = grades.get(item["case"], grades.get(item["patient"], item["group"]))
+    chosen = random_split(items, fractions, seed) if lists is None else listed_split(items, lists, str(split_dir))
+    return {
+        "task": chosen_task.name,
+        "modalities": list(chosen_task.modality_names),
+        "labels": convention.to_json(),
+        **chosen,
+    }
 
 
-def slices_of(items: Iterable[Mapping[str, Any]], root: str | os.PathLike[str] = "") -> list[dict[str, Any]]:
-    """One item for each slice of the third axis, named ``<case>_slice_<index>``; items of one slice stay.
-
-    Args:
-        root: the folder that the items' paths are relative to.
-    """
-    parts: list[dict[str, Any]] = []
-    for item in items:
-        if "slice" in item:
-            parts.append(dict(item))
-            continue
-        path = next(path for path in item["image"].values() if path)
-        depth = read_header(Path(root) / path, num_volumes=len(item.get("channels", "1"))).shape[2]
-        parts += [{**item, "case": f"{item['case']}_slice_{k}", "slice": k} for k in range(depth)]
-    return parts
-
-
-def whole_files(items: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The reverse of `slices_of`: one item for all slices of the same files."""
-    whole = {}
-    for item in items:
-        case = SLICE.sub("", item["case"]) if "slice" in item else item["case"]
-        files = (case, *item["image"].values())
-        whole[files] = {**{k: v for k, v in item.items() if k != "slice"}, "case": case}
-    return list(whole.values())
+def _item(case: Case, folder: Path, task: Task, patient_pattern: str | None) -> dict[str, Any]:
+    images = case.images
+    grade = next((part for part in case.folder.relative_to(folder).parts if part in ("HGG", "LGG")), UNKNOWN_GROUP)
+    item: dict[str, Any] = {"case": case.name, "patient": patient_of(case.name, patient_pattern), "group": grade}
+    if case.channels:
+        item["channels"] = list(case.channels)
+    item["image"] = {m: _relative(images[m], folder) if m in images else None for m in task.modality_names}
+    if case.label is not None:
+        item["label"] = _relative(case.label, folder)
+    return item
 
 
 def write_datalist(path: str | os.PathLike[str], datalist: Mapping[str, Any]) -> None:
@@ -144,12 +152,18 @@ def write_datalist(path: str | os.PathLike[str], datalist: Mapping[str, Any]) ->
     write_text(path, json.dumps(datalist, indent=1) + "\n")
 
 
-def load_datalist(path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None) -> Datalist:
+def load_datalist(
+    path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, task: str | None = None
+) -> Datalist:
     """Read a datalist and check it: its keys, that every item has a file and no patient is in two splits.
+
+    Those of the Decathlon and of MONAI's bundles (``{"training": [{"image": [4 paths], "label": ...}], "testing":
+    [...]}``) are understood, too: their paths are told apart by the names of the files.
 
     Args:
         path: a JSON file.
         root: the folder that its paths are relative to; given it, they come back absolute.
+        task: whose modalities a datalist of the Decathlon has; by default brain tumors.
 
     Raises:
         InputError: it is no such file; the message says where.
@@ -161,115 +175,78 @@ def load_datalist(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
         raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); make it with `monai-passion datalist`") from error
+    if (
+        isinstance(datalist, dict)
+        and "task" not in datalist
+        and any(isinstance(datalist.get(k), list) for k in FOREIGN)
+    ):
+        datalist = _from_decathlon(path, datalist, load_task(task or "brats_mri"))
     _check(path, datalist)
     return datalist if root is None else absolute(datalist, Path(root))
 
 
+FOREIGN = {
+    "training": "training",
+    "train": "training",
+    "validation": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
+"""Key of a Decathlon's datalist -> ours."""
+
+
+def _from_decathlon(path: Path, given: Mapping[str, Any], task: Task) -> Datalist:
+    splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    for key, split in FOREIGN.items():
+        for k, entry in enumerate(given.get(key) or []):
+            entry = entry if isinstance(entry, dict) else {"image": entry}
+            images = entry.get("image")
+            where = f"{path}: {key}[{k}]"
+            if isinstance(images, dict):
+                files = images
+            elif isinstance(images, str):
+                files = dict.fromkeys(task.modality_names, images)
+            elif isinstance(images, list) and all(isinstance(image, str) for image in images):
+                roles = [read_name(Path(image).name, task, Path(image).parent.name).role for image in images]
+                if None in roles or len(set(roles)) < len(roles):
+                    name = images[roles.index(None)] if None in roles else f"two of {', '.join(images)}"
+                    raise InputError(f"{where}: the name of {name} does not tell its sequence; make a datalist of ours")
+                files = dict(zip(map(str, roles), images, strict=True))
+            else:
+                raise InputError(f"{where}: image is {images!r}; give the paths of a patient's files")
+            first = next(iter(files.values()))
+            case = str(entry.get("case") or Path(first).parent.name or stem_of(Path(first).name))
+            if isinstance(images, str) or not Path(first).parent.name:
+                case = str(entry.get("case") or read_name(Path(first).name, task).patient or stem_of(Path(first).name))
+            item: dict[str, Any] = {"case": case, "patient": patient_of(case), "group": UNKNOWN_GROUP}
+            item["image"] = {m: files.get(m) for m in task.modality_names}
+            if isinstance(images, str):
+                item["channels"] = list(task.modality_names)
+            if isinstance(entry.get("label"), str):
+                item["label"] = entry["label"]
+            splits[split].append(item)
+    return {"task": task.name, "modalities": list(task.modality_names), **splits}
+
+
 def absolute(datalist: Datalist, root: Path) -> Datalist:
-    """The same with the folder that its paths are relative to put before them."""
-    for item in (item for split in SPLITS for item in datalist[split]):
+    """The datalist with its paths below ``root``, and what its labels mean in each item (``label_values``)."""
+    values = datalist.get("labels", {}).get("values")
+    for item in _items(datalist):
         item["image"] = {m: str(root / path) if path else None for m, path in item["image"].items()}
         if item.get("label"):
             item["label"] = str(root / item["label"])
+            if values:
+                item["label_values"] = dict(values)
     return datalist
 
 
-def _layout(folder: Path) -> str:
-    if (folder / "dataset.json").is_file():
-        return "msd"
-    if (folder / "index.csv").is_file():
-        return "cubes"
-    known = {name for m in MYOPS_CMR if m not in BRATS_MRI for name in (m, *ALIASES[m])}
-    roles = {role.lower() for _, role, _ in _files(folder)}
-    return "myops2020" if known & roles else "brats2020"
-
-
-def _files(folder: Path) -> list[tuple[str, str, Path]]:
-    """(case, role, path) of each NIfTI file up to three folders deep; a role is "flair", "seg", ..."""
-    paths = sorted(
-        path for depth in ("", "*/", "*/*/") for end in (".nii", ".nii.gz") for path in folder.glob(f"{depth}*{end}")
-    )
-    case_folders = {path.parent for path in paths if path.name.startswith(f"{path.parent.name}_")}
-    found = []
-    for path in paths:
-        stem, home = path.name.removesuffix(".gz").removesuffix(".nii"), path.parent.name
-        if stem.startswith(f"{home}_"):
-            found.append((home, stem[len(home) + 1 :], path))
-        else:
-            case, _, role = stem.rpartition("_")
-            # In its case's folder, one label of BraTS2020 lies under a name of its own.
-            found.append((case if case and path.parent not in case_folders else home, role, path))
-    return found
-
-
-def _cases(folder: Path, modalities: Sequence[str]) -> list[dict[str, Any]]:
-    cases: dict[str, dict[str, Path]] = {}
-    for case, role, path in _files(folder):
-        try:
-            name = "label" if role.lower() in LABEL_NAMES else resolve(role, modalities)
-        except UsageError:
-            continue
-        other = cases.setdefault(case, {}).setdefault(name, path)
-        if other != path:
-            raise InputError(f"{case} has two files for {name}: {other} and {path}; keep one")
-    items = []
-    for case, files in sorted(cases.items()):
-        image = {m: _relative(files[m], folder) if m in files else None for m in modalities}
-        if any(image.values()):
-            label = {"label": _relative(files["label"], folder)} if "label" in files else {}
-            items.append({"case": case, "patient": case, "group": UNKNOWN_GROUP, "image": image, **label})
-    return items
+def _items(datalist: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [item for split in SPLITS for item in datalist[split]]
 
 
 def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
-
-
-def _decathlon(folder: Path) -> list[dict[str, Any]]:
-    path = folder / "dataset.json"
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        names = [index["modality"][str(k)] for k in range(len(index["modality"]))]
-        channels = [resolve(name, BRATS_MRI) for name in names]
-        pairs = sorted((entry["image"].removeprefix("./"), entry["label"]) for entry in index["training"])
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
-    except (ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        raise InputError(f"{path} is not the dataset.json of the Decathlon's Task01_BrainTumour ({error})") from error
-    items = []
-    for image, label in pairs:
-        case = Path(image).name.split(".")[0]
-        item = {"case": case, "patient": case, "group": UNKNOWN_GROUP, "channels": channels}
-        paths = {m: image if m in channels else None for m in BRATS_MRI}
-        items.append({**item, "image": paths, "label": label.removeprefix("./")})
-    return items
-
-
-def _cubes(folder: Path, items: Iterable[dict[str, Any]], full_only: bool) -> list[dict[str, Any]]:
-    path = folder / "index.csv"
-    try:
-        index = pd.read_csv(path, dtype={"case": str}).set_index("case")["valid_voxels"].to_dict()
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no index of cubes with the columns case and valid_voxels ({error})") from error
-    full = max(index.values(), default=0)
-    return [
-        {**item, "patient": re.sub(r"_L\d+$", "", item["case"])}
-        for item in items
-        if item["case"] in index and (index[item["case"]] == full or not full_only)
-    ]
-
-
-def _read_lists(folder: Path) -> dict[str, list[str]]:
-    lists = {}
-    for split, name in SPLITS.items():
-        path = folder / f"{name}.txt"
-        try:
-            lists[split] = path.read_text(encoding="utf-8").split() if path.is_file() else []
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is no list of names ({error})") from error
-    if not lists["training"]:
-        raise InputError(f"{folder} has no train.txt with names, one a line; give the folder of the lists")
-    return lists
 
 
 def _grades(folder: Path, lists: Mapping[str, Iterable[str]] | None) -> dict[str, str]:
@@ -283,55 +260,13 @@ def _grades(folder: Path, lists: Mapping[str, Iterable[str]] | None) -> dict[str
     return {plain_case_name(name): f"{name[:2]}G" for name in names if name != plain_case_name(name)}
 
 
-def _split(items: Sequence[dict[str, Any]], fractions: Sequence[float], seed: int) -> dict[str, list[dict[str, Any]]]:
-    if len(fractions) != len(SPLITS) or min(fractions) < 0 or not fractions[0] or abs(sum(fractions) - 1) > 1e-6:
-        raise UsageError(
-            f"fractions are {tuple(fractions)}; give three that add to 1, for training, validation and test"
-        )
-    patients = sorted({item["patient"] for item in items})
-    wanted = [k for k, fraction in enumerate(fractions) if fraction > 0]
-    if len(patients) < len(wanted):
-        raise InputError(f"{len(patients)} patients cannot be split into {len(wanted)} parts; set fractions to 0 or 1")
-    # Everyone who is wanted gets one patient, the others go where the shares are least filled.
-    counts = [int(fraction > 0) for fraction in fractions]
-    for _ in range(len(patients) - len(wanted)):
-        counts[min(wanted, key=lambda k: (counts[k] + 0.5) / fractions[k])] += 1
-    order = np.random.default_rng(seed).permutation(patients)
-    bounds = np.cumsum([0, *counts])
-    return {
-        split: [item for item in items if item["patient"] in set(order[bounds[k] : bounds[k + 1]])]
-        for k, split in enumerate(SPLITS)
-    }
-
-
-def _split_by_lists(
-    items: Sequence[dict[str, Any]], lists: Mapping[str, Iterable[str]], source: str
-) -> dict[str, list[dict[str, Any]]]:
-    """An item goes where its case or its patient is listed; a patient is listed, too, by any of its slices."""
-    chosen: dict[str, list[dict[str, Any]]] = {}
-    for split, listed in lists.items():
-        names = {plain_case_name(name) for name in listed}
-        names |= {re.sub(r"_slice_\d+$", "", name) for name in names}
-        chosen[split] = [item for item in items if item["case"] in names or item["patient"] in names]
-    if not chosen["training"]:
-        raise InputError(f"train.txt in {source} names none of the {len(items)} cases, as {items[0]['case']}")
-    _check_patients(source, chosen)
-    return chosen
-
-
-def _check_patients(source: str, splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
-    home: dict[str, str] = {}
-    for split in SPLITS:
-        for item in splits[split]:
-            other = home.setdefault(item["patient"], split)
-            if other != split:
-                raise InputError(f"{source} has the patient {item['patient']} in {other} and in {split}; keep one")
-
-
 def _check(path: Path, datalist: Any) -> None:
     """Raises InputError where ``datalist`` is not as `Datalist` says."""
     if not isinstance(datalist, dict) or not {"task", "modalities", *SPLITS} <= set(datalist):
         raise InputError(f"{path} is no datalist (task, modalities, {', '.join(SPLITS)}); see `monai-passion datalist`")
+    values = datalist.get("labels", {}).get("values", {}) if isinstance(datalist.get("labels", {}), dict) else None
+    if not isinstance(values, dict) or not all(k.isdigit() and isinstance(v, int) for k, v in values.items()):
+        raise InputError(f"{path}: labels must give, as values, the task's value of each value in a file")
     modalities = datalist["modalities"]
     if not isinstance(modalities, list) or not modalities or not all(isinstance(m, str) for m in modalities):
         raise InputError(f"{path}: modalities is {modalities!r}; give a list of names")
@@ -359,4 +294,4 @@ def _check(path: Path, datalist: Any) -> None:
             if item["case"] in seen:
                 raise InputError(f"{where}: {item['case']} is there twice; keep it once")
             seen.add(item["case"])
-    _check_patients(str(path), datalist)
+    check_patients(str(path), datalist)

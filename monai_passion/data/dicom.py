@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion import __version__
+from monai_passion.data.naming import read_name
 from monai_passion.errors import InputError, UsageError
+from monai_passion.tasks import Task
 
-__all__ = ["Series", "as_nifti", "find_series", "is_dicom", "open_series", "write_segmentation"]
+__all__ = ["Series", "as_nifti", "find_series", "is_dicom", "open_series", "recognize_series", "write_segmentation"]
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's axes point left and posterior, those of NIfTI right and anterior."""
@@ -105,17 +107,13 @@ def open_series(path: Path) -> Series | None:
     raise InputError(f"{path} is no MR image; give a series of MR images")
 
 
-def recognise_series(series: Sequence[Series], modalities: Sequence[str]) -> dict[str, list[Series]]:
+def recognize_series(series: Sequence[Series], task: Task) -> dict[str, list[Series]]:
     """Modality -> the series that may be it, by their descriptions; a T1 with a contrast agent is a T1c."""
-    from monai_passion.data.sources import recognise
-
     candidates: dict[str, list[Series]] = {}
     for one in series:
-        modality = recognise(one.description, modalities)
-        if modality == "t1" and one.contrast and "t1c" in modalities:
-            modality = "t1c"
-        if modality is not None:
-            candidates.setdefault(modality, []).append(one)
+        role = read_name(one.description, task, contrast_agent=one.contrast).role
+        if role in task.modality_names:
+            candidates.setdefault(str(role), []).append(one)
     return candidates
 
 

@@ -1,96 +1,111 @@
-"""Which file is which sequence: by its name, as BraTS, BIDS and scanners give them. What is not clear is an error."""
+"""What `predict` is given, a patient's folder, a cohort's or a table -> each patient's files by sequence."""
 
 from __future__ import annotations
 
-import re
+import csv
+import io
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from monai_passion.data.dicom import find_series, recognize_series
+from monai_passion.data.layouts import Case, find_cohort, not_used
+from monai_passion.data.naming import LABEL
 from monai_passion.errors import InputError, UsageError
-from monai_passion.modalities import ALIASES, resolve
+from monai_passion.tasks import Task, as_task
 
-__all__ = ["find_files", "find_patients", "read_cohort", "recognise"]
+__all__ = ["find_files", "find_patients", "read_cohort", "read_table"]
 
-ENDINGS = (".nii.gz", ".nii")
-NO_IMAGE = re.compile(
-    r"seg|mask|label|prob|\b(gd|roi|adc|dwi|dti|swi|swan|bold|fmri|perf|asl|pwi|dsc|dce|cbv|cbf|localizer|scout|t2star\w*|t2s)\b"
-)
-"""Names of what is no anatomical sequence of ours; MyoPS calls its labels gd."""
-CONTRAST = re.compile(r"\b(c|ce|gd|gad|gado|gadolinium|post|postcontrast|contrast|km|enhanced|mdc)\b|\+ ?c\b")
-PLAIN = re.compile(r"\b(no|non|pre|without|w/?o|native|sans) ?(c|ce|gd|gad|contrast|km)?\b")
+logger = logging.getLogger(__name__)
 
 
-def recognise(name: str, modalities: Sequence[str]) -> str | None:
-    """The modality that a file of this name holds, None where the name does not tell.
+def find_files(
+    folder: Path, modalities: Task | Sequence[str], given: Mapping[str, Path] | None = None
+) -> dict[str, Path]:
+    """Modality -> file, of the NIfTI files of one patient's folder, also in BIDS; what is not used is logged.
 
-    ``BraTS20_001_t1ce.nii.gz``, ``sub-01_ce-gadolinium_T1w.nii.gz``, ``AX T1 POST GAD.nii`` are all ``t1c``.
-    """
-    stem = name.lower()
-    for ending in ENDINGS:
-        stem = stem.removesuffix(ending)
-    last = re.split(r"[_\-. ]", stem)[-1]
-    known = {alias: m for m in modalities for alias in (m, *ALIASES.get(m, ()))}
-    if last in known and known[last] not in ("t1", "t2"):
-        return known[
-            last
-        ]  # the role of a BraTS or MyoPS file; "t1" may still be said to have contrast, "t2" be a FLAIR
-    words = " ".join(re.split(r"[_\-.\s]+", stem))
-    if NO_IMAGE.search(words):
-        return None
-    found = {known[word] for word in words.split() if word in known}
-    if found & {"t1", "t1c"} or re.search(r"\b(t1\w*|\w*mprage|\w*spgr|bravo)\b", words):  # a T1 FLAIR is a T1
-        contrast = "t1c" in found or (CONTRAST.search(words) and not PLAIN.search(words))
-        found = {"t1c" if contrast else "t1"} | (found - {"t1", "t1c", "flair"})
-    elif "flair" in words:
-        found = {"flair"}
-    elif re.search(r"\bt2\w*\b", words) and "flair" not in found:
-        found.add("t2")
-    return found.pop() if len(found) == 1 and found <= set(modalities) else None
-
-
-def find_files(folder: Path, modalities: Sequence[str], given: Mapping[str, Path] | None = None) -> dict[str, Path]:
-    """Modality -> file, of the NIfTI files directly in a patient's folder, or in its ``anat`` (BIDS).
-
-    Where there is none, the DICOM series in it are looked through, up to three folders deep; a series is given by one
+    Where there is none, the DICOM series in it are looked through, up to four folders deep; a series is given by one
     of its files. For the modalities in ``given`` no file is looked for: theirs is there.
 
     Raises:
-        InputError: two files for one modality, or none for any.
+        InputError: two files for one modality, none for any, or files of several patients.
     """
-    paths = _images(folder) or _images(folder / "anat")
-    if not paths and (found := _find_dicom(folder, modalities, given or {})):
+    task, given = as_task(modalities), given or {}
+    cohort = find_cohort(folder, task)
+    if not cohort.cases and (found := _find_dicom(folder, task, given)):
         return found
-    candidates: dict[str, list[Path]] = {m: [path] for m, path in (given or {}).items()}
-    for path in paths:
-        if (modality := recognise(path.name, modalities)) is not None and modality not in (given or {}):
-            candidates.setdefault(modality, []).append(path)
-    for modality, files in candidates.items():
-        if len(files) > 1:
-            names = ", ".join(path.name for path in files)
-            raise InputError(
-                f"{folder} has {len(files)} files for {modality} ({names}); add --{modality} with the right one"
-            )
-    if not candidates:
-        names = ", ".join(path.name for path in paths[:8]) or "no NIfTI files"
+    cases = [case for case in cohort.cases if set(case.files) - set(given) - {LABEL}]
+    files = _of_one(folder, cases) if cases else {}
+    for m, paths in files.items():
+        if len(paths) > 1 and m not in given:
+            names = ", ".join(str(path.relative_to(folder)) for path in paths)
+            raise InputError(f"{folder} has {len(paths)} files for {m} ({names}); add --{m} with the right one")
+    chosen = {**{m: paths[0] for m, paths in files.items()}, **given}
+    if not chosen:
+        names = ", ".join(f"{path.name}: {why}" for path, why in cohort.unused[:8]) or "no NIfTI files"
         raise InputError(
             f"{folder} has no sequence that its name tells ({names}); give the files by "
-            f"{', '.join(f'--{m}' for m in modalities)}"
+            f"{', '.join(f'--{m}' for m in task.modality_names)}"
         )
-    return {m: candidates[m][0] for m in modalities if m in candidates}
+    if cohort.unused:
+        logger.warning(not_used(cohort.unused, folder))
+    return {m: chosen[m] for m in task.modality_names if m in chosen}
 
 
-def _find_dicom(folder: Path, modalities: Sequence[str], given: Mapping[str, Path]) -> dict[str, Path]:
+def _of_one(folder: Path, cases: Sequence[Case]) -> dict[str, list[Path]]:
+    """The files of one patient, also where each has a name of its own before the sequence's."""
+    if len(cases) > 1 and not _is_ambiguous(cases):
+        names = ", ".join(case.name for case in cases[:4])
+        raise InputError(
+            f"{folder} has files of {len(cases)} patients by their names ({names}); give one patient's folder"
+        )
+    files: dict[str, list[Path]] = {}
+    for case in cases:
+        for role in set(case.files) - {LABEL}:
+            files.setdefault(role, []).extend(case.files[role])
+    return {m: sorted(paths) for m, paths in files.items()}
+
+
+def _is_ambiguous(cases: Sequence[Case]) -> bool:
+    """Whether a file each, all of one sequence, are taken for patients: they may be choices for one."""
+    roles = [tuple(set(case.files) - {LABEL}) for case in cases]
+    return len({case.folder for case in cases}) == 1 and all(len(r) == 1 for r in roles) and len(set(roles)) == 1
+
+
+def find_patients(folder: Path, modalities: Task | Sequence[str]) -> dict[str, Path | dict[str, Path]]:
+    """Patient -> folder, or modality -> file where several share one; nothing for the folder of a single patient.
+
+    Files that are none's are logged.
+
+    Raises:
+        InputError: several files for one modality of a patient who has no folder.
+    """
+    task = as_task(modalities)
+    cohort = find_cohort(folder, task)
+    cases = cohort.cases
+    if (
+        not cases
+        or (len(cases) == 1 and cases[0].folder == folder)
+        or (cases[0].folder == folder and len(cases) > 1 and _is_ambiguous(cases))
+    ):
+        return {}
+    beside = [(path, why) for path, why in cohort.unused if not any(path.is_relative_to(c.folder) for c in cases)]
+    if beside and cohort.layout in ("folders", "bids"):  # what lies in a patient's folder is told with the patient
+        logger.warning(not_used(beside, folder))
+    shared = [case.folder for case in cases]
+    return {case.name: case.folder if shared.count(case.folder) == 1 else case.images for case in cases}
+
+
+def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str, Path]:
     """As `find_files`; nothing where there is no DICOM."""
-    from monai_passion.data.dicom import find_series, recognise_series
-
     series = find_series(path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in folder.glob(depth))
     if not series:
         return {}
     if len({one.patient for one in series}) > 1:
         raise InputError(f"{folder} has series of several patients (PatientID); give one patient's folder, or a CSV")
-    candidates = {m: found for m, found in recognise_series(series, modalities).items() if m not in given}
+    candidates = {m: found for m, found in recognize_series(series, task).items() if m not in given}
     for modality, found in candidates.items():
         if len(found) > 1:
             names = ", ".join(one.text for one in found)
@@ -102,51 +117,65 @@ def _find_dicom(folder: Path, modalities: Sequence[str], given: Mapping[str, Pat
         names = ", ".join(one.text for one in series[:8])
         raise InputError(
             f"{folder} has no series whose description tells what it is ({names}); give a file of each by "
-            f"{', '.join(f'--{m}' for m in modalities)}"
+            f"{', '.join(f'--{m}' for m in task.modality_names)}"
         )
     paths = {**given, **{m: found[0].files[0] for m, found in candidates.items()}}
-    return {m: paths[m] for m in modalities if m in paths}
+    return {m: paths[m] for m in task.modality_names if m in paths}
 
 
-def find_patients(folder: Path, modalities: Sequence[str]) -> dict[str, Path]:
-    """Patient -> folder: every folder below, up to two levels (BIDS sessions), with a sequence in it."""
-    found: dict[str, Path] = {}
-    for depth in ("*", "*/*"):
-        for path in sorted(folder.glob(depth)):
-            if path.is_dir() and path.name != "anat" and path.parent not in found.values():
-                images = _images(path) or _images(path / "anat")
-                if any(recognise(image.name, modalities) for image in images):
-                    found["_".join(path.relative_to(folder).parts)] = path
-    return found
+def read_table(path: Path) -> pd.DataFrame:
+    """A table of text: separated by commas, semicolons or tabs, without an index column, headers and cells trimmed.
+
+    Raises:
+        InputError: it cannot be read as such.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        first = text.split("\n", 1)[0]
+        separator = max(",;\t", key=first.count)
+        table = pd.read_csv(
+            io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, quoting=csv.QUOTE_MINIMAL
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a CSV ({' '.join(str(error).split())}); check it") from error
+    table.columns = [str(name).strip() for name in table.columns]
+    table = table.map(str.strip)
+    if len(table) and table.columns[0] in ("", "Unnamed: 0", "index"):  # as pandas writes it
+        start = table.iloc[0, 0]
+        if start in ("0", "1") and list(table.iloc[:, 0]) == [str(int(start) + k) for k in range(len(table))]:
+            table = table.iloc[:, 1:]
+    return table
 
 
-def read_cohort(path: Path, modalities: Sequence[str]) -> dict[str, dict[str, Path]]:
+EMPTY = {"", "nan", "na", "n/a", "none", "null", "-"}
+"""What a cell of an absent file may hold."""
+
+
+def read_cohort(path: Path, modalities: Task | Sequence[str]) -> dict[str, dict[str, Path]]:
     """Patient -> modality -> file, of a CSV with a column ``patient`` and one a modality; an empty cell is absent.
 
+    Commas, semicolons or tabs; capitals do not matter, ``case`` and ``subject`` are other words for ``patient``.
     Relative paths start from the folder of the CSV.
 
     Raises:
         InputError: not such a table, or a patient twice.
     """
+    task, table = as_task(modalities), read_table(path)
+    words = {"case", "subject", "patient_id", "case_id", "subject_id"}
+    who = [c for c in table.columns if c.lower() == "patient"] or [c for c in table.columns if c.lower() in words]
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a CSV ({' '.join(str(error).split())}); check it") from error
-    try:
-        columns = {c: resolve(c, modalities) for c in table.columns if c != "patient"}
+        columns = {c: task.resolve(c) for c in table.columns if c not in who[:1]}
     except UsageError as error:
         raise InputError(f"{path}: {error}; columns are patient and the sequences") from error
-    if "patient" not in table or not len(table) or not columns or len(set(columns.values())) < len(columns):
+    if not who or not len(table) or not columns or len(set(columns.values())) < len(columns):
         raise InputError(f"{path} needs a column 'patient', one column a sequence, and a row a patient")
-    if (twice := table["patient"].duplicated() | ~table["patient"].str.fullmatch(r"[^/\\]*[^/\\.][^/\\]*")).any():
-        raise InputError(f"{path}: '{table['patient'][twice].iloc[0]}' is there twice or is no name for a folder")
-    return {
-        row["patient"]: {m: path.parent / row[c].strip() for c, m in columns.items() if row[c].strip()}
+    names = table[who[0]]
+    if (twice := names.duplicated() | ~names.str.fullmatch(r"[^/\\]*[^/\\.][^/\\]*")).any():
+        raise InputError(f"{path}: '{names[twice].iloc[0]}' is there twice or is no name for a folder")
+    cohort = {
+        row[who[0]]: {m: path.parent / row[c] for c, m in columns.items() if row[c].lower() not in EMPTY}
         for row in table.to_dict("records")
     }
-
-
-def _images(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.name.lower().endswith(ENDINGS) and path.is_file())
+    if nothing := [name for name, files in cohort.items() if not files]:
+        raise InputError(f"{path}: {nothing[0]} has no file at all; give one or take the row out")
+    return cohort

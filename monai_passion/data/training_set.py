@@ -11,19 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from monai_passion.data.datalists import (
-    SLICE,
-    SPLITS,
-    TASKS,
-    Datalist,
-    absolute,
-    load_datalist,
-    make_datalist,
-    slices_of,
-    write_datalist,
-)
+from monai_passion.data.datalists import Datalist, absolute, load_datalist, make_datalist, write_datalist
 from monai_passion.data.presence import Presence, draw_presence, named_rates, read_presence, write_presence
+from monai_passion.data.slices import SLICE, slices_of
+from monai_passion.data.splits import SPLITS
 from monai_passion.errors import InputError, PassionError, UsageError
+from monai_passion.tasks import load_task
 
 __all__ = ["describe_training_set", "prepare_datalist"]
 
@@ -58,7 +51,7 @@ def prepare_datalist(
             Neither: nothing is removed.
         seed: of the split and of the presence matrix.
         ckpt_dir: where the training keeps its checkpoints.
-        task: one of ``TASKS``.
+        task: its name, or its file.
         per: draw for each "patient", or for each "case", which differ for slices and cubes.
         options: for `make_datalist`, as ``split_dir`` or ``slices``.
 
@@ -69,8 +62,7 @@ def prepare_datalist(
         InputError: files that are none, patients whom the presence table does not name, or who are left with nothing.
         UsageError: wrong rates or arguments, or what is stored in ``ckpt_dir`` was made with others.
     """
-    if task not in TASKS:
-        raise UsageError(f"unknown task '{task}'; known are {', '.join(TASKS)}")
+    modalities = load_task(task).modality_names
     if per not in ("patient", "case"):
         raise UsageError(f"per is '{per}'; give 'patient' or 'case'")
     if presence is not None and missing_rates is not None:
@@ -79,29 +71,31 @@ def prepare_datalist(
     if not root.is_dir():
         raise InputError(f"{root} is not a folder; give the folder of the patients as dataset_dir")
     if missing_rates is not None:
-        missing_rates = named_rates(missing_rates, TASKS[task])
+        missing_rates = named_rates(missing_rates, modalities)
     made_from = _made_from(datalist, presence, missing_rates, seed, task, per, options)
     stored = None if ckpt_dir is None else Path(ckpt_dir) / "datalist.json"
     if stored is not None and stored.is_file():
         return absolute(_stored(stored, made_from, root), root)
 
-    used = make_datalist(root, seed=seed, **options) if datalist is None else load_datalist(datalist)
+    used = (
+        make_datalist(root, task=task, seed=seed, **options) if datalist is None else load_datalist(datalist, task=task)
+    )
     used.pop("made_from", None)
-    if used["task"] != task or used["modalities"] != list(TASKS[task]):
-        raise InputError(f"{datalist or root} is for {used['task']} {used['modalities']}, not for {task} {TASKS[task]}")
+    if used["modalities"] != list(modalities):
+        raise InputError(f"{datalist or root} is for {used['task']} {used['modalities']}, not for {task} {modalities}")
     if presence is not None:
-        table = read_presence(presence, TASKS[task])
+        table = read_presence(presence, modalities)
         if any(SLICE.search(case) for case in table.cases):
             used["training"] = slices_of(used["training"], root)
         _remove(used, table, str(presence))
     elif missing_rates is not None:
-        table = _draw(used["training"], missing_rates, seed, per, TASKS[task])
+        table = _draw(used["training"], missing_rates, seed, per, modalities)
         _remove(used, table)
     _check_files(used, root)
     if stored is not None:
-        kept = np.array([[bool(item["image"][m]) for m in TASKS[task]] for item in used["training"]])
+        kept = np.array([[bool(item["image"][m]) for m in modalities] for item in used["training"]])
         cases = tuple(item["case"] for item in used["training"])
-        write_presence(stored.with_name("presence.csv"), Presence(cases, TASKS[task], kept))
+        write_presence(stored.with_name("presence.csv"), Presence(cases, modalities, kept))
         write_datalist(stored, {**used, "made_from": made_from})
     return absolute(used, root)
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from monai.transforms.transform import Transform
 
-from monai_passion.data.sources import recognise
+from monai_passion.data.naming import read_name
 from monai_passion.errors import InputError
+from monai_passion.tasks import as_task
 
 __all__ = ["FindStudy", "find_study", "training_items"]
 
@@ -25,13 +26,14 @@ def find_study(path: str, modalities: Sequence[str]) -> str | dict[str, str | No
     Raises:
         InputError: two files for one modality.
     """
-    if recognise(Path(path).name, modalities) is None:
+    task = as_task(modalities)
+    if read_name(Path(path).name, task).role not in modalities:
         return path
     study: dict[str, str | None] = dict.fromkeys(modalities)
     patient = _patient(path)
     for other in sorted(Path(path).parent.iterdir()):
-        modality = recognise(other.name, modalities) if _patient(str(other)) == patient else None
-        if modality is not None:
+        modality = read_name(other.name, task).role if _patient(str(other)) == patient else None
+        if modality in study:
             if study[modality] is not None:
                 raise InputError(f"{study[modality]} and {other} are both {modality} of one patient; remove one")
             study[modality] = str(other)

@@ -15,6 +15,7 @@ from monai.transforms.transform import MapTransform, Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
+from monai_passion.data.labels import map_values
 from monai_passion.data.nifti import MAX_VOXELS, Volume, check_same_grid, read_volume, read_volumes
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import resolve
@@ -115,7 +116,7 @@ class LoadModalities(Transform):
     def _volumes(self, files: Sequence[Path | None], channels: Sequence[str] | None) -> list[Volume | None]:
         if channels is None:
             return [read_volume(path, max_voxels=self.max_voxels) if path else None for path in files]
-        order = [resolve(name, self.modalities) for name in channels]
+        order = [name and resolve(name, self.modalities) for name in channels]  # None: a volume that is not used
         volumes: dict[str, Volume] = {}
         for path in dict.fromkeys(path for path in files if path):
             names = [name for name, file in zip(self.modalities, files, strict=True) if file == path]
@@ -132,14 +133,17 @@ class LoadModalitiesd(MapTransform):
 
     Of an item it reads ``image_key`` (paths, see `LoadModalities`), ``label_key`` (a path, or null, or not there),
     ``"slice"`` and ``"channels"`` where there are such; it sets ``image_key``, ``available_key`` (M,) bool and, given
-    its path, ``label_key`` (1, *spatial) float32. Without a path ``label_key`` is removed, and so is text under a key
-    that begins as ``image_key``, as MONAI Label's ``image_path``: MONAI's `Spacingd` takes it for the image's metadata.
+    its path, ``label_key`` (1, *spatial) float32. ``"label_values"``, where there is such, has every value that a label
+    file may hold, and which one of the task it becomes. Without a path ``label_key`` is removed, and so is text under a
+    key that begins as ``image_key``, as MONAI Label's ``image_path``: MONAI's `Spacingd` takes it for the image's
+    metadata.
 
     Args:
         slice_key: the item's number of a slice; None to load whole volumes whatever the item says, see `TakeSliced`.
 
     Raises:
-        InputError: see `LoadModalities`; also a label on another grid, or with values that are no whole numbers.
+        InputError: see `LoadModalities`; also a label on another grid, or with values that are no whole numbers or not
+            among ``"label_values"``.
     """
 
     def __init__(
@@ -173,6 +177,9 @@ class LoadModalitiesd(MapTransform):
                 label = read_volume(self.load.root / path, max_voxels=self.load.max_voxels)
                 if (label.data != np.rint(label.data)).any():
                     raise InputError(f"{label.path} has values that are no whole numbers; give the label map")
+                if values := item.pop("label_values", None):
+                    known = {int(value): int(own) for value, own in values.items()}
+                    label = label._replace(data=map_values(label.data, known, label.path))
                 check_same_grid(next(volume for volume in volumes if volume is not None), label)
                 item[self.label_key] = _tensor(label.data[None], [label], slice)
         return item

@@ -31,7 +31,7 @@ def test_a_folder_becomes_a_datalist_and_a_table_of_counts(folder, tmp_path, cap
         (["nowhere"], 3, "nowhere is not a folder"),
         (["patients", "--fractions", "1", "1", "1"], 2, "add to 1"),
         (["patients", "--split-dir", "patients"], 3, "train.txt"),
-        (["patients", "--layout", "myops2020"], 3, "holds no patients"),
+        (["patients", "--layout", "nnunet"], 3, "no dataset.json"),
     ],
 )
 def test_what_cannot_be_ends_with_one_line_and_no_file(folder, tmp_path, arguments, code, message, capsys, monkeypatch):

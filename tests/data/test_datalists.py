@@ -3,7 +3,8 @@ from collections import Counter
 
 import pytest
 
-from monai_passion.data.datalists import SPLITS, load_datalist, make_datalist, write_datalist
+from monai_passion.data.datalists import load_datalist, make_datalist, write_datalist
+from monai_passion.data.splits import SPLITS
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import BRATS_MRI
 from tests.data.layouts import BRATS_FILES, touch, write_image
@@ -122,7 +123,7 @@ def test_two_files_for_one_modality_are_an_error_that_names_both(brats):
     [
         ({"folder": "nowhere"}, InputError, "is not a folder"),
         ({"folder": "."}, InputError, "holds no patients"),
-        ({"layout": "bids"}, UsageError, "unknown layout 'bids'; known are brats2020"),
+        ({"layout": "brats"}, UsageError, "unknown layout 'brats'; known are folders"),
         ({"fractions": (0.5, 0.1, 0.1)}, UsageError, "add to 1"),
         ({"split_dir": "."}, InputError, r"no train.txt"),
     ],

@@ -2,38 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from monai_passion.data.sources import find_files, find_patients, read_cohort, recognise
+from monai_passion.data.sources import find_files, find_patients, read_cohort
 from monai_passion.errors import InputError
-from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
-
-NAMES = {
-    "flair": ["BraTS20_001_flair.nii.gz", "BraTS-GLI-1-000-t2f.nii.gz", "sub-01_FLAIR.nii", "AX_T2_FLAIR.nii.gz"],
-    "t1c": [
-        "BraTS20_001_t1ce.nii.gz",
-        "BraTS-GLI-1-000-t1c.nii.gz",
-        "sub-01_ce-gadolinium_T1w.nii.gz",
-        "AX T1 POST GAD.nii.gz",
-        "t1_mprage_post.nii",
-        "T1+C.nii.gz",
-        "T1_C.nii.gz",
-        "t1gd.nii.gz",
-    ],
-    "t1": ["BraTS20_001_t1.nii", "x-t1n.nii.gz", "sub-01_T1w.nii.gz", "AX_T1_PRE.nii.gz", "T1_no_contrast.nii.gz"],
-    "t2": ["BraTS20_001_t2.nii.gz", "x-t2w.nii.gz", "sub-01_T2w.nii.gz", "5_T2_TSE_tra.nii.gz", "T2SPACE.nii.gz"],
-    None: ["x_seg.nii.gz", "x_t1_brainmask.nii.gz", "sub-01_T2starw.nii.gz", "dwi.nii.gz", "x_t1_t2.nii.gz"],
-}
-
-
-@pytest.mark.parametrize(("modality", "name"), [(m, name) for m, names in NAMES.items() for name in names])
-def test_a_name_tells_the_sequence(modality, name):
-    assert recognise(name, BRATS_MRI) == modality
-
-
-@pytest.mark.parametrize(
-    ("role", "modality"), [("C0", "bssfp"), ("DE", "lge"), ("LGE", "lge"), ("T2", "t2"), ("gd", None)]
-)
-def test_a_name_of_myops_tells_the_sequence(role, modality):
-    assert recognise(f"myops_training_101_{role}.nii.gz", MYOPS_CMR) == modality
+from monai_passion.modalities import BRATS_MRI
 
 
 def touch(folder, *names):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_passion.data.datalists import slices_of, whole_files
+from monai_passion.data.slices import slices_of, whole_files
 from monai_passion.errors import InputError
 from monai_passion.evaluation import CombinationScores
 from monai_passion.inferers import sliding_window
@@ -26,7 +26,7 @@ def test_a_slice_that_is_not_there_is_named():
 
 
 def test_slices_of_whole_files_and_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("monai_passion.data.datalists.read_header", lambda path, num_volumes: torch.empty(4, 4, 3))
+    monkeypatch.setattr("monai_passion.data.slices.read_header", lambda path, num_volumes: torch.empty(4, 4, 3))
     files = [{"case": c, "patient": c, "image": {"lge": f"{c}.nii", "t2": None}} for c in ("a", "b")]
     slices = slices_of(files)
     assert [item["case"] for item in slices] == [f"{c}_slice_{k}" for c in "ab" for k in range(3)]

@@ -1,0 +1,220 @@
+"""What the values in label files mean: data sets number the same tissues differently.
+
+A convention maps the values of a file to those of the task. It is found out once, for a cohort, recorded in its
+datalist, and checked against every label file that is read: a value that the convention does not have is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_passion.data.nifti import read_volume
+from monai_passion.errors import InputError, UsageError
+from monai_passion.tasks import Task
+
+__all__ = ["CONVENTIONS", "Convention", "find_convention", "map_values", "parse_convention", "task_values", "values_in"]
+
+BACKGROUND = "background"
+
+
+class Convention(NamedTuple):
+    """How a data set numbers the classes of a task."""
+
+    name: str
+    values: Mapping[int, int]
+    """Value in a file -> value of the task (`Task.label_values`), background included."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"convention": self.name, "values": {str(k): v for k, v in sorted(self.values.items())}}
+
+
+CONVENTIONS: dict[str, tuple[str, dict[int, str]]] = {
+    "brats2015": (
+        "BraTS 2012 to 2016: 1 necrosis, 2 edema, 3 non-enhancing, 4 enhancing",
+        {1: "NCR/NET", 2: "ED", 3: "NCR/NET", 4: "ET"},
+    ),
+    "brats2020": (
+        "BraTS 2017 to 2021, UPENN-GBM, UCSF-PDGM: 1 necrosis, 2 edema, 4 enhancing",
+        {1: "NCR/NET", 2: "ED", 4: "ET"},
+    ),
+    "brats2023": (
+        "BraTS from 2023 on (GLI, SSA, MET, MEN, PED 2023): 1 necrosis, 2 edema, 3 enhancing",
+        {1: "NCR/NET", 2: "ED", 3: "ET"},
+    ),
+    "brats2024": (
+        "BraTS 2024 after treatment: as brats2023, 4 the resection cavity, which counts as background",
+        {1: "NCR/NET", 2: "ED", 3: "ET", 4: BACKGROUND},
+    ),
+    "brats_ped2024": (
+        "BraTS-PEDs 2024: 1 enhancing, 2 non-enhancing, 3 cystic, 4 edema",
+        {1: "ET", 2: "NCR/NET", 3: "NCR/NET", 4: "ED"},
+    ),
+    "msd": ("Task01 of the Decathlon: 1 edema, 2 non-enhancing, 3 enhancing", {1: "ED", 2: "NCR/NET", 3: "ET"}),
+    "hdglio": ("HD-GLIO, as in LUMIERE: 1 T2/FLAIR abnormality, 2 enhancing", {1: "ED", 2: "ET"}),
+}
+"""Name -> what it is, and value -> class, for brain tumors."""
+
+BY_NAME = (
+    (re.compile(r"brats_2013_|^VSD\.Brain|brats_tcia_pat", re.IGNORECASE), "brats2015"),
+    (re.compile(r"^Brats(17|18|19|20|2021)_|^UPENN-GBM-|^UCSF-PDGM-", re.IGNORECASE), "brats2020"),
+    (re.compile(r"^BraTS-(GLI|SSA|MET|MEN|PED|GoAT)-", re.IGNORECASE), "brats2023"),
+)
+"""How a case's name tells the convention."""
+MEANINGS = {
+    "ED": ("ed", "edema", "oedema", "peritumoraledema", "snfh", "edematous", "infiltration"),
+    "NCR/NET": ("ncr", "net", "ncrnet", "necrosis", "nonenhancing", "necrotic", "netc", "core"),
+    "ET": ("et", "enhancing", "enhancingtumor", "active", "at"),
+}
+"""Words of a ``dataset.json`` for the classes of brain tumors."""
+
+
+def task_values(task: Task) -> Convention:
+    """The convention in which a task states its own label values."""
+    return Convention(task.name, {value: value for value in task.label_values})
+
+
+def _known(name: str, task: Task) -> Convention:
+    by_class = {label.name: label.value for label in task.classes} | {BACKGROUND: 0}
+    return Convention(name, {0: 0} | {value: by_class[c] for value, c in CONVENTIONS[name][1].items()})
+
+
+def _applicable(task: Task) -> list[str]:
+    classes = {label.name for label in task.classes} | {BACKGROUND}
+    return [name for name, (_, values) in CONVENTIONS.items() if set(values.values()) <= classes]
+
+
+def parse_convention(text: str, task: Task) -> Convention:
+    """The convention of a name in ``CONVENTIONS``, or one spelled out: ``"1=ED,2=NCR/NET,3=ET"``; 0 is background.
+
+    Raises:
+        UsageError: no such name, value or class.
+    """
+    if "=" not in text:
+        if text == task.name:
+            return task_values(task)
+        if text not in _applicable(task):
+            names = ", ".join((*_applicable(task), task.name))
+            raise UsageError(f"unknown labels '{text}'; give one of {names}, or what each value is, as 1=ED,2=ET")
+        return _known(text, task)
+    values = {0: 0}
+    for pair in text.split(","):
+        value, _, name = (part.strip() for part in pair.partition("="))
+        label = _class_of(name, task)
+        if not value.isdigit() or label is None:
+            classes = ", ".join(one.name for one in task.classes)
+            raise UsageError(f"labels: '{pair}' is no VALUE=CLASS; the classes are {classes}")
+        values[int(value)] = label
+    return Convention(text, values)
+
+
+def _class_of(name: str, task: Task) -> int | None:
+    """The value of the class that a name means; None for none or several."""
+    words = re.sub(r"[^a-z0-9]", "", name.lower())
+    found = {
+        label.value
+        for label in task.classes
+        if words in {re.sub(r"[^a-z0-9]", "", text.lower()) for text in (label.name, label.title)}
+    }
+    if not found and (words == BACKGROUND or "cavity" in words):
+        found = {0}
+    if not found:
+        plain = words.replace("tumour", "tumor").removesuffix("tumor")
+        plain = "nonenhancing" if "nonenhancing" in plain else plain
+        found = {label.value for label in task.classes if plain in MEANINGS.get(label.name, ())}
+    return found.pop() if len(found) == 1 else None
+
+
+def find_convention(
+    task: Task,
+    cases: Sequence[str],
+    labels: Iterable[Path],
+    given: str | None = None,
+    names: Mapping[int, str] | None = None,
+    where: str = "dataset.json",
+) -> Convention:
+    """The convention of a cohort: as given, else as ``dataset.json`` or the cases' names say, else by the values.
+
+    The values tell {0, 1, 2, 4} from what has a 3; what a 3 is, they do not: it is asked for.
+
+    Args:
+        task: whose classes are meant.
+        cases: names of the cohort's cases.
+        labels: its label files; read one after the other, only as far as needed.
+        given: see `parse_convention`.
+        names: value -> name of ``dataset.json``, where there is one.
+        where: that file, for messages.
+
+    Raises:
+        UsageError: ``given`` is no convention.
+        InputError: it cannot be told; the message says what to give.
+    """
+    if given:
+        return parse_convention(given, task)
+    if names:
+        values = {value: _class_of(name, task) for value, name in names.items()}
+        if unknown := [f"{value} ({names[value]})" for value, label in values.items() if label is None]:
+            classes = ", ".join(one.name for one in task.classes)
+            raise InputError(
+                f"{where} has the label {', '.join(unknown)}, which is none of {classes}; say what each is, "
+                f"as labels {next(iter(names))}={task.classes[0].name},..."
+            )
+        return Convention(Path(where).name, {0: 0, **{k: v for k, v in values.items() if v is not None}})
+    applicable = _applicable(task)
+    if not applicable:
+        return task_values(task)
+    told = {name for case in cases for scheme, name in BY_NAME if scheme.search(case)}
+    if len(told) == 1:
+        return _known(told.pop(), task)
+    for path in labels:
+        try:
+            values_here = set(values_in(read_volume(path).data))
+        except InputError:  # is told where it is read to be used
+            continue
+        if 3 in values_here:
+            options = " or ".join(name for name in applicable if 3 in CONVENTIONS[name][1])
+            raise InputError(
+                f"{path} has the label 3, which is another tissue in each of several data sets; say which these are by "
+                f"labels {options} (see the list of label conventions)"
+            )
+        if 4 in values_here:
+            break
+    return task_values(task)
+
+
+def values_in(data: NDArray[np.floating]) -> list[int]:
+    """The values of a label map, ascending."""
+    flat = np.asarray(data).ravel()
+    if flat.size and flat.min() >= 0 and flat.max() < 65536 and (flat == (whole := flat.astype(np.int32))).all():
+        return np.flatnonzero(np.bincount(whole)).tolist()  # sorts nothing
+    return [int(value) for value in np.unique(flat)]
+
+
+def map_values(
+    data: NDArray[np.float32], values: Mapping[int, int], path: Path, convention: str = ""
+) -> NDArray[np.float32]:
+    """A label map with the values of the task.
+
+    Raises:
+        InputError: it has a value that is not among ``values``.
+    """
+    if (data != np.rint(data)).any():
+        raise InputError(f"{path} has values that are no whole numbers; give the label map")
+    found = values_in(data)
+    if wrong := [value for value in found if value not in values]:
+        name = f" ({convention})" if convention else ""
+        raise InputError(
+            f"{path} has the label{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong))} where "
+            f"{', '.join(map(str, sorted(values)))} are expected{name}; correct it, or say by labels what they are"
+        )
+    if all(values[value] == value for value in found):
+        return data
+    result = np.zeros_like(data)
+    for value in found:
+        result[data == value] = values[value]
+    return result

@@ -1,0 +1,429 @@
+"""Folders of patients: which files belong to whom, whatever the data set; every file that is not used is named.
+
+One walk serves training, evaluation, `predict` and `verify`. A patient is a folder with images in it, the common
+beginning of the names in a folder of many patients' files, a BIDS subject and session, or an entry of ``dataset.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from monai_passion.data.naming import LABEL, NOT_TOLD, Named, is_ignored, read_name, stem_of
+from monai_passion.errors import InputError, UsageError
+from monai_passion.tasks import Task, load_task, task_names
+
+__all__ = ["LAYOUTS", "Case", "Cohort", "cube_items", "find_cohort", "guess_task", "not_used", "read_dataset_json"]
+
+LAYOUTS = {
+    "folders": "one folder per patient, as BraTS, UPENN-GBM, UCSF-PDGM, LUMIERE and MyoPS: CASE/CASE_flair.nii.gz",
+    "flat": "files of many patients in a folder: CASE_flair.nii.gz; labels may lie in a folder of their own",
+    "bids": "sub-X[/ses-Y]/anat/sub-X_FLAIR.nii.gz; a label ends in _dseg, also below derivatives/",
+    "decathlon": "dataset.json and 4-D files, as Task01_BrainTumour of the Medical Segmentation Decathlon",
+    "nnunet": "dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, as nnU-Net has them",
+    "cubes": "index.csv and CASE/CASE_flair.nii.gz; a case is PATIENT_L...",
+}
+"""Layout -> what a folder in it looks like."""
+READ = (".nii.gz", ".nii")
+OTHER_FORMATS = (".mha", ".mhd", ".nrrd", ".hdr", ".img", ".mgz")
+DEPTH = 6
+"""Folders below the one that is given in which files are looked for."""
+DATATYPES = ("anat", "perf", "dwi", "func", "fmap", "swi", "pet")
+"""Folders of BIDS below a session."""
+NUMBER = re.compile(r"((s|se|ser|series|im|img|scan)?[_\-. ]*\d{1,4}[a-z]?)?", re.IGNORECASE)
+"""What stands before a sequence's name without saying whose it is: the number of the series."""
+
+
+@dataclass
+class Case:
+    """One examination: the files of one patient at one time."""
+
+    name: str
+    folder: Path
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    """Modality, or ``naming.LABEL`` -> its files; more than one where it is not clear which."""
+    channels: tuple[str | None, ...] = ()
+    """What the volumes of its files are, where those are 4-D; None for one that the task does not use."""
+    split: str = ""
+    """Where the data set itself says so: "training" or "test"."""
+
+    @property
+    def images(self) -> dict[str, Path]:
+        """Modality -> file.
+
+        Raises:
+            InputError: there are several for one.
+        """
+        return {role: self.only(role) for role in self.files if role != LABEL}
+
+    @property
+    def label(self) -> Path | None:
+        """Its label map; see `images`."""
+        return self.only(LABEL) if self.files.get(LABEL) else None
+
+    def only(self, role: str) -> Path:
+        first, *more = self.files[role]
+        if more:
+            names = " and ".join(map(str, self.files[role]))
+            number = "two files" if len(more) == 1 else f"{len(more) + 1} files"
+            raise InputError(
+                f"{self.name} has {number} for {role}: {names}; keep one, or name the right one (as --{role} FILE)"
+            )
+        return first
+
+
+class Cohort(NamedTuple):
+    """What a folder holds."""
+
+    layout: str
+    """One of ``LAYOUTS``."""
+    cases: list[Case]
+    """With an image, in the order of their names."""
+    unused: list[tuple[Path, str]]
+    """Files that no case has, and why, to go on after "not used: FILE is ..."."""
+    label_names: Mapping[int, str]
+    """What ``dataset.json`` says that the values of labels are."""
+
+
+class _Found(NamedTuple):
+    path: Path
+    home: Path
+    """The folder whose files it goes with."""
+    said: Named
+
+
+def find_cohort(folder: Path, task: Task, layout: str = "auto") -> Cohort:
+    """The patients of a folder, and the files that are none's.
+
+    Args:
+        folder: in one of the ``LAYOUTS``, or one patient's.
+        task: whose modalities are looked for.
+        layout: "auto"; "folders" or "flat" to say whether a folder's files are one patient's or many's.
+
+    Raises:
+        InputError: it is no folder, or its ``dataset.json`` is damaged.
+        UsageError: an unknown layout.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder that holds the patients")
+    if layout not in ("auto", *LAYOUTS):
+        raise UsageError(f"unknown layout '{layout}'; known are {', '.join(LAYOUTS)}")
+    if (folder / "dataset.json").is_file() and layout in ("auto", "decathlon", "nnunet"):
+        return _listed(folder, task)
+    if layout in ("decathlon", "nnunet"):
+        raise InputError(
+            f"{folder} has no dataset.json, which the layout {layout} has; correct the folder or the layout"
+        )
+    unused: list[tuple[Path, str]] = []
+    found = list(_recognized(folder, task, unused))
+    if layout == "bids" or (layout == "auto" and sum(f.path.name.startswith("sub-") for f in found) * 2 > len(found)):
+        cases, name = _bids(folder, found, unused), "bids"
+    else:
+        cases, name = _folders(folder, found, unused, layout, task)
+    _choose_plain(cases, unused)
+    cases = sorted((case for case in cases if set(case.files) - {LABEL}), key=lambda case: case.name)
+    if (folder / "index.csv").is_file() and layout in ("auto", "cubes"):
+        name = "cubes"
+    return Cohort(name if layout == "auto" else layout, cases, sorted(unused), {})
+
+
+def not_used(unused: Sequence[tuple[Path, str]], folder: Path, most: int = 5) -> str:
+    """A line that names the files which are not used, and why; of the same kind one, and how many more there are."""
+    kinds: dict[str, list[str]] = {}
+    for path, why in unused:
+        kinds.setdefault(why, []).append(path.relative_to(folder).as_posix())
+    texts = []
+    for why, names in kinds.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        texts.append(f"{names[0]}{more} ({why})")
+    rest = f", and {len(texts) - most} kinds more (see `monai-passion verify`)" if len(texts) > most else ""
+    return f"not used: {', '.join(texts[:most])}{rest}"
+
+
+def guess_task(folder: Path, preferred: Task | None = None) -> Task:
+    """The task of this package whose modalities most of the names in a folder tell; of equals the preferred one."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder that holds the patients")
+    if (folder / "dataset.json").is_file():
+        names = list(_channels(read_dataset_json(folder / "dataset.json")).values())
+    else:
+        names = [path.name for path in _walk(folder)]
+    tasks = sorted((load_task(name) for name in task_names()), key=lambda task: task != preferred)
+    count = [sum((read_name(name, task).role or LABEL) != LABEL for name in names[:2000]) for task in tasks]
+    return tasks[count.index(max(count))]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All images and their like, hidden ones and those of macOS left out."""
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
+        if len(Path(place).relative_to(folder).parts) >= DEPTH:
+            folders.clear()
+        for name in sorted(names):
+            if name.lower().endswith((*READ, *OTHER_FORMATS)) and not is_ignored(name):
+                yield Path(place, name)
+
+
+def _recognized(folder: Path, task: Task, unused: list[tuple[Path, str]]) -> Iterator[_Found]:
+    for path in _walk(folder):
+        if not path.name.lower().endswith(READ):
+            unused.append((path, f"a {path.suffix} file, which is not read; convert it to .nii.gz"))
+            continue
+        home = path.parent
+        said = read_name(path.name, task, home.name)
+        if said.why == NOT_TOLD and home != folder:  # P01/T1/image.nii.gz
+            above = read_name(home.name, task, home.parent.name)
+            if above.role is not None and not above.patient:
+                said, home = above, home.parent
+        if said.role is None:
+            unused.append((path, said.why))
+        else:
+            while home.name in DATATYPES and home != folder:
+                home = home.parent
+            yield _Found(path, home, said)
+
+
+def _bids(folder: Path, found: Iterable[_Found], unused: list[tuple[Path, str]]) -> list[Case]:
+    cases: dict[str, Case] = {}
+    for path, home, said in sorted(found, key=lambda one: one.said.role == LABEL):
+        parts = path.relative_to(folder).parts
+        if "derivatives" in parts and said.role != LABEL:
+            unused.append((path, "a derivative; the raw image is used"))
+            continue
+        text = "/".join(parts[:-1]) + "/" + path.name
+        subject, session = (re.search(rf"(?:^|[/_])({key}-[a-zA-Z0-9+]+)", text) for key in ("sub", "ses"))
+        if subject is None:
+            unused.append((path, "of no subject (sub-X)"))
+            continue
+        name = "_".join(match[1] for match in (subject, session) if match)
+        _add(cases.setdefault(name, Case(name, home)), said, path)
+    return list(cases.values())
+
+
+def _folders(
+    root: Path, found: Sequence[_Found], unused: list[tuple[Path, str]], layout: str, task: Task
+) -> tuple[list[Case], str]:
+    groups: dict[Path, list[_Found]] = defaultdict(list)
+    labels: list[_Found] = []
+    for one in found:
+        groups[one.home].append(one)
+    for home in [home for home, group in groups.items() if all(one.said.role == LABEL for one in group)]:
+        labels += groups.pop(home)
+    homes = _patients_folders(root, groups, unused)
+    wanted = {_key(one.said.patient) for one in labels}  # folders of labels name their patients
+    named: list[Case] = []
+    is_flat = False
+    for home in homes:
+        parts: dict[str, list[_Found]] = defaultdict(list)
+        numbered = [one.said.role for one in groups[home] if NUMBER.fullmatch(one.said.patient)]
+        for one in groups[home]:  # a number is that of the series, unless two files of a sequence have different ones
+            is_series = NUMBER.fullmatch(one.said.patient) and len(set(numbered)) == len(numbered)
+            parts["" if is_series else _key(one.said.patient)].append(one)
+        prefixes = {key for key, part in parts.items() if key and any(one.said.role != LABEL for one in part)}
+        own = _key(home.name) in prefixes or any(one.said.patient == home.name for one in groups[home])
+        single = len(prefixes) < 2 and not (prefixes & wanted - {_key(home.name)})
+        if layout == "folders" or (layout != "flat" and (own or single)):
+            name = home.name if own or home == root else "_".join(home.relative_to(root).parts)
+            case = Case(name, home)
+            for one in groups[home]:
+                _add(case, one.said, one.path)
+            named.append(case)
+            continue
+        is_flat = True
+        for key, part in parts.items():
+            if key not in prefixes:
+                unused.extend(
+                    (one.path, "beside the files of several patients, and its name says no patient") for one in part
+                )
+                continue
+            case = Case(part[0].said.patient, home)
+            for one in part:
+                _add(case, one.said, one.path)
+            named.append(case)
+    cases = _apart(root, named, task)
+    for one in labels:
+        _give_label(one, cases, unused)
+    return cases, "flat" if is_flat else "folders"
+
+
+def _patients_folders(
+    root: Path, groups: Mapping[Path, Sequence[_Found]], unused: list[tuple[Path, str]]
+) -> list[Path]:
+    """The folders that are patients' (or flat): none lies below another, and strays beside them count as none."""
+    below = sorted(home for home in groups if home != root)
+    tops: list[Path] = []
+    for home in below:
+        if above := next((top for top in tops if home.is_relative_to(top)), None):
+            unused.extend(
+                (one.path, f"in a folder below that of {above.name}, whose images are used") for one in groups[home]
+            )
+        else:
+            tops.append(home)
+    if root not in groups:
+        return tops
+    in_root = len({_key(one.said.patient) for one in groups[root]})
+    if len(tops) > max(in_root, 1) or (len(tops) > 1 and in_root < 2):
+        unused.extend((one.path, "beside the patients' folders, in none of them") for one in groups[root])
+        return tops
+    for home in tops:
+        unused.extend((one.path, f"in a folder below {root.name}, whose own images are used") for one in groups[home])
+    return [root]
+
+
+def _apart(root: Path, cases: Sequence[Case], task: Task) -> list[Case]:
+    """Cases of one name in several folders: one where the folders are named after sequences, else each by its path."""
+    by_name: dict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        by_name[_key(case.name)].append(case)
+    result = []
+    for same in by_name.values():
+        if len(same) > 1 and _are_parts(same, task):
+            for other in same[1:]:
+                same[0].files |= other.files
+            del same[1:]
+        for case in same:
+            if len(same) > 1:
+                path = case.folder.relative_to(root).parts
+                case.name = "_".join(path if path and path[-1] == case.name else (*path, case.name))
+            result.append(case)
+    return result
+
+
+def _are_parts(cases: Sequence[Case], task: Task) -> bool:
+    """Whether cases of one name are one: each in a folder that has the name of its only sequence."""
+    roles = [tuple(set(case.files) - {LABEL}) for case in cases]
+    folders = [read_name(case.folder.name, task).role for case in cases]
+    return len(set(roles)) == len(roles) and all(role == (folder,) for role, folder in zip(roles, folders, strict=True))
+
+
+def _give_label(one: _Found, cases: Sequence[Case], unused: list[tuple[Path, str]]) -> None:
+    """A label from a folder of labels, or from one below its patient's, to the case whose name it has."""
+    key = _key(one.said.patient)
+    near = [case for case in cases if one.home.parent == case.folder and not case.files.get(LABEL)]
+    named = [case for case in cases if key and key in (_key(case.name), _key(case.folder.name))]
+    chosen = named or (near if len(near) == 1 else [])
+    if len(chosen) == 1:
+        _add(chosen[0], one.said, one.path)
+    else:
+        unused.append((one.path, "a label map of none of the patients found"))
+
+
+def _add(case: Case, said: Named, path: Path) -> None:
+    assert said.role is not None
+    case.files.setdefault(said.role, []).append(path)
+
+
+def _choose_plain(cases: Iterable[Case], unused: list[tuple[Path, str]]) -> None:
+    """Of a plain file and its corrected forms, the plain one."""
+    for case in cases:
+        for role, paths in case.files.items():
+            plain = [path for path in paths if not re.search(r"bias|n4|unstripped", stem_of(path.name).lower())]
+            if len(plain) == 1 < len(paths):
+                unused.extend((path, f"another form of {plain[0].name}") for path in paths if path not in plain)
+                case.files[role] = plain
+
+
+def _key(name: str) -> str:
+    return name.strip(" _-.").lower()
+
+
+def read_dataset_json(path: Path) -> dict[str, Any]:
+    """The content of a ``dataset.json``.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); copy it again") from error
+    if not isinstance(index, dict) or not isinstance(index.get("modality", index.get("channel_names")), dict):
+        raise InputError(
+            f"{path} is no dataset.json of the Decathlon or of nnU-Net (modality or channel_names); correct it"
+        )
+    return index
+
+
+def _channels(index: Mapping[str, Any]) -> dict[int, str]:
+    return {int(k): str(name) for k, name in (index.get("modality") or index["channel_names"]).items()}
+
+
+def _listed(folder: Path, task: Task) -> Cohort:
+    path = folder / "dataset.json"
+    index = read_dataset_json(path)
+    try:
+        names = _channels(index)
+        labels = index.get("labels", {})
+        pairs = (
+            {int(k): str(v) for k, v in labels.items()}
+            if all(str(k).isdigit() for k in labels)
+            else {int(v): str(k) for k, v in labels.items() if not isinstance(v, list)}
+        )
+        entries = [(e["image"], e.get("label"), "training") for e in index["training"]] if "training" in index else []
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no dataset.json of the Decathlon or of nnU-Net ({error}); correct it") from error
+    roles = {k: read_name(name, task).role for k, name in names.items()}
+    if not any(roles.values()):
+        raise InputError(
+            f"{path}: none of {', '.join(names.values())} is a modality of {task.name}; give another --task"
+        )
+    unused: list[tuple[Path, str]] = []
+    if (
+        entries
+        and "channel_names" not in index
+        and not (folder / "imagesTr" / f"{_case_of(entries[0][0])}_0000.nii.gz").exists()
+    ):
+        channels = tuple(role for _, role in sorted(roles.items()))
+        cases = []
+        for image, label, split in sorted(entries):
+            case = Case(_case_of(image), folder, channels=channels, split=split)
+            case.files = {role: [folder / image.removeprefix("./")] for role in roles.values() if role}
+            if label:
+                case.files[LABEL] = [folder / label.removeprefix("./")]
+            cases.append(case)
+        return Cohort("decathlon", cases, unused, pairs)
+    cases_by_name: dict[str, Case] = {}
+    for place, split in (("imagesTr", "training"), ("imagesTs", "test")):
+        for file in sorted((folder / place).glob("*.nii*")):
+            match = re.fullmatch(r"(.+)_(\d{4})", stem_of(file.name))
+            if is_ignored(file.name):
+                continue
+            role = roles.get(int(match[2])) if match else None
+            if match is None or role is None:
+                unused.append((file, "of no channel of dataset.json that the task has"))
+                continue
+            case = cases_by_name.setdefault(match[1], Case(match[1], folder, split=split))
+            case.files.setdefault(role, []).append(file)
+            label = folder / place.replace("images", "labels") / f"{match[1]}{file.name[len(stem_of(file.name)) :]}"
+            if label.is_file():
+                case.files[LABEL] = [label]
+    return Cohort("nnunet", list(cases_by_name.values()), unused, pairs)
+
+
+def _case_of(image: str) -> str:
+    return stem_of(Path(image).name).removesuffix("_0000")
+
+
+def cube_items(folder: Path, cases: Iterable[Case], full_only: bool) -> list[Case]:
+    """Of the cases those that ``index.csv`` lists, the zero-padded ones left out where ``full_only``.
+
+    Raises:
+        InputError: it is no index of cubes.
+    """
+    path = folder / "index.csv"
+    try:
+        index = pd.read_csv(path, dtype={"case": str}).set_index("case")["valid_voxels"].to_dict()
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} is no index of cubes with the columns case and valid_voxels ({error})") from error
+    full = max(index.values(), default=0)
+    return [case for case in cases if case.name in index and (index[case.name] == full or not full_only)]

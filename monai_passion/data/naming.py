@@ -1,0 +1,421 @@
+"""Which sequence a file or a DICOM series is, by its name: one grammar of words for every data set, site and vendor.
+
+A name is split into words, each word into the pieces that the tables below know; what the pieces say together decides.
+What is not clear is nothing: no name is guessed at, and `Named.why` says what stood in the way.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from monai_passion.tasks import Task
+
+__all__ = ["ENDINGS", "LABEL", "NOT_TOLD", "Named", "is_ignored", "read_name", "stem_of"]
+
+ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".dcm")
+LABEL = "label"
+"""`Named.role` of a label map."""
+NOT_TOLD = "of a sequence that its name does not tell"
+"""`Named.why` of a name that says nothing."""
+
+SEQUENCES = {
+    "t1": "t1 t1w t1n t1wi t1weighted mprage mp2rage unit1 spgr fspgr irspgr irfspgr bravo",
+    "t2": "t2 t2w t2n t2wi t2weighted",
+    "flair": "flair fla flr t2f t2wflair darkfluid fluidattenuated",
+    "pd": "pd pdw protondensity",
+}
+"""Words that name a sequence. A vendor's words that do not (SPACE, CUBE, TSE, PROPELLER) are in ``NEUTRAL``."""
+CONTRAST = (
+    "contrast ce gd gad gado gadolinium gadovist gadavist gadobutrol dotarem magnevist multihance prohance omniscan "
+    "clariscan km kontrast kontrastmittel contraste mdc contrasto postcontrast enhanced enhancement inj injection "
+    "injecte post ct1 t1ks t1wks cet1"
+)
+"""Words of a T1 after contrast agent."""
+NATIVE = "precontrast noncontrast nocontrast unenhanced nonenhanced native nativ plain pre"
+NEGATIONS = "no non not without ohne kein keine sans senza sin sem wo pre before prior vor avant"
+"""Turn the word of contrast that follows into its opposite; alone, "without" and "wo" do so, too."""
+EVENTS = (
+    "op operative operation operativ surgery surgical treatment tx therapy rt radiation radiotherapy chemo crt "
+    "resection biopsy procedure processed processing proc mortem ictal stroke injury traumatic transplant training "
+    "baseline"
+)
+"""Before or after these a patient, not an image, is: pre_treatment, post-op."""
+EXCLUDED = {
+    "a mask": "mask brainmask roi",
+    "a segmentation": "seg segm segmentation label labels prob probs probability probabilities probseg pred prediction "
+    "aseg aparc parcellation tissue pve automated approx uncertainty",
+    "a map": "map maps mapping t1map t2map rho t1rho relaxometry qsm mtr ratio distance jacobian warpfield deformation "
+    "displacement field fieldmap",
+    "a T2* or susceptibility image": "star t2star t2starw t2s swi swan swip suscept susceptibility gre hemo medic mgre",
+    "a diffusion image": "dwi dti diff diffusion trace tracew adc hbv ep2d fa eadc isodiff resolve",
+    "a perfusion or functional image": "bold fmri perf perfusion asl pcasl pasl pwi dsc dce cbv cbf "
+    "mtt ttp tmax ktrans",
+    "an angiography": "tof mra mrv angio angiography venography pca",
+    "a localizer": "loc localizer localiser scout survey 3plane 3pl aahead aahscout calibration cal asset",
+    "a difference image": "subtraction subtracted subtract subtr delta difference",
+    "a spectroscopy": "mrs svs csi spectroscopy spectro press",
+    "a projection": "mip minip",
+    "a synthetic image": "synth synthetic synthesized synthesised synthsr synthseg generated fake gan",
+    "a template": "template atlas",
+    "a phase or Dixon image": "phase inphase opp opposed outphase fatfraction",
+    "a fat-suppressed inversion recovery": "stir tirm",
+    "a steady-state image": "ciss fiesta fisp ci3d",
+    "a screenshot or report": "screenshot screensave report phoenix",
+}
+"""What a word says that an image is, other than a plain sequence. A task that has such an image names it itself."""
+VARIANTS = "bias n4 biascorr unstripped"
+"""Of two files of a sequence, the one without these is the sequence."""
+NEUTRAL = (
+    "mr mri brain head cranial skull axial ax axi ax3d sagittal sag coronal cor tra transversal transverse trans obl "
+    "oblique 2d 3d iso isotropic tse fse se ir tir haste space cube vista propeller blade multivane frfse ffe tfe tfl "
+    "tfl3d fl2d fl3d flash vibe thrive lava mpr mprnav wi weighted weighting w fs fatsat fat sat spair spir ns p2 p3 "
+    "p4 caipi grappa sense cs dark fluid drive star_vibe fast turbo spin echo single shot high res hires hr thin "
+    "masked stripped skullstripped strip ss bet hdbet brainextracted extracted preproc preprocessed pp norm normalized "
+    "normalised zscore resampled resliced reg registered coreg coregistered aligned rigid affine warped mni mni152 "
+    "sri sri24 crop cropped defaced deface anon anonymized mm 1mm 1mm3 rec reformat reformatted orig original "
+    "raw final v1 v2 of the and with mit con avec com image scan series tumor tumour lesion lesions whole "
+    "manual consensus expert corrected"
+)
+SPACES = "mni mni152 sri sri24 atlas template native standard talairach reference ref anat common subject patient acpc"
+"""Spaces that an image may have been brought to."""
+LABELS = "seg segm segmentation label labels dseg gt groundtruth truth gtv wmh consensus ot"
+NO_LABELS = (
+    "brain skull prob probs probability probabilities probseg pred prediction automated approx uncertainty parenchyma "
+    "tissue aseg aparc parcellation pve csf gm wm bet synthseg"
+)
+ENTITY = re.compile(
+    r"(sub|ses|acq|ce|rec|dir|run|echo|part|desc|space|res|label|hemi|den|task|mod|trc|inv|mt|recording|proc|atlas|from"
+    r"|to|mode)-([a-z0-9+]+)"
+)
+"""A key and its value, as BIDS writes them."""
+MARKERS = "to onto into in on"
+
+
+class Named(NamedTuple):
+    """What the name of a file says."""
+
+    role: str | None
+    """A modality of the task, ``LABEL``, or None where the file is neither, or its name does not tell."""
+    why: str
+    """Where ``role`` is None: what the file seems to be, to go on after "not used: FILE is ..."."""
+    patient: str
+    """What stands before the words of the sequence: whose file it is, "" where the name does not say."""
+    is_variant: bool
+    """Whether it is a processed form, as N4-corrected, that gives way to the plain file."""
+
+
+def stem_of(name: str) -> str:
+    """A file's name without the endings of images."""
+    for ending in ENDINGS:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def is_ignored(name: str) -> bool:
+    """Whether a file or folder is none of the user's: hidden, or what macOS leaves beside files (``._x.nii.gz``)."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def read_name(name: str, task: Task, patient: str = "", *, contrast_agent: bool = False) -> Named:
+    """What a file or a DICOM series of this name holds.
+
+    ``BraTS20_001_t1ce.nii.gz``, ``sub-01_ce-gadolinium_T1w.nii.gz``, ``AX T1 POST GAD`` are all ``t1c``;
+    ``t2_tirm_tra_dark-fluid`` is ``flair``; ``FLAIR_space-T1w`` and ``flair_to_t1`` are ``flair``, in the space of T1.
+
+    Args:
+        name: of the file, with or without its ending; or the description of a series.
+        task: whose modalities and aliases count; a word of its aliases is never held against a file.
+        patient: the name of the patient's folder: is no part of what names the sequence.
+        contrast_agent: whether the header of a series names one; it makes a T1 a T1c where the name is silent.
+    """
+    stem = _plain(stem_of(name))
+    beginning = _plain(patient)
+    if beginning and stem.startswith(beginning) and re.match(r"[_\-. ]+.", stem[len(beginning) :]):
+        rest, before = stem[len(beginning) :].lstrip("_-. "), stem_of(name)[: len(patient)]
+    else:
+        rest, before = stem, ""
+    bids = re.match(r"(sub-[a-z0-9+]+)(_ses-[a-z0-9+]+)?(?=_|$)", rest)
+    whose = stem_of(name)[len(stem) - len(rest) :][: bids.end()] if bids else before or _before(stem_of(name), task)
+    if not bids and not before and len(_tokens(_plain(whose))) and not _said(_words(_plain(whose)), False):
+        rest = stem[len(whose) :]
+    role, why, is_variant = _read(rest, task, contrast_agent)
+    return Named(role, why, whose.rstrip("_-. "), is_variant)
+
+
+@lru_cache(maxsize=4096)
+def _read(rest: str, task: Task, contrast_agent: bool) -> tuple[str | None, str, bool]:
+    words = _words(rest)
+    return (*_role(words, _tokens(rest), task, contrast_agent), bool(_set(VARIANTS) & set(words)))
+
+
+def _plain(text: str) -> str:
+    """Lower case, without accents; as long as it was."""
+    folded = (unicodedata.normalize("NFKD", letter) for letter in text.lower())
+    return "".join(letter[0] if letter else " " for letter in folded)
+
+
+@lru_cache
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+@lru_cache
+def _lexicon() -> frozenset[str]:
+    """All words of the tables."""
+    tables = (*SEQUENCES.values(), CONTRAST, NATIVE, NEGATIONS, EVENTS, *EXCLUDED.values(), VARIANTS, NEUTRAL, SPACES)
+    words = {word for table in (*tables, MARKERS, LABELS, NO_LABELS) for word in table.split() if len(word) > 1}
+    return frozenset(words)
+
+
+@lru_cache
+def _pieces() -> tuple[str, ...]:
+    """The words that a longer token may be made of, longest first."""
+    words = _lexicon()
+    apart = _set(MARKERS) | _set("and the with mit con avec com non")  # these, and other short ones, are whole tokens
+    apart |= {word for word in words if len(word) < 3} - _set("t1 t2 ce gd km ax 3d 2d fs se")
+    return tuple(sorted(words - apart, key=lambda word: (-len(word), word)))
+
+
+@lru_cache(maxsize=4096)
+def _split(token: str) -> tuple[str, ...] | None:
+    """The known pieces that a token is made of; None where something of it is not known."""
+    if token in _lexicon():
+        return (token,)
+    numbered = re.fullmatch(r"(\D+)\d{1,2}", token)
+    if numbered and numbered[1] in _pieces() and not re.fullmatch(r"t|p|v", numbered[1]):
+        return (numbered[1],)
+    if len(token) < 3 or len(token) > 40:
+        return None
+    # A letter or two may stand for contrast after T1 ("t1c"), and only whole words may be a long token's pieces.
+    for piece in _pieces():
+        if token.startswith(piece) and len(piece) < len(token):
+            rest = token[len(piece) :]
+            if piece in ("t1", "t1w") and rest in ("c", "cm", "p", "g"):
+                return (piece, "contrast") if rest == "c" else None
+            if (more := _split(rest)) is not None and not rest.isdigit():
+                return (piece, *more)
+    return None
+
+
+_SPELLINGS = [
+    (re.compile(pattern.replace("<", "(?<![a-z0-9])").replace(">", "(?![a-z0-9])")), word)
+    for pattern, word in (
+        ("w[ _]*/[ _]*wo>|<with[ _]and[ _]without>|<w[ _]wo>", " contrast without contrast "),
+        ("<w[ _]*/[ _]*o>", " without "),
+        (r"t2[ _]*\*|t2[_\- ]star>", " t2star "),
+        (r"\+[ _]*(c|gd|gad|gado|gadolinium|km|ce|k|contrast)>|<c\+", " contrast "),
+        (r"(t1w?)[ _]*\+(?=$|[ _.\-])", r"\1 contrast "),
+        ("<c-(?=[ _]|$)", " native "),
+        ("da-fl>|dark[_ -]?fluid", " darkfluid "),
+        ("fluid[_ -]attenuated", " fluidattenuated "),
+        ("proton[_ -]density", " protondensity "),
+        ("(t1(?:w|c|ce|gd|n)?|t2w?|flair|pdw?)2(?=t1|t2|flair|mni|sri|atlas|template|native)", r"\1 to "),
+        ("<(?:s?m?w?|w)c[1-6](?=t1|t2|flair|_t1|_t2)", " tissue "),
+        ("<(?:r|w|m|u|rm|wm|mr|rr|wr|swr)(?=(?:t1|t2|flair)(?:w|c|ce)?>)", " "),
+        ("3[_ -]plane", " 3plane "),
+    )
+]
+"""Spellings of more than one token, in one word each; the prefixes of SPM (rT1, c1T1) are among them. < and > are the
+ends of a token."""
+
+
+def _tokens(text: str) -> list[str]:
+    return [token for token in re.split(r"[^a-z0-9]+", text) if token]
+
+
+def _words(stem: str) -> list[str]:
+    """The pieces of a name in their order; unknown tokens as they are."""
+    kept = []
+    for part in re.split(r"[_ ]+", stem):  # of entities only that of the contrast agent says something of the sequence
+        entity = ENTITY.fullmatch(part)
+        if not entity or (entity[1] == "ce" and _split(entity[2]) and entity[2] not in _set(CONTRAST + " none no pre")):
+            kept.append(part)
+        elif entity[1] == "ce" or (entity[1] == "acq" and re.search("post|gad|contrast", entity[2])):
+            kept.append("native" if entity[2] in ("none", "no", "pre") else "contrast")
+        elif entity[1] == "part" and entity[2] in ("phase", "real", "imag"):
+            kept.append("phase")
+        elif entity[1] == "desc" and re.search("mask|seg", entity[2]):
+            kept.append(entity[2])
+    text = "_".join(kept)
+    for pattern, word in _SPELLINGS:
+        text = pattern.sub(word, text)
+    return [piece for token in _tokens(text) for piece in (_split(token) or (token,))]
+
+
+def _before(stem: str, task: Task) -> str:
+    """The beginning of a name up to the words that tell its sequence: the patient."""
+    text = _plain(stem)
+    aliases = {token for m in task.modalities for alias in (m.name, *m.aliases) for token in (alias, *_tokens(alias))}
+    spans = [(found.start(), found.group()) for found in re.finditer(r"[a-z0-9]+", text)]
+    known = [token in aliases or _split(token) is not None for _, token in spans]
+    k, told = len(spans), False
+    while k and (known[k - 1] or (spans[k - 1][1].isdigit() and not told) or _is_c(spans, k - 1)):
+        k -= 1
+        told = told or known[k]
+    if not told or (k and spans[k][0] and stem[: spans[k][0]].lstrip().startswith("+")):
+        return ""
+    # A number, or a lone letter, before the words is the end of a patient's name; so is a known word before a number.
+    return stem[: spans[k][0]] if k < len(spans) else stem
+
+
+def _is_c(spans: Sequence[tuple[int, str]], k: int) -> bool:
+    """Whether a token is the c of "T1 c"."""
+    return spans[k][1] == "c" and k > 0 and spans[k - 1][1] in ("t1", "t1w")
+
+
+def _role(words: list[str], tokens: list[str], task: Task, contrast_agent: bool) -> tuple[str | None, str]:
+    own = _own(tokens, task)
+    lifted = {word for alias in own.values() for word in (alias, *_tokens(alias), *(_split(alias) or ()))}
+    if words and words[-1] == "gd" and not {"t1", "t1c"} & set(_concepts(task).values()):  # MyoPS, of a gold standard
+        return LABEL, ""
+    words = _without_target(_without_events(words))
+    said = set(words) - lifted
+    if said & _set(LABELS) or {"tumor", "mask"} <= said or {"tumour", "mask"} <= said or {"lesion", "mask"} <= said:
+        wrong = said & _set(NO_LABELS)
+        return (None, "a segmentation of something else") if wrong else (LABEL, "")
+    for what, table in EXCLUDED.items():
+        if (found := said & _set(table)) and not _is_flair(words, found):
+            return None, f"{what} ({', '.join(sorted(found))})"
+    concepts = _said(words, contrast_agent)
+    if concepts and words[-1] == "sub":
+        return None, "a difference image (sub)"
+    by_concept = {concept: m for m, concept in reversed(_concepts(task).items())}
+    found_in_task = {by_concept[c] for c in concepts if c in by_concept} | set(own)
+    if len(own) == 1 and not concepts - {_concepts(task).get(next(iter(own)), "")} - _implied(next(iter(own)), task):
+        return next(iter(own)), ""
+    if "t1?" in concepts:
+        return None, "a T1 said to be both with and without contrast agent"
+    if len(concepts) + len(set(own) - found_in_task) > 1 or len(found_in_task) > 1:
+        return None, f"named after several sequences ({', '.join(sorted(concepts | set(own)))})"
+    if found_in_task:
+        return found_in_task.pop(), ""
+    if concepts:
+        names = {"t1": "a T1 without contrast agent", "t1c": "a T1 after contrast agent", "t2": "a T2"}
+        concept = concepts.pop()
+        return None, f"{names.get(concept, f'a {concept.upper()}')}, which {task.name} does not use"
+    return None, NOT_TOLD
+
+
+def _said(words: list[str], contrast_agent: bool) -> set[str]:
+    """The sequences that the words name: t1, t1c, t2, flair, pd; "t1?" for one with and without contrast agent."""
+    kinds = [next((kind for kind, table in SEQUENCES.items() if word in _set(table)), None) for word in words]
+    first = next((k for k, kind in enumerate(kinds) if kind), len(words))
+    first = min([first, *(k for k, word in enumerate(words) if word in ("ct1", "t1ks", "t1wks", "cet1"))])
+    found = {kind for k, kind in enumerate(kinds) if kind and not _is_id(words, k, first)}
+    contrast, native, k = False, False, 0
+    while k < len(words):
+        word, after = words[k], words[k + 1] if k + 1 < len(words) else ""
+        if _is_id(words, k, first):
+            k += 1
+        elif word in _set(NEGATIONS) and after in _set(CONTRAST):
+            native, k = True, k + 2
+        else:
+            contrast |= word in _set(CONTRAST) or (word == "c" and k > 0 and kinds[k - 1] == "t1")
+            native |= word in _set(NATIVE) or word in ("without", "wo", "ohne", "sans", "senza", "t1n")
+            k += 1
+    if set(words) & {"ct1", "t1ks", "t1wks", "cet1"}:
+        found.add("t1")
+    if "flair" in found:
+        if [kind for kind in kinds if kind] == ["t1", "flair"]:
+            found = {"t1"}  # a T1 FLAIR, as GE calls it
+        else:
+            found -= {"t2"}
+    if "t2" in found and set(words) & {"ffe", "fl2d", "fl3d", "flash"}:
+        return {"T2*"}
+    if "t1" in found:
+        found.remove("t1")
+        again = any(a in _set(CONTRAST) and b in ("t1", "t1w", "t1n") for a, b in pairwise(words[first + 1 :]))
+        again &= kinds[first] == "t1"  # T1c - T1
+        found.add(
+            "t1?" if contrast and (native or again) else "t1c" if contrast or (contrast_agent and not native) else "t1"
+        )
+    return found
+
+
+def _is_id(words: list[str], k: int, first: int) -> bool:
+    """Whether a word before those of the sequence is part of a patient's number: CE_001, PD 12."""
+    short = words[k] in ("ce", "gd", "km", "pd", "pre", "post")
+    return short and k <= first and k + 1 < len(words) and words[k + 1].isdigit()
+
+
+def _is_flair(words: Sequence[str], found: set[str]) -> bool:
+    """Siemens calls its FLAIR "tirm dark-fluid"."""
+    return found <= {"tirm"} and bool(set(words) & _set(SEQUENCES["flair"]))
+
+
+def _without_events(words: list[str]) -> list[str]:
+    """Without "pre treatment" and "post op", which say when, not what; and without "native space"."""
+    kept: list[str] = []
+    k = 0
+    while k < len(words):
+        after = words[k + 1] if k + 1 < len(words) else ""
+        is_when = words[k] in ("pre", "post", "intra", "after", "before") and after in _set(EVENTS)
+        if is_when or (words[k] in _set(SPACES) and after == "space"):
+            k += 2
+        else:
+            kept.append(words[k])
+            k += 1
+    return kept
+
+
+def _without_target(words: list[str]) -> list[str]:
+    """Without the space that an image was brought to: "flair to t1", "t2 in mni", "flair t1 space"."""
+    sequence = frozenset(word for table in SEQUENCES.values() for word in table.split()) | {"ct1"}
+    contrast = _set(CONTRAST) | {"c"}
+    for k, word in enumerate(words):
+        before, after = words[:k], words[k + 1 :]
+        if not set(before) & sequence:
+            continue
+        is_marked = word in _set(MARKERS) and set(after) & (sequence | _set(SPACES) | {"space"})
+        if is_marked or (word == "space" and after and after[0] in sequence - {"flair", "darkfluid", before[-1]}):
+            return before + [w for w in after if any(w in _set(t) for t in EXCLUDED.values()) or w in _set(LABELS)]
+        if word == "space":
+            start = k - 1
+            while start > 0 and words[start] in contrast:
+                start -= 1
+            if words[start] in sequence - _set(SEQUENCES["flair"]) and set(words[:start]) & sequence:
+                return words[:start] + after
+    return words
+
+
+@lru_cache
+def _concepts(task: Task) -> dict[str, str]:
+    """Modality -> the sequence that its name, or else one of its aliases, means to the grammar."""
+    meant: dict[str, str] = {}
+    for m in task.modalities:
+        for alias in (m.name, *m.aliases):
+            words = _words(alias)
+            if (
+                not any(set(words) & _set(table) for table in EXCLUDED.values())
+                and len(found := _said(words, False)) == 1
+            ):
+                meant[m.name] = found.pop()
+                break
+    return meant
+
+
+def _own(tokens: Sequence[str], task: Task) -> dict[str, str]:
+    """Modality -> its alias in a name, of what only the task knows: ADC, CT, bSSFP. Two letters count at the end."""
+    found: dict[str, str] = {}
+    for m in task.modalities:
+        concept = _concepts(task).get(m.name)
+        for alias in (m.name, *m.aliases):
+            words = _tokens(alias)
+            if concept and _said(_words(alias), False) == {concept}:
+                continue
+            at = [k for k in range(len(tokens)) if list(tokens[k : k + len(words)]) == words]
+            if words and at and (len(alias) > 2 or at[-1] + len(words) == len(tokens) or len(tokens) == 1):
+                found[m.name] = alias
+    return found
+
+
+def _implied(modality: str, task: Task) -> set[str]:
+    """The sequences that the aliases of a modality mention, which it may be named with."""
+    m = next(m for m in task.modalities if m.name == modality)
+    return {concept for alias in (m.name, *m.aliases) for concept in _said(_words(alias), False)}

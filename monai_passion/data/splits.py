@@ -1,0 +1,165 @@
+"""Training, validation and test: a patient is in one of them, with all examinations that carry the patient's name."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_passion.data.presence import plain_case_name
+from monai_passion.errors import InputError, UsageError
+
+__all__ = [
+    "FRACTIONS",
+    "SPLITS",
+    "check_patients",
+    "listed_split",
+    "patient_of",
+    "random_split",
+    "read_lists",
+    "repeated",
+]
+
+SPLITS = {"training": "train", "validation": "val", "test": "test"}
+"""Key in a datalist -> name of the published list of its patients."""
+FRACTIONS = (0.7, 0.1, 0.2)
+"""Shares of the patients for training, validation and test."""
+_TIME = "(ses|session|visit|tp|timepoint|time|week|month|day|scan|exam|date|baseline|follow-?up|fu|(pre|post)(op)?)"
+PATIENTS = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        r"(sub-[a-z0-9+]+)(?:_.*)?",  # BIDS
+        r"(BraTS-[a-z-]+-\d+)-\d+",  # BraTS from 2023 on
+        r"(PatientID_\d+)_.*",  # MU-Glioma-Post
+        r"(Patient-\d+)_week-.*",  # LUMIERE
+        r"(.+)_L\d{3}",  # cubes
+        rf"(.+?)[_\-. ]+{_TIME}[_\-. ]?[a-z]?\d*([_\-. ]\d+)*",
+        r"(.+?)[_\-. ]+(?:19|20)\d\d[_\-.]?\d\d[_\-.]?\d\d",  # a date
+        r"(.*pat\d+)[_\-]\d{1,3}",  # BraTS 2013
+        r"((?:.*[_\-. ])?(?!(?:19|20)\d\d[_\-])\d{3,})[_\-]\d{1,3}",  # UPENN-GBM-00001_11, RHUH-0001_0, 0123-001
+    )
+)
+"""How the name of an examination begins with its patient's, from the most particular scheme to the most general."""
+
+
+def patient_of(case: str, pattern: str | None = None) -> str:
+    """The patient whom an examination is of, by its name: ``UPENN-GBM-00001_21`` is one of ``UPENN-GBM-00001``.
+
+    Args:
+        case: the name of the examination.
+        pattern: a regular expression whose first group is the patient, in place of the known schemes.
+
+    Raises:
+        UsageError: the pattern has no group, is none, or does not fit the name.
+    """
+    if pattern is None:
+        return next((match[1] for scheme in PATIENTS if (match := scheme.fullmatch(case))), case)
+    try:
+        match = re.search(pattern, case)
+    except re.error as error:
+        raise UsageError(f"the patient pattern '{pattern}' is no regular expression ({error}); correct it") from error
+    if match is None or not match.re.groups or not match[1]:
+        raise UsageError(
+            f"the patient pattern '{pattern}' finds no patient in '{case}'; its first group must be the patient, as in "
+            r"'(.+)_\d+'"
+        )
+    return match[1]
+
+
+def repeated(cases: Iterable[str]) -> dict[str, int]:
+    """Beginnings that two to four names share, where most names do, though they count as different patients.
+
+    ``A_1, A_2, B_1, B_2``: perhaps two examinations each of two patients. The value is how many share it.
+    """
+    names = sorted({patient_of(case) for case in cases})
+    begins = Counter(
+        match[1] for name in names if (match := re.fullmatch(r"(.+)[_\-. ][a-z]?\d{1,3}", name, re.IGNORECASE))
+    )
+    some = {name: count for name, count in begins.items() if 2 <= count <= 4}
+    return some if len(some) > 1 and sum(some.values()) * 2 > len(names) else {}
+
+
+def random_split(
+    items: Sequence[dict[str, Any]], fractions: Sequence[float], seed: int
+) -> dict[str, list[dict[str, Any]]]:
+    """The items by split, each patient in one, drawn from the seed.
+
+    Raises:
+        UsageError: fractions that are none.
+        InputError: fewer patients than parts.
+    """
+    if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+        raise UsageError(
+            f"fractions are {tuple(fractions)}; give three that add to 1, for training, validation and test"
+        )
+    patients = sorted({item["patient"] for item in items})
+    wanted = [k for k, fraction in enumerate(fractions) if fraction > 0]
+    if len(patients) < len(wanted):
+        number = "1 patient" if len(patients) == 1 else f"{len(patients)} patients"
+        raise InputError(f"{number} cannot be split into {len(wanted)} parts; set fractions to 0 or 1")
+    # Everyone who is wanted gets one patient, the others go where the shares are least filled.
+    counts = [int(fraction > 0) for fraction in fractions]
+    for _ in range(len(patients) - len(wanted)):
+        counts[min(wanted, key=lambda k: (counts[k] + 0.5) / fractions[k])] += 1
+    order = np.random.default_rng(seed).permutation(patients)
+    bounds = np.cumsum([0, *counts])
+    return {
+        split: [item for item in items if item["patient"] in set(order[bounds[k] : bounds[k + 1]])]
+        for k, split in enumerate(SPLITS)
+    }
+
+
+def read_lists(folder: Path) -> dict[str, list[str]]:
+    """The names in train.txt, val.txt and test.txt of a folder.
+
+    Raises:
+        InputError: there is no list, or one is no text.
+    """
+    lists = {}
+    for split, name in SPLITS.items():
+        path = folder / f"{name}.txt"
+        try:
+            text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} is no list of names ({error})") from error
+        lists[split] = [line.strip() for line in text.splitlines() if line.strip()]
+    if not any(lists.values()):
+        raise InputError(f"{folder} has no train.txt with names, one a line; give the folder of the lists")
+    return lists
+
+
+def listed_split(
+    items: Sequence[dict[str, Any]], lists: Mapping[str, Iterable[str]], source: str
+) -> dict[str, list[dict[str, Any]]]:
+    """An item goes where its case or its patient is listed; a patient is listed, too, by any of its slices.
+
+    Raises:
+        InputError: no list names an item, or a patient is in two.
+    """
+    chosen: dict[str, list[dict[str, Any]]] = {}
+    for split, listed in lists.items():
+        names = {plain_case_name(name) for name in listed}
+        names |= {re.sub(r"_slice_\d+$", "", name) for name in names}
+        chosen[split] = [item for item in items if item["case"] in names or item["patient"] in names]
+    if not any(chosen.values()):
+        raise InputError(
+            f"the lists in {source} name none of the {len(items)} cases, as {items[0]['case']}; give others"
+        )
+    check_patients(source, chosen)
+    return chosen
+
+
+def check_patients(source: str, splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+    """Raises:
+    InputError: a patient is in two splits.
+    """
+    home: dict[str, str] = {}
+    for split in SPLITS:
+        for item in splits[split]:
+            other = home.setdefault(item["patient"], split)
+            if other != split:
+                raise InputError(f"{source} has the patient {item['patient']} in {other} and in {split}; keep one")

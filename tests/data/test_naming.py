@@ -1,0 +1,105 @@
+"""Names of files and series, and what they hold: ``names.csv`` has the right answers."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from monai_passion.data.naming import LABEL, read_name
+from monai_passion.tasks import load_task, task_from_json
+
+BRATS, MYOPS = load_task("brats_mri"), load_task("myops_cmr")
+NAMES = list(csv.DictReader((Path(__file__).parent / "names.csv").read_text(encoding="utf-8").splitlines()))
+
+
+def task(*modalities, **aliases):
+    return task_from_json(
+        {
+            "task": "other",
+            "modalities": [{"name": m, "aliases": aliases.get(m, [])} for m in modalities],
+            "classes": [{"name": "background", "value": 0}, {"name": "lesion", "value": 1}],
+        }
+    )
+
+
+def test_the_table_has_150_names_each_once():
+    assert len({row["name"] for row in NAMES}) == len(NAMES) >= 150
+
+
+@pytest.mark.parametrize("row", NAMES, ids=lambda row: row["name"])
+def test_a_name_tells_the_sequence(row):
+    said = read_name(row["name"], BRATS)
+    assert said.role == (row["sequence"] or None), said
+    assert bool(said.why) == (said.role is None)
+
+
+@pytest.mark.parametrize(
+    ("role", "expected"), [("C0", "bssfp"), ("DE", "lge"), ("LGE", "lge"), ("T2", "t2"), ("gd", LABEL), ("T1", None)]
+)
+def test_a_name_of_myops_tells_the_sequence(role, expected):
+    said = read_name(f"myops_training_101_{role}.nii.gz", MYOPS)
+    assert (said.role, said.patient) == (expected, "myops_training_101")
+
+
+@pytest.mark.parametrize(
+    ("names", "own"),
+    [
+        (
+            {"p_t2w.nii.gz": "t2", "p_adc.nii.gz": "adc", "p_hbv.nii.gz": "hbv", "p_t1.nii.gz": None},
+            task("t2", "adc", "hbv"),
+        ),
+        ({"p_CT.nii.gz": "ct", "p_SUV.nii.gz": "pet", "p_pet.nii.gz": "pet"}, task("ct", "pet", pet=["suv"])),
+        ({"p_FLAIR.nii": "flair", "p_PD.nii": "pd", "p_T1.nii": "t1", "p_T1_gd.nii": None}, task("flair", "t1", "pd")),
+        ({"x_SWI.nii.gz": "swi", "x_T2star.nii.gz": "t2star", "x_T2.nii.gz": None}, task("swi", "t2star")),
+    ],
+    ids=["prostate", "ct and pet", "multiple sclerosis", "susceptibility"],
+)
+def test_what_a_task_asks_for_is_not_held_against_a_file(names, own):
+    assert {name: read_name(name, own).role for name in names} == names
+
+
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("BraTS20_Training_001_t1ce.nii.gz", "BraTS20_Training_001"),
+        ("BraTS-GLI-00000-000-t2f.nii.gz", "BraTS-GLI-00000-000"),
+        ("UPENN-GBM-00001_11_automated_approx_segm.nii.gz", "UPENN-GBM-00001_11"),
+        ("UCSF-PDGM-0004_tumor_segmentation.nii.gz", "UCSF-PDGM-0004"),
+        ("sub-01_ses-02_ce-gadolinium_T1w.nii.gz", "sub-01_ses-02"),
+        ("PatientID_0003_Timepoint_1_brain_t1c.nii.gz", "PatientID_0003_Timepoint_1"),
+        ("site_C_T1.nii.gz", "site_C"),
+        ("flair_to_t1.nii.gz", ""),
+        ("Anna B_AX T1 POST GAD.nii.gz", "Anna B"),
+        ("AX_T2_TSE.nii.gz", ""),
+    ],
+)
+def test_what_stands_before_the_sequence_is_the_patient(name, patient):
+    assert read_name(name, BRATS).patient == patient
+
+
+@pytest.mark.parametrize("folder", ["post", "CE", "t2study", "gd 7", "mask_trial"])
+@pytest.mark.parametrize(("rest", "role"), [("_T1.nii.gz", "t1"), ("-FLAIR.nii.gz", "flair"), ("_T1c.nii.gz", "t1c")])
+def test_the_name_of_the_folder_says_nothing_of_the_sequence(folder, rest, role):
+    assert read_name(folder + rest, BRATS, folder).role == role
+
+
+@pytest.mark.parametrize(
+    ("description", "role"),
+    [("AX T1 SE", "t1c"), ("AX T1 pre", "t1"), ("AX T2", "t2"), ("AX FLAIR", "flair"), ("AX DWI", None)],
+)
+def test_a_contrast_agent_in_the_header_makes_a_t1_a_t1c_unless_its_name_says_no(description, role):
+    assert read_name(description, BRATS, contrast_agent=True).role == role
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("T2_map.nii.gz", "a map (map)"),
+        ("x_adc.nii.gz", "a diffusion image (adc)"),
+        ("t1_t2.nii.gz", "named after several sequences (t1, t2)"),
+        ("scan7.nii.gz", "of a sequence that its name does not tell"),
+        ("sub-01_PDw.nii.gz", "a PD, which brats_mri does not use"),
+    ],
+)
+def test_why_a_file_is_not_used(name, why):
+    assert read_name(name, BRATS).why == why

@@ -28,7 +28,7 @@ SPLITS = {"training": "train", "validation": "val", "test": "test"}
 """Key in a datalist -> name of the published list of its patients."""
 FRACTIONS = (0.7, 0.1, 0.2)
 """Shares of the patients for training, validation and test."""
-_TIME = "(ses|session|visit|tp|timepoint|time|week|month|day|scan|exam|date|baseline|follow-?up|fu|(pre|post)(op)?)"
+_TIME = "(ses|session|visit|tp|timepoint|time|week|month|day|scan|exam|baseline|follow-?up|fu|(pre|post)[_-]?(op)?)"
 PATIENTS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (

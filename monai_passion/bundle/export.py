@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import tempfile
 import zipfile
@@ -14,13 +15,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from monai_passion.bundle.steps import find_weights
+from monai_passion.bundle.weights import find_weights, trained_unknown
 from monai_passion.errors import UsageError, WeightsError
 from monai_passion.networks import MultiModalBackbone
 from monai_passion.networks.weights import load_weights, save_weights, write_sidecar
 from monai_passion.system.files import write_atomically
 
 __all__ = ["export_bundle", "export_onnx", "torchscript"]
+
+logger = logging.getLogger(__name__)
 
 PACKAGE = Path(__file__).parents[1]
 WHOLE = ("configs", "docs", "scripts")
@@ -57,6 +60,8 @@ def export_bundle(
         found = Path(weights) if weights is not None else _weights_of(bundle)
         if found is not None:
             state, facts = load_weights(found)
+            if not facts:
+                logger.warning("warning: %s", trained_unknown(found))
             models = Path(folder) / "model.safetensors", Path(folder) / "model.pt"
             save_weights(state, models[0], facts)
             torch.save(state, models[1])

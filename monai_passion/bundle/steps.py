@@ -17,6 +17,7 @@ from monai.utils import CommonKeys, set_determinism
 from torch import Tensor, nn
 
 from monai_passion import __version__
+from monai_passion.bundle.weights import find_weights, trained_unknown
 from monai_passion.data.cache import cached
 from monai_passion.data.datalists import make_datalist
 from monai_passion.data.donors import Donor, load_donors
@@ -232,26 +233,6 @@ def prepare_batch(
     return batchdata[CommonKeys.IMAGE].to(**move), None if label is None else label.to(**move), (), extra
 
 
-def find_weights(ckpt_dir: str | os.PathLike[str]) -> str:
-    """The weights in a folder: the newer of ``model.safetensors`` (as shipped) and ``model.pt`` (as trained), else
-    ``model_last.pt``.
-
-    Raises:
-        WeightsError: there are none; the message holds the command that makes them.
-    """
-    folder = Path(ckpt_dir)
-    best = [path for name in ("model.safetensors", "model.pt") if (path := folder / name).is_file()]
-    if best:
-        return str(max(best, key=lambda path: path.stat().st_mtime))
-    if (folder / "model_last.pt").is_file():
-        return str(folder / "model_last.pt")
-    config = Path(ckpt_dir).parent / "configs" / "train.json"
-    raise WeightsError(
-        f"no weights in {ckpt_dir}; make them with: python -m monai.bundle run training --config_file {config} "
-        "--dataset_dir FOLDER"
-    )
-
-
 def describe_run(output_dir: str, ckpt_dir: str, weights: str, label: str | None, split: str) -> None:
     """Put beside the scores what a report needs: ``run.json`` (what was evaluated) and the training's ``curves.csv``.
 
@@ -286,6 +267,8 @@ def load_network(network: nn.Module, weights: str, modalities: Sequence[str]) ->
         WeightsError: damaged weights, or of another network or other modalities.
     """
     facts = load_into(network, weights)
+    if not facts:
+        logger.warning("warning: %s", trained_unknown(weights))
     trained_on = facts.get("modalities")
     if trained_on is not None and list(trained_on) != list(modalities):
         raise WeightsError(f"{weights} belong to the modalities {trained_on}, not {list(modalities)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from monai_passion.errors import PassionError, UsageError
 from monai_passion.system.files import PathLike
+from monai_passion.system.output import refuse_older
 
 if TYPE_CHECKING:
     from monai_passion.prediction.segmenter import BundleFacts
@@ -90,8 +91,7 @@ def export(
     output, weights = Path(output), None if weights is None else Path(weights)
     if output.suffix not in (".zip", ".onnx"):
         raise UsageError(f"{output} is no name for a zip or ONNX; let --output end in .zip or .onnx")
-    if output.exists() and not overwrite:
-        raise UsageError(f"{output} exists; choose another --output or add --overwrite")
+    refuse_older(output, overwrite)
     facts = find_bundle(bundle)
     if output.suffix == ".zip":
         from monai_passion.bundle.export import export_bundle
@@ -101,8 +101,15 @@ def export(
         if vendor:
             raise UsageError("--vendor is for a zip; ONNX needs no package")
         _export_onnx(facts, output, weights, trust)
-    print(f"{output}: {output.stat().st_size / 2**20:.1f} MB")
+    without = weights is None and output.suffix == ".zip" and not any((facts.path / "models").glob("model*.*"))
+    print(f"{output}: {_size(output)}{', without weights: add --weights FILE to put them in' * without}")
     return output
+
+
+def _size(path: Path) -> str:
+    """Of a file, as people read it."""
+    size = path.stat().st_size
+    return f"{size / 2**20:.1f} MB" if size > 2**19 else f"{size / 2**10:.0f} kB"
 
 
 def _fragments(configs: PathLike) -> Path:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_passion.errors import InputError, PassionError, UsageError, WarningsError
+from monai_passion.errors import InputError, PassionError, UsageError, WarningsError, WeightsError
 from monai_passion.system.files import PathLike
 from monai_passion.tasks import load_task, task_names
 
@@ -99,6 +99,7 @@ def predict(
         PassionError: patients of a cohort failed; the others are written.
     """
     from monai_passion.bundle.trust import check_trusted
+    from monai_passion.bundle.weights import find_weights
     from monai_passion.data.nifti import MAX_VOXELS
     from monai_passion.data.sources import find_files
     from monai_passion.modalities import resolve
@@ -132,6 +133,10 @@ def predict(
     )
     if workers < 1 or (workers > 1 and not cohort):
         raise UsageError(f"--workers is {workers}; give 1 or more, and more than 1 for a cohort only")
+    if weights is None:
+        find_weights(facts.path / "models")  # before any image is read
+    elif not Path(weights).is_file():
+        raise WeightsError(f"no weights at {weights}; check the path")
     sizes = [roi_size] if isinstance(roi_size, int) else roi_size
     open_segmenter = functools.partial(
         Segmenter, facts, None if weights is None else Path(weights), device, sizes, overlap

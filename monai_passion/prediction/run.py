@@ -24,12 +24,13 @@ from monai_passion.prediction.checks import (
     expected_quality,
     find_summary,
 )
-from monai_passion.prediction.output.folder import output_folder, write_labels, write_map, writing
 from monai_passion.prediction.output.html import make_page
+from monai_passion.prediction.output.images import write_labels, write_map
 from monai_passion.prediction.output.preview import canonical, preview
 from monai_passion.prediction.output.report import make_report
 from monai_passion.prediction.segmenter import BundleFacts, Segmentation, Segmenter
 from monai_passion.system.memory import peak_memory_mb
+from monai_passion.system.output import output_folder, writing
 
 __all__ = ["Options", "Stage", "predict_patient", "silent"]
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion.bundle.trust import is_plain
+from monai_passion.bundle.weights import find_weights, trained_unknown
 from monai_passion.data.patient import Remark
 from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
@@ -139,7 +140,6 @@ class Segmenter:
     ) -> None:
         from monai.bundle import ConfigParser
 
-        from monai_passion.bundle.steps import find_weights
         from monai_passion.networks.weights import load_weights
 
         self.bundle = bundle
@@ -148,6 +148,7 @@ class Segmenter:
         self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
         # What the weights were trained with goes before what the bundle says.
         _, facts = load_weights(self.weights)
+        self.remarks = () if facts else (Remark("warning", trained_unknown(self.weights)),)
         settings = facts.get("settings", {})
         if not is_plain(settings):  # else what came with the weights would run as part of the configuration
             raise WeightsError(f"{self.weights} has settings other than numbers and plain text; get it elsewhere")
@@ -281,7 +282,7 @@ class Segmenter:
                 mean, members = mean + torch.as_tensor(pred).as_subclass(torch.Tensor), members + 1
         if decode != "fused":
             result = result._replace(uncertainty=self._uncertainty(item, mean / members))
-        return result._replace(remarks=(effort.remark,) if effort.remark else ())
+        return result._replace(remarks=(*self.remarks, *([effort.remark] if effort.remark else [])))
 
     def _infer(
         self,

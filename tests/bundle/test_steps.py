@@ -1,33 +1,7 @@
-import os
-
 import pytest
 
-from monai_passion.bundle.steps import find_weights, presence_facts, training_data
-from monai_passion.errors import WeightsError
+from monai_passion.bundle.steps import presence_facts, training_data
 from tests.data.layouts import BRATS_FILES, touch
-
-
-def write(path, age):
-    path.write_bytes(b"weights")
-    os.utime(path, (1e9 - age, 1e9 - age))
-
-
-@pytest.mark.parametrize(("shipped", "found"), [(2, "model.pt"), (0, "model.safetensors")])
-def test_the_newer_of_shipped_and_trained_weights_is_taken(tmp_path, shipped, found):
-    write(tmp_path / "model.safetensors", shipped)
-    write(tmp_path / "model.pt", 1)
-    write(tmp_path / "model_last.pt", 0)
-    assert find_weights(tmp_path) == str(tmp_path / found)
-
-
-def test_the_last_epoch_is_taken_where_there_is_no_best_one(tmp_path):
-    write(tmp_path / "model_last.pt", 0)
-    assert find_weights(tmp_path) == str(tmp_path / "model_last.pt")
-
-
-def test_no_weights_is_answered_with_the_command_that_makes_them(tmp_path):
-    with pytest.raises(WeightsError, match="run training"):
-        find_weights(tmp_path)
 
 
 @pytest.fixture

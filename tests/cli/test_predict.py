@@ -8,9 +8,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import rich.console
+import torch
 
 from monai_passion.cli import main
 from monai_passion.commands.predict import _progress
+from monai_passion.networks.weights import load_weights
 
 SHAPE = (32, 32, 32)
 
@@ -110,9 +112,18 @@ def test_in_a_terminal_a_bar_shows_them(monkeypatch):
     assert "40%" in shown.getvalue()
 
 
-def test_without_weights_the_command_that_makes_them_is_printed(predict, flair, tmp_path):
-    result = predict("--flair", flair, weights=None)
-    failed(result, 4, "python -m monai.bundle run training", "--dataset_dir", output=tmp_path / "out")
+@pytest.mark.parametrize("more", [[], ["--weights", "nowhere.pt"]])
+def test_missing_weights_are_found_out_before_an_image_is_read(predict, tmp_path, more):
+    result = predict("--flair", tmp_path / "nowhere.nii.gz", *more, weights=None)
+    failed(result, 4, "no weights", *([] if more else ["monai-passion train DATA --bundle"]), output=tmp_path / "out")
+
+
+def test_weights_that_do_not_say_how_they_were_trained_are_remarked_on(predict, flair, tmp_path, weights):
+    bare = {f"module.{name}": values for name, values in load_weights(weights)[0].items()}
+    torch.save(bare, tmp_path / "bare.pt")
+    assert (
+        "warning: bare.pt does not say how it was trained" in predict("--flair", flair, weights=tmp_path / "bare.pt")[1]
+    )
 
 
 @pytest.mark.parametrize(
@@ -176,8 +187,8 @@ def test_a_folder_with_something_in_it_is_not_touched(predict, flair, tmp_path):
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["mine"]
 
 
-def test_a_folder_that_cannot_be_written_to_is_a_resource_error(flair, capsys):
-    assert main(["predict", "--flair", str(flair), "--output", "/proc/out"]) == 5
+def test_a_folder_that_cannot_be_written_to_is_a_resource_error(flair, weights, capsys):
+    assert main(["predict", "--flair", str(flair), "--output", "/proc/out", "--weights", str(weights)]) == 5
     assert "cannot write to /proc/out" in capsys.readouterr().err
 
 

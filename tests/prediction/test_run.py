@@ -14,7 +14,7 @@ from monai.data import MetaTensor
 from monai_passion.data.patient import read_patient
 from monai_passion.errors import InputError, ResourceError, UsageError
 from monai_passion.modalities import BRATS_MRI, combinations
-from monai_passion.prediction.output.folder import output_folder, write_labels
+from monai_passion.prediction.output.images import write_labels
 from monai_passion.prediction.output.preview import canonical, plane_slice
 from monai_passion.prediction.output.report import measure, read_schema
 from monai_passion.prediction.run import Options, predict_patient
@@ -276,17 +276,6 @@ def test_slices_are_shown_as_radiologists_look_at_them():
         image = canonical({"t1": volume}, volume.astype(np.uint8), affine).images["t1"]
         for plane in ("axial", "coronal", "sagittal"):
             assert plane_slice(image, plane, 3)[0, 0] == 1
-
-
-def test_nothing_is_left_when_a_run_fails(tmp_path):
-    def fail():
-        with output_folder(tmp_path / "out") as folder:
-            (folder / "report.json").write_text("{")
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_disk_that_fills_up_is_a_resource_error_and_leaves_nothing(files, predict, monkeypatch, tmp_path):

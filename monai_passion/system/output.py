@@ -1,0 +1,110 @@
+"""The rule for results: older ones are refused unless they may be replaced, new ones are there whole or not at all."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from monai_passion.errors import ResourceError, UsageError
+
+__all__ = ["output_folder", "refuse_older", "writing"]
+
+
+def refuse_older(path: Path, overwrite: bool = False) -> None:
+    """Check, before anything is computed, that a file may be written.
+
+    Raises:
+        UsageError: it is a folder, or it exists and ``overwrite`` is not given.
+    """
+    if path.is_dir():
+        raise UsageError(f"--output {path} is a folder; give a file")
+    if path.exists() and not overwrite:
+        raise UsageError(f"--output {path} exists; give another file, or add --overwrite")
+
+
+@contextmanager
+def output_folder(
+    output: Path, inputs: Iterable[Path] = (), overwrite: bool = False, last: str = "report.json"
+) -> Iterator[Path]:
+    """A temporary folder whose files become those of ``output`` when the block ends well, and which is removed if not.
+
+    A folder that is not there yet appears in one step. One that is there stays the same folder, since it may be a link
+    or where a disk is mounted: the files are moved into it, ``last`` as the last of them.
+
+    Args:
+        output: missing, an empty folder or, given ``overwrite``, any folder: files and folders of the same name are
+            replaced, others stay.
+        inputs: files that must not be replaced.
+        overwrite: see ``output``.
+        last: the file that says that all others are there.
+
+    Raises:
+        UsageError: ``output`` holds files, is a file, or would replace an input.
+        ResourceError: nothing can be written there (found out at once), or the disk is full.
+    """
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"--output {output} is a file; give a folder")
+    within = output.is_dir()
+    with writing(output):
+        if within:
+            _remove_leftovers(output)
+        if within and any(output.iterdir()) and not overwrite:
+            raise UsageError(f"--output {output} is not empty; give another folder, or add --overwrite")
+        temporary = (output if within else output.parent) / f".{output.resolve().name}.{os.getpid()}"
+        temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        _check_inputs(temporary, output, inputs)
+        with writing(output):
+            if not output.is_dir():
+                os.replace(temporary, output)
+            else:
+                for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
+                    if path.is_dir():
+                        shutil.rmtree(output / path.name, ignore_errors=True)
+                    os.replace(path, output / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_leftovers(output: Path) -> None:
+    """Remove the temporary folders of runs that were killed."""
+    for path in output.glob(f".{glob.escape(output.resolve().name)}.*"):
+        if path.is_dir() and path.suffix[1:].isdecimal() and not _is_running(int(path.suffix[1:])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere a signal ends it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@contextmanager
+def writing(output: Path) -> Iterator[None]:
+    """Raises:
+    ResourceError: in place of the ``OSError`` that a full disk or a read-only folder causes within the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write to {output} ({error.strerror or error}); free some space or give another folder"
+        ) from error
+
+
+def _check_inputs(temporary: Path, output: Path, inputs: Iterable[Path]) -> None:
+    inputs = {path.resolve() for path in inputs}
+    for file in temporary.iterdir():
+        if (target := (output / file.name).resolve()) in inputs:
+            raise UsageError(f"{target} is an input and would be replaced; give another --output")

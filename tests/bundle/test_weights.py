@@ -1,0 +1,33 @@
+import os
+
+import pytest
+
+from monai_passion.bundle.weights import find_weights
+from monai_passion.errors import WeightsError
+
+
+def write(path, age):
+    path.write_bytes(b"weights")
+    os.utime(path, (1e9 - age, 1e9 - age))
+
+
+@pytest.mark.parametrize(("shipped", "found"), [(2, "model.pt"), (0, "model.safetensors")])
+def test_the_newer_of_shipped_and_trained_weights_is_taken(tmp_path, shipped, found):
+    write(tmp_path / "model.safetensors", shipped)
+    write(tmp_path / "model.pt", 1)
+    write(tmp_path / "model_last.pt", 0)
+    assert find_weights(tmp_path) == str(tmp_path / found)
+
+
+def test_the_last_epoch_is_taken_where_there_is_no_best_one(tmp_path):
+    write(tmp_path / "model_last.pt", 0)
+    assert find_weights(tmp_path) == str(tmp_path / "model_last.pt")
+
+
+@pytest.mark.parametrize(("folder", "remedy"), [("b/models", "--bundle {}/b --output RUN"), ("run", "--output {}/run")])
+def test_no_weights_is_answered_with_a_command_of_which_every_path_exists(tmp_path, folder, remedy):
+    (tmp_path / "b" / "configs").mkdir(parents=True)
+    (tmp_path / "b" / "configs" / "train.json").touch()
+    with pytest.raises(WeightsError) as error:
+        find_weights(tmp_path / folder)
+    assert f"monai-passion train DATA {remedy.format(tmp_path)}" in str(error.value)

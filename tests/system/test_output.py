@@ -1,0 +1,101 @@
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from monai_passion.errors import ResourceError, UsageError
+from monai_passion.system.output import output_folder, refuse_older
+
+
+def write(output, **options):
+    with output_folder(output, **options) as folder:
+        (folder / "report.json").write_text("new")
+        (folder / "figures").mkdir()
+        (folder / "figures" / "a.png").write_text("new")
+
+
+def contents(folder):
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+NEW = {"report.json": "new", "figures/a.png": "new"}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_was_written_is_there_as_a_whole(tmp_path, there):
+    if there:
+        (tmp_path / "out").mkdir()
+    write(tmp_path / "out")
+    assert contents(tmp_path) == {f"out/{name}": text for name, text in NEW.items()}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_nothing_is_left_when_it_fails(tmp_path, there):
+    if there:
+        (tmp_path / "out").mkdir()
+
+    def fail():
+        with output_folder(tmp_path / "out") as folder:
+            (folder / "report.json").write_text("{")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert list(tmp_path.rglob("*")) == [tmp_path / "out"] * there
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_folder_stays_the_same_folder_as_a_mounted_disk_or_a_link_needs_it(tmp_path, link):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if link:
+        (tmp_path / "out").symlink_to(disk)
+    output, before = tmp_path / "out" if link else disk, disk.stat().st_ino
+    write(output)
+    write(output, overwrite=True)
+    assert output.is_symlink() == link
+    assert output.stat().st_ino == before
+    assert contents(disk) == NEW
+
+
+def test_here_is_a_folder_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(Path("."))
+    assert contents(tmp_path) == NEW
+
+
+def test_older_results_are_refused_before_anything_is_computed_and_replaced_when_asked(tmp_path):
+    (tmp_path / "figures").mkdir()
+    for name in ("report.json", "mine", "figures/old.png"):
+        (tmp_path / name).write_text("old")
+    with pytest.raises(UsageError, match="is not empty"), output_folder(tmp_path):
+        pytest.fail("computed")
+    write(tmp_path, overwrite=True)
+    assert contents(tmp_path) == {**NEW, "mine": "old"}
+
+
+def test_what_a_killed_run_left_is_no_result(tmp_path):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for process in (gone.pid, os.getpid()):
+        (tmp_path / "out" / f".out.{process}").mkdir(parents=True)
+    with pytest.raises(UsageError, match="is not empty"), output_folder(tmp_path / "out"):
+        pytest.fail("another one runs")
+    (tmp_path / "out" / f".out.{os.getpid()}").rmdir()
+    write(tmp_path / "out")
+    assert contents(tmp_path / "out") == NEW
+
+
+def test_a_folder_that_cannot_be_written_to_is_found_out_before_anything_is_computed():
+    with pytest.raises(ResourceError, match="cannot write to /proc/out"), output_folder(Path("/proc/out")):
+        pytest.fail("computed")
+
+
+@pytest.mark.parametrize(("there", "overwrite", "said"), [("file", False, "exists"), ("folder", True, "is a folder")])
+def test_a_file_is_refused_like_a_folder(tmp_path, there, overwrite, said):
+    path = tmp_path / "x"
+    refuse_older(path)
+    path.mkdir() if there == "folder" else path.touch()
+    with pytest.raises(UsageError, match=said):
+        refuse_older(path, overwrite)

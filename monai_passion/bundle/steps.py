@@ -37,6 +37,7 @@ __all__ = [
     "evaluation_data",
     "find_bundle_root",
     "find_weights",
+    "keep_summary",
     "load_network",
     "load_teacher",
     "prepare_batch",
@@ -244,6 +245,19 @@ def describe_run(output_dir: str, ckpt_dir: str, weights: str, label: str | None
     curves = Path(ckpt_dir) / "curves.csv"
     if curves.is_file() and curves.resolve().parent != Path(output_dir).resolve():
         write_text(Path(output_dir) / "curves.csv", curves.read_text())
+
+
+def keep_summary(output_dir: str, weights: str, split: str) -> None:
+    """Put the ``summary.json`` of an evaluation beside the weights that it scored, for `predict` to tell from it.
+
+    Not of their own training patients, and not beside weights that came with this package.
+    """
+    path, package = Path(weights).resolve(), Path(__file__).resolve().parents[1]
+    summary = Path(output_dir) / "summary.json"
+    if split == "training" or path.is_relative_to(package) or not summary.is_file():
+        return
+    facts = {"weights_sha256": sha256(path), "split": split, **json.loads(summary.read_text(encoding="utf-8"))}
+    write_text(path.with_name("summary.json"), json.dumps(facts, indent=2) + "\n")
 
 
 def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) -> nn.Module:

@@ -11,14 +11,16 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 from scipy.special import rel_entr
 from scipy.stats import rankdata
 
 from monai_passion.data.nifti import Volume
 from monai_passion.data.patient import Remark
 from monai_passion.modalities import BRATS_MRI, parse_combination
+from monai_passion.system.files import sha256
 
-__all__ = ["doubt_expectation", "doubt_images", "doubt_result", "expected_quality", "find_summary"]
+__all__ = ["doubt_expectation", "doubt_images", "doubt_result", "expected_quality", "far_parts", "find_summary"]
 
 STRIPPED = 0.7
 """A skull-stripped head fills less of its volume."""
@@ -28,6 +30,10 @@ OUTSIDE_HEAD = 0.01
 """Part of a segmentation that may lie where every image is zero."""
 FILLS_IMAGE = 0.4
 """Part of what the images show from which on a segmentation is not believed: no tumour or heart takes so much."""
+FAR = 30.0
+"""mm from the largest part of a segmentation from which on a small one is worth a look."""
+SMALL = 0.1
+"""Volume of a small part, relative to the largest."""
 LONGER_TAIL = 0.2
 """What counts as a longer tail of bright voxels, see `_tail`; a T2 differs from the others by 0.6 and more."""
 MIRRORED = 1.3
@@ -155,27 +161,83 @@ def _tail(values: NDArray[np.float32]) -> float:
     return float((high + low - 2 * middle) / max(high - low, 1e-12))
 
 
-def doubt_result(labels: NDArray[np.unsignedinteger], volumes: Mapping[str, Volume]) -> list[Remark]:
-    """Warnings about a segmentation that cannot be right."""
+def doubt_result(labels: NDArray[np.unsignedinteger], volumes: Mapping[str, Volume], outside: int = 0) -> list[Remark]:
+    """What is odd about a segmentation: a warning where it cannot be right, a note where one should look.
+
+    Args:
+        labels: (X, Y, Z).
+        volumes: the images, on the same grid.
+        outside: voxels that were taken out of ``labels`` because every image is 0 there.
+    """
     found = labels > 0
-    shown = np.any([volume.data != 0 for volume in volumes.values()], axis=0)
-    outside, filled = ((found & where).sum() for where in (~shown, shown))
-    texts = []
-    if outside and (share := outside / found.sum()) >= OUTSIDE_HEAD:
-        texts.append(f"{100 * share:.0f} % of the segmentation lies where every image is 0; it is not to be relied on")
-    if filled and (share := filled / shown.sum()) >= FILLS_IMAGE:
-        texts.append(
+    remarks = []
+    if outside:
+        share = outside / (outside + np.count_nonzero(found))
+        text = f"{outside} voxels ({100 * share:.0f} %) were segmented where every image is 0, and removed"
+        remarks.append(Remark("warning" if share >= OUTSIDE_HEAD else "note", text))
+    filled = np.count_nonzero(found)
+    shown = np.count_nonzero(np.any([volume.data != 0 for volume in volumes.values()], axis=0))
+    if filled and (share := filled / shown) >= FILLS_IMAGE:
+        text = (
             f"{100 * share:.0f} % of what the images show is segmented, more than can be; it is not to be relied on: "
             "were the weights trained with images of this kind?"
         )
-    return [Remark("warning", text) for text in texts]
+        remarks.append(Remark("warning", text))
+    spacing = np.linalg.norm(next(iter(volumes.values())).affine[:3, :3], axis=0)
+    number, volume = far_parts(found, spacing)
+    if number:
+        text = f"{number} small part(s), {volume:.1f} mL in all, lie more than {FAR:.0f} mm from the rest; look at them"
+        remarks.append(Remark("note", text))
+    return remarks
+
+
+def far_parts(found: NDArray[np.bool_], spacing: NDArray[np.floating]) -> tuple[int, float]:
+    """Connected parts with less than ``SMALL`` of the largest one's volume and more than ``FAR`` mm from it.
+
+    Args:
+        found: (X, Y, Z).
+        spacing: mm.
+
+    Returns:
+        Their number and their volume in mL.
+    """
+    boxes = ndimage.find_objects(found.astype(np.uint8))
+    if not boxes:
+        return 0, 0.0
+    found = found[boxes[0]]
+    parts, number = ndimage.label(found, np.ones((3, 3, 3)))
+    sizes = np.bincount(parts.ravel(), minlength=number + 1)[1:]
+    if number < 2:
+        return 0, 0.0
+    # Every second voxel suffices to measure centimeters.
+    coarse = parts[::2, ::2, ::2]
+    largest = int(sizes.argmax()) + 1
+    distance = ndimage.distance_transform_edt(coarse != largest, 2 * spacing) if (coarse == largest).any() else None
+    if distance is None:
+        return 0, 0.0
+    nearest = ndimage.minimum(distance, coarse, np.arange(1, number + 1))
+    seen = np.isin(np.arange(1, number + 1), coarse)
+    far = seen & (nearest > FAR) & (sizes < SMALL * sizes.max())
+    return int(far.sum()), float(sizes[far].sum() * np.prod(spacing) / 1000)
 
 
 def find_summary(weights: Path) -> Path | None:
-    """``summary.json`` of the evaluation of these weights: beside them, or in ``eval`` beside them or their folder."""
+    """``summary.json`` of the evaluation of these weights: beside them, or in ``eval`` beside them or their folder.
+
+    One that names other weights by their SHA-256 is passed over.
+    """
     folder = weights.resolve().parent
     places = (folder, folder / "eval", folder.parent / "eval")
-    return next((place / "summary.json" for place in places if (place / "summary.json").is_file()), None)
+    found = (place / "summary.json" for place in places)
+    return next((path for path in found if path.is_file() and _is_about(path, weights)), None)
+
+
+def _is_about(summary: Path, weights: Path) -> bool:
+    try:
+        named = json.loads(summary.read_text(encoding="utf-8")).get("weights_sha256")
+    except (OSError, ValueError, AttributeError):
+        return True  # `expected_quality` takes nothing from it
+    return named is None or named == sha256(weights)
 
 
 def expected_quality(summary: Path, used: Sequence[str], modalities: Sequence[str]) -> list[dict[str, Any]]:

@@ -183,7 +183,7 @@ def _report(segmenter: Segmenter, patient: Patient, result: Segmentation) -> dic
         *patient.remarks,
         *doubt_images(patient.used, bundle.modalities),
         *doubt_expectation(quality, used),
-        *doubt_result(result.labels, patient.used),
+        *doubt_result(result.labels, patient.used, result.outside),
         *result.remarks,
     ]
     return make_report(

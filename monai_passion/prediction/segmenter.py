@@ -103,6 +103,8 @@ class Segmentation(NamedTuple):
     """Where it was computed in the end."""
     remarks: tuple[Remark, ...] = ()
     """What had to be done for lack of memory."""
+    outside: int = 0
+    """Voxels that the fused decode had segmented where every image is 0; they are background in ``labels``."""
 
 
 class Effort(NamedTuple):
@@ -120,7 +122,7 @@ class Segmenter:
 
     Args:
         bundle: from `find_bundle`.
-        weights: a file; None for the one in the bundle's ``models``.
+        weights: a file; None for the one in the bundle's ``models``, else the one that came with this package.
         device: as torch names it; None for what the bundle chooses.
         roi_size: edges of the sliding window in voxels, one for all axes or one an axis; None for the bundle's.
         overlap: of neighbouring windows, in [0, 1); None for the bundle's.
@@ -143,7 +145,7 @@ class Segmenter:
         from monai_passion.networks.weights import load_weights
 
         self.bundle = bundle
-        self.weights = Path(weights or find_weights(bundle.path / "models"))
+        self.weights = Path(weights or _weights_of(bundle))
         self.parser = ConfigParser()
         self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
         # What the weights were trained with goes before what the bundle says.
@@ -256,6 +258,7 @@ class Segmenter:
 
         image, available = self._content("load").load.stack(volumes)
         shape, present = image.shape[1:], tuple(available.tolist())
+        shown = np.any([volume.data != 0 for volume in volumes if volume is not None], axis=0)
         item = self._content("preprocessing")({"image": image, "available": available}, start=1)  # 0 is the loading
         masks = [present]  # the fused one first
         if decode != "fused":
@@ -271,11 +274,12 @@ class Segmenter:
             name = combination_name(mask, self.bundle.modalities)
             if mask == present:
                 fused = pred.argmax(0)
-                result = result._replace(labels=self._restore(item, pred, shape))
+                labels = self._restore(item, pred, shape)
+                result = result._replace(labels=labels * shown, outside=np.count_nonzero(labels[~shown]))
                 if probabilities:
                     result = result._replace(probabilities=self._restore_probabilities(item, pred))
             elif decode == "all":
-                result.combinations[name] = self._restore(item, pred, shape)
+                result.combinations[name] = self._restore(item, pred, shape) * shown
             if mask != present and sum(mask) == 1:
                 result.agreement[name] = self._agreement(pred.argmax(0), fused)
             if decode != "fused" and (mask == present or sum(mask) == 1):
@@ -367,6 +371,20 @@ class Segmenter:
             raise UsageError(f"a window of {roi_size} voxels does not suit this network; give multiples of {strides}")
         if not 0 <= float(self._content("overlap")) < 1:
             raise UsageError(f"--overlap is {self._content('overlap')}; give at least 0 and less than 1")
+
+
+def _weights_of(bundle: BundleFacts) -> str | Path:
+    """Those that somebody trained in the bundle take precedence over those that came with this package."""
+    from monai_passion.bundle.shipped import shipped_weights
+    from monai_passion.bundle.steps import find_weights
+
+    try:
+        return find_weights(bundle.path / "models")
+    except WeightsError:
+        shipped = shipped_weights(bundle.name)
+        if shipped is None:
+            raise
+        return shipped
 
 
 @contextmanager

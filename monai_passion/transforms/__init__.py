@@ -10,7 +10,7 @@ from monai_passion.transforms.drop import (
     RandMaskModalitiesd,
 )
 from monai_passion.transforms.foreground import is_foreground
-from monai_passion.transforms.labels import EnsureLabeld, LabelsToRegions, LabelsToRegionsd
+from monai_passion.transforms.labels import EnsureLabeld, LabelsToRegions, LabelsToRegionsd, ReplaceSmall, ReplaceSmalld
 from monai_passion.transforms.load import LoadModalities, LoadModalitiesd, TakeSliced
 from monai_passion.transforms.transplant import (
     Placement,
@@ -38,6 +38,8 @@ __all__ = [
     "RandDropModalitiesd",
     "RandMaskModalitiesd",
     "RandTransplantTumord",
+    "ReplaceSmall",
+    "ReplaceSmalld",
     "TakeSliced",
     "TransplantTumor",
     "TransplantTumord",

@@ -11,8 +11,10 @@ from monai_passion.prediction.checks import (
     doubt_images,
     doubt_result,
     expected_quality,
+    far_parts,
     find_summary,
 )
+from monai_passion.system.files import sha256
 
 SIGNAL = {  # fluid, grey and white matter
     "flair": (0.1, 0.7, 0.6),
@@ -96,8 +98,30 @@ def test_a_segmentation_outside_the_head_is_noticed():
     labels[14:] = 0
     labels[:8] = 0
     assert doubt_result(labels, {"t1": image}) == []
-    labels[:3] = 2
-    assert "of the segmentation lies where every image is 0" in doubt_result(labels, {"t1": image})[0].text
+    few, many = (doubt_result(labels, {"t1": image}, outside)[0] for outside in (1, 100))
+    assert (few.level, many.level) == ("note", "warning")
+    assert "100 voxels" in many.text
+
+
+@pytest.mark.parametrize(("gap", "size", "number"), [(40, 2, 1), (10, 2, 0), (40, 10, 0)])
+def test_a_small_part_far_from_the_rest_is_counted(gap, size, number):
+    found = np.zeros((80, 40, 40), bool)
+    found[2:14, 2:14, 2:14] = True
+    found[14 + gap : 14 + gap + size, 2 : 2 + size, 2 : 2 + size] = True
+    assert far_parts(found, np.ones(3)) == (number, pytest.approx(number * size**3 / 1000))
+    assert far_parts(found, np.full(3, 0.5))[0] == 0
+
+
+def test_nothing_segmented_has_no_parts():
+    assert far_parts(np.zeros((4, 4, 4), bool), np.ones(3)) == (0, 0.0)
+
+
+def test_a_summary_of_other_weights_is_passed_over(tmp_path):
+    weights, summary = tmp_path / "model.pt", tmp_path / "summary.json"
+    weights.write_bytes(b"these")
+    for named, found in ((sha256(weights), summary), ("other", None), (None, summary)):
+        summary.write_text(json.dumps({"weights_sha256": named, "results": []}))
+        assert find_summary(weights) == found
 
 
 @pytest.mark.parametrize(("part", "texts"), [(0.3, []), (0.5, ["50 % of what the images show is segmented"])])

@@ -98,7 +98,7 @@ def test_a_constant_volume_counts_as_absent_and_is_warned_of(files, predict):
     assert "ABSENT" in report["remarks"][0]["text"]
 
 
-def test_predict_gives_what_the_bundle_itself_gives(files, predict, weights, tmp_path):
+def test_predict_gives_what_the_bundle_gives_and_nothing_where_every_image_is_0(files, predict, weights, tmp_path):
     item = {"case": "x", "image": {m: str(files[m]) if m != "t1" else None for m in BRATS_MRI}}
     parser = ConfigParser()
     parser.read_config(str(find_bundle().path / "configs" / "inference.json"))
@@ -106,8 +106,11 @@ def test_predict_gives_what_the_bundle_itself_gives(files, predict, weights, tmp
     parser.update({**changes, "overlap": 0.0, "output_dir": str(tmp_path / "bundle")})
     parser.get_parsed_content("run")
     (written,) = (tmp_path / "bundle").iterdir()
-    own, theirs = predict({m: f for m, f in files.items() if m != "t1"})[0], nib.load(written)
-    assert np.array_equal(own, np.asarray(theirs.dataobj).squeeze())
+    (own, report, _), theirs = predict({m: f for m, f in files.items() if m != "t1"}), nib.load(written)
+    shown, found = head(0) != 0, np.asarray(theirs.dataobj).squeeze()
+    assert np.array_equal(own, found * shown)
+    assert found[~shown].any()
+    assert f"{np.count_nonzero(found[~shown])} voxels" in " ".join(remark["text"] for remark in report["remarks"])
     assert np.allclose(theirs.affine, AFFINE)
 
 

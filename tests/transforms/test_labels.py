@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_passion.transforms import LabelsToRegions, LabelsToRegionsd
+from monai_passion.transforms import LabelsToRegions, LabelsToRegionsd, ReplaceSmalld
 
 REGIONS = {"wt": [1, 2, 4], "tc": [1, 4], "et": [4]}
 
@@ -25,3 +25,16 @@ def test_the_affine_comes_along():
 def test_a_one_hot_label_is_refused():
     with pytest.raises(ValueError, match="4 channels"):
         LabelsToRegions(REGIONS)(torch.zeros(4, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("spacing", "minimum", "replaced"), [(1, 0.05, False), (1, 0.08, True), (2, 0.08, False), (1, 0, False)]
+)
+def test_a_label_of_too_small_a_volume_is_replaced(spacing, minimum, replaced):
+    labels = MetaTensor(torch.zeros(1, 8, 8, 8), affine=np.diag([spacing] * 3 + [1.0]))
+    labels[0, :4, :4, :4] = 3  # 64 voxels
+    labels[0, 6] = 2
+    result = ReplaceSmalld("pred", 3, 1, minimum)({"pred": labels})["pred"]
+    assert int((labels == 3).sum()) == 64
+    assert int((result == (1 if replaced else 3)).sum()) == 64
+    assert torch.equal(result == 2, labels == 2)

@@ -1,13 +1,17 @@
-"""Where the weights of a bundle or of a training are; without loading torch."""
+"""Where the weights of a bundle, of a training or of this package are; without loading torch."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from monai_passion.errors import WeightsError
+from monai_passion.errors import PassionError, WeightsError
+from monai_passion.system.resources import resource_folder
 
-__all__ = ["find_weights", "trained_unknown"]
+__all__ = ["PHANTOM", "find_weights", "shipped_weights", "trained_unknown", "weights_of"]
+
+PHANTOM = "phantom"
+"""Name of the weights that were trained on phantoms alone."""
 
 
 def find_weights(ckpt_dir: str | os.PathLike[str]) -> str:
@@ -28,6 +32,38 @@ def find_weights(ckpt_dir: str | os.PathLike[str]) -> str:
     else:
         remedy = f"monai-passion train DATA --output {folder}"
     raise WeightsError(f"no weights in {folder}; make them with: {remedy}")
+
+
+def shipped_weights(name: str) -> Path | None:
+    """The weights for the bundle ``name``, or `PHANTOM`, that came with this package; None where none did.
+
+    ``model.safetensors`` has its checksum, ``summary.json`` (what to expect of each combination of modalities) and
+    ``README.md`` (the model card) beside it.
+    """
+    try:
+        path = resource_folder("weights") / name / "model.safetensors"
+    except PassionError:
+        return None
+    return path if path.is_file() else None
+
+
+def weights_of(bundle: str | os.PathLike[str], name: str) -> str:
+    """What `predict` takes when it is given no weights: those in the bundle's ``models``, else those of this package.
+
+    Args:
+        bundle: its folder.
+        name: of the bundle.
+
+    Raises:
+        WeightsError: see `find_weights`.
+    """
+    try:
+        return find_weights(Path(bundle) / "models")
+    except WeightsError:
+        shipped = shipped_weights(name)
+        if shipped is None:
+            raise
+        return str(shipped)
 
 
 def trained_unknown(weights: str | os.PathLike[str]) -> str:

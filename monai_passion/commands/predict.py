@@ -66,7 +66,7 @@ def predict(
         output: a new or empty folder.
         image: sequences by the names that the bundle gives them, for bundles whose sequences have no flag here.
         bundle: its folder or name (default: the RFNet bundle for brain tumors).
-        weights: file (default: the bundle's models/).
+        weights: file (default: the bundle's models/, else those that came with this package).
         overwrite: replace what an earlier run left in the output.
         reference: the sequence whose grid the result gets (default: smallest voxels).
         register: co-register the other sequences rigidly onto the reference first.
@@ -99,7 +99,7 @@ def predict(
         PassionError: patients of a cohort failed; the others are written.
     """
     from monai_passion.bundle.trust import check_trusted
-    from monai_passion.bundle.weights import find_weights
+    from monai_passion.bundle.weights import weights_of
     from monai_passion.data.nifti import MAX_VOXELS
     from monai_passion.data.sources import find_files
     from monai_passion.modalities import resolve
@@ -134,7 +134,7 @@ def predict(
     if workers < 1 or (workers > 1 and not cohort):
         raise UsageError(f"--workers is {workers}; give 1 or more, and more than 1 for a cohort only")
     if weights is None:
-        find_weights(facts.path / "models")  # before any image is read
+        weights_of(facts.path, facts.name)  # before any image is read
     elif not Path(weights).is_file():
         raise WeightsError(f"no weights at {weights}; check the path")
     sizes = [roi_size] if isinstance(roi_size, int) else roi_size

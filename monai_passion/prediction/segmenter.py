@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion.bundle.trust import is_plain
-from monai_passion.bundle.weights import find_weights, trained_unknown
+from monai_passion.bundle.weights import trained_unknown, weights_of
 from monai_passion.data.patient import Remark
 from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
@@ -145,7 +145,7 @@ class Segmenter:
         from monai_passion.networks.weights import load_weights
 
         self.bundle = bundle
-        self.weights = Path(weights or _weights_of(bundle))
+        self.weights = Path(weights or weights_of(bundle.path, bundle.name))
         self.parser = ConfigParser()
         self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
         # What the weights were trained with goes before what the bundle says.
@@ -371,20 +371,6 @@ class Segmenter:
             raise UsageError(f"a window of {roi_size} voxels does not suit this network; give multiples of {strides}")
         if not 0 <= float(self._content("overlap")) < 1:
             raise UsageError(f"--overlap is {self._content('overlap')}; give at least 0 and less than 1")
-
-
-def _weights_of(bundle: BundleFacts) -> str | Path:
-    """Those that somebody trained in the bundle take precedence over those that came with this package."""
-    from monai_passion.bundle.shipped import shipped_weights
-    from monai_passion.bundle.steps import find_weights
-
-    try:
-        return find_weights(bundle.path / "models")
-    except WeightsError:
-        shipped = shipped_weights(bundle.name)
-        if shipped is None:
-            raise
-        return shipped
 
 
 @contextmanager

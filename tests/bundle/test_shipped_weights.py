@@ -2,14 +2,14 @@ import shutil
 
 import pytest
 
-from monai_passion.bundle import shipped
+from monai_passion.bundle import weights as places
 from monai_passion.errors import WeightsError
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
 
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    monkeypatch.setattr(shipped, "resource_folder", lambda name: tmp_path / name)
+    monkeypatch.setattr(places, "resource_folder", lambda name: tmp_path / name)
     return tmp_path
 
 
@@ -17,9 +17,9 @@ def test_a_bundle_without_weights_of_its_own_takes_those_of_the_package(package,
     bundle = find_bundle()
     copy = shutil.copytree(bundle.path / "configs", package / "bundle" / "configs").parent
     bundle = bundle._replace(path=copy)  # without the models of this checkout
-    with pytest.raises(WeightsError, match="run training"):
+    with pytest.raises(WeightsError, match="no weights in"):
         Segmenter(bundle)
     folder = shutil.copytree(weights.parent, package / "weights" / bundle.name)
-    assert shipped.shipped_weights(bundle.name) == folder / "model.safetensors"
+    assert places.shipped_weights(bundle.name) == folder / "model.safetensors"
     assert Segmenter(bundle).weights == folder / "model.safetensors"
     assert Segmenter(bundle, weights).weights == weights

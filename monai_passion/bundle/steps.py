@@ -21,6 +21,7 @@ from monai_passion.bundle.weights import find_weights, trained_unknown
 from monai_passion.data.cache import cached
 from monai_passion.data.datalists import make_datalist
 from monai_passion.data.donors import Donor, load_donors
+from monai_passion.data.sampling import combination_items
 from monai_passion.data.slices import slices_of, whole_files
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
@@ -33,6 +34,7 @@ __all__ = [
     "PresenceFacts",
     "__version__",
     "cached",
+    "combination_items",
     "describe_run",
     "evaluation_data",
     "find_bundle_root",

@@ -1,5 +1,6 @@
 """Handlers for MONAI's trainers; `_target_` in a bundle names them by this path."""
 
+from monai_passion.handlers.absent import AbsentGradientsHandler
 from monai_passion.handlers.checkpoint import (
     CheckpointHandler,
     newest_checkpoint,
@@ -8,6 +9,7 @@ from monai_passion.handlers.checkpoint import (
     write_checkpoint,
 )
 from monai_passion.handlers.curves import CurvesHandler, ScoresHandler
+from monai_passion.handlers.meta import MetaStepHandler
 from monai_passion.handlers.modulation import GradientModulationHandler
 from monai_passion.handlers.nonfinite import NonFiniteGuard
 from monai_passion.handlers.preference import PreferenceHandler
@@ -17,10 +19,12 @@ from monai_passion.handlers.signals import SignalHandler
 from monai_passion.system.locks import RunLock
 
 __all__ = [
+    "AbsentGradientsHandler",
     "CheckpointHandler",
     "CurvesHandler",
     "EpochSeedHandler",
     "GradientModulationHandler",
+    "MetaStepHandler",
     "NonFiniteGuard",
     "PreferenceHandler",
     "ProgressHandler",

@@ -12,7 +12,6 @@ import ignite.distributed as idist
 import torch
 import torch.distributed
 from ignite.engine import Engine, Events
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from monai_passion.losses import LossTerms, MultiModalLoss
@@ -162,8 +161,7 @@ def term_means(terms: LossTerms, modalities: Sequence[str]) -> Iterator[tuple[st
     """(name, modality, mean, number of samples) of every term that a batch has."""
     yield "loss/segmentation", "", float(terms.segmentation.mean()), float(len(terms.segmentation))
     several = terms.available & (terms.available.sum(dim=1, keepdim=True) > 1)
-    common: dict[str, Tensor] = {name: getattr(terms, name) for name in ("pixel", "prototype", "gap", "separate")}
-    for name, values in {**common, **terms.others}.items():
+    for name, values in terms.modal.items():
         # A lone modality is its own teacher: its distance is zero by definition, and no measurement.
         measured = several if name in ("pixel", "prototype", "gap") else terms.available
         for m, modality in enumerate(modalities):

@@ -1,4 +1,4 @@
-"""On-the-fly gradient modulation with generalisation enhancement, OGM-GE (Peng et al., CVPR 2022)."""
+"""On-the-fly gradient modulation with generalization enhancement, OGM-GE (Peng et al., CVPR 2022)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import Tensor
 
-from monai_passion.losses.baselines import GradientModulationLoss, imbalance_ratio
+from monai_passion.losses.modulation import GradientModulationLoss
+from monai_passion.losses.pmr import imbalance_ratio
 from monai_passion.networks.backbone import MultiModalBackbone
 
 __all__ = ["GradientModulationHandler", "modulation"]
@@ -40,7 +41,7 @@ class GradientModulationHandler:
         backbone: whose `modality_parameters` these are.
         loss: its terms hold the scores.
         alpha: strength of the modulation.
-        noise: generalisation enhancement.
+        noise: generalization enhancement.
     """
 
     def __init__(
@@ -59,9 +60,9 @@ class GradientModulationHandler:
     @torch.no_grad()
     def __call__(self, engine: SupervisedTrainer) -> None:
         terms = self.loss.terms
-        if terms is None or "score" not in terms.others:
+        if terms is None:
             return
-        score = terms.others["score"]
+        score = terms.modal["score"]
         for m, k in enumerate(modulation(score, score > 0, self.alpha).tolist()):
             for parameter in self.backbone.modality_parameters(m):
                 if parameter.grad is None:

@@ -33,6 +33,15 @@ class Target(NamedTuple):
     voxels: Tensor
     """(B, K) float: voxels per class."""
 
+    def rows(self, samples: Sequence[int]) -> Target:
+        """Of these samples."""
+        index = torch.tensor(list(samples), dtype=torch.long, device=self.label.device)
+        return Target(*(part[index] for part in self))
+
+    def sample(self, b: int) -> Target:
+        """Of one sample, B = 1."""
+        return Target(*(part[b : b + 1] for part in self))
+
 
 def make_target(label: Tensor, num_classes: int, dtype: torch.dtype = torch.float32) -> Target:
     """Prepare a label map (B, 1, *spatial) or (B, *spatial) of any dtype, for losses in ``dtype``.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
@@ -31,10 +32,13 @@ class SelfDistillationOutput(NamedTuple):
     separate_pairs: tuple[tuple[int, int], ...]
     available: Tensor
     """(B, M) bool: what was encoded, and so what the losses may teach."""
-    teacher: Tensor | None = None
-    """Logits (F, K, *spatial) of a separate teacher, one row for every entry of ``teacher_samples``."""
-    teacher_samples: tuple[int, ...] = ()
-    """The samples with every modality."""
+    image: Tensor
+    """(B, M, *spatial), what was encoded."""
+    subsets: Decoded | None = None
+    """Decodes of random subsets of the modalities: one row per entry of ``subset_samples``."""
+    subset_samples: tuple[int, ...] = ()
+    subset_masks: Tensor | None = None
+    """(rows, M) bool: the modalities of each row of ``subsets``."""
 
 
 class SelfDistillationNet(nn.Module):
@@ -52,8 +56,8 @@ class SelfDistillationNet(nn.Module):
         sequential: decode one row at a time: the same numbers, less memory at once, more time.
         checkpointing: as ``sequential``, and keep nothing of a decode but its outputs; the backward pass repeats it.
             The least memory, for a third more time.
-        teacher: another network, trained with every modality, which predicts the samples that have them all. It is
-            neither trained nor part of this module's parameters and state.
+        random_subsets: random subsets of a sample's modalities to decode too, two or more but not all of them, drawn
+            anew in each call; samples with fewer than three modalities have none. Gradients as of ``unimodal``.
     """
 
     def __init__(
@@ -64,7 +68,7 @@ class SelfDistillationNet(nn.Module):
         skip_single: bool = True,
         sequential: bool = False,
         checkpointing: bool = False,
-        teacher: MultiModalBackbone | None = None,
+        random_subsets: int = 0,
     ) -> None:
         super().__init__()
         if unimodal not in ("train", "monitor", "off"):
@@ -74,7 +78,7 @@ class SelfDistillationNet(nn.Module):
         self.skip_single = skip_single
         self.sequential = sequential or checkpointing
         self.checkpointing = checkpointing
-        self._teacher = (teacher,)  # a tuple hides it from nn.Module
+        self.random_subsets = random_subsets
         self.separate: SeparateDecoder | None = None
         if separate:
             self.separate = SeparateDecoder(
@@ -103,20 +107,45 @@ class SelfDistillationNet(nn.Module):
         alone = torch.zeros(len(pairs), mask.shape[1], dtype=torch.bool, device=mask.device)
         for row, (_, m) in enumerate(pairs):
             alone[row, m] = True
-        samples = [b for b, _ in pairs]
-        unimodal: Decoded | None = None
-        if pairs and self.unimodal == "train":
-            everything = self._decode(features, torch.cat([mask, alone]), [*range(len(mask)), *samples])
-            fused = everything.rows(slice(0, len(mask)))
-            unimodal = everything.rows(slice(len(mask), None))
+        subset_samples, subset_masks = self._draw_subsets(available)
+        samples, masks = [*(b for b, _ in pairs), *subset_samples], torch.cat([alone, subset_masks])
+        others: Decoded | None = None
+        if samples and self.unimodal == "train":
+            everything = self._decode(features, torch.cat([mask, masks]), [*range(len(mask)), *samples])
+            fused, others = everything.rows(slice(0, len(mask))), everything.rows(slice(len(mask), None))
         else:
             fused = self._decode(features, mask, range(len(mask)))
-            if pairs:
+            if samples:
                 with torch.no_grad():
-                    unimodal = self._decode(features, alone, samples)
+                    others = self._decode(features, masks, samples)
         separate, separate_pairs = self._separate(features)
-        teacher, full = self._ask_teacher(image, available)
-        return SelfDistillationOutput(fused, unimodal, tuple(pairs), separate, separate_pairs, available, teacher, full)
+        return SelfDistillationOutput(
+            fused=fused,
+            unimodal=others.rows(slice(0, len(pairs))) if others and pairs else None,
+            pairs=tuple(pairs),
+            separate=separate,
+            separate_pairs=separate_pairs,
+            available=available,
+            image=image,
+            subsets=others.rows(slice(len(pairs), None)) if others and subset_samples else None,
+            subset_samples=subset_samples,
+            subset_masks=subset_masks if subset_samples else None,
+        )
+
+    def _draw_subsets(self, available: Tensor) -> tuple[tuple[int, ...], Tensor]:
+        """(sample of each row, modalities of each row), every such subset of a sample equally likely."""
+        samples: list[int] = []
+        chosen: list[list[bool]] = []
+        if self.random_subsets and self.unimodal != "off":
+            for b, row in enumerate(available.tolist()):
+                has = [m for m, there in enumerate(row) if there]
+                subsets = [s for size in range(2, len(has)) for s in combinations(has, size)]
+                for _ in range(self.random_subsets if subsets else 0):
+                    subset = subsets[int(torch.randint(len(subsets), ()))]
+                    samples.append(b)
+                    chosen.append([m in subset for m in range(len(row))])
+        masks = torch.tensor(chosen, dtype=torch.bool, device=available.device).reshape(-1, available.shape[1])
+        return tuple(samples), masks
 
     def _decode(self, features: Features, mask: Tensor, samples: Sequence[int]) -> Decoded:
         decode = self.backbone.decode
@@ -127,15 +156,6 @@ class SelfDistillationNet(nn.Module):
         rows = [decode(features, mask[d : d + 1], [sample]) for d, sample in enumerate(samples)]
         logits = tuple(torch.cat(level) for level in zip(*(row.logits for row in rows), strict=True))
         return Decoded(logits, torch.cat([row.features for row in rows]))
-
-    @torch.no_grad()
-    def _ask_teacher(self, image: Tensor, available: Tensor) -> tuple[Tensor | None, tuple[int, ...]]:
-        """What the separate teacher says of the samples with every modality."""
-        (teacher,) = self._teacher
-        full = tuple(b for b, row in enumerate(available.tolist()) if all(row))
-        if teacher is None or not full:
-            return None, ()
-        return teacher.to(image.device).eval()(image[list(full)], available[list(full)]), full
 
     def _separate(self, features: Features) -> tuple[Tensor | None, tuple[tuple[int, int], ...]]:
         """Every encoded modality of every sample through the separate decoder, as one batch."""

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from monai_passion.losses import PassionLoss, passion
+from monai_passion.losses import PassionLoss, distillation
 from monai_passion.losses.segmentation import make_target
 from monai_passion.networks import SelfDistillationNet
 from monai_passion.networks.backbone import Decoded
@@ -50,29 +50,6 @@ def one_by_one(term):
     return terms
 
 
-def pixel_term(student, teacher, temperature):
-    """Eq. 3 of one level as it is written, (S,)."""
-    p, q = (student / temperature).softmax(dim=1), (teacher.detach() / temperature).softmax(dim=1)
-    return (p * (p.log() - q.log())).sum(dim=1).flatten(1).mean(dim=1)
-
-
-def similarity_maps(features, onehot, present):
-    """Eq. 4 to 6: the cosine of each voxel and each class's prototype, (S, classes, *spatial)."""
-    maps = []
-    for k in present.nonzero().flatten().tolist():
-        y = onehot[:, k].reshape(1, 1, *features.shape[2:])
-        axes = tuple(range(2, features.ndim))
-        centre = (features * y).sum(dim=axes, keepdim=True) / y.sum()
-        maps.append(F.cosine_similarity(features, centre.expand_as(features), dim=1))
-    return torch.stack(maps, dim=1)
-
-
-def prototype_term(student, teacher, onehot, count, present):
-    """Eq. 7 and 8 as they are written: (S,) and (S,)."""
-    difference = similarity_maps(student, onehot, present) - similarity_maps(teacher.detach(), onehot, present)
-    return difference.square().flatten(1).mean(dim=1), difference.detach().abs().flatten(1).mean(dim=1)
-
-
 @contextmanager
 def as_published():
     """Inside, networks and PASSION's terms are computed operation by operation as their papers write them."""
@@ -81,8 +58,8 @@ def as_published():
         patch.object(FusionConv, "forward", concatenate_and_convolve),
         patch.object(RegionFusion, "forward", fuse_class_by_class),
         patch.object(Conv3d, "_conv_forward", nn.Conv3d._conv_forward),
-        patch("monai_passion.losses.passion.pixel_distillation", one_by_one(pixel_term)),
-        patch("monai_passion.losses.passion.prototype_distillation", one_by_one(prototype_term)),
+        patch("monai_passion.losses.passion.pixel_distillation", one_by_one(distillation.pixel_distillation)),
+        patch("monai_passion.losses.passion.prototype_distillation", one_by_one(distillation.prototype_distillation)),
         patch.object(_Activate, "apply", lambda x: F.leaky_relu(F.instance_norm(x), SLOPE)),
     ):
         yield
@@ -113,17 +90,16 @@ def train_step_as_published(network, loss, image, available, label):
         decoded = [network.backbone.decode(features, row) for row in torch.eye(num_modalities).bool().split(1)]
         taught = there if len(there) > 1 else []
         target = make_target(label, network.backbone.num_classes, image.dtype)
-        part = target.onehot, target.voxels, loss.classes(target, 0)
         wasted = torch.zeros(())
         for m in set(range(num_modalities)) - set(taught):
-            proto, _ = passion.prototype_distillation(decoded[m].features, fused.features, *part)
-            wasted = wasted + 0 * (loss.pixel(decoded[m].logits, fused.logits) + proto).sum()
+            terms = loss.compare(decoded[m], fused, target, loss.classes(target, 0))
+            wasted = wasted + 0 * (terms["pixel"] + terms["prototype"]).sum()
         unimodal = taught and Decoded(
             tuple(map(torch.cat, zip(*(decoded[m].logits for m in taught), strict=True))),
             torch.cat([decoded[m].features for m in taught]),
         )
         pairs = tuple((0, m) for m in taught)
-        output = SelfDistillationOutput(fused, unimodal or None, pairs, None, (), available)
+        output = SelfDistillationOutput(fused, unimodal or None, pairs, None, (), available, image)
         value = loss(output, label) + wasted
         value.backward()
     return value.item()

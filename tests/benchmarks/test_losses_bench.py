@@ -10,14 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 
-from monai_passion.losses import PassionLoss
-from monai_passion.losses.distillation import pixel_distillation, prototype_distillation
+from monai_passion.losses import PassionLoss, distillation
+from monai_passion.losses.fused import pixel_distillation, prototype_distillation
 from monai_passion.losses.segmentation import make_target
 from monai_passion.networks import RFNet, SelfDistillationNet
 from monai_passion.networks.backbone import Decoded
-from tests.benchmarks.published import one_by_one, pixel_term, prototype_term
+from tests.benchmarks.published import one_by_one
 
 SIZE, M, K, CHANNELS = 80, 4, 4, 8
 LEVELS = (80, 80, 40, 20, 10)
@@ -39,10 +38,11 @@ def blocks_of_labels():
 
 def transcription(student, teacher, label):
     """Equations 3 to 8 as they are written, one modality after another: (L_pixel, L_proto, D), each (M,)."""
-    onehot, present = F.one_hot(label[:, 0], K).movedim(-1, 1).float(), torch.ones(K, dtype=torch.bool)
+    target = make_target(label, K)
+    part = *target[1:], target.voxels[0] > 0
     levels = zip(student.logits, teacher.logits, strict=True)
-    pixel = sum(one_by_one(pixel_term)(z_m, z, TEMPERATURE) for z_m, z in levels)
-    return pixel, *one_by_one(prototype_term)(student.features, teacher.features, onehot, None, present)
+    pixel = sum(one_by_one(distillation.pixel_distillation)(z_m, z, TEMPERATURE) for z_m, z in levels)
+    return pixel, *one_by_one(distillation.prototype_distillation)(student.features, teacher.features, *part)
 
 
 def ours(student, teacher, label):

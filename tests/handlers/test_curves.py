@@ -5,8 +5,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from monai_passion.handlers import CurvesHandler, PreferenceHandler
-from monai_passion.losses import PassionLoss
-from monai_passion.losses.passion import LossTerms
+from monai_passion.losses import LossTerms, PassionLoss
 
 
 def run(folder, epochs, resume_at=0, pixel=4.0):
@@ -15,7 +14,8 @@ def run(folder, epochs, resume_at=0, pixel=4.0):
     def step(engine, batch):
         values = torch.tensor([[2.0, 0.0], [pixel, 6.0]])
         available = torch.tensor([[1, 0], [1, 1]]).bool()
-        loss.terms = LossTerms(torch.tensor([1.0, 3.0]), values, values, values, torch.zeros(2, 2), available, {})
+        modal = dict.fromkeys(("pixel", "prototype", "gap"), values)
+        loss.terms = LossTerms(torch.tensor([1.0, 3.0]), available, modal)
         loss.observe(loss.terms)
         return {"loss": 5.0}
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from monai_passion.losses import BackboneLoss, PassionReleasedLoss
-from monai_passion.losses.distillation import pixel_distillation_released, prototype_distillation
+from monai_passion.losses import BackboneLoss, PassionReleasedLoss, distillation, fused
+from monai_passion.losses.distillation import pixel_distillation_released
 from monai_passion.losses.preference import batch_preference_released
 from monai_passion.losses.segmentation import dice_loss, enlarge, make_target, weighted_cross_entropy
 from monai_passion.networks import M2FTrans, MMFormer, RFNet, SelfDistillationNet
@@ -74,7 +74,8 @@ def test_pixel_distillation(losses, temperature, scale):
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("zero_sample", [False, True])
-def test_prototypes(losses, label, zero_sample):
+@pytest.mark.parametrize("form", [distillation, fused], ids=["plain", "fused"])
+def test_prototypes(losses, label, zero_sample, form):
     target = make_target(losses[label], 4)
     present = (target.voxels > 0).all(dim=0)
     features = losses["feature_s"].clone()
@@ -83,7 +84,7 @@ def test_prototypes(losses, label, zero_sample):
     features.requires_grad_()
     loss, gap = zip(
         *(
-            prototype_distillation(
+            form.prototype_distillation(
                 features[b : b + 1],
                 losses["feature_t"][b : b + 1],
                 target.onehot[b : b + 1],
@@ -174,7 +175,7 @@ class Golden:
 
     def loss(self, case, **options):
         if case in "EG":
-            return BackboneLoss(4, 4)
+            return BackboneLoss(4, 4, level_decay=0.5)
         loss = PassionReleasedLoss(4, 4, [1.0] * 4 if case == "F" else self.expected["modal_weight"], **options)
         loss.beta.copy_(torch.from_numpy(self.expected["imb_beta"]))
         return loss
@@ -216,7 +217,7 @@ def test_training_step(training, case):
     for term, theirs in (("separate", "sep_loss"), ("pixel", "kl_loss"), ("prototype", "proto_loss"), ("gap", "dist")):
         if case not in "EG" or term == "separate":
             reference = torch.from_numpy(expected[f"{theirs}_bs"]) * output.available
-            torch.testing.assert_close(getattr(loss.terms, term), reference.float(), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(loss.terms.modal[term], reference.float(), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(value, expected["loss"], rtol=1e-4)
     off = far(norms, expected["grad_l2"])
     if off.any():  # rounding alone moves some gradients of M2FTrans by more than the tolerance

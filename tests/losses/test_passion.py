@@ -8,7 +8,8 @@ import torch
 import torch.distributed
 
 from monai_passion.losses import PassionLoss, PassionReleasedLoss
-from monai_passion.losses.distillation import pixel_distillation, prototype_distillation, prototypes
+from monai_passion.losses.distillation import prototypes
+from monai_passion.losses.fused import pixel_distillation, prototype_distillation
 from monai_passion.losses.preference import (
     epoch_preference_released,
     initial_beta,
@@ -101,7 +102,7 @@ def test_pixel_distillation_voxel_by_voxel():
 
 
 def test_pixel_distillation_has_the_gradient_of_its_equation(monkeypatch):
-    monkeypatch.setattr("monai_passion.losses.distillation.PIECE", 5)
+    monkeypatch.setattr("monai_passion.losses.fused.PIECE", 5)
     student = torch.randn(2, K, 3, 4, dtype=torch.double, requires_grad=True)
     teacher = torch.randn(1, K, 3, 4, dtype=torch.double)
     assert torch.autograd.gradcheck(lambda s: pixel_distillation(s, teacher, 4.0), student)
@@ -131,7 +132,7 @@ def slow_prototype_distillation(student, teacher, label, classes):
 
 @pytest.mark.parametrize("piece", [7, 2**15])
 def test_prototype_distillation_voxel_by_voxel(monkeypatch, piece):
-    monkeypatch.setattr("monai_passion.losses.distillation.PIECE", piece)
+    monkeypatch.setattr("monai_passion.losses.fused.PIECE", piece)
     label = torch.randint(0, 3, (1, 1, 20))
     target = make_target(label, K)  # class 3 is absent
     student, teacher = torch.randn(2, 5, 20), torch.randn(1, 5, 20)
@@ -142,7 +143,7 @@ def test_prototype_distillation_voxel_by_voxel(monkeypatch, piece):
 
 
 def test_prototype_loss_has_the_gradient_of_its_equation(monkeypatch):
-    monkeypatch.setattr("monai_passion.losses.distillation.PIECE", 5)
+    monkeypatch.setattr("monai_passion.losses.fused.PIECE", 5)
     target = make_target(torch.randint(0, 3, (1, 1, 12)), K, torch.double)
     student = torch.randn(2, 3, 12, dtype=torch.double, requires_grad=True)
     teacher = torch.randn(1, 3, 12, dtype=torch.double)
@@ -209,7 +210,7 @@ def test_an_epoch_averages_over_the_samples_that_have_a_modality():
     preferences, before = [], loss.beta.clone()
     for available in (MIXED[:2], MIXED[2:], MIXED[:1]):
         loss(net(*toy.batch(available)[:2]), toy.batch(available)[2])
-        preferences.append(relative_preference(loss.terms.gap, loss.terms.available))
+        preferences.append(relative_preference(loss.terms.modal["gap"], loss.terms.available))
     mean = torch.cat(preferences).sum(dim=0) / torch.tensor([3, 3, 3])  # two full samples, one pair, one alone
     torch.testing.assert_close(loss.end_epoch().float(), mean)
     torch.testing.assert_close(loss.beta, before - 0.1 * mean)
@@ -275,15 +276,15 @@ def test_the_objective_is_the_weighted_sum():
     loss, (image, available, label) = passion(lambda_pixel=0.3, lambda_proto=0.7), toy.batch(MIXED)
     loss.beta.copy_(torch.tensor([0.5, 1.5, 4.0]))
     value = loss(toy.network()(image, available), label).item()
-    preference = relative_preference(loss.terms.gap, available)
+    preference = relative_preference(loss.terms.modal["gap"], available)
     expected = loss.terms.segmentation.sum().item()
     for b, row in enumerate(MIXED):
         for m in range(M):
             if row[m]:
-                expected += 0.3 * loss.beta[m].item() * loss.terms.pixel[b, m].item()
-                expected += 0.7 * (preference[b, m].item() < 0) * loss.terms.prototype[b, m].item()
+                expected += 0.3 * loss.beta[m].item() * loss.terms.modal["pixel"][b, m].item()
+                expected += 0.7 * (preference[b, m].item() < 0) * loss.terms.modal["prototype"][b, m].item()
     assert value == pytest.approx(expected / len(MIXED), rel=1e-5)
-    assert len(set(loss.terms.prototype[preference < 0].tolist())) > 1
+    assert len(set(loss.terms.modal["prototype"][preference < 0].tolist())) > 1
 
 
 def test_a_batch_of_mixed_masks_is_the_mean_of_its_samples():
@@ -299,7 +300,7 @@ def test_an_absent_modality_adds_nothing_and_gets_no_gradient():
     loss, net, (image, available, label) = passion(), toy.network(), toy.batch([[1, 0, 1], [1, 0, 1]])
     loss(net(image, available), label).backward()
     for term in ("pixel", "prototype", "gap"):
-        assert (getattr(loss.terms, term)[:, 1] == 0).all()
+        assert (loss.terms.modal[term][:, 1] == 0).all()
     assert all(p.grad is None for p in net.backbone.modality_parameters(1))
     assert all(p.grad is not None for p in net.backbone.modality_parameters(0))
 
@@ -310,7 +311,7 @@ def test_the_teacher_gets_no_gradient_from_distillation():
     loss = passion(delta=False)
     terms = loss.compute(output, make_target(label, K))
     teacher, student = ((*d.logits, d.features) for d in (output.fused, output.unimodal))
-    distilled = (terms.pixel + terms.prototype).sum()
+    distilled = (terms.modal["pixel"] + terms.modal["prototype"]).sum()
     to_teacher = torch.autograd.grad(distilled, teacher, retain_graph=True, allow_unused=True)
     assert all(g is None or (g == 0).all() for g in to_teacher)
     assert all(g.abs().sum() > 0 for g in torch.autograd.grad(distilled, student))
@@ -376,12 +377,12 @@ def test_each_component_can_be_switched_off(component, flag):
     value = loss(toy.network()(image, available), label)
     terms = loss.terms
     beta = torch.ones(M) if component == "beta" else torch.tensor([2.5, 1.25, 2.0])
-    delta = available if component == "delta" else relative_preference(terms.gap, available) < 0
+    delta = available if component == "delta" else relative_preference(terms.modal["gap"], available) < 0
     expected = terms.segmentation.sum()
     if component != "pixel":
-        expected = expected + 0.5 * (beta * terms.pixel).sum()
+        expected = expected + 0.5 * (beta * terms.modal["pixel"]).sum()
     if component != "prototype":
-        expected = expected + 0.1 * (delta * terms.prototype).sum()
+        expected = expected + 0.1 * (delta * terms.modal["prototype"]).sum()
     torch.testing.assert_close(value, expected / len(MIXED))
     loss.train()(toy.network()(image, available), label)
     loss.end_epoch()

@@ -5,8 +5,9 @@ import torch
 
 from monai_passion.handlers.modulation import GradientModulationHandler, modulation
 from monai_passion.losses import BackboneLoss, GradientModulationLoss, PMRLoss, TeacherDistillationLoss
-from monai_passion.losses.baselines import imbalance_ratio, prototypical_terms, true_class_score
 from monai_passion.losses.distillation import pixel_distillation
+from monai_passion.losses.modulation import true_class_score
+from monai_passion.losses.pmr import imbalance_ratio, prototypical_terms
 from monai_passion.losses.segmentation import make_target
 from tests.losses import toy
 from tests.losses.toy import K, M
@@ -57,25 +58,29 @@ def test_pmr_speeds_up_the_slow_and_regularises_the_dominant_in_early_epochs():
     loss = PMRLoss(M, K, lambda_pce=0.5, lambda_entropy=0.2, entropy_epochs=1)
     value, _ = run(loss, toy.network(separate=True))
     terms = loss.terms
-    base = BackboneLoss(M, K).combine(terms).item()
-    ratio = imbalance_ratio(terms.others["score"], terms.others["score"] > 0)
+    base = BackboneLoss(M, K).combine(terms).mean().item()
+    ratio = imbalance_ratio(terms.modal["score"], terms.modal["score"] > 0)
     pce = entropy = 0.0
     for b in range(len(MIXED)):
         for m in range(M):
             r = ratio[b, m].item()
-            pce += min(max(1 / r - 1, 0), 1) * terms.others["prototypical_cross_entropy"][b, m].item() / len(MIXED)
-            entropy += min(max(r - 1, 0), 1) * terms.others["entropy"][b, m].item() / len(MIXED)
+            pce += min(max(1 / r - 1, 0), 1) * terms.modal["prototypical_cross_entropy"][b, m].item() / len(MIXED)
+            entropy += min(max(r - 1, 0), 1) * terms.modal["entropy"][b, m].item() / len(MIXED)
     assert pce > 0
     assert entropy > 0
     assert value.item() == pytest.approx(base + 0.5 * pce - 0.2 * entropy, rel=1e-5)
     loss.end_epoch()
-    assert loss.combine(terms).item() == pytest.approx(base + 0.5 * pce, rel=1e-5)
+    assert loss.combine(terms).mean().item() == pytest.approx(base + 0.5 * pce, rel=1e-5)
 
 
-@pytest.mark.parametrize("recipe", [PMRLoss, TeacherDistillationLoss, GradientModulationLoss])
+def teacher_loss(*args, **options):
+    return TeacherDistillationLoss(M, K, toy.network(2).backbone, **options)
+
+
+@pytest.mark.parametrize("recipe", [PMRLoss, teacher_loss, GradientModulationLoss])
 def test_single_modality_samples_learn_as_in_the_baseline(recipe):
     image, available, label = toy.batch([[0, 1, 0]])
-    output = toy.network(separate=True, teacher=toy.network(2).backbone)(image, available)
+    output = toy.network(separate=True)(image, available)
     torch.testing.assert_close(recipe(M, K)(output, label), BackboneLoss(M, K)(output, label), rtol=0, atol=0)
 
 
@@ -83,29 +88,29 @@ def test_the_teacher_sees_only_samples_with_every_modality():
     teacher = toy.network(2).backbone
     seen = []
     teacher.register_forward_pre_hook(lambda module, args: seen.append(args[0].clone()))
-    image, available, _ = toy.batch(MIXED)
-    output = toy.network(teacher=teacher)(image, available)
-    assert output.teacher_samples == (0,)
+    image, available, label = toy.batch([[0, 1, 1], [1, 1, 1]])
+    TeacherDistillationLoss(M, K, teacher)(toy.network()(image, available), label)
     assert len(seen) == 1
-    assert torch.equal(seen[0], image[:1])
+    assert torch.equal(seen[0], image[1:])
 
 
 def test_what_the_teacher_says_is_distilled_into_each_modality():
-    loss = TeacherDistillationLoss(M, K, lambda_teacher=0.3)
-    net = toy.network(separate=True, teacher=toy.network(2).backbone)
-    value, output = run(loss, net)
-    expected = pixel_distillation(output.unimodal.logits[0][:M], output.teacher, 4.0).sum() / len(MIXED)
+    loss = teacher_loss(lambda_teacher=0.3)
+    image, available, label = toy.batch(MIXED)
+    output = toy.network(separate=True)(image, available)
+    value = loss(output, label)
+    said = toy.network(2).backbone.eval()(image[:1], available[:1])
+    expected = pixel_distillation(output.unimodal.logits[0][:M], said, 4.0).sum() / len(MIXED)
     assert expected > 0
-    torch.testing.assert_close(value, BackboneLoss(M, K).combine(loss.terms) + 0.3 * expected)
+    torch.testing.assert_close(value, BackboneLoss(M, K).combine(loss.terms).mean() + 0.3 * expected)
 
 
 def test_the_teacher_is_not_trained_and_not_saved():
     teacher = toy.network(2).backbone
-    net = toy.network(separate=True, teacher=teacher)
-    names = list(toy.network(separate=True).state_dict())
-    run(TeacherDistillationLoss(M, K), net)[0].backward()
+    net, loss = toy.network(separate=True), TeacherDistillationLoss(M, K, teacher)
+    run(loss, net)[0].backward()
     assert all(p.grad is None for p in teacher.parameters())
-    assert list(net.state_dict()) == names
+    assert list(loss.state_dict()) == list(BackboneLoss(M, K).state_dict())
 
 
 def test_modulation_by_hand():
@@ -120,7 +125,7 @@ def test_gradients_of_the_encoders_are_scaled_and_no_others():
     run(loss, net)[0].backward()
     before = {name: p.grad.clone() for name, p in net.named_parameters()}
     GradientModulationHandler(net.backbone, loss, alpha=1.0, noise=False)(None)
-    k = modulation(loss.terms.others["score"], loss.terms.others["score"] > 0, 1.0).tolist()
+    k = modulation(loss.terms.modal["score"], loss.terms.modal["score"] > 0, 1.0).tolist()
     assert min(k) < 1
     for name, p in net.named_parameters():
         encoder = name.split("encoders.")

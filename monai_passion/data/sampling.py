@@ -1,0 +1,58 @@
+"""Every combination of modalities equally often, although a data set holds some rarely."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+
+from monai_passion.modalities import all_masks, combination_name
+
+__all__ = ["CombinationSampler", "combination_items"]
+
+
+def combination_items(items: Sequence[Mapping[str, Any]], modalities: Sequence[str]) -> list[dict[str, Any]]:
+    """Each item once per combination of modalities that it has, with the others left out, under ``combination``.
+
+    Items that have more than a combination stand in for it, since leaving out is always possible.
+    """
+    expanded = []
+    for mask in all_masks(modalities):
+        kept = [m for m, keep in zip(modalities, mask, strict=True) if keep]
+        for item in items:
+            if all(item["image"][m] is not None for m in kept):
+                image = {m: path if m in kept else None for m, path in item["image"].items()}
+                expanded.append({**item, "image": image, "combination": combination_name(mask, modalities)})
+    return expanded
+
+
+class CombinationSampler(Sampler[int]):
+    """Indices of `combination_items`: cycles in which each combination comes once, in random order.
+
+    Of the items of a combination none comes a second time before each has come once. Random numbers are torch's, so
+    that `EpochSeedHandler` makes them those of the epoch.
+
+    Args:
+        items: of `combination_items`.
+        length: of an epoch, which is rounded to whole cycles.
+    """
+
+    def __init__(self, items: Sequence[Mapping[str, Any]], length: int) -> None:
+        groups: dict[str, list[int]] = {}
+        for index, item in enumerate(items):
+            groups.setdefault(item["combination"], []).append(index)
+        self.groups = list(groups.values())
+        self.cycles = max(1, round(length / len(self.groups)))
+
+    def __len__(self) -> int:
+        return self.cycles * len(self.groups)
+
+    def __iter__(self) -> Iterator[int]:
+        queues: list[list[int]] = [[] for _ in self.groups]
+        for _ in range(self.cycles):
+            for g in torch.randperm(len(self.groups)).tolist():
+                if not queues[g]:
+                    queues[g] = [self.groups[g][i] for i in torch.randperm(len(self.groups[g])).tolist()]
+                yield queues[g].pop()

@@ -1,0 +1,49 @@
+"""The meta-step of Reptile (Nichol et al. 2018), which HGA takes over the combinations of modalities."""
+
+from __future__ import annotations
+
+import torch
+from ignite.engine import Engine, Events
+from torch import Tensor, nn
+
+__all__ = ["MetaStepHandler"]
+
+
+class MetaStepHandler:
+    """After every ``every`` steps, goes back to a share of what these steps changed.
+
+    The weights w become ``slow + epsilon (w - slow)``, and those the next slow weights; epsilon grows linearly over the
+    epochs from ``first`` to 1. What one combination gains at another's expense is damped, what all agree on stays. Its
+    slow weights are state, for `CheckpointHandler`.
+
+    Args:
+        network: what is trained.
+        every: steps of a cycle, one per combination.
+        epochs: of the training.
+        first: epsilon of the first epoch, in (0, 1].
+    """
+
+    def __init__(self, network: nn.Module, every: int, epochs: int, first: float = 0.1) -> None:
+        self.network = network
+        self.every = every
+        self.epochs = epochs
+        self.first = first
+        self.slow = [p.detach().clone() for p in network.parameters()]
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self)
+
+    @torch.no_grad()
+    def __call__(self, engine: Engine) -> None:
+        epsilon = self.first + (1 - self.first) * (engine.state.epoch - 1) / self.epochs
+        for parameter, slow in zip(self.network.parameters(), self.slow, strict=True):
+            slow.lerp_(parameter, epsilon)
+            parameter.copy_(slow)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {str(index): slow for index, slow in enumerate(self.slow)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        for index, slow in enumerate(self.slow):
+            slow.copy_(state[str(index)])

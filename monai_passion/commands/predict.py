@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,6 @@ from monai_passion.system.files import PathLike
 from monai_passion.tasks import load_task, task_names
 
 if TYPE_CHECKING:
-    from monai_passion.prediction.run import Stage
     from monai_passion.prediction.segmenter import BundleFacts
 
 __all__ = ["predict"]
@@ -26,7 +23,7 @@ __all__ = ["predict"]
 def predict(
     input: PathLike | None = None,
     *,
-    output: PathLike,
+    output: PathLike | None = None,
     image: Mapping[str, PathLike] | None = None,
     bundle: str | None = None,
     weights: PathLike | None = None,
@@ -46,6 +43,7 @@ def predict(
     allow_duplicate: bool = False,
     keep_names: bool = False,
     trust: bool = False,
+    check: bool = False,
     strict: bool = False,
     quiet: bool = False,
     verbose: bool = False,
@@ -63,7 +61,7 @@ def predict(
     Args:
         input: in place of the flags of sequences: a patient's folder, its sequences known by the names of the files; a
             folder of such folders; or a CSV with a column patient and one per sequence.
-        output: a new or empty folder.
+        output: a new or empty folder; needed unless ``check``.
         image: sequences by the names that the bundle gives them, for bundles whose sequences have no flag here.
         bundle: its folder or name (default: the RFNet bundle for brain tumors).
         weights: file (default: the bundle's models/, else those that came with this package).
@@ -83,12 +81,13 @@ def predict(
         allow_duplicate: take one image for two sequences, with a warning.
         keep_names: write the paths of the inputs into report.json.
         trust: run a bundle that is not this package's own; it can run any program.
+        check: judge the inputs and stop; nothing is computed or written.
         strict: end with exit code 6 when there are warnings.
         quiet: print errors only.
         verbose: print what the libraries below say.
 
     Returns:
-        The content of report.json; of a cohort, that of manifest.json.
+        The content of report.json; of a cohort, that of manifest.json. With ``check``, what was found out.
 
     Raises:
         UsageError: no sequence, one that the bundle does not know, an ``output`` that is not empty.
@@ -103,15 +102,19 @@ def predict(
     from monai_passion.data.nifti import MAX_VOXELS
     from monai_passion.data.sources import find_files
     from monai_passion.modalities import resolve
-    from monai_passion.prediction.cohort import predict_cohort
-    from monai_passion.prediction.run import Options, predict_patient
+    from monai_passion.prediction.cohort import check_cohort, predict_cohort
+    from monai_passion.prediction.run import Options, check_patient, predict_patient
     from monai_passion.prediction.segmenter import Segmenter, find_bundle
+    from monai_passion.prediction.terminal import print_check, print_summary, speaking
 
     if verbose:
         logging.getLogger().setLevel(logging.INFO)
     if uncertainty and all_combinations:
         raise UsageError("--uncertainty and --all-combinations do not go together; choose one")
-    source, output = None if input is None else Path(input), Path(output)
+    if output is None and not check:
+        raise UsageError("no --output given; give a new or empty folder, or --check to judge the inputs only")
+    source = None if input is None else Path(input)
+    target = None if check or output is None else Path(output)
     facts = find_bundle(bundle)
     if not trust:
         check_trusted(facts.path)
@@ -141,22 +144,30 @@ def predict(
     open_segmenter = functools.partial(
         Segmenter, facts, None if weights is None else Path(weights), device, sizes, overlap
     )
-    with warnings.catch_warnings(), _progress(quiet) as stage:
+    summary_of = Path(weights) if weights else facts.path / "models" / "model.safetensors"
+    with warnings.catch_warnings(), speaking(quiet) as voice:
         if not verbose:
             warnings.simplefilter("ignore")
-        if cohort:
-            entries = predict_cohort(cohort, output, facts, open_segmenter, options, stage, workers=workers)
+        if cohort and target:
+            entries = predict_cohort(
+                cohort, target, facts, open_segmenter, options, voice.stage, workers=workers, tell=voice.doubt
+            )
+        elif cohort:
+            entries = check_cohort(cohort, facts, options, summary_of, voice.stage, voice.doubt)
         else:
             files = find_files(source, facts.modalities, flags) if source else flags
-            report = predict_patient(files, output, facts, open_segmenter, options, stage)
+            if target:
+                report = predict_patient(files, target, facts, open_segmenter, options, voice.stage, voice.doubt)
+            else:
+                report = check_patient(files, facts, options, summary_of, voice.stage, voice.doubt)
+        voice.repeat()
     if cohort:
-        _end_cohort(entries, output, strict, quiet)
-        return dict(entries)
-    if not quiet:
-        _print_summary(report, output)
-    if strict and _warned(report):
-        raise WarningsError(f"{output} is written, with warnings (--strict)")
-    return report
+        return _end_cohort(entries, target, strict, quiet)
+    if target and not quiet:
+        print_summary(report, target)
+    elif not quiet:
+        print_check(report)
+    return _strictly(report, strict)
 
 
 def _modality_flags(bundle: str | None = None) -> dict[str, str]:
@@ -209,101 +220,39 @@ def _cohort(source: Path, bundle: BundleFacts) -> dict[str, Any]:
     raise UsageError(f"{source} is neither a folder nor a CSV; say which sequence it is, as in --flair {source}")
 
 
-def _end_cohort(entries: Mapping[str, Mapping[str, Any]], output: Path, strict: bool, quiet: bool) -> None:
+def _end_cohort(
+    entries: Mapping[str, Mapping[str, Any]], output: Path | None, strict: bool, quiet: bool
+) -> dict[str, Any]:
     """Say who failed and why; the exit code is that of the first of them."""
+    from monai_passion.prediction.terminal import print_check
+
     failed = {name: entry for name, entry in entries.items() if entry["status"] != "done"}
     for name, entry in failed.items():
         print(f"monai-passion: error: {name}: {entry['message']}", file=sys.stderr)
-    if not quiet:
+    if output is None and not quiet:
+        for name, entry in entries.items():
+            if name not in failed:
+                print_check(entry, name)
+    elif not quiet:
         ended = f"{len(entries) - len(failed)} of {len(entries)} patients"
-        print(f"{ended} in {output}, see volumes.csv and manifest.json")
+        print(f"{ended} in {output}, see index.html, volumes.csv and manifest.json")
     if failed:
         error = PassionError(f"{len(failed)} of {len(entries)} patients failed ({', '.join(failed)}); the rest is done")
         error.exit_code = int(next(iter(failed.values()))["exit_code"])
         raise error
-    reports = {name: json.loads((output / name / "report.json").read_text(encoding="utf-8")) for name in entries}
-    if strict and (warned := [name for name, report in reports.items() if _warned(report)]):
-        raise WarningsError(f"{output} is written, with warnings for {', '.join(warned)} (--strict)")
+    return _strictly(dict(entries), strict)
 
 
-def _warned(report: Mapping[str, Any]) -> bool:
-    return any(remark["level"] == "warning" for remark in report["remarks"])
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Stage]:
-    """What goes on: a line and a bar that change in a terminal, a line a stage and a quarter of one elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, quiet=quiet)
-    if not console.is_terminal:
-        told = ("", 0)
-
-        def tell(name: str, share: float = 0.0) -> None:
-            nonlocal told
-            quarters = int(4 * share)
-            if (name, quarters) != told and share < 1:
-                console.print(f"{name}{f', {25 * quarters} %' * bool(quarters)} ...", highlight=False)
-            told = (name, quarters)
-
-        yield tell
-        return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=None)
-
-        def show(name: str, share: float = 0.0) -> None:
-            if not share:  # a new stage, whose length shows once a part of it is done
-                progress.reset(task, description=f"{name} ...", total=None)
-            else:
-                progress.update(task, completed=share, total=1.0)
-
-        yield show
-
-
-def _print_summary(report: Mapping[str, Any], output: Path) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(highlight=False, soft_wrap=True)
-    table = Table(title=f"{report['bundle']['name']} {report['bundle']['version']}", title_justify="left")
-    for name, justify in (("", "left"), ("volume (mL)", "right"), ("components", "right")):
-        table.add_column(name, justify=justify)  # type: ignore[arg-type]
-    for row in report["regions"]:
-        table.add_row(f"[bold]{escape(row['name'])}[/bold]", f"{row['volume_ml']:.2f}", str(row["components"]))
-    table.add_section()
-    for row in report["labels"]:
-        table.add_row(f"{row['value']} {escape(row['name'])}", f"{row['volume_ml']:.2f}", str(row["components"]))
-    console.print(table)
-    used, absent = report["modalities"]["used"], report["modalities"]["absent"]
-    console.print(f"used: {', '.join(used)}; absent: {', '.join(absent) or 'none'}")
-    if uncertainty := report["uncertainty"]:
-        console.print(f"mean uncertainty (0 to 1): {_or_dash(uncertainty['score'])}")
-        for modality, dice in uncertainty["agreement"].items():
-            rows = ", ".join(f"{region} {value:.2f}" for region, value in dice.items())
-            console.print(f"Dice of {modality} alone with all together: {rows}")
-    for row in report["combinations"]:
-        rows = ", ".join(f"{region['name']} {region['volume_ml']:.2f}" for region in row["regions"])
-        console.print(f"{'+'.join(row['modalities'])}: {rows} mL")
-    for row in report["expected_quality"]:
-        console.print(f"in the evaluation with these sequences: {row['region']} Dice {row['dice']:.2f}")
-    for remark in report["remarks"]:
-        console.print(
-            f"[{'yellow' if remark['level'] == 'warning' else 'dim'}]{remark['level']}: {escape(remark['text'])}"
-        )
-    seconds = sum(report["seconds"].values())
-    console.print(f"{seconds:.0f} s on {report['device']}, at most {report['peak_memory_mb']:.0f} MB")
-    console.print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
-    console.print(f"[dim]{report['notice']}")
-
-
-def _or_dash(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _strictly(result: dict[str, Any], strict: bool) -> dict[str, Any]:
+    """What was given, a report or a manifest; an error with the first reason where there are doubts and ``strict``."""
+    results = {"": result} if "remarks" in result else result
+    doubts = [
+        f"{name}: {remark['text']}" if name else remark["text"]
+        for name, entry in results.items()
+        for remark in entry["remarks"]
+        if remark["level"] != "note"
+    ]
+    if strict and doubts:
+        more = f", and {len(doubts) - 1} more" if len(doubts) > 1 else ""
+        raise WarningsError(f"done, with warnings (--strict): {doubts[0]}{more}")
+    return result

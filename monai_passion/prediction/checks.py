@@ -17,8 +17,10 @@ from scipy.stats import rankdata
 
 from monai_passion.data.nifti import Volume
 from monai_passion.data.patient import Remark
-from monai_passion.modalities import BRATS_MRI, parse_combination
+from monai_passion.errors import UsageError
+from monai_passion.modalities import parse_combination
 from monai_passion.system.files import sha256
+from monai_passion.tasks import Task
 
 __all__ = ["doubt_expectation", "doubt_images", "doubt_result", "expected_quality", "far_parts", "find_summary"]
 
@@ -48,21 +50,26 @@ UNRELIABLE = 0.5
 """Mean Dice in validation under which a region is not to be relied on."""
 
 
+LARGEST_ML = {"brain": 600}
+"""Anatomy -> volume of the largest lesion with its edema; of 369 gliomas of BraTS none has 400 mL."""
+
 SIDES = ("left-right", "front-back", "upside down")
 
 
-def doubt_images(volumes: Mapping[str, Volume], modalities: Sequence[str]) -> list[Remark]:
-    """Warnings about images on one grid: not skull-stripped, not co-registered, mirrored, or one
-    taken for another.
+def doubt_images(volumes: Mapping[str, Volume], task: Task) -> list[Remark]:
+    """Warnings about images on one grid: not skull-stripped, not co-registered, mirrored, or one taken for another.
 
-    The checks are about heads; for other modalities than those of brain MRI there are none.
+    The checks are about heads without skulls; for other tasks there are none.
     """
-    if tuple(modalities) != BRATS_MRI:
+    if task.anatomy != "brain" or not task.skull_stripped:
         return []
     heads = {m: volume.data != 0 for m, volume in volumes.items()}
     share = {m: float(head.mean()) for m, head in heads.items()}
     remarks = [
-        Remark("warning", f"{m}: {100 * part:.0f} % of its voxels are not 0; is the skull not stripped? (try HD-BET)")
+        Remark(
+            "warning",
+            f"{m}: {100 * part:.0f} % of its voxels are not 0; is the skull not stripped? (try HD-BET)",
+        )
         for m, part in share.items()
         if part > STRIPPED
     ]
@@ -161,13 +168,16 @@ def _tail(values: NDArray[np.float32]) -> float:
     return float((high + low - 2 * middle) / max(high - low, 1e-12))
 
 
-def doubt_result(labels: NDArray[np.unsignedinteger], volumes: Mapping[str, Volume], outside: int = 0) -> list[Remark]:
-    """What is odd about a segmentation: a warning where it cannot be right, a note where one should look.
+def doubt_result(
+    labels: NDArray[np.unsignedinteger], volumes: Mapping[str, Volume], outside: int = 0, task: Task | None = None
+) -> list[Remark]:
+    """What is odd about a segmentation: whether it is to be used at all, a note where one should look.
 
     Args:
         labels: (X, Y, Z).
         volumes: the images, on the same grid.
         outside: voxels that were taken out of ``labels`` because every image is 0 there.
+        task: says whether a tumor can be as large.
     """
     found = labels > 0
     remarks = []
@@ -177,14 +187,18 @@ def doubt_result(labels: NDArray[np.unsignedinteger], volumes: Mapping[str, Volu
         remarks.append(Remark("warning" if share >= OUTSIDE_HEAD else "note", text))
     filled = np.count_nonzero(found)
     shown = np.count_nonzero(np.any([volume.data != 0 for volume in volumes.values()], axis=0))
+    affine = next(iter(volumes.values())).affine
     if filled and (share := filled / shown) >= FILLS_IMAGE:
         text = (
-            f"{100 * share:.0f} % of what the images show is segmented, more than can be; it is not to be relied on: "
+            f"do not use this result: {100 * share:.0f} % of what the images show is segmented, more than can be; "
             "were the weights trained with images of this kind?"
         )
-        remarks.append(Remark("warning", text))
-    spacing = np.linalg.norm(next(iter(volumes.values())).affine[:3, :3], axis=0)
-    number, volume = far_parts(found, spacing)
+        remarks.append(Remark("unusable", text))
+    largest = LARGEST_ML.get(task.anatomy) if task else None
+    if largest and (ml := filled * abs(float(np.linalg.det(affine[:3, :3]))) / 1000) > largest:
+        text = f"do not use this result: {ml:.0f} mL are segmented, more than any tumor has (about {largest} mL)"
+        remarks.append(Remark("unusable", text))
+    number, volume = far_parts(found, np.linalg.norm(affine[:3, :3], axis=0))
     if number:
         text = f"{number} small part(s), {volume:.1f} mL in all, lie more than {FAR:.0f} mm from the rest; look at them"
         remarks.append(Remark("note", text))
@@ -240,31 +254,30 @@ def _is_about(summary: Path, weights: Path) -> bool:
     return named is None or named == sha256(weights)
 
 
-def expected_quality(summary: Path, used: Sequence[str], modalities: Sequence[str]) -> list[dict[str, Any]]:
-    """Mean Dice of each region in the evaluation, with just these modalities.
+def expected_quality(summary: Path, task: Task) -> dict[str, list[dict[str, Any]]]:
+    """Mean Dice of each region in the evaluation, for each combination of modalities.
 
     Returns:
-        ``{"region", "dice", "low", "high", "patients"}`` for each region; nothing where the file does not tell.
+        Combination, as ``"flair+t1"``, -> ``{"region", "dice", "low", "high", "patients"}`` for each region; nothing
+        where the file does not tell.
     """
+    found: dict[str, list[dict[str, Any]]] = {}
     try:
-        rows = json.loads(summary.read_text(encoding="utf-8"))["results"]
-        names = {"average"}
-        return [
-            {"region": row["region"], "dice": row["mean"], "low": row["low"], "high": row["high"], "patients": row["n"]}
-            for row in rows
-            if row["metric"] == "dice"
-            and row["convention"] == "challenge"
-            and row["region"] not in names
-            and row["combination"] not in names
-            and parse_combination(row["combination"], modalities) == tuple(used)
-            and row["mean"] is not None
-        ]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+        for row in json.loads(summary.read_text(encoding="utf-8"))["results"]:
+            scored = row["metric"] == "dice" and row["convention"] == "challenge" and row["mean"] is not None
+            if scored and "average" not in (row["region"], row["combination"]):
+                names = "+".join(parse_combination(row["combination"], task.modality_names))
+                quality = {"dice": row["mean"], "low": row["low"], "high": row["high"], "patients": row["n"]}
+                found.setdefault(names, []).append({"region": row["region"], **quality})
+    except (OSError, ValueError, KeyError, TypeError, UsageError):
+        return {}
+    return found
 
 
 def doubt_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str]) -> list[Remark]:
-    """A warning for each region that was poor in the evaluation with these modalities."""
+    """A warning for each region that was poor in the evaluation with these modalities; a note where there was none."""
+    if not quality:
+        return [Remark("note", "expected quality unknown: evaluate these weights")]
     given = f"{used[0]} alone" if len(used) == 1 else " + ".join(used)
     return [
         Remark(

@@ -23,13 +23,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_passion.data.dicom import is_dicom
+from monai_passion.data.patient import Remark
 from monai_passion.data.sources import find_files
 from monai_passion.errors import EXIT_TERMINATED, PassionError, ResourceError, UsageError
-from monai_passion.prediction.run import Options, Stage, predict_patient, silent
+from monai_passion.prediction.output.cohort_page import write_index
+from monai_passion.prediction.run import Options, Stage, Tell, check_patient, predict_patient, silent
 from monai_passion.prediction.segmenter import BundleFacts, Segmenter
 from monai_passion.system.files import write_atomically
 
-__all__ = ["MANIFEST", "predict_cohort"]
+__all__ = ["MANIFEST", "check_cohort", "predict_cohort"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ def predict_cohort(
     stage: Stage = silent,
     done: Callable[[str, Mapping[str, Any]], object] = lambda name, entry: None,
     workers: int = 1,
+    tell: Callable[[Remark, str], object] = lambda remark, patient: None,
 ) -> dict[str, dict[str, Any]]:
     """`predict_patient` for each of ``patients`` into ``output``/<patient>, as far as it is not done yet.
 
@@ -59,9 +62,11 @@ def predict_cohort(
         open_segmenter: gives the `Segmenter`; can be pickled where there are several workers.
         done: called with a patient's name and its entry in the manifest, as each one ends.
         workers: processes, each with a network of its own; they share the threads.
+        tell: called with each doubt and the patient it is about, as soon as it is known.
 
     Returns:
-        The manifest: name -> ``{"status": "done" or "failed", "exit_code", "message", "key"}``.
+        The manifest: name -> ``{"status": "done" or "failed", "exit_code", "message", "remarks", "key"}``, and the
+        ``row`` of ``volumes.csv`` of one that is done.
 
     Raises:
         UsageError: ``output`` holds something else.
@@ -70,7 +75,7 @@ def predict_cohort(
     manifest = {
         name: entry
         for name, entry in _read_manifest(output).items()  # a run killed while it replaced a patient left none of it
-        if entry["status"] != "done" or (output / name / "report.json").is_file()
+        if entry["status"] != "done" or ("row" in entry and (output / name / REPORT).is_file())
     }
     segmenter = open_segmenter()
     _write(output, manifest)  # so that what is killed before its first patient ends can be started again
@@ -78,6 +83,8 @@ def predict_cohort(
     keys: dict[str, str] = {}
 
     def end(name: str, entry: dict[str, Any]) -> None:
+        for remark in entry["remarks"]:
+            tell(Remark(**remark), name)
         manifest[name] = {**entry, "key": keys[name]} if name in keys else entry
         _write(output, {m: manifest[m] for m in dict.fromkeys((*patients, *manifest)) if m in manifest})
         done(name, manifest[name])
@@ -103,12 +110,38 @@ def predict_cohort(
 
     if workers == 1:
         for job in left():
-            end(job.name, _attempt(job, segmenter, functools.partial(_tell, stage, job.name)))
+            say = functools.partial(_about, tell, job.name)
+            end(job.name, _attempt(job, segmenter, functools.partial(_tell, stage, job.name), say))
     else:
         with closing(_in_processes(left(), open_segmenter, workers, stage)) as ended:
             for name, entry in ended:
                 end(name, entry)
     return {name: manifest[name] for name in patients}
+
+
+def check_cohort(
+    patients: Mapping[str, Path | Mapping[str, Path]],
+    bundle: BundleFacts,
+    options: Options,
+    weights: Path | None = None,
+    stage: Stage = silent,
+    tell: Callable[[Remark, str], object] = lambda remark, patient: None,
+) -> dict[str, dict[str, Any]]:
+    """`check_patient` for each of ``patients``; nothing is computed or written, and a bad one does not stop the rest.
+
+    Returns:
+        Name -> what `check_patient` gives, with ``status``, ``exit_code`` and ``message`` as in a manifest.
+    """
+    entries: dict[str, dict[str, Any]] = {}
+    for name, source in patients.items():
+        told = functools.partial(_about, tell, name)
+        try:
+            files = find_files(source, bundle.modalities) if isinstance(source, Path) else source
+            found = check_patient(files, bundle, options, weights, functools.partial(_tell, stage, name), told)
+            entries[name] = {"status": "done", "exit_code": 0, "message": "", **found}
+        except PassionError as error:
+            entries[name] = _failure(error)
+    return entries
 
 
 def _remove_leftovers(output: Path, patients: Collection[str]) -> None:
@@ -127,15 +160,16 @@ class Job(NamedTuple):
     options: Options
 
 
-def _attempt(job: Job, segmenter: Segmenter, stage: Stage = silent) -> dict[str, Any]:
+def _attempt(job: Job, segmenter: Segmenter, stage: Stage = silent, tell: Tell = lambda remark: None) -> dict[str, Any]:
     """The entry of the manifest that says how it ended."""
     try:
         shutil.rmtree(job.output, ignore_errors=True)
-        predict_patient(job.files, job.output, segmenter.bundle, lambda: segmenter, job.options, stage)
+        report = predict_patient(job.files, job.output, segmenter.bundle, lambda: segmenter, job.options, stage, tell)
     except Exception as error:
         logger.debug("%s failed", job.name, exc_info=True)
         return _failure(error)
-    return {"status": "done", "exit_code": 0, "message": ""}
+    done = {"status": "done", "exit_code": 0, "message": ""}
+    return {**done, "remarks": report["remarks"], "row": _row(job.name, report)}
 
 
 def _failure(error: Exception) -> dict[str, Any]:
@@ -144,6 +178,7 @@ def _failure(error: Exception) -> dict[str, Any]:
         "status": "failed",
         "exit_code": error.exit_code if isinstance(error, PassionError) else 1,
         "message": str(error) if known else f"{type(error).__name__}: {error}",
+        "remarks": [],
     }
 
 
@@ -227,6 +262,10 @@ def _tell(stage: Stage, patient: str, name: str, share: float = 0.0) -> None:
     stage(f"{patient}: {name}", share)
 
 
+def _about(tell: Callable[[Remark, str], object], patient: str, remark: Remark) -> None:
+    tell(remark, patient)
+
+
 def _key(files: Mapping[str, Path], segmenter: Segmenter, options: Options) -> str:
     """Another one whenever something changed that the result depends on."""
 
@@ -256,21 +295,29 @@ def _read_manifest(output: Path) -> dict[str, dict[str, Any]]:
 
 
 def _write(output: Path, manifest: Mapping[str, Mapping[str, Any]]) -> None:
-    rows = []
-    for name, entry in manifest.items():
-        if entry["status"] == "done":
-            report = json.loads((output / name / REPORT).read_text(encoding="utf-8"))
-            volumes = {f"{row['name']}_ml": row["volume_ml"] for row in report["regions"]}
-            warnings = sum(remark["level"] == "warning" for remark in report["remarks"])
-            rows.append(
-                {"patient": name, "used": "+".join(report["modalities"]["used"]), **volumes, "warnings": warnings}
-            )
+    rows = [entry["row"] for entry in manifest.values() if entry["status"] == "done"]
     try:
         write_atomically(output / MANIFEST, lambda path: path.write_text(json.dumps(manifest, indent=1) + "\n"))
         if rows:
             write_atomically(output / VOLUMES, lambda path: _write_rows(path, rows))
+        write_index(output, manifest)
     except OSError as error:
         raise ResourceError(f"cannot write to {output} ({error.strerror or error}); free some space") from error
+
+
+def _row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
+    """Of ``volumes.csv``: regions and labels in mL, the expected Dice, and the doubts in words."""
+    measured = {f"{row['name']}_ml": row["volume_ml"] for row in (*report["regions"], *report["labels"])}
+    expected = {row["region"]: row["dice"] for row in report["expected_quality"]}
+    doubts = [r for r in report["remarks"] if r["level"] != "note"]
+    return {
+        "patient": name,
+        "used": "+".join(report["modalities"]["used"]),
+        **measured,
+        **{f"{row['name']}_expected_dice": expected.get(row["name"], "") for row in report["regions"]},
+        "usable": "no" if any(r["level"] == "unusable" for r in doubts) else "yes",
+        "warnings": "; ".join(r["text"] for r in doubts),
+    }
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

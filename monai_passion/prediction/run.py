@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from monai_passion.data.dicom import as_nifti, write_segmentation
+from monai_passion.data.dicom import Series, as_nifti, write_segmentation
 from monai_passion.data.nifti import MAX_VOXELS
 from monai_passion.data.patient import FEW_SLICES, Patient, Remark, read_patient
 from monai_passion.errors import UsageError
@@ -26,13 +23,13 @@ from monai_passion.prediction.checks import (
 )
 from monai_passion.prediction.output.html import make_page
 from monai_passion.prediction.output.images import write_labels, write_map
-from monai_passion.prediction.output.preview import canonical, preview
-from monai_passion.prediction.output.report import make_report
+from monai_passion.prediction.output.preview import write_preview
+from monai_passion.prediction.output.report import make_report, most_helpful
 from monai_passion.prediction.segmenter import BundleFacts, Segmentation, Segmenter
 from monai_passion.system.memory import peak_memory_mb
 from monai_passion.system.output import output_folder, writing
 
-__all__ = ["Options", "Stage", "predict_patient", "silent"]
+__all__ = ["Examined", "Options", "Stage", "Tell", "check_patient", "examine", "predict_patient", "silent"]
 
 
 class Options(NamedTuple):
@@ -67,6 +64,98 @@ def silent(name: str, share: float = 0.0) -> None:
     """The `Stage` that tells nobody."""
 
 
+Tell = Callable[[Remark], object]
+"""Is called with each doubt as soon as there is one."""
+
+
+class Examined(NamedTuple):
+    """The files of a patient, read and judged."""
+
+    patient: Patient
+    series: Mapping[str, Series]
+    """Modality -> the DICOM series it was given as."""
+    remarks: tuple[Remark, ...]
+    """About the files and the images."""
+
+
+def examine(
+    files: Mapping[str, Path], bundle: BundleFacts, options: Options, converted: Path, tell: Tell = lambda remark: None
+) -> Examined:
+    """Read a patient's files and say what is doubtful about them, before anything is computed.
+
+    Args:
+        files: modality -> NIfTI file or DICOM series.
+        bundle: from `find_bundle`.
+        options: see `Options`.
+        converted: an empty folder for NIfTI files of what was DICOM.
+        tell: called with each doubt.
+
+    Raises:
+        PassionError: see `read_patient`.
+    """
+    nifti, series, doubts = as_nifti(dict(files), converted, options.max_voxels)
+    patient = read_patient(
+        nifti,
+        bundle.modalities,
+        reference=options.reference,
+        register=options.register,
+        allow_duplicate=options.allow_duplicate,
+        max_voxels=options.max_voxels,
+        min_slices=FEW_SLICES if bundle.spatial_dims == 3 else 1,
+    )
+    if options.dicom_seg and patient.reference_name not in series:
+        raise UsageError(
+            f"--dicom-seg wants the reference, {patient.reference_name}, as a DICOM series; give it as one, or "
+            "choose another by --reference"
+        )
+    remarks = (
+        *(Remark("warning", text) for text in doubts),
+        *patient.remarks,
+        *doubt_images(patient.used, bundle.task),
+    )
+    for remark in remarks:
+        tell(remark)
+    return Examined(patient, series, remarks)
+
+
+def check_patient(
+    files: Mapping[str, str | os.PathLike[str]],
+    bundle: BundleFacts,
+    options: Options = DEFAULTS,
+    weights: Path | None = None,
+    stage: Stage = silent,
+    tell: Tell = lambda remark: None,
+) -> dict[str, Any]:
+    """Judge the files of one patient and stop there: nothing is computed, nothing is written.
+
+    Args:
+        weights: whose evaluation says what to expect; None where that is not wanted.
+
+    Returns:
+        ``modalities``, ``expected_quality``, ``most_helpful`` and ``remarks``, as in ``report.json``.
+
+    Raises:
+        PassionError: see `read_patient`.
+    """
+    given = {m: Path(path) for m, path in files.items()}
+    stage("reading")
+    with TemporaryDirectory() as converted:
+        patient, _, remarks = examine(given, bundle, options, Path(converted), tell)
+    expected = _expected(weights, bundle) if weights else {}
+    used = list(patient.used)
+    quality = expected.get("+".join(used), [])
+    doubts = doubt_expectation(quality, used)
+    for remark in doubts:
+        tell(remark)
+    return {
+        "modalities": {"used": used, "absent": patient.absent, "reference": patient.reference_name},
+        "titles": bundle.task.titles,
+        "expected_quality": quality,
+        "most_helpful": most_helpful(expected, used, bundle.modalities),
+        "remarks": [remark._asdict() for remark in (*remarks, *doubts)],
+    }
+
+
 def predict_patient(
     files: Mapping[str, str | os.PathLike[str]],
     output: str | os.PathLike[str],
@@ -74,6 +163,7 @@ def predict_patient(
     open_segmenter: Callable[[], Segmenter],
     options: Options = DEFAULTS,
     stage: Stage = silent,
+    tell: Tell = lambda remark: None,
 ) -> dict[str, Any]:
     """Segment one patient into ``output``: ``segmentation.nii.gz``, ``report.json``, ``preview.png``, ``report.html``.
 
@@ -87,6 +177,7 @@ def predict_patient(
         open_segmenter: gives the `Segmenter`; called once the files are known to be good.
         options: see `Options`.
         stage: told what goes on.
+        tell: told every doubt as soon as there is one; those about the files before anything is computed.
 
     Returns:
         The content of ``report.json``.
@@ -99,32 +190,26 @@ def predict_patient(
     with output_folder(output, paths, options.overwrite) as folder, TemporaryDirectory() as converted:
         seconds.start("reading")
         given = {m: Path(path) for m, path in files.items()}
-        nifti, series, doubts = as_nifti(given, Path(converted), options.max_voxels)
-        patient = read_patient(
-            nifti,
-            bundle.modalities,
-            reference=options.reference,
-            register=options.register,
-            allow_duplicate=options.allow_duplicate,
-            max_voxels=options.max_voxels,
-            min_slices=FEW_SLICES if bundle.spatial_dims == 3 else 1,
-        )
-        patient = patient._replace(remarks=(*(Remark("warning", text) for text in doubts), *patient.remarks))
-        if options.dicom_seg and patient.reference_name not in series:
-            raise UsageError(
-                f"--dicom-seg wants the reference, {patient.reference_name}, as a DICOM series; give it as one, or "
-                "choose another by --reference"
-            )
+        patient, series, remarks = examine(given, bundle, options, Path(converted), tell)
         seconds.start("loading the network")
         segmenter = open_segmenter()
+        expected = _expected(segmenter.weights, bundle)
+        used = list(patient.used)
+        expectation = doubt_expectation(expected.get("+".join(used), []), used)
+        for remark in expectation:
+            tell(remark)
         seconds.start("segmenting")
         result = segmenter.segment(
             patient.volumes, options.decode, options.probabilities, lambda share: stage("segmenting", share)
         )
-        seconds.start("writing")
-        report = _report(segmenter, patient, result)
+        seconds.start("measuring")
+        about = [*doubt_result(result.labels, patient.used, result.outside, bundle.task), *result.remarks]
+        for remark in about:
+            tell(remark)
+        report = _report(segmenter, patient, result, expected, [*remarks, *expectation, *about])
         if options.keep_names:
             report["files"] = {m: str(path) for m, path in given.items()}
+        seconds.start("writing")
         with writing(output):
             _write_images(folder, patient, result)
             if options.dicom_seg:
@@ -132,10 +217,10 @@ def predict_patient(
                 chosen = series[patient.reference_name]
                 affine = patient.reference.affine
                 write_segmentation(folder / "segmentation.dcm", result.labels, affine, names, chosen, bundle.name)
-            _draw(folder / "preview.png", patient, result.labels, report)
+            images = {m: volume.data for m, volume in patient.used.items()}
+            write_preview(folder / "preview.png", images, result.labels, patient.reference.affine, report)
             report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
             if options.page:
-                images = {m: volume.data for m, volume in patient.used.items()}
                 page = make_page(images, result.labels, patient.reference.affine, report)
                 (folder / "report.html").write_text(page, encoding="utf-8")
             (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
@@ -172,39 +257,31 @@ def _write_images(folder: Path, patient: Patient, result: Segmentation) -> None:
         write_labels(folder / f"segmentation_{name}.nii.gz", labels, like)
 
 
-def _report(segmenter: Segmenter, patient: Patient, result: Segmentation) -> dict[str, Any]:
+def _expected(weights: Path, bundle: BundleFacts) -> dict[str, list[dict[str, Any]]]:
+    summary = find_summary(weights)
+    return expected_quality(summary, bundle.task) if summary else {}
+
+
+def _report(
+    segmenter: Segmenter,
+    patient: Patient,
+    result: Segmentation,
+    expected: Mapping[str, Sequence[Mapping[str, Any]]],
+    remarks: Sequence[Remark],
+) -> dict[str, Any]:
     from monai_passion.system.files import sha256
 
-    bundle, values, used = segmenter.bundle, segmenter.bundle.label_values, list(patient.used)
-    regions = {name: [values[k] for k in classes] for name, classes in bundle.regions.items()}
-    summary = find_summary(segmenter.weights)
-    quality = expected_quality(summary, used, bundle.modalities) if summary else []
-    remarks = [
-        *patient.remarks,
-        *doubt_images(patient.used, bundle.modalities),
-        *doubt_expectation(quality, used),
-        *doubt_result(result.labels, patient.used, result.outside),
-        *result.remarks,
-    ]
+    bundle = segmenter.bundle
     return make_report(
         result,
+        {m: volume.data for m, volume in patient.used.items()},
         patient.reference.affine,
-        label_names=dict(zip(values[1:], bundle.class_names[1:], strict=True)),
-        regions=regions,
+        bundle.task,
+        expected,
         bundle={"name": bundle.name, "version": bundle.version},
         weights={"file": segmenter.weights.name, "sha256": sha256(segmenter.weights)},
         device=result.device,
         settings=segmenter.settings,
-        modalities={"used": used, "absent": patient.absent, "reference": patient.reference_name},
-        expected_quality=quality,
+        modalities={"used": list(patient.used), "absent": patient.absent, "reference": patient.reference_name},
         remarks=[remark._asdict() for remark in remarks],
     )
-
-
-def _draw(path: Path, patient: Patient, labels: NDArray[np.unsignedinteger], report: Mapping[str, Any]) -> None:
-    names = {row["value"]: f"{row['name']} {row['volume_ml']:.1f} mL" for row in report["labels"]}
-    absent = f"without {', '.join(patient.absent)}" if patient.absent else "with every modality"
-    images = {m: volume.data for m, volume in patient.used.items()}
-    scene = canonical(images, labels, patient.reference.affine)
-    figure = preview(scene, names, f"{report['bundle']['name']}\n{absent}")
-    figure.savefig(path, facecolor=figure.get_facecolor())

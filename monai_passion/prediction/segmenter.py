@@ -19,6 +19,7 @@ from monai_passion.bundle.weights import trained_unknown, weights_of
 from monai_passion.data.patient import Remark
 from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
+from monai_passion.tasks import Task, load_task, task_from_json, task_names
 
 if TYPE_CHECKING:  # torch and MONAI take seconds to import, which a mistyped path need not cost
     from torch import nn
@@ -48,6 +49,31 @@ class BundleFacts(NamedTuple):
     """The value that each class has in the files, background first."""
     spatial_dims: int
     """2 where the network sees slices."""
+
+    @property
+    def task(self) -> Task:
+        """The task of this package that has these modalities, classes and regions, else one without titles."""
+        regions = {name: tuple(classes) for name, classes in self.regions.items()}
+        for name in task_names():
+            task = load_task(name)
+            if (task.modality_names, task.label_values, task.region_classes) == (
+                self.modalities,
+                self.label_values,
+                regions,
+            ):
+                return task
+        return task_from_json(
+            {
+                "task": self.name,
+                "spatial_dims": self.spatial_dims,
+                "modalities": [{"name": m} for m in self.modalities],
+                "classes": [
+                    {"name": name, "value": value}
+                    for name, value in zip(self.class_names, self.label_values, strict=True)
+                ],
+                "regions": [{"name": name, "classes": list(classes)} for name, classes in regions.items()],
+            }
+        )
 
 
 def known_bundles() -> list[str]:

@@ -1,5 +1,6 @@
 import io
 import os
+import re
 import subprocess
 import sys
 import time
@@ -11,8 +12,8 @@ import rich.console
 import torch
 
 from monai_passion.cli import main
-from monai_passion.commands.predict import _progress
 from monai_passion.networks.weights import load_weights
+from monai_passion.prediction.terminal import speaking
 
 SHAPE = (32, 32, 32)
 
@@ -75,9 +76,11 @@ def test_strict_turns_warnings_into_exit_code_6_and_still_writes(predict, flair,
     monkeypatch.setattr("monai_passion.prediction.checks.FILLS_IMAGE", 2)  # as random weights do
     empty = write(tmp_path / "t2.nii.gz", np.zeros(SHAPE, np.float32))
     assert predict("--flair", flair, "--strict")[0] == 0
-    code, out, _ = predict("--flair", flair, "--t2", empty, "--strict", "--overwrite")
+    code, out, error = predict("--flair", flair, "--t2", empty, "--strict", "--overwrite")
     assert code == 6
     assert "warning: t2: every voxel is 0" in out
+    assert "(--strict): t2: every voxel is 0" in error.splitlines()[-1]
+    assert error.index("warning: t2: every voxel") < error.index("segmenting")
     assert (tmp_path / "out" / "segmentation.nii.gz").is_file()
 
 
@@ -96,7 +99,11 @@ def test_the_windows_are_counted_in_quarters_where_there_is_no_terminal(predict,
     image = np.random.default_rng(0).random((80, 48, 48), dtype=np.float32)
     _, _, error = predict("--flair", write(tmp_path / "wide.nii.gz", image))
     lines = [line for line in error.splitlines() if line.startswith("segmenting")]
-    assert lines == ["segmenting ...", *(f"segmenting, {part} % ..." for part in (25, 50, 75))]
+    assert [re.sub(r", about \d+ s left", "", line) for line in lines] == [
+        "segmenting ...",
+        *(f"segmenting, {part} % ..." for part in (25, 50, 75)),
+    ]
+    assert all("left" in line for line in lines[1:])
 
 
 def test_in_a_terminal_a_bar_shows_them(monkeypatch):
@@ -104,10 +111,10 @@ def test_in_a_terminal_a_bar_shows_them(monkeypatch):
     monkeypatch.setattr(
         "rich.console.Console", lambda **given: terminal(file=shown, force_terminal=True, width=100, _environ={})
     )
-    with _progress(quiet=False) as stage:
-        stage("reading")
-        stage("segmenting")
-        stage("segmenting", 0.4)
+    with speaking(quiet=False) as voice:
+        voice.stage("reading")
+        voice.stage("segmenting")
+        voice.stage("segmenting", 0.4)
     assert "segmenting ..." in shown.getvalue()
     assert "40%" in shown.getvalue()
 
@@ -124,6 +131,34 @@ def test_weights_that_do_not_say_how_they_were_trained_are_remarked_on(predict, 
     assert (
         "warning: bare.pt does not say how it was trained" in predict("--flair", flair, weights=tmp_path / "bare.pt")[1]
     )
+
+
+def test_a_check_says_what_is_doubtful_and_computes_and_writes_nothing(predict, flair, tmp_path, monkeypatch):
+    monkeypatch.setattr("monai_passion.prediction.segmenter.Segmenter.__init__", None)
+    empty = write(tmp_path / "t2.nii.gz", np.zeros(SHAPE, np.float32))
+    code, out, error = predict("--flair", flair, "--t2", empty, "--check")
+    assert code == 0
+    assert "warning: t2: every voxel is 0" in error
+    assert "note: expected quality unknown: evaluate these weights" in error
+    assert out == "used: flair; absent: t1c, t1, t2; grid of flair\n"
+    assert predict("--flair", flair, "--t2", empty, "--check", "--strict")[0] == 6
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_check_of_a_cohort_names_each_patient_and_says_what_holds_for_several_once(predict, tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        write(tmp_path / "in" / name / "flair.nii.gz")
+        write(tmp_path / "in" / name / "t2.nii.gz", np.zeros(SHAPE, np.float32))
+    (tmp_path / "in" / "c" / "flair.nii.gz").write_bytes(b"broken")
+    code, out, error = predict(tmp_path / "in", "--check")
+    assert code == 3
+    assert "error: c: " in error
+    assert [line for line in error.splitlines() if "every voxel is 0" in line] == [
+        "a: warning: t2: every voxel is 0; there is no image in this file, t2 counts as ABSENT",
+        "b too: warning: t2: every voxel is 0; there is no image in this file, t2 counts as ABSENT",
+    ]
+    assert [line.split(":")[0] for line in out.splitlines()] == ["a", "b"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 
 from monai_passion.data.nifti import Volume
 from monai_passion.data.phantom.brain import brain_case
-from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
+from monai_passion.modalities import BRATS_MRI
 from monai_passion.prediction.checks import (
     doubt_expectation,
     doubt_images,
@@ -14,7 +14,11 @@ from monai_passion.prediction.checks import (
     far_parts,
     find_summary,
 )
+from monai_passion.prediction.output.report import most_helpful
 from monai_passion.system.files import sha256
+from monai_passion.tasks import load_task
+
+BRAIN, HEART = load_task("brats_mri"), load_task("myops_cmr")
 
 SIGNAL = {  # fluid, grey and white matter
     "flair": (0.1, 0.7, 0.6),
@@ -34,8 +38,8 @@ def head(modality, radius=1.0, shift=0, seed=0):
     return Volume(np.where(r < 1, image + noise, 0).astype(np.float32), np.eye(4), None, ())
 
 
-def texts(volumes, modalities=BRATS_MRI):
-    return [remark.text for remark in doubt_images(volumes, modalities)]
+def texts(volumes, task=BRAIN):
+    return [remark.text for remark in doubt_images(volumes, task)]
 
 
 def test_good_images_raise_no_doubt():
@@ -89,7 +93,7 @@ def test_the_order_of_the_axes_in_the_file_does_not_matter(phantom):
 def test_a_skull_that_was_not_stripped_is_noticed_in_heads_only():
     full = {"t2": Volume(np.random.default_rng(0).random((28, 28, 28), dtype=np.float32) + 1, np.eye(4), None, ())}
     assert "skull" in texts(full)[0]
-    assert texts(full, MYOPS_CMR) == []
+    assert texts(full, HEART) == []
 
 
 def test_a_segmentation_outside_the_head_is_noticed():
@@ -131,8 +135,19 @@ def test_a_segmentation_that_fills_the_head_is_doubted(part, texts):
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[:5, :, : int(10 * part)] = 1
     remarks = doubt_result(labels, {"t1": image, "t2": image})
-    assert [remark.level for remark in remarks] == ["warning"] * len(texts)
+    assert [remark.level for remark in remarks] == ["unusable"] * len(texts)
     assert all(text in remark.text for text, remark in zip(texts, remarks, strict=True))
+
+
+def test_more_tumor_than_any_patient_has_is_not_to_be_used_in_a_brain_alone():
+    """1.7 L, in a large image with its skull, where it fills only a part."""
+    image = Volume(np.ones((20, 20, 20), np.float32), np.diag([10.0, 10, 10, 1]), None, ())
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels.flat[:1700] = 2
+    (remark,) = doubt_result(labels, {"t1": image}, BRAIN)
+    assert remark.level == "unusable"
+    assert "do not use this result: 1700 mL" in remark.text
+    assert doubt_result(labels, {"t1": image}, HEART) == []
 
 
 def row(combination, region, mean, metric="dice", convention="challenge"):
@@ -156,7 +171,7 @@ def test_the_evaluation_of_the_weights_tells_what_to_expect_of_this_combination(
     rows += [row("t1", "ET", 3.0, "hd95"), row("t1", "ET", 0.1, convention="released"), row("average", "ET", 0.2)]
     (tmp_path / "eval" / "summary.json").write_text(json.dumps({"results": rows}))
     summary = find_summary(tmp_path / "models" / "model.pt")
-    quality = expected_quality(summary, ["t1"], BRATS_MRI)
+    quality = expected_quality(summary, BRAIN)["t1"]
     assert [(q["region"], q["dice"]) for q in quality] == [("ET", 0.28), ("WT", 0.7)]
     (remark,) = doubt_expectation(quality, ["t1"])
     assert remark.text.startswith("with t1 alone, ET is unreliable: Dice 0.28")
@@ -165,7 +180,19 @@ def test_the_evaluation_of_the_weights_tells_what_to_expect_of_this_combination(
 @pytest.mark.parametrize("text", ["", "[]", '{"results": [{"metric": "dice"}]}', '{"results": 3}'])
 def test_a_summary_that_is_none_tells_nothing(tmp_path, text):
     (tmp_path / "summary.json").write_text(text)
-    assert expected_quality(tmp_path / "summary.json", ["t1"], BRATS_MRI) == []
+    assert expected_quality(tmp_path / "summary.json", BRAIN) == {}
+    (remark,) = doubt_expectation([], ["t1"])
+    assert tuple(remark) == ("note", "expected quality unknown: evaluate these weights")
+
+
+def test_the_sequence_that_helps_most_is_the_absent_one_with_the_largest_gain(tmp_path):
+    rows = [row("t1", "ET", 0.31), row("t1", "WT", 0.7), row("flair+t1", "WT", 0.8), row("t1c+t1", "ET", 0.74)]
+    rows += [row("t1+t2", "ET", 0.30), row("t1c", "ET", 0.9)]
+    (tmp_path / "summary.json").write_text(json.dumps({"results": rows}))
+    expected = expected_quality(tmp_path / "summary.json", BRAIN)
+    best = most_helpful(expected, ["t1"], BRATS_MRI)
+    assert best == {"modality": "t1c", "region": "ET", "now": 0.31, "then": 0.74}
+    assert most_helpful(expected, BRATS_MRI, BRATS_MRI) is None
 
 
 def test_real_heads_raise_no_doubt_and_swapped_ones_do(real_data):

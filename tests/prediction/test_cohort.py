@@ -13,6 +13,7 @@ import pytest
 
 from monai_passion.errors import UsageError
 from monai_passion.prediction.cohort import predict_cohort
+from monai_passion.prediction.output.cohort_page import write_index
 from monai_passion.prediction.run import Options
 from monai_passion.prediction.segmenter import Segmentation, find_bundle
 
@@ -76,6 +77,37 @@ def test_workers_do_the_same_and_survive_one_that_is_killed(cohort, tmp_path):
     labels = nib.load(tmp_path / "out" / "e" / "segmentation.nii.gz").get_fdata()
     image = nib.load(tmp_path / "in" / "e" / "flair.nii.gz").get_fdata()
     assert np.array_equal(labels == 4, image > 0.5)
+
+
+def test_doubts_stand_in_words_in_the_table_and_on_the_page_of_the_cohort(cohort, tmp_path):
+    """Half of each image is segmented, which cannot be; b is damaged."""
+    said = []
+    segmenter = Threshold(tmp_path / "w")
+    patients = {name: tmp_path / "in" / name for name in ("a", "b")}
+    options = Options(page=False)
+    predict_cohort(
+        patients, tmp_path / "out", segmenter.bundle, lambda: segmenter, options, tell=lambda *a: said.append(a)
+    )
+    with open(tmp_path / "out" / "volumes.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert row["usable"] == "no"
+    assert "do not use this result" in row["warnings"]
+    assert float(row["ET_ml"]) == pytest.approx(4, rel=0.1)
+    assert float(row["ED_ml"]) == 0
+    assert {patient for _, patient in said} == {"a"}
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert 'src="a/preview.png"' in page
+    assert "do not use this result" in page
+    assert "failed (exit code 3)" in page
+
+
+def test_names_of_patients_cannot_break_the_page_of_a_cohort(cohort, tmp_path):
+    cohort()
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    write_index(tmp_path / "out", {"<b>x": manifest["b"], 'a"b': manifest["a"]})
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<b>x" not in page
+    assert 'src="a%22b/preview.png"' in page
 
 
 def test_a_patient_that_fails_does_not_stop_the_rest(cohort, tmp_path):

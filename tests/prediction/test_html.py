@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from monai_passion.prediction.output.html import make_page
-from monai_passion.prediction.output.report import make_report
+from monai_passion.prediction.output.report import find_focus, make_report
 from monai_passion.prediction.segmenter import Segmentation
+from monai_passion.tasks import load_task
 
 
 @pytest.fixture
@@ -19,14 +20,13 @@ def page(tmp_path):
     labels = np.where(((grid - 0.3) ** 2).sum(0) < 0.15, 4, 0).astype(np.uint8)
     report = make_report(
         Segmentation(labels, None, {}, {}),
+        {"flair": head, "t1": 100 - head},
         np.eye(4),
-        {1: "NCR/NET", 2: "ED", 4: "ET"},
-        {"WT": [1, 2, 4]},
+        load_task("brats_mri"),
         bundle={"name": "bundle", "version": "1"},
         weights={"file": "</script><b>x.pt", "sha256": "0" * 64},
         device="cpu",
         modalities={"used": ["flair", "t1"], "absent": ["t2"], "reference": "flair"},
-        expected_quality=[],
         remarks=[{"level": "warning", "text": "t1 is odd"}],
     )
     path = tmp_path / "report.html"
@@ -52,15 +52,18 @@ def test_the_page_holds_the_segmentation_itself(page, tmp_path):
     assert [image["name"] for image in data["images"]] == ["FLAIR", "T1"]
 
 
-def test_the_viewer_starts_at_the_middle_of_what_was_found_wherever_the_axes_point():
-    """In mm: the viewer counts voxels along other axes than the file."""
-    labels = np.zeros((9, 8, 7), np.uint8)
-    labels[2:5, 3:6, 1] = 1
-    affine = np.array([[0, 0, 3.0, 5], [-1, 0, 0, 20], [0, -2, 0, 9], [0, 0, 0, 1]])
-    row = {"value": 1, "name": "a"}
-    text = make_page({"t1": np.ones(labels.shape, np.float32)}, labels, affine, {"labels": [row]})
-    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
-    assert data["centre"] == (affine @ [3, 4, 1, 1])[:3].tolist()
+def test_page_and_preview_look_first_at_the_deepest_point_of_the_largest_core():
+    """Edema is larger, and one core lies apart from the other; in mm, since the viewer counts along other axes."""
+    labels = np.zeros((30, 30, 20), np.uint8)
+    labels[2:20, 2:20, 2:18] = 2
+    labels[4:11, 5:12, 6:11] = 4
+    labels[7, 8, 8] = 1
+    labels[25:28, 25:28, 5:8] = 4
+    affine = np.array([[0, 0, 1.0, 5], [-1, 0, 0, 20], [0, -1, 0, 9], [0, 0, 0, 1]])
+    focus = find_focus(labels, affine, load_task("brats_mri"))
+    assert focus == {"voxel": [7, 8, 8], "mm": (affine @ [7, 8, 8, 1])[:3].tolist(), "region": "TC"}
+    assert find_focus(labels * 0, affine, load_task("brats_mri")) is None
+    assert find_focus(np.where(labels == 2, 2, 0), affine, load_task("brats_mri"))["region"] is None
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +129,13 @@ def test_a_heart_of_a_few_slices_is_shown_with_its_own_labels(open_page, tmp_pat
     affine = np.diag([0.75, 0.75, 12, 1])
     report = make_report(
         Segmentation(labels, None, {}, {}),
+        {"bssfp": image},
         affine,
-        {200: "myocardium", 500: "LV", 600: "RV", 1220: "oedema", 2221: "scar"},
-        {"LVB": [500], "RVB": [600], "MYO": [200, 1220, 2221]},
+        load_task("myops_cmr"),
         bundle={"name": "myops", "version": "1"},
         weights={"file": "x.pt", "sha256": "0" * 64},
         device="cpu",
         modalities={"used": ["bssfp"], "absent": ["lge", "t2"], "reference": "bssfp"},
-        expected_quality=[],
         remarks=[],
     )
     (tmp_path / "report.html").write_text(make_page({"bssfp": image}, labels, affine, report), encoding="utf-8")

@@ -11,10 +11,9 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
-from monai_passion.prediction.output.preview import TITLES, label_colours, window
+from monai_passion.prediction.output.preview import window
 
 __all__ = ["make_page"]
 
@@ -35,13 +34,13 @@ def make_page(
         affine: of them.
         report: the content of ``report.json``.
     """
-    found = np.argwhere(labels > 0)
     data = {
         "report": report,
-        "colours": label_colours([row["value"] for row in report["labels"]]),
-        "images": [{"name": TITLES.get(m, m), "base64": _packed(_grey(image), affine)} for m, image in images.items()],
+        "images": [
+            {"name": report["titles"].get(m, m), "base64": _packed(_grey(image), affine)} for m, image in images.items()
+        ],
         "labels": _packed(labels.astype(np.min_scalar_type(labels.max())), affine),
-        "centre": apply_affine(affine, np.median(found, axis=0)).tolist() if len(found) else None,  # in mm
+        "centre": report["focus"] and report["focus"]["mm"],
     }
     text = json.dumps(data).replace("<", "\\u003c")  # no text may end the script element
     page = (VIEWER / "page.html").read_text(encoding="utf-8")

@@ -1,32 +1,33 @@
-"""One picture of a segmentation: the slices that show most of it, in every modality that was used."""
+"""One picture of a segmentation: three planes through one point, in every modality that was used."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from itertools import cycle
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from monai_passion import NOTICE
+__all__ = ["Canonical", "canonical", "plane_slice", "preview", "view_point", "window", "write_preview"]
 
-__all__ = ["COLOURS", "TITLES", "Canonical", "canonical", "label_colours", "plane_slice", "preview", "window"]
-
-COLOURS = ("#E6550D", "#33BBEE", "#F0E442", "#CC79A7", "#009E73")
-"""Of the labels, background left out: told apart by the colour-blind, and on grey."""
 PLANES = ("axial", "coronal", "sagittal")
 EDGES = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
 """Left, right, top, bottom of each plane as radiologists look at it."""
-TITLES = {"flair": "FLAIR", "t1c": "T1c", "t1": "T1", "t2": "T2", "bssfp": "bSSFP", "lge": "LGE"}
 HALO = [withStroke(linewidth=2, foreground="black")]
-WIDTH, MARGIN = 3.0, 1.3
-"""Of a column, and of what stands above and below the images together, in inches."""
+WIDTH, LINE = 3.0, 0.19
+"""Of a column, and of a line of text, in inches."""
 AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
+BANDS = {"unusable": "#B3261E", "warning": "#8A4B08"}
+"""Colors behind doubts."""
+SHOWN = 4
+"""Doubts that are written out; of the rest their number."""
 
 
 class Canonical(NamedTuple):
@@ -60,73 +61,134 @@ def window(image: NDArray[np.float32]) -> tuple[float, float]:
     return float(low), float(max(high, low + 1e-6))
 
 
-def label_colours(values: Iterable[int]) -> dict[int, str]:
-    """The colour of each label, in hexadecimal."""
-    return dict(zip(values, cycle(COLOURS), strict=False))
+def view_point(
+    images: Mapping[str, NDArray[np.float32]], report: Mapping[str, Any], affine: NDArray[np.float64]
+) -> tuple[list[int], list[float]]:
+    """The voxel to look at, and where it lies in mm: the report's focus, else the middle of what the images show."""
+    if report["focus"]:
+        return list(report["focus"]["voxel"]), list(report["focus"]["mm"])
+    shown = np.argwhere(np.any([image != 0 for image in images.values()], axis=0))
+    voxel = [int(c) for c in np.rint(shown.mean(axis=0))]
+    return voxel, [float(c) for c in (affine @ [*voxel, 1])[:3]]
 
 
-def preview(scene: Canonical, names: Mapping[int, str], title: str) -> Figure:
-    """Axial, coronal and sagittal slices (rows) of each modality (columns) with the outlines of the labels.
+def write_preview(
+    path: Path,
+    images: Mapping[str, NDArray[np.float32]],
+    labels: NDArray[np.unsignedinteger],
+    affine: NDArray[np.float64],
+    report: Mapping[str, Any],
+) -> None:
+    """Write `preview` as a PNG."""
+    figure = preview(images, labels, affine, report)
+    figure.savefig(path, facecolor=figure.get_facecolor())
 
-    A slice is the one with the largest area of the labels within the head; of the head where no label was found.
+
+def preview(
+    images: Mapping[str, NDArray[np.float32]],
+    labels: NDArray[np.unsignedinteger],
+    affine: NDArray[np.float64],
+    report: Mapping[str, Any],
+) -> Figure:
+    """Axial, coronal and sagittal slices (rows) of each modality (columns) through one point, labels outlined.
+
+    Doubts stand on top in a red band, volumes and the notice beneath.
 
     Args:
-        scene: from `canonical`.
-        names: label value -> what the legend says of it.
-        title: one line.
+        images: modality -> (X, Y, Z).
+        labels: (X, Y, Z).
+        affine: of them.
+        report: the content of ``report.json``.
     """
+    scene = canonical(images, labels, affine)
+    voxel, mm = view_point(images, report, affine)
+    turn = nib.io_orientation(affine)
+    file_axis = [int(np.flatnonzero(turn[:, 0] == a)[0]) for a in range(3)]
+    point = [voxel[a] if turn[a, 1] > 0 else labels.shape[a] - 1 - voxel[a] for a in file_axis]
     head = np.any([image != 0 for image in scene.images.values()], axis=0)
-    found = (scene.labels > 0) & head
-    subject = found if found.any() else head
     box = tuple(_extent(head, axis) for axis in range(3))
     across, up, high = (scene.spacing[a] * (box[a].stop - box[a].start) for a in range(3))
-    columns, height = max(len(scene.images), 2), WIDTH * (up + 2 * high) / max(across, up)
-    figure = Figure(figsize=(WIDTH * columns, height + MARGIN), facecolor="black", dpi=130)
+    columns = max(len(scene.images), 2)
+    wide = WIDTH * columns
+    bands = _bands(report, int(wide * 13))
+    texts = _texts(report, int(wide * 13))
+    top = LINE * (len(bands) + 3)
+    bottom = LINE * (len(texts) + 0.5)
+    body = WIDTH * (up + 2 * high) / max(across, up)
+    height = body + top + bottom
+    figure = Figure(figsize=(wide, height), facecolor="black", dpi=130)
     rows = figure.add_gridspec(
         3,
         columns,
         height_ratios=(up, high, high),
         **{"left": 0.01, "right": 0.99, "wspace": 0.02, "hspace": 0.03},
-        top=1 - 0.55 * MARGIN / (height + MARGIN),
-        bottom=0.45 * MARGIN / (height + MARGIN),
+        top=1 - top / height,
+        bottom=bottom / height,
     )
     for row, plane in enumerate(PLANES):
         axis = AXIS[plane]
-        index = int(np.argmax(subject.sum(axis=tuple(a for a in range(3) if a != axis))))
         within = tuple(slice(None) if a == axis else box[a] for a in range(3))
-        outlines = plane_slice(scene.labels[within], plane, index)
+        outlines = plane_slice(scene.labels[within], plane, point[axis])
+        where = f"{plane} {'ijk'[file_axis[axis]]} = {voxel[file_axis[axis]]}\n{'xyz'[axis]} = {mm[axis]:.1f} mm"
         for column, (m, image) in enumerate(scene.images.items()):
             low, high = window(image)
             ax = figure.add_subplot(rows[row, column])
             ax.set_axis_off()
-            shown = plane_slice(np.where(image[within] == 0, low, image[within]), plane, index)  # black around the head
+            shown = plane_slice(np.where(image[within] == 0, low, image[within]), plane, point[axis])
             ax.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=_aspect(scene, plane))
-            for value, colour in label_colours(names).items():
-                if (outlines == value).any() and not (outlines == value).all():
-                    ax.contour(outlines == value, levels=[0.5], colors=[colour], linewidths=1.0)
+            for label in report["labels"]:
+                of_it = outlines == label["value"]
+                if of_it.any() and not of_it.all():
+                    ax.contour(of_it, levels=[0.5], colors=[label["color"]], linewidths=1.0)
             _edges(ax, EDGES[plane])
             if row == 0:
-                ax.set_title(TITLES.get(m, m), color="white", fontsize=12)
+                ax.set_title(report["titles"].get(m, m), color="white", fontsize=12, pad=3)
             if column == 0:
                 ax.text(
-                    0.02, 0.02, f"{plane} {index}", color="white", fontsize=8, transform=ax.transAxes, path_effects=HALO
+                    0.02, 0.98, where, va="top", color="white", fontsize=8, transform=ax.transAxes, path_effects=HALO
                 )
-    figure.suptitle(title, color="white", fontsize=11, y=1 - 0.08 / (height + MARGIN))
-    handles = [
-        Line2D([], [], color=c, linewidth=3, label=text)
-        for c, text in zip(label_colours(names).values(), names.values(), strict=True)
-    ]
+    for number, (color, text) in enumerate(bands):
+        y = 1 - LINE * (number + 1) / height
+        figure.patches.append(
+            Rectangle((0, y), 1, LINE / height, transform=figure.transFigure, facecolor=color, edgecolor="none")
+        )
+        figure.text(0.01, y + 0.25 * LINE / height, text, color="white", fontsize=9, fontweight="bold")
+    for number, text in enumerate(texts):
+        y = (bottom - LINE * (number + 1)) / height
+        figure.text(0.5, y, text, ha="center", color="white" if number == 0 else "#BBBBBB", fontsize=9)
     figure.legend(
-        handles=handles,
-        loc="lower center",
-        bbox_to_anchor=(0.5, 0.2 / (height + MARGIN)),
-        ncols=len(handles),
+        handles=[Line2D([], [], color=row["color"], linewidth=3, label=row["title"]) for row in report["labels"]],
+        loc="upper center",
+        bbox_to_anchor=(0.5, 1 - LINE * (len(bands) - 0.25) / height),
+        ncols=len(report["labels"]),
         frameon=False,
         labelcolor="white",
         fontsize=9,
     )
-    figure.text(0.5, 0.06 / (height + MARGIN), NOTICE, ha="center", color="#BBBBBB", fontsize=9)
     return figure
+
+
+def _bands(report: Mapping[str, Any], letters: int) -> list[tuple[str, str]]:
+    """Color and text of each line of doubts, the worst first."""
+    doubts = [(level, r["text"]) for level in BANDS for r in report["remarks"] if r["level"] == level]
+    lines = [
+        (BANDS[level], line)
+        for level, text in doubts[:SHOWN]
+        for line in textwrap.wrap(f"{level.upper() if level == 'warning' else 'UNUSABLE'}: {text}", letters)
+    ]
+    more = len(doubts) - SHOWN
+    return [*lines, (BANDS["warning"], f"and {more} more; see report.json")] if more > 0 else lines
+
+
+def _texts(report: Mapping[str, Any], letters: int) -> list[str]:
+    """What stands beneath the images."""
+    volumes = ",  ".join(f"{row['title']} {row['volume_ml']:.1f} mL" for row in report["regions"])
+    absent = ", ".join(report["titles"].get(m, m) for m in report["modalities"]["absent"])
+    bundle = (
+        f"{report['bundle']['name']} {report['bundle']['version']}, {f'without {absent}' if absent else 'complete'}"
+    )
+    lines = (volumes, bundle, report["notice"])
+    return [line for text in lines for line in textwrap.wrap(text, letters)]
 
 
 def _extent(head: NDArray[np.bool_], axis: int) -> slice:

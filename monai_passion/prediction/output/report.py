@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -16,12 +17,16 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_passion import NOTICE, __version__
+from monai_passion.prediction.output.diameters import components, deepest_point, diameters
 from monai_passion.prediction.segmenter import Segmentation
+from monai_passion.tasks import Task
 
-__all__ = ["SCHEMA", "make_report", "measure", "read_schema"]
+__all__ = ["SCHEMA", "find_focus", "find_lesions", "make_report", "measure", "most_helpful", "read_schema"]
 
 SCHEMA = Path(__file__).parents[2] / "bundle" / "schemas" / "report.schema.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+LESIONS = 10
+"""Of each region, the largest are measured one by one."""
 
 
 @cache
@@ -32,7 +37,7 @@ def read_schema() -> dict[str, Any]:
 
 
 def measure(labels: NDArray[np.unsignedinteger], values: Sequence[int], voxel_ml: float) -> dict[str, Any]:
-    """Volume in mL and number of connected components (26 neighbours) of the voxels that have one of ``values``."""
+    """Volume in mL and number of connected components (26 neighbors) of the voxels that have one of ``values``."""
     where = np.isin(labels, list(values))
     count = ndimage.label(where, np.ones((3, 3, 3)))[1]
     return {"volume_ml": round(int(where.sum()) * voxel_ml, 4), "components": int(count)}
@@ -40,25 +45,31 @@ def measure(labels: NDArray[np.unsignedinteger], values: Sequence[int], voxel_ml
 
 def make_report(
     result: Segmentation,
+    images: Mapping[str, NDArray[np.float32]],
     affine: NDArray[np.float64],
-    label_names: Mapping[int, str],
-    regions: Mapping[str, Sequence[int]],
+    task: Task,
+    expected: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     **facts: Any,
 ) -> dict[str, Any]:
     """The content of ``report.json``.
 
     Args:
         result: what was found.
-        affine: of its grid.
-        label_names: value in ``labels`` -> name, background left out.
-        regions: region -> the values whose union it is.
+        images: modality -> (X, Y, Z), those that were used.
+        affine: of their grid and that of the result.
+        task: names, colors and values of the classes and regions.
+        expected: combination -> what `expected_quality` gives for it.
         facts: the other entries, see the schema.
     """
-    labels = result.labels
+    labels, expected = result.labels, expected or {}
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    regions = {region.name: [task.label_values[k] for k in region.classes] for region in task.regions}
+    used = list(images)
+    quality = list(expected.get("+".join(used), ()))
     return {
         "schema_version": SCHEMA_VERSION,
         "notice": NOTICE,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "software": {
             "monai_passion": __version__,
             "python": platform.python_version(),
@@ -68,24 +79,117 @@ def make_report(
             "shape": list(labels.shape),
             "spacing_mm": [round(float(size), 6) for size in np.linalg.norm(affine[:3, :3], axis=0)],
             "orientation": "".join(nib.aff2axcodes(affine)),
+            "affine": [[round(float(value), 6) for value in row] for row in affine],
         },
+        "titles": {m: task.titles[m] for m in task.modality_names},
         "labels": [
-            {"value": value, "name": name, **measure(labels, [value], voxel_ml)} for value, name in label_names.items()
+            {
+                "value": label.value,
+                "name": label.name,
+                "title": label.title,
+                "color": label.color,
+                **measure(labels, [label.value], voxel_ml),
+                "mean_intensity": _means(images, labels == label.value),
+            }
+            for label in task.classes[1:]
         ],
         "regions": [
-            {"name": name, "values": sorted(values), **measure(labels, values, voxel_ml)}
-            for name, values in regions.items()
+            {
+                "name": region.name,
+                "title": region.title,
+                "values": sorted(regions[region.name]),
+                **measure(labels, regions[region.name], voxel_ml),
+                "lesions": find_lesions(np.isin(labels, regions[region.name]), affine),
+            }
+            for region in task.regions
         ],
+        "focus": find_focus(labels, affine, task),
         "uncertainty": None if result.uncertainty is None else _uncertainty(result, regions),
         "combinations": [
             {
                 "modalities": name.split("+"),
-                "regions": [{"name": r, **measure(other, values, voxel_ml)} for r, values in regions.items()],
+                "regions": [
+                    {"name": r, **measure(other, values, voxel_ml), "agreement": _agreement(other, labels, values)}
+                    for r, values in regions.items()
+                ],
+                "expected_quality": list(expected.get(name, ())),
             }
             for name, other in result.combinations.items()
         ],
+        "expected_quality": quality,
+        "most_helpful": most_helpful(expected, used, task.modality_names),
         **facts,
     }
+
+
+def find_lesions(where: NDArray[np.bool_], affine: NDArray[np.float64]) -> list[dict[str, Any]]:
+    """Volume, deepest voxel and diameters of the largest components, at most `LESIONS` of them."""
+    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    rows = []
+    for part in components(where)[:LESIONS]:
+        own = np.zeros(where.shape, bool)
+        own[tuple(part.T)] = True
+        measured = diameters(part, affine)
+        assert measured is not None
+        rows.append(
+            {
+                "volume_ml": round(len(part) * voxel_ml, 4),
+                "voxel": list(deepest_point(own, affine) or ()),
+                "axis": measured.axis,
+                "slice": measured.slice,
+                "longest_mm": round(measured.longest_mm, 2),
+                "perpendicular_mm": round(measured.perpendicular_mm, 2),
+                "product_mm2": round(measured.product_mm2, 2),
+                "ends": [list(end) for end in measured.ends],
+            }
+        )
+    return rows
+
+
+def find_focus(labels: NDArray[np.unsignedinteger], affine: NDArray[np.float64], task: Task) -> dict[str, Any] | None:
+    """Where to look first: the deepest point of the largest core, else of all that was found; None where nothing was.
+
+    The core is the largest region that is a part of another one, as the tumor core is of the whole tumor.
+    """
+    sets = {region.name: set(region.classes) for region in task.regions}
+    inner = [name for name, own in sets.items() if any(own < other for other in sets.values())]
+    everything = [label.value for label in task.classes[1:]]
+    for name in (*sorted(inner, key=lambda name: -len(sets[name]))[:1], None):
+        values = everything if name is None else [task.label_values[k] for k in sets[name]]
+        voxel = deepest_point(np.isin(labels, values), affine)
+        if voxel is not None:
+            mm = (affine @ [*voxel, 1])[:3]
+            return {"voxel": list(voxel), "mm": [round(float(c), 3) for c in mm], "region": name}
+    return None
+
+
+def most_helpful(
+    expected: Mapping[str, Sequence[Mapping[str, Any]]], used: Sequence[str], modalities: Sequence[str]
+) -> dict[str, Any] | None:
+    """The one absent modality with which a region's expected Dice would rise most; None where that is not known."""
+    now = {row["region"]: row["dice"] for row in expected.get("+".join(used), ())}
+    gains = []
+    for m in modalities:
+        if m not in used:
+            more = "+".join(name for name in modalities if name in (*used, m))
+            gains += [
+                {"modality": m, "region": row["region"], "now": now[row["region"]], "then": row["dice"]}
+                for row in expected.get(more, ())
+                if row["region"] in now and row["dice"] > now[row["region"]]
+            ]
+    return max(gains, key=lambda row: row["then"] - row["now"], default=None)
+
+
+def _means(images: Mapping[str, NDArray[np.float32]], where: NDArray[np.bool_]) -> dict[str, float | None]:
+    some = bool(where.any())
+    return {m: float(f"{float(image[where].mean()):.5g}") if some else None for m, image in images.items()}
+
+
+def _agreement(a: NDArray[np.unsignedinteger], b: NDArray[np.unsignedinteger], values: Sequence[int]) -> float:
+    """Dice of a region of two label maps; two empty ones agree."""
+    first, second = np.isin(a, values), np.isin(b, values)
+    total = int(first.sum()) + int(second.sum())
+    return round(2 * int((first & second).sum()) / total, 4) if total else 1.0
 
 
 def _uncertainty(result: Segmentation, regions: Mapping[str, Sequence[int]]) -> dict[str, Any]:

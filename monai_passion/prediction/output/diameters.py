@@ -1,0 +1,183 @@
+"""The two longest perpendicular diameters of each lesion, as RANO measures tumors, and the point where one is deepest.
+
+RANO 2.0 (Wen et al., J Clin Oncol 2023) multiplies the longest diameter of a lesion in the plane of acquisition by the
+longest one perpendicular to it. A lesion that encloses its necrosis in a slice is measured with it, from rim to rim.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import ConvexHull
+from scipy.spatial.distance import pdist
+
+__all__ = ["Diameters", "components", "deepest_point", "diameters", "slice_axis"]
+
+FINE = 0.1
+"""Step along a line, in voxels."""
+THICK = 1.2
+"""How much longer a voxel is along its slices' normal than within them where slices were acquired one by one."""
+
+
+class Diameters(NamedTuple):
+    """Of one lesion, in the slice where their product is largest."""
+
+    axis: int
+    """Of the array; the slice lies across it."""
+    slice: int
+    """Index along ``axis``, from 0."""
+    longest_mm: float
+    perpendicular_mm: float
+    ends: tuple[tuple[float, float, float], ...]
+    """Voxel coordinates of the two ends of the longest diameter, then of the other one's."""
+
+    @property
+    def product_mm2(self) -> float:
+        """The bidimensional product."""
+        return self.longest_mm * self.perpendicular_mm
+
+
+def slice_axis(affine: NDArray[np.float64]) -> int:
+    """The array axis across the slices: of the largest spacing, or up the body where voxels are about cubes."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    thickest = int(np.argmax(spacing))
+    if spacing[thickest] > THICK * np.median(spacing):
+        return thickest
+    return int(np.argmax(np.abs(affine[2, :3] / spacing)))
+
+
+def components(where: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
+    """Voxel coordinates (N, 3) of each connected component (26 neighbors), the largest first."""
+    labels, count = ndimage.label(where, np.ones((3, 3, 3)))
+    found = np.argwhere(labels)
+    order = np.argsort(labels[tuple(found.T)], kind="stable")
+    sizes = np.bincount(labels[tuple(found.T)], minlength=count + 1)[1:]
+    parts = np.split(found[order], np.cumsum(sizes)[:-1]) if count else []
+    return sorted(parts, key=len, reverse=True)
+
+
+def deepest_point(where: NDArray[np.bool_], affine: NDArray[np.float64]) -> tuple[int, int, int] | None:
+    """The voxel of the largest component that lies farthest from its surface, in mm; None where nothing is there."""
+    parts = components(where)
+    if not parts:
+        return None
+    low = parts[0].min(axis=0)
+    box = np.zeros(parts[0].max(axis=0) - low + 3, bool)
+    box[tuple((parts[0] - low + 1).T)] = True
+    depth = ndimage.distance_transform_edt(box, np.linalg.norm(affine[:3, :3], axis=0))
+    deepest = np.argwhere(depth >= depth.max() - 1e-6)  # of several the one in their middle
+    middle = deepest[np.argmin(np.linalg.norm(deepest - deepest.mean(axis=0), axis=1))]
+    i, j, k = (int(c) for c in middle + low - 1)
+    return i, j, k
+
+
+def diameters(lesion: NDArray[np.intp], affine: NDArray[np.float64], axis: int | None = None) -> Diameters | None:
+    """The longest diameter within a slice and the longest one that crosses it at a right angle.
+
+    Both lie within the lesion's outline, holes in the slice filled: where the mask, interpolated linearly between the
+    centers of voxels, is 1/2. Of all slices the one with the largest product is taken. Right angles are those in space,
+    whatever the grid.
+
+    Args:
+        lesion: voxel coordinates (N, 3) of one component.
+        affine: (4, 4), from voxels to mm.
+        axis: of the slices; by default `slice_axis`.
+
+    Returns:
+        None for no voxels.
+    """
+    axis = slice_axis(affine) if axis is None else axis
+    plane = [a for a in range(3) if a != axis]
+    matrix = affine[:3, plane]
+    metric = np.linalg.cholesky(matrix.T @ matrix).T  # (2, 2): voxels within the slice to mm, lengths and angles kept
+    slices = [lesion[lesion[:, axis] == k] for k in np.unique(lesion[:, axis])]
+    bounds = [_largest_product(part[:, plane] @ metric.T, metric) for part in slices]
+    best: Diameters | None = None
+    for k in np.argsort(bounds)[::-1]:
+        if best is not None and bounds[k] <= best.product_mm2:
+            break  # no slice that is left can have a larger product
+        index = int(slices[k][0, axis])
+        for piece in _pieces(slices[k][:, plane]):
+            lines = _in_slice(*piece, metric)
+            longest, across = (float(np.linalg.norm(metric @ (b - a))) for a, b in lines)
+            ends = tuple(_point(end, axis, index) for line in lines for end in line)
+            found = Diameters(axis, index, longest, across, ends)
+            if best is None or found.product_mm2 > best.product_mm2:
+                best = found
+    return best
+
+
+def _largest_product(points: NDArray[np.float64], metric: NDArray[np.float64]) -> float:
+    """A bound: the two diameters cross, and their hull has half their product as area and lies in that of the slice."""
+    corners = (points[:, None] + np.array([(a, b) for a in (-0.5, 0.5) for b in (-0.5, 0.5)]) @ metric.T).reshape(-1, 2)
+    return 2 * float(ConvexHull(corners).volume)
+
+
+def _pieces(points: NDArray[np.intp]) -> list[tuple[NDArray[np.bool_], NDArray[np.intp]]]:
+    """The connected parts of a slice as masks with a margin, holes filled, and where each begins."""
+    low = points.min(axis=0) - 1
+    mask = np.zeros(points.max(axis=0) - low + 2, bool)
+    mask[tuple((points - low).T)] = True
+    labels, count = ndimage.label(ndimage.binary_fill_holes(mask), np.ones((3, 3)))
+    return [(labels == label, low) for label in range(1, count + 1)]
+
+
+def _in_slice(
+    mask: NDArray[np.bool_], low: NDArray[np.intp], metric: NDArray[np.float64]
+) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], ...]:
+    """The ends of the longest line within the mask and of the longest one across it, in voxels of the slice."""
+    edge = np.argwhere(mask & ~ndimage.binary_erosion(mask)).astype(float)
+    a, b = _longest_between(edge, mask, metric)
+    longest = _reach(a[None], a - b, mask)[0], _reach(b[None], b - a, mask)[0]
+    along = metric @ (longest[1] - longest[0])
+    normal = np.linalg.solve(metric, np.array([-along[1], along[0]]) / np.linalg.norm(along))
+    steps = int(np.ceil(np.abs(longest[1] - longest[0]).max() / (2 * FINE)))
+    starts = longest[0] + np.linspace(0.001, 0.999, steps + 2)[:, None] * (longest[1] - longest[0])
+    down, up = _reach(starts, -normal, mask), _reach(starts, normal, mask)
+    widest = int(np.argmax(np.linalg.norm((up - down) @ metric.T, axis=1)))
+    return tuple((first + low, second + low) for first, second in (longest, (down[widest], up[widest])))
+
+
+def _longest_between(
+    edge: NDArray[np.float64], mask: NDArray[np.bool_], metric: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The centers of the two edge voxels that are farthest from each other, with the line between them in the mask."""
+    if len(edge) == 1:
+        return edge[0] - [FINE, 0], edge[0] + [FINE, 0]
+    first, second = np.triu_indices(len(edge), 1)
+    order = np.argsort(pdist(edge @ metric.T))[::-1]
+    for begin in range(0, len(order), 512):
+        block = order[begin : begin + 512]
+        within = _lines_inside(edge[first[block]], edge[second[block]], mask)
+        if within.any():
+            chosen = block[int(np.argmax(within))]
+            return edge[first[chosen]], edge[second[chosen]]
+    raise AssertionError("neighboring voxels of one piece are joined by a line within it")
+
+
+def _lines_inside(a: NDArray[np.float64], b: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of the lines from ``a`` to ``b`` (N, 2) leave the mask nowhere."""
+    steps = int(np.ceil(np.abs(b - a).max() / (4 * FINE))) + 1
+    return np.all(_inside(a + np.linspace(0, 1, steps + 1)[:, None, None] * (b - a), mask), axis=0)
+
+
+def _reach(starts: NDArray[np.float64], direction: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """From each of ``starts`` (N, 2) on, the last point that is within the outline."""
+    steps = np.arange(int(np.hypot(*mask.shape) / FINE) + 2)[:, None] * direction / np.linalg.norm(direction) * FINE
+    points = starts[:, None] + steps
+    last = np.argmin(_inside(points, mask), axis=1) - 1
+    return points[np.arange(len(starts)), np.maximum(last, 0)]
+
+
+def _inside(points: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which of ``points`` (..., 2) lie within the outline."""
+    values = ndimage.map_coordinates(mask.astype(np.float32), np.moveaxis(points, -1, 0), order=1, mode="constant")
+    return np.asarray(values >= 0.5 - 1e-4)
+
+
+def _point(end: NDArray[np.float64], axis: int, index: int) -> tuple[float, float, float]:
+    x, y, z = (round(float(c), 3) for c in np.insert(end, axis, index))
+    return x, y, z

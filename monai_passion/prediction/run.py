@@ -221,7 +221,7 @@ def predict_patient(
             write_preview(folder / "preview.png", images, result.labels, patient.reference.affine, report)
             report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
             if options.page:
-                page = make_page(images, result.labels, patient.reference.affine, report)
+                page = make_page(images, result, patient.reference.affine, report)
                 (folder / "report.html").write_text(page, encoding="utf-8")
             (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report

@@ -13,24 +13,30 @@ from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.tasks import load_task
 
 
+FACTS = {
+    "bundle": {"name": "bundle", "version": "1"},
+    "weights": {"file": "</script><b>x.pt", "sha256": "0" * 64},
+    "device": "cpu",
+    "modalities": {"used": ["t1"], "absent": ["flair", "t1c", "t2"], "reference": "t1"},
+}
+
+
 @pytest.fixture
 def page(tmp_path):
     grid = np.stack(np.meshgrid(*(np.linspace(-1.2, 1.2, 40),) * 3, indexing="ij"))
     head = np.where((grid**2).sum(0) < 1, np.random.default_rng(0).uniform(50, 99, (40,) * 3), 0).astype(np.float32)
     labels = np.where(((grid - 0.3) ** 2).sum(0) < 0.15, 4, 0).astype(np.uint8)
+    result = Segmentation(labels, (labels > 0).astype(np.float32) / 2, {}, {"t1": np.where(labels == 4, 2, 0)})
     report = make_report(
-        Segmentation(labels, None, {}, {}),
+        result,
         {"flair": head, "t1": 100 - head},
         np.eye(4),
         load_task("brats_mri"),
-        bundle={"name": "bundle", "version": "1"},
-        weights={"file": "</script><b>x.pt", "sha256": "0" * 64},
-        device="cpu",
-        modalities={"used": ["flair", "t1"], "absent": ["t2"], "reference": "flair"},
+        **{**FACTS, "modalities": {"used": ["flair", "t1"], "absent": ["t2"], "reference": "flair"}},
         remarks=[{"level": "warning", "text": "t1 is odd"}],
     )
     path = tmp_path / "report.html"
-    path.write_text(make_page({"flair": head, "t1": 100 - head}, labels, np.eye(4), report), encoding="utf-8")
+    path.write_text(make_page({"flair": head, "t1": 100 - head}, result, np.eye(4), report), encoding="utf-8")
     return path, labels
 
 
@@ -40,6 +46,7 @@ def test_the_page_needs_no_network_and_text_cannot_break_out_of_its_data(page):
     assert not re.search(r'(src|href)\s*=\s*"|url\(|@import', own)
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)[1]
     assert json.loads(data)["report"]["weights"]["file"] == "</script><b>x.pt"
+    assert "<b>x.pt" not in own
 
 
 def test_the_page_holds_the_segmentation_itself(page, tmp_path):
@@ -47,9 +54,37 @@ def test_the_page_holds_the_segmentation_itself(page, tmp_path):
 
     text, labels = page[0].read_text(encoding="utf-8"), page[1]
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
-    (tmp_path / "s.nii.gz").write_bytes(base64.b64decode(data["labels"]))
+    (tmp_path / "s.nii.gz").write_bytes(base64.b64decode(data["subsets"][0]["base64"]))
     assert np.array_equal(np.asarray(nib.load(tmp_path / "s.nii.gz").dataobj), labels)
     assert [image["name"] for image in data["images"]] == ["FLAIR", "T1"]
+
+
+def test_each_region_and_label_stands_in_the_table_once_with_its_full_name_and_what_to_expect(page):
+    text = page[0].read_text(encoding="utf-8")
+    rows = re.findall(r'<tr data-region="([^"]*)">(.*?)</tr>', text)
+    assert [name for name, _ in rows] == ["WT", "TC", "ET", "NCR/NET", "ED"]
+    assert "enhancing tumor" in rows[2][1]
+    assert "unknown" in rows[0][1]
+    assert "Expected quality unknown: evaluate these weights" in text
+
+
+@pytest.mark.parametrize(("level", "says"), [("warning", "1 warning"), ("unusable", "Do not use this result.")])
+def test_doubts_stand_in_a_banner_on_top(page, level, says, tmp_path):
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page[0].read_text(), re.DOTALL)[1])
+    assert data["focus"]
+    text = page[0].read_text().replace("\n", " ") if level == "warning" else unusable_page(tmp_path)
+    top = text[text.index("<body") : text.index("<header")]
+    assert says in top
+    assert "t1 is odd" in top
+
+
+def unusable_page(tmp_path):
+    labels = np.zeros((8, 8, 8), np.uint8)
+    image = {"t1": np.ones(labels.shape, np.float32)}
+    result = Segmentation(labels, None, {}, {})
+    remarks = [{"level": "unusable", "text": "do not use this result: t1 is odd"}]
+    report = make_report(result, image, np.eye(4), load_task("brats_mri"), **FACTS, remarks=remarks)
+    return make_page(image, result, np.eye(4), report)
 
 
 def test_page_and_preview_look_first_at_the_deepest_point_of_the_largest_core():
@@ -98,7 +133,8 @@ def coloured(shown, path):
 @pytest.mark.browser
 def test_a_click_takes_the_overlay_off_the_images_and_puts_it_back(page, open_page, tmp_path):
     shown, problems = open_page(page[0])
-    box = shown.get_by_label("segmentation")
+    shown.get_by_label("diameters").uncheck()
+    box = shown.get_by_label("segmentation", exact=True)
     counts = [coloured(shown, tmp_path / "on.png")]
     for name in ("off", "again"):
         box.click()
@@ -111,7 +147,40 @@ def test_a_click_takes_the_overlay_off_the_images_and_puts_it_back(page, open_pa
     shown.get_by_label("opacity").fill("0")
     assert coloured(shown, tmp_path / "clear.png") == counts[1]
     assert not problems
-    assert "t1 is odd" in shown.inner_text("#remarks")
+    assert "t1 is odd" in shown.inner_text("#banner")
+
+
+@pytest.mark.browser
+def test_each_label_has_a_switch_and_an_outline_has_fewer_pixels(page, open_page, tmp_path):
+    """The fused map has label 4 only, that of T1 alone label 2 only."""
+    shown, problems = open_page(page[0])
+    shown.get_by_label("diameters").uncheck()
+    full = coloured(shown, tmp_path / "full.png")
+    shown.get_by_label("edema").uncheck()
+    assert coloured(shown, tmp_path / "edema.png") == full
+    shown.get_by_label("enhancing tumor").uncheck()
+    none = coloured(shown, tmp_path / "none.png")
+    assert full > none + 1000
+    shown.get_by_label("enhancing tumor").check()
+    shown.get_by_label("outline only").check()
+    assert none < coloured(shown, tmp_path / "outline.png") < full
+    assert not problems
+
+
+@pytest.mark.browser
+def test_a_subset_of_the_sequences_is_shown_with_its_volumes_beside_those_of_all(page, open_page, tmp_path):
+    shown, problems = open_page(page[0])
+    shown.get_by_label("edema").uncheck()
+    shown.get_by_label("diameters").uncheck()
+    full = coloured(shown, tmp_path / "all.png")
+    subset = shown.get_by_role("group", name="subset of the sequences").get_by_role("button").nth(1)
+    subset.focus()
+    shown.keyboard.press("Enter")
+    shown.wait_for_function("document.getElementById('shown').textContent !== ''")
+    assert "from T1" in shown.inner_text("#shown")
+    assert shown.inner_text('tr[data-region="ET"] .volume').startswith("0.00 (")
+    assert coloured(shown, tmp_path / "t1alone.png") < full - 1000
+    assert not problems
 
 
 def shot(shown, path):
@@ -138,11 +207,12 @@ def test_a_heart_of_a_few_slices_is_shown_with_its_own_labels(open_page, tmp_pat
         modalities={"used": ["bssfp"], "absent": ["lge", "t2"], "reference": "bssfp"},
         remarks=[],
     )
-    (tmp_path / "report.html").write_text(make_page({"bssfp": image}, labels, affine, report), encoding="utf-8")
+    result = Segmentation(labels, None, {}, {})
+    (tmp_path / "report.html").write_text(make_page({"bssfp": image}, result, affine, report), encoding="utf-8")
     shown, problems = open_page(tmp_path / "report.html")
     shown.get_by_role("button", name="axial", exact=True).click()
     on = coloured(shown, tmp_path / "heart_on.png")
-    shown.get_by_label("segmentation").click()
+    shown.get_by_label("segmentation", exact=True).click()
     assert on > coloured(shown, tmp_path / "heart_off.png") + 1000
     assert "scar" in shown.inner_text("#volumes")
     assert not problems

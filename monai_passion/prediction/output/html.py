@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from markupsafe import Markup
+from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from monai_passion.prediction.output.preview import window
+from monai_passion.prediction.output.preview import canonical, plane_slice, preview, view_point, window
+from monai_passion.prediction.output.templates import VIEWER, render
+from monai_passion.prediction.segmenter import Segmentation
+from monai_passion.prediction.terminal import expected_text, helpful_text
 
 __all__ = ["make_page"]
-
-VIEWER = Path(__file__).parents[1] / "viewer"
 
 
 def make_page(
     images: Mapping[str, NDArray[np.float32]],
-    labels: NDArray[np.unsignedinteger],
+    result: Segmentation,
     affine: NDArray[np.float64],
     report: Mapping[str, Any],
 ) -> str:
@@ -30,29 +33,153 @@ def make_page(
 
     Args:
         images: modality -> (X, Y, Z).
-        labels: (X, Y, Z).
-        affine: of them.
+        result: on their grid.
+        affine: of it.
         report: the content of ``report.json``.
     """
+    used = report["modalities"]["used"]
+    everything = {"modalities": used, "regions": report["regions"], "expected_quality": report["expected_quality"]}
+    rows = [everything, *sorted(report["combinations"], key=lambda row: -len(row["modalities"]))]
+    maps = [result.labels, *(result.combinations["+".join(row["modalities"])] for row in rows[1:])]
+    voxel = view_point(images, report, affine)[0]
+    measured = _measured_region(report)
+    unsure = None if result.uncertainty is None else (255 * result.uncertainty.clip(0, 1)).round().astype(np.uint8)
+    titles = report["titles"]
+    subsets = [_subset(row, titles) for row in rows]
     data = {
-        "report": report,
-        "images": [
-            {"name": report["titles"].get(m, m), "base64": _packed(_grey(image), affine)} for m, image in images.items()
+        "report": {key: report[key] for key in ("labels", "regions", "grid", "weights")},
+        "measured": measured,
+        "focus": voxel,
+        "images": [{"name": titles.get(m, m), "base64": _packed(_gray(image), affine)} for m, image in images.items()],
+        "uncertainty": None if unsure is None else _packed(unsure, affine),
+        "subsets": [
+            {
+                "title": subset["title"],
+                "volumes": {row["name"]: row["volume_ml"] for row in subset["rows"]},
+                "base64": _packed(labels.astype(np.min_scalar_type(labels.max())), affine),
+            }
+            for subset, labels in zip(subsets, maps, strict=True)
         ],
-        "labels": _packed(labels.astype(np.min_scalar_type(labels.max())), affine),
-        "centre": report["focus"] and report["focus"]["mm"],
     }
-    text = json.dumps(data).replace("<", "\\u003c")  # no text may end the script element
-    page = (VIEWER / "page.html").read_text(encoding="utf-8")
-    viewer = (VIEWER / "niivue.umd.js").read_text(encoding="utf-8")
-    before, between, after = page.replace("@NIIVUE@", "@DATA@").split("@DATA@")
-    return "".join((before, text, between, viewer, after))
+    pictures = _pictures(images, maps, affine, report, voxel) if len(maps) > 1 else [""]
+    doubts = [r for level in ("unusable", "warning") for r in report["remarks"] if r["level"] == level]
+    return render(
+        "page.html",
+        report=report,
+        rows=_rows(report),
+        doubts=doubts,
+        unusable=any(r["level"] == "unusable" for r in doubts),
+        notes=[r for r in report["remarks"] if r["level"] == "note"],
+        helpful=helpful_text(report) if report["most_helpful"] else None,
+        intensities=[row for row in report["labels"] if row["volume_ml"] > 0],
+        measured=measured,
+        uncertainty=unsure is not None,
+        used=", ".join(titles.get(m, m) for m in used),
+        absent=", ".join(titles.get(m, m) for m in report["modalities"]["absent"]),
+        spacing=" x ".join(f"{size:.3g}" for size in report["grid"]["spacing_mm"]),
+        subsets=[{**subset, "picture": picture} for subset, picture in zip(subsets, pictures, strict=True)],
+        still=_still(images, result.labels, affine, report),
+        data=_script_text(json.dumps(data)),
+        niivue=Markup((VIEWER / "niivue.umd.js").read_text(encoding="utf-8")),  # noqa: S704
+        script=Markup((VIEWER / "page.js").read_text(encoding="utf-8")),  # noqa: S704
+    )
 
 
-def _grey(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+def _script_text(text: str) -> Markup:
+    """JSON as the content of a script element, which no text in it can end."""
+    return Markup(text.replace("<", "\\u003c"))  # noqa: S704
+
+
+def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of the table of volumes: regions, then labels that are no region of their own, each once."""
+    colors = {(row["value"],): row["color"] for row in report["labels"]}
+    rows = [
+        {
+            **row,
+            "color": colors.get(tuple(row["values"])),
+            "expected": expected_text(report["expected_quality"], row["name"]),
+        }
+        for row in report["regions"]
+    ]
+    regions = {tuple(row["values"]) for row in report["regions"]}
+    labels = [{**row, "expected": ""} for row in report["labels"] if (row["value"],) not in regions]
+    return [*rows, *labels]
+
+
+def _measured_region(report: Mapping[str, Any]) -> str | None:
+    """Whose diameters are shown: the region of fewest labels that was found, as RANO measures what enhances."""
+    found = [row for row in report["regions"] if row["lesions"]]
+    return min(found, key=lambda row: len(row["values"]))["name"] if found else None
+
+
+def _subset(row: Mapping[str, Any], titles: Mapping[str, str]) -> dict[str, Any]:
+    expected = {quality["region"]: f"{quality['dice']:.2f}" for quality in row["expected_quality"]}
+    return {
+        "title": " + ".join(titles.get(m, m) for m in row["modalities"]),
+        "rows": [
+            {
+                "name": region["name"],
+                "volume_ml": region["volume_ml"],
+                "agreement": region.get("agreement", 1.0),
+                "expected": expected.get(region["name"], "-"),
+            }
+            for region in row["regions"]
+        ],
+    }
+
+
+def _pictures(
+    images: Mapping[str, NDArray[np.float32]],
+    maps: list[NDArray[np.unsignedinteger]],
+    affine: NDArray[np.float64],
+    report: Mapping[str, Any],
+    voxel: list[int],
+) -> list[str]:
+    """The axial slice through ``voxel`` with each label map over the first image, as data of PNGs."""
+    name, image = next(iter(images.items()))
     low, high = window(image)
-    grey = 1 + 254 * ((image - low) / (high - low)).clip(0, 1)
-    return np.where(image == 0, 0, grey).astype(np.uint8)
+    pictures = []
+    turn = nib.io_orientation(affine)
+    axis = int(np.flatnonzero(turn[:, 0] == 2)[0])
+    index = voxel[axis] if turn[axis, 1] > 0 else image.shape[axis] - 1 - voxel[axis]
+    for labels in maps:
+        scene = canonical({name: image}, labels, affine)
+        gray = ((plane_slice(scene.images[name], "axial", index) - low) / (high - low)).clip(0, 1)
+        shown, rgb = plane_slice(scene.labels, "axial", index), np.repeat(gray[..., None], 3, axis=-1)
+        for row in report["labels"]:
+            color = np.array([int(row["color"][k : k + 2], 16) / 255 for k in (1, 3, 5)])
+            rgb[shown == row["value"]] = 0.35 * rgb[shown == row["value"]] + 0.65 * color
+        inside = np.argwhere(plane_slice(scene.images[name], "axial", index) != 0)
+        if len(inside):
+            (top, left), (bottom, right) = inside.min(axis=0), inside.max(axis=0) + 1
+            rgb = rgb[top:bottom, left:right]
+        tall = max(round(160 / rgb.shape[0]), 1), max(round(160 / rgb.shape[1]), 1)
+        pictures.append(_png(np.kron(rgb, np.ones((*tall, 1))) if max(tall) > 1 else rgb))
+    return pictures
+
+
+def _png(rgb: NDArray[np.float64]) -> str:
+    buffer = io.BytesIO()
+    imsave(buffer, (255 * rgb).round().astype(np.uint8), format="png")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _still(
+    images: Mapping[str, NDArray[np.float32]],
+    labels: NDArray[np.unsignedinteger],
+    affine: NDArray[np.float64],
+    report: Mapping[str, Any],
+) -> str:
+    """The preview, for paper and for browsers without WebGL."""
+    figure, buffer = preview(images, labels, affine, report), io.BytesIO()
+    figure.savefig(buffer, format="jpeg", dpi=80, facecolor=figure.get_facecolor())
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _gray(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    low, high = window(image)
+    gray = 1 + 254 * ((image - low) / (high - low)).clip(0, 1)
+    return np.where(image == 0, 0, gray).astype(np.uint8)
 
 
 def _packed(data: NDArray[Any], affine: NDArray[np.float64]) -> str:

@@ -18,6 +18,9 @@ __all__ = ["Diameters", "components", "deepest_point", "diameters", "slice_axis"
 
 FINE = 0.1
 """Step along a line, in voxels."""
+SLICES, PIECES, POINTS = 12, 3, 250
+"""At most so many slices of a lesion (the largest), parts of a slice and points of an edge are tried: a segmentation
+that is mere noise must not take minutes."""
 THICK = 1.2
 """How much longer a voxel is along its slices' normal than within them where slices were acquired one by one."""
 
@@ -96,11 +99,11 @@ def diameters(lesion: NDArray[np.intp], affine: NDArray[np.float64], axis: int |
     slices = [lesion[lesion[:, axis] == k] for k in np.unique(lesion[:, axis])]
     bounds = [_largest_product(part[:, plane] @ metric.T, metric) for part in slices]
     best: Diameters | None = None
-    for k in np.argsort(bounds)[::-1]:
+    for k in np.argsort(bounds)[::-1][:SLICES]:
         if best is not None and bounds[k] <= best.product_mm2:
             break  # no slice that is left can have a larger product
         index = int(slices[k][0, axis])
-        for piece in _pieces(slices[k][:, plane]):
+        for piece in _pieces(slices[k][:, plane])[:PIECES]:
             lines = _in_slice(*piece, metric)
             longest, across = (float(np.linalg.norm(metric @ (b - a))) for a, b in lines)
             ends = tuple(_point(end, axis, index) for line in lines for end in line)
@@ -117,12 +120,13 @@ def _largest_product(points: NDArray[np.float64], metric: NDArray[np.float64]) -
 
 
 def _pieces(points: NDArray[np.intp]) -> list[tuple[NDArray[np.bool_], NDArray[np.intp]]]:
-    """The connected parts of a slice as masks with a margin, holes filled, and where each begins."""
+    """The connected parts of a slice as masks with a margin, holes filled, the largest first; and where each begins."""
     low = points.min(axis=0) - 1
     mask = np.zeros(points.max(axis=0) - low + 2, bool)
     mask[tuple((points - low).T)] = True
     labels, count = ndimage.label(ndimage.binary_fill_holes(mask), np.ones((3, 3)))
-    return [(labels == label, low) for label in range(1, count + 1)]
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    return [(labels == 1 + label, low) for label in np.argsort(-sizes, kind="stable")]
 
 
 def _in_slice(
@@ -147,21 +151,29 @@ def _longest_between(
     """The centers of the two edge voxels that are farthest from each other, with the line between them in the mask."""
     if len(edge) == 1:
         return edge[0] - [FINE, 0], edge[0] + [FINE, 0]
+    if len(edge) > POINTS:  # first of some of them, then of all that lie near the two
+        step = -(-len(edge) // POINTS)
+        ends = _longest_between(edge[::step], mask, metric)
+        near = np.min([np.linalg.norm(edge - end, axis=1) for end in ends], axis=0)
+        edge = edge[np.argsort(near, kind="stable")[:POINTS]]
     first, second = np.triu_indices(len(edge), 1)
     order = np.argsort(pdist(edge @ metric.T))[::-1]
-    for begin in range(0, len(order), 512):
-        block = order[begin : begin + 512]
-        within = _lines_inside(edge[first[block]], edge[second[block]], mask)
-        if within.any():
-            chosen = block[int(np.argmax(within))]
-            return edge[first[chosen]], edge[second[chosen]]
-    raise AssertionError("neighboring voxels of one piece are joined by a line within it")
+    for block in np.split(order, [2**k for k in range(8, 20) if 2**k < len(order)]):  # the longest first
+        for points in (3, 9, 27, None):  # few points rule out most lines
+            block = block[_lines_inside(edge[first[block]], edge[second[block]], mask, points)]
+            if not len(block):
+                break
+        else:
+            return edge[first[block[0]]], edge[second[block[0]]]
+    return edge[0] - [FINE, 0], edge[0] + [FINE, 0]
 
 
-def _lines_inside(a: NDArray[np.float64], b: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which of the lines from ``a`` to ``b`` (N, 2) leave the mask nowhere."""
-    steps = int(np.ceil(np.abs(b - a).max() / (4 * FINE))) + 1
-    return np.all(_inside(a + np.linspace(0, 1, steps + 1)[:, None, None] * (b - a), mask), axis=0)
+def _lines_inside(
+    a: NDArray[np.float64], b: NDArray[np.float64], mask: NDArray[np.bool_], points: int | None = None
+) -> NDArray[np.bool_]:
+    """Which of the lines from ``a`` to ``b`` (N, 2) leave the mask nowhere, or at none of so many points."""
+    steps = points or int(np.ceil(np.abs(b - a).max() / (4 * FINE))) + 1
+    return np.all(_inside(a + np.linspace(0, 1, steps + 2)[:, None, None] * (b - a), mask), axis=0)
 
 
 def _reach(starts: NDArray[np.float64], direction: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -136,15 +136,16 @@ def predict(
     )
     if workers < 1 or (workers > 1 and not cohort):
         raise UsageError(f"--workers is {workers}; give 1 or more, and more than 1 for a cohort only")
-    if weights is None:
-        weights_of(facts.path, facts.name)  # before any image is read
-    elif not Path(weights).is_file():
-        raise WeightsError(f"no weights at {weights}; check the path")
+    file = None
+    try:  # before any image is read
+        file = Path(weights or weights_of(facts.path, facts.name))
+        if not file.is_file():
+            raise WeightsError(f"no weights at {file}; check the path")
+    except WeightsError:
+        if not check or weights:
+            raise
     sizes = [roi_size] if isinstance(roi_size, int) else roi_size
-    open_segmenter = functools.partial(
-        Segmenter, facts, None if weights is None else Path(weights), device, sizes, overlap
-    )
-    summary_of = Path(weights) if weights else facts.path / "models" / "model.safetensors"
+    open_segmenter = functools.partial(Segmenter, facts, file, device, sizes, overlap)
     with warnings.catch_warnings(), speaking(quiet) as voice:
         if not verbose:
             warnings.simplefilter("ignore")
@@ -153,13 +154,13 @@ def predict(
                 cohort, target, facts, open_segmenter, options, voice.stage, workers=workers, tell=voice.doubt
             )
         elif cohort:
-            entries = check_cohort(cohort, facts, options, summary_of, voice.stage, voice.doubt)
+            entries = check_cohort(cohort, facts, options, file, voice.stage, voice.doubt)
         else:
             files = find_files(source, facts.modalities, flags) if source else flags
             if target:
                 report = predict_patient(files, target, facts, open_segmenter, options, voice.stage, voice.doubt)
             else:
-                report = check_patient(files, facts, options, summary_of, voice.stage, voice.doubt)
+                report = check_patient(files, facts, options, file, voice.stage, voice.doubt)
         voice.repeat()
     if cohort:
         return _end_cohort(entries, target, strict, quiet)

@@ -144,10 +144,10 @@ def test_more_tumor_than_any_patient_has_is_not_to_be_used_in_a_brain_alone():
     image = Volume(np.ones((20, 20, 20), np.float32), np.diag([10.0, 10, 10, 1]), None, ())
     labels = np.zeros((20, 20, 20), np.uint8)
     labels.flat[:1700] = 2
-    (remark,) = doubt_result(labels, {"t1": image}, BRAIN)
+    (remark,) = doubt_result(labels, {"t1": image}, task=BRAIN)
     assert remark.level == "unusable"
     assert "do not use this result: 1700 mL" in remark.text
-    assert doubt_result(labels, {"t1": image}, HEART) == []
+    assert doubt_result(labels, {"t1": image}, task=HEART) == []
 
 
 def row(combination, region, mean, metric="dice", convention="challenge"):

@@ -19,6 +19,7 @@ COMMANDS = {
     "phantom": "commands.phantom",
     "datalist": "commands.datalist",
     "presence": "commands.presence",
+    "score": "commands.score",
     "report": "commands.report",
     "experiments": "experiments",
     "info": "commands.info",

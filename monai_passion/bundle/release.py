@@ -1,0 +1,39 @@
+"""Trained weights -> what is shipped: half precision, a checksum, and all that `predict` has to know of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_passion.networks.weights import load_weights, save_weights
+
+__all__ = ["release_weights"]
+
+
+def release_weights(
+    weights: str | os.PathLike[str], folder: str | os.PathLike[str], settings: Mapping[str, Any] | None = None
+) -> Path:
+    """Write ``folder/model.safetensors`` and its checksum: the weights in 16 bits, with all that is told of them.
+
+    A network takes them as they are; they become 32 bits when they are loaded. Parameters in half precision differ by
+    less than 0.05 % from what was trained.
+
+    Args:
+        weights: a file of `CheckpointHandler`, or any that `load_weights` takes.
+        folder: where to.
+        settings: knobs of the inference that go with these weights, as ``minimum_et_ml``; they take precedence over
+            those that the training left.
+
+    Returns:
+        The path of the weights.
+    """
+    state, facts = load_weights(weights)
+    half = {name: values.half() if torch.is_floating_point(values) else values for name, values in state.items()}
+    path = Path(folder) / "model.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_weights(half, path, {**facts, "settings": {**facts.get("settings", {}), **(settings or {})}})
+    return path

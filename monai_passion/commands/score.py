@@ -1,0 +1,68 @@
+"""``monai-passion score``: what to expect of weights, patient by patient and combination by combination."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from monai_passion.system.files import PathLike
+
+__all__ = ["score"]
+
+
+def score(
+    data: PathLike,
+    *,
+    output: PathLike,
+    datalist: PathLike | None = None,
+    split: Literal["training", "validation", "test", "all"] = "all",
+    bundle: str | None = None,
+    weights: PathLike | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Score predict on labeled patients: every combination of their sequences, on the grid of their files.
+
+    Example:
+        monai-passion score DATA --output SCORES
+        monai-passion score DATA --datalist DATALIST.json --split validation --weights RUN/model.pt --output SCORES
+
+    Args:
+        data: folder of patients with label maps, as in BraTS2020.
+        output: folder for metrics.csv and summary.json.
+        datalist: a JSON that says which patients are of which split (default: all are of the test split).
+        split: which patients (default: all).
+        bundle: its folder or name (default: the RFNet bundle for brain tumors).
+        weights: file (default: as of predict).
+        device: cpu, cuda or cuda:1 (default: cuda where there is one).
+
+    Returns:
+        The content of summary.json. A copy of it beside the weights lets predict warn of regions that were poor.
+
+    Raises:
+        InputError: no labeled patients, or files that cannot be used.
+        WeightsError: no weights, or those of another network.
+    """
+    from monai_passion.data.datalists import load_datalist, make_datalist
+    from monai_passion.errors import InputError
+    from monai_passion.evaluation.summary import read_metrics, summarise, write_metrics, write_summary
+    from monai_passion.prediction.scoring import score_patients
+    from monai_passion.prediction.segmenter import Segmenter, find_bundle
+    from monai_passion.system.files import sha256
+
+    root, output = Path(data), Path(output)
+    lists = load_datalist(datalist, root) if datalist else make_datalist(root, fractions=(0, 0, 1))
+    chosen = ("training", "validation", "test") if split == "all" else (split,)
+    items = [item for name in chosen for item in lists[name] if item.get("label")]
+    if not items:
+        raise InputError(f"{data} has no patients with a label map in {' or '.join(chosen)}; give others")
+    for item in items:
+        item["image"] = {m: path and str(root / path) for m, path in item["image"].items()}
+        item["label"] = str(root / item["label"])
+    segmenter = Segmenter(find_bundle(bundle), None if weights is None else Path(weights), device)
+    rows = score_patients(items, segmenter, lambda case, dice: print(f"{case}  mean Dice {dice:.3f}", flush=True))
+    table = read_metrics(write_metrics(rows, output / "metrics.csv"))
+    facts = {"weights_sha256": sha256(segmenter.weights), "split": split}
+    path = write_summary(summarise(table), output / "summary.json", **facts)
+    print(f"mean Dice {table['dice'].mean():.3f} of {len(items)} patients; {path}")
+    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]

@@ -1,0 +1,39 @@
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_passion.commands.score import score
+from monai_passion.errors import InputError
+from monai_passion.evaluation.summary import read_metrics
+
+
+def write(folder, case, files):
+    (folder / case).mkdir(parents=True)
+    for name in files:
+        grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 32)] * 3, indexing="ij"))
+        head = (grid**2).sum(axis=0) < 0.9
+        values = np.random.default_rng(len(name)).normal(100, 20, head.shape) * head
+        data = (values > 110).astype(np.uint8) if name == "seg" else values.astype(np.float32)
+        nib.save(nib.Nifti1Image(data, np.diag([2.0, 2.0, 2.0, 1.0])), folder / case / f"{case}_{name}.nii.gz")
+
+
+def test_each_combination_that_a_patient_has_is_scored_at_the_spacing_of_the_files(tmp_path, weights):
+    write(tmp_path / "data", "P1", ["flair", "t1ce", "seg"])
+    write(tmp_path / "data", "P2", ["t2"])
+    summary = score(tmp_path / "data", output=tmp_path / "out", weights=weights, device="cpu")
+    rows = read_metrics(tmp_path / "out" / "metrics.csv")
+    assert set(rows["case"]) == {"P1"}
+    assert set(rows["combination"]) == {"flair", "t1c", "flair+t1c"}
+    truth = np.asarray(nib.load(tmp_path / "data" / "P1" / "P1_seg.nii.gz").dataobj)
+    whole = rows[rows["region"] == "WT"]["reference_ml"]
+    assert whole.to_numpy() == pytest.approx((truth > 0).sum() * 8 / 1000)
+    assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert len(summary["weights_sha256"]) == 64
+
+
+def test_a_folder_without_label_maps_cannot_be_scored(tmp_path, weights):
+    write(tmp_path / "data", "P1", ["flair"])
+    with pytest.raises(InputError, match="no patients with a label map"):
+        score(tmp_path / "data", output=tmp_path / "out", weights=weights)

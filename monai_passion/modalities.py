@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import combinations as choose
 
 from monai_passion.errors import UsageError
+from monai_passion.tasks import load_task, task_names
 
 __all__ = [
-    "ALIASES",
     "BRATS_MRI",
     "MYOPS_CMR",
     "all_masks",
     "combination_mask",
     "combination_name",
     "combinations",
+    "known_aliases",
     "parse_combination",
     "resolve",
 ]
@@ -25,15 +27,11 @@ BRATS_MRI = ("flair", "t1c", "t1", "t2")
 MYOPS_CMR = ("bssfp", "lge", "t2")
 """Cardiac MR, in the channel order of the published networks."""
 
-ALIASES = {
-    "flair": ("fla", "flr", "t2f", "t2flair", "t2_flair", "t2-flair", "t2w_flair"),
-    "t1c": ("t1ce", "t1gd", "t1_gd", "t1post", "t1_post", "t1w_ce", "t1_ce", "t1wce", "t1km", "ce_t1w"),
-    "t1": ("t1n", "t1w", "t1pre", "t1_pre", "t1native"),
-    "t2": ("t2w", "t2_tse"),
-    "bssfp": ("c0", "cine"),
-    "lge": ("de", "ge"),
-}
-"""Other names in use: BraTS releases, MSD, MyoPS, common scanner exports."""
+
+@cache
+def known_aliases() -> dict[str, tuple[str, ...]]:
+    """Modality -> its other names, as the tasks of this package have them."""
+    return {m.name: m.aliases for name in task_names() for m in load_task(name).modalities}
 
 
 def resolve(name: str, modalities: Sequence[str]) -> str:
@@ -43,7 +41,7 @@ def resolve(name: str, modalities: Sequence[str]) -> str:
         UsageError: none of ``modalities`` goes by that name; the message suggests the nearest.
     """
     key = name.strip().lower()
-    known = {alias: m for m in modalities for alias in (m, *ALIASES.get(m, ()))}
+    known = {alias: m for m in modalities for alias in (m, *known_aliases().get(m, ()))}
     if key in known:
         return known[key]
     nearest = difflib.get_close_matches(key, known, n=1)

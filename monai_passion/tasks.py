@@ -18,7 +18,7 @@ from typing import Any
 from monai_passion.errors import InputError, UsageError
 from monai_passion.system.resources import resource_folder
 
-__all__ = ["ClassLabel", "Modality", "Region", "Task", "as_task", "load_task", "task_names"]
+__all__ = ["ClassLabel", "Modality", "Region", "Task", "TaskLike", "as_task", "load_task", "task_from_json", "task_names"]
 
 PALETTE = ("#E6550D", "#33BBEE", "#F0E442", "#CC79A7", "#009E73", "#0072B2", "#D55E00", "#56B4E9")
 """Colors of classes that have none of their own: told apart by the color-blind, and on gray."""
@@ -155,14 +155,24 @@ def task_names() -> list[str]:
     return sorted(path.parent.name for path in resource_folder("configs").glob("tasks/*/task.json"))
 
 
-@lru_cache
-def load_task(task: str | os.PathLike[str]) -> Task:
-    """The task of that name, or of a JSON file.
+TaskLike = Task | Mapping[str, Any] | str | os.PathLike[str]
+"""What `load_task` takes."""
+
+
+def load_task(task: TaskLike) -> Task:
+    """A task by its name, by its JSON file, or from the object in such a file, as bundles hold it.
 
     Raises:
         UsageError: neither a name of `task_names` nor a file.
         InputError: the file is not a task; the message says what is wrong, and where.
     """
+    if isinstance(task, Task):
+        return task
+    return task_from_json(task) if isinstance(task, Mapping) else _read_task(os.fspath(task))
+
+
+@lru_cache
+def _read_task(task: str) -> Task:
     path = Path(task)
     if path.suffix == ".json":
         if not path.is_file():

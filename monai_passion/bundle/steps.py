@@ -84,7 +84,7 @@ def start(seed: int | None, deterministic: bool = False) -> None:
 
 def training_data(
     dataset_dir: str,
-    task: str,
+    task: Mapping[str, Any] | str,
     ckpt_dir: str,
     *,
     datalist: str | None = None,
@@ -192,7 +192,7 @@ def presence_facts(items: Sequence[Item], modalities: Sequence[str]) -> Presence
 
 def evaluation_data(
     dataset_dir: str,
-    task: str,
+    task: Mapping[str, Any] | str,
     datalist: str | None,
     split: str,
     seed: int,

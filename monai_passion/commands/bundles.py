@@ -29,9 +29,9 @@ def make(*, configs: PathLike = "configs", output: PathLike = "bundles") -> list
     Returns:
         The files that changed.
     """
-    from monai_passion.bundle.materialize import materialise
+    from monai_passion.bundle.materialize import materialize
 
-    changed = materialise(_fragments(configs), Path(output))
+    changed = materialize(_fragments(configs), Path(output))
     print("\n".join(f"wrote {path}" for path in changed) or "nothing to change")
     return changed
 

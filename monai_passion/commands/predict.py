@@ -156,7 +156,7 @@ def predict(
         elif cohort:
             entries = check_cohort(cohort, facts, options, file, voice.stage, voice.doubt)
         else:
-            files = find_files(source, facts.modalities, flags) if source else flags
+            files = find_files(source, facts.task, flags) if source else flags
             if target:
                 report = predict_patient(files, target, facts, open_segmenter, options, voice.stage, voice.doubt)
             else:
@@ -212,10 +212,10 @@ def _cohort(source: Path, bundle: BundleFacts) -> dict[str, Any]:
     from monai_passion.data.sources import find_patients, read_cohort
 
     if source.is_dir():
-        patients = find_patients(source, bundle.modalities)
+        patients = find_patients(source, bundle.task)
         return dict(patients) if patients and not any(source.glob("*.nii*")) else {}
     if source.suffix.lower() == ".csv":
-        return dict(read_cohort(source, bundle.modalities))
+        return dict(read_cohort(source, bundle.task))
     if not source.exists():
         raise InputError(f"{source} does not exist; check the path")
     raise UsageError(f"{source} is neither a folder nor a CSV; say which sequence it is, as in --flair {source}")

@@ -28,7 +28,7 @@ from monai_passion.data.splits import (
 )
 from monai_passion.errors import InputError
 from monai_passion.system.files import write_text
-from monai_passion.tasks import Task, load_task, task_names
+from monai_passion.tasks import Task, TaskLike, load_task, task_names
 
 __all__ = [
     "Datalist",
@@ -54,7 +54,7 @@ def make_datalist(
     folder: str | os.PathLike[str],
     layout: str = "auto",
     *,
-    task: str | None = None,
+    task: TaskLike | None = None,
     fractions: Sequence[float] = FRACTIONS,
     split_dir: str | os.PathLike[str] | None = None,
     seed: int = 0,
@@ -71,7 +71,7 @@ def make_datalist(
     Args:
         folder: in one of the ``LAYOUTS``.
         layout: its name, or "auto".
-        task: its name or its file; by default the one of this package whose modalities the files' names tell.
+        task: see `monai_passion.tasks.load_task`; by default the one of this package whose modalities the files' names tell.
         fractions: shares of the patients for training, validation and test; who is where is drawn from ``seed``.
         split_dir: a folder with train.txt, val.txt and test.txt, one patient or case a line, in place of fractions;
             an ``HG_`` or ``LG_`` before a name is taken off. Who is not listed is left out.
@@ -153,7 +153,7 @@ def write_datalist(path: str | os.PathLike[str], datalist: Mapping[str, Any]) ->
 
 
 def load_datalist(
-    path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, task: str | None = None
+    path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, task: TaskLike | None = None
 ) -> Datalist:
     """Read a datalist and check it: its keys, that every item has a file and no patient is in two splits.
 
@@ -180,7 +180,7 @@ def load_datalist(
         and "task" not in datalist
         and any(isinstance(datalist.get(k), list) for k in FOREIGN)
     ):
-        datalist = _from_decathlon(path, datalist, load_task(task or "brats_mri"))
+        datalist = _from_decathlon(path, datalist, load_task("brats_mri" if task is None else task))
     _check(path, datalist)
     return datalist if root is None else absolute(datalist, Path(root))
 

@@ -15,8 +15,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from monai_passion.errors import InputError, UsageError
-from monai_passion.modalities import BRATS_MRI, MYOPS_CMR, combination_mask, combinations, resolve
+from monai_passion.modalities import combination_mask, combinations, resolve
 from monai_passion.system.files import write_text
+from monai_passion.tasks import load_task, task_names
 
 __all__ = [
     "Presence",
@@ -98,7 +99,7 @@ def draw_presence(
         missing_rates: one rate in [0, 1) a modality; or group -> rates, for cohorts whose sites or grades differ.
         seed: of the permutation.
         groups: the group of each case, where ``missing_rates`` has groups.
-        modalities: their names; by default those of brain tumour MRI where the rates are four, else numbers.
+        modalities: their names; by default those of ``missing_rates``, else numbers.
         have: (N, M) bool, what there is of each case, at least one; by default everything. A case that the draw leaves
             with nothing of it is drawn again among the combinations of what it has, so that who lacks files follows
             the rates given that something is left.
@@ -164,7 +165,7 @@ def _modalities(modalities: Sequence[str] | None, rates: Rates) -> Sequence[str]
         return tuple(rates)
     if not isinstance(rates, Sequence) or isinstance(rates, str) or not rates:
         raise UsageError(f"missing_rates is {rates!r}; give one rate in [0, 1) per modality")
-    return BRATS_MRI if len(rates) == len(BRATS_MRI) else [f"modality{m}" for m in range(len(rates))]
+    return [f"modality{m}" for m in range(len(rates))]
 
 
 def _round(expected: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -229,7 +230,7 @@ def read_presence(path: str | os.PathLike[str], modalities: Sequence[str] | None
         cases, found, rows = _published(path, frame)
     elif "case" in frame.columns and len(frame.columns) > 1:
         columns = [name for name in frame.columns if name != "case"]
-        known = modalities or next((s for s in (BRATS_MRI, MYOPS_CMR) if set(columns) == set(s)), columns)
+        known = modalities or next((order for order in _orders() if set(columns) == set(order)), columns)
         try:
             found = tuple(resolve(name, known) for name in columns)
         except UsageError as error:
@@ -253,7 +254,12 @@ def read_presence(path: str | os.PathLike[str], modalities: Sequence[str] | None
 
 def _published(path: Path, frame: pd.DataFrame) -> tuple[list[str], tuple[str, ...], list[list[str]]]:
     rows = [["1" if flag == "True" else "0" for flag in re.findall("True|False", mask)] for mask in frame["mask"]]
-    order = {len(BRATS_MRI): BRATS_MRI, len(MYOPS_CMR): MYOPS_CMR}.get(len(rows[0]) if rows else 0)
+    order = {len(known): known for known in _orders()}.get(len(rows[0]) if rows else 0)
     if order is None or {len(row) for row in rows} != {len(order)}:
         raise InputError(f"{path}: its masks are no lists of 4 (brain) or 3 (heart) times True or False")
     return [plain_case_name(name) for name in frame["data_name"]], order, rows
+
+
+def _orders() -> list[tuple[str, ...]]:
+    """The channel orders of this package's tasks, which the published tables have."""
+    return [load_task(name).modality_names for name in task_names()]

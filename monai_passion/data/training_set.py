@@ -16,7 +16,7 @@ from monai_passion.data.presence import Presence, draw_presence, named_rates, re
 from monai_passion.data.slices import SLICE, slices_of
 from monai_passion.data.splits import SPLITS
 from monai_passion.errors import InputError, PassionError, UsageError
-from monai_passion.tasks import load_task
+from monai_passion.tasks import TaskLike, load_task
 
 __all__ = ["describe_training_set", "prepare_datalist"]
 
@@ -28,7 +28,7 @@ def prepare_datalist(
     missing_rates: Sequence[float] | Mapping[str, Any] | None = None,
     seed: int = 0,
     ckpt_dir: str | os.PathLike[str] | None = None,
-    task: str = "brats_mri",
+    task: TaskLike = "brats_mri",
     per: str = "patient",
     **options: Any,
 ) -> Datalist:
@@ -51,7 +51,7 @@ def prepare_datalist(
             Neither: nothing is removed.
         seed: of the split and of the presence matrix.
         ckpt_dir: where the training keeps its checkpoints.
-        task: its name, or its file.
+        task: see `monai_passion.tasks.load_task`.
         per: draw for each "patient", or for each "case", which differ for slices and cubes.
         options: for `make_datalist`, as ``split_dir`` or ``slices``.
 
@@ -62,7 +62,8 @@ def prepare_datalist(
         InputError: files that are none, patients whom the presence table does not name, or who are left with nothing.
         UsageError: wrong rates or arguments, or what is stored in ``ckpt_dir`` was made with others.
     """
-    modalities = load_task(task).modality_names
+    task = load_task(task)
+    modalities = task.modality_names
     if per not in ("patient", "case"):
         raise UsageError(f"per is '{per}'; give 'patient' or 'case'")
     if presence is not None and missing_rates is not None:
@@ -72,7 +73,7 @@ def prepare_datalist(
         raise InputError(f"{root} is not a folder; give the folder of the patients as dataset_dir")
     if missing_rates is not None:
         missing_rates = named_rates(missing_rates, modalities)
-    made_from = _made_from(datalist, presence, missing_rates, seed, task, per, options)
+    made_from = _made_from(datalist, presence, missing_rates, seed, task.name, per, options)
     stored = None if ckpt_dir is None else Path(ckpt_dir) / "datalist.json"
     if stored is not None and stored.is_file():
         return absolute(_stored(stored, made_from, root), root)
@@ -82,7 +83,7 @@ def prepare_datalist(
     )
     used.pop("made_from", None)
     if used["modalities"] != list(modalities):
-        raise InputError(f"{datalist or root} is for {used['task']} {used['modalities']}, not for {task} {modalities}")
+        raise InputError(f"{datalist or root} is for {used['task']} {used['modalities']}, not for {task.name} {modalities}")
     if presence is not None:
         table = read_presence(presence, modalities)
         if any(SLICE.search(case) for case in table.cases):

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_passion.errors import ResourceError, UsageError, WeightsError
+from monai_passion.handlers.settings import apply_settings, read_settings
 from monai_passion.handlers.signals import held
 from monai_passion.system.files import sha256, sidecar, sync_folder, write_text
 from monai_passion.system.locks import RunLock
@@ -103,7 +104,9 @@ class CheckpointHandler:
     Goes first in ``train_handlers``, so that the others start from the resumed state; whatever its place, it saves
     after all of them. A checkpoint holds the epoch, the state of everything in ``save_dict`` and of the mixed-precision
     scaler, the best validation score, and which parameters had a gradient (an optimizer treats none and zero
-    differently). With `EpochSeedHandler` that is everything: a resumed training ends bit-identical on the CPU. Under
+    differently). With `EpochSeedHandler` that is everything: a resumed training ends bit-identical on the CPU. The
+    settings of optimizer and schedule are those of now: a training that goes on with more epochs, another learning rate
+    or patience follows its schedule as if it always had, and a warning says so. Under
     DistributedDataParallel the first process saves and all load its state, so at the end of an epoch what is in
     ``save_dict`` must be the same in every process, as beta is when its handler has averaged over them.
 
@@ -158,6 +161,7 @@ class CheckpointHandler:
         self.resume = resume
         self.metadata = {"network": type(self.objects["model"]).__name__, **(metadata or {})}
         self.tries = tries
+        self.settings = read_settings(self.objects)
         self.lock = RunLock(self.folder)
         self._failures = 0
 
@@ -189,6 +193,12 @@ class CheckpointHandler:
             )
         self._load(engine, path)
         logger.info(f"resuming from {path}: epoch {engine.state.epoch} of {engine.state.max_epochs} is complete")
+        if changed := apply_settings(self.objects, self.settings):
+            rates = ", ".join(f"{group['lr']:.3g}" for group in engine.optimizer.param_groups)
+            logger.warning(
+                f"{path} was written with other settings ({'; '.join(changed)}): the training goes on with those of "
+                f"now, at learning rate {rates}"
+            )
 
     def completed_epoch(self, engine: SupervisedTrainer) -> None:
         """Save, verify, and only then delete what is not kept."""
@@ -231,6 +241,7 @@ class CheckpointHandler:
         trainer = {
             "epoch": engine.state.epoch,
             "epoch_length": engine.state.epoch_length,
+            "batch_size": getattr(engine.data_loader, "batch_size", None),
             "has_gradient": [parameter.grad is not None for parameter in _parameters(engine)],
             "scaler": None if engine.scaler is None else engine.scaler.state_dict(),
             "surroundings": _surroundings(engine),
@@ -275,8 +286,14 @@ class CheckpointHandler:
 
     def _differences(self, checkpoint: Mapping[str, Any], engine: SupervisedTrainer) -> list[str]:
         """What keeps this checkpoint from being continued here, in words; empty if nothing does."""
-        saved = {**checkpoint["metadata"], "iterations an epoch": checkpoint["trainer"]["epoch_length"]}
-        here = {**self.metadata, "iterations an epoch": engine.state.epoch_length}
+        trainer = checkpoint["trainer"]
+        saved = {**checkpoint["metadata"], "iterations per epoch": trainer["epoch_length"]}
+        here = {**self.metadata, "iterations per epoch": engine.state.epoch_length}
+        if "batch_size" in trainer:
+            saved["batch size"], here["batch size"] = (
+                trainer["batch_size"],
+                getattr(engine.data_loader, "batch_size", None),
+            )
         differences = [
             f"{key} is {saved.get(key)} there and {here.get(key)} here"
             for key in {**saved, **here}
@@ -288,7 +305,7 @@ class CheckpointHandler:
         for name in sorted(names & set(self.objects)):
             if isinstance(thing := self.objects[name], nn.Module):
                 differences += _tensor_differences(name, checkpoint[name], thing.state_dict())
-        if len(checkpoint["trainer"]["has_gradient"]) != len(_parameters(engine)):
+        if len(trainer["has_gradient"]) != len(_parameters(engine)):
             differences.append("the optimizer has another number of parameters")
         return differences
 

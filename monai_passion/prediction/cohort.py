@@ -93,7 +93,7 @@ def predict_cohort(
         """What is still to do; found out patient by patient, as the work goes on."""
         for name, source in patients.items():
             try:
-                files = find_files(source, bundle.modalities) if isinstance(source, Path) else source
+                files = find_files(source, bundle.task) if isinstance(source, Path) else source
                 keys[name] = _key(files, segmenter, options)
                 if any(path.resolve().is_relative_to((output / name).resolve()) for path in files.values()):
                     raise UsageError(

@@ -19,7 +19,7 @@ from monai_passion.bundle.weights import trained_unknown, weights_of
 from monai_passion.data.patient import Remark
 from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
-from monai_passion.tasks import Task, load_task, task_from_json, task_names
+from monai_passion.tasks import Task, load_task
 
 if TYPE_CHECKING:  # torch and MONAI take seconds to import, which a mistyped path need not cost
     from torch import nn
@@ -39,41 +39,33 @@ class BundleFacts(NamedTuple):
     path: Path
     name: str
     version: str
-    modalities: tuple[str, ...]
-    """In channel order."""
-    regions: Mapping[str, Sequence[int]]
-    """Region -> the classes of the network whose union it is."""
-    class_names: tuple[str, ...]
-    """Of each class, background first."""
-    label_values: tuple[int, ...]
-    """The value that each class has in the files, background first."""
-    spatial_dims: int
-    """2 where the network sees slices."""
+    task: Task
+    """What it segments: modalities in channel order, classes, regions."""
 
     @property
-    def task(self) -> Task:
-        """The task of this package that has these modalities, classes and regions, else one without titles."""
-        regions = {name: tuple(classes) for name, classes in self.regions.items()}
-        for name in task_names():
-            task = load_task(name)
-            if (task.modality_names, task.label_values, task.region_classes) == (
-                self.modalities,
-                self.label_values,
-                regions,
-            ):
-                return task
-        return task_from_json(
-            {
-                "task": self.name,
-                "spatial_dims": self.spatial_dims,
-                "modalities": [{"name": m} for m in self.modalities],
-                "classes": [
-                    {"name": name, "value": value}
-                    for name, value in zip(self.class_names, self.label_values, strict=True)
-                ],
-                "regions": [{"name": name, "classes": list(classes)} for name, classes in regions.items()],
-            }
-        )
+    def modalities(self) -> tuple[str, ...]:
+        """In channel order."""
+        return self.task.modality_names
+
+    @property
+    def regions(self) -> Mapping[str, Sequence[int]]:
+        """Region -> the classes of the network whose union it is."""
+        return self.task.region_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of each class, background first."""
+        return tuple(label.name for label in self.task.classes)
+
+    @property
+    def label_values(self) -> tuple[int, ...]:
+        """The value that each class has in the files, background first."""
+        return self.task.label_values
+
+    @property
+    def spatial_dims(self) -> int:
+        """2 where the network sees slices."""
+        return self.task.spatial_dims
 
 
 def known_bundles() -> list[str]:
@@ -95,20 +87,8 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
         raise UsageError(f"no bundle '{wanted}' (a folder with configs/inference.json); give its path{there}")
     config, metadata = (_read_json(path / "configs" / name) for name in ("inference.json", "metadata.json"))
     try:
-        restored = config["restore_labels"]
-        values = dict(zip(restored["orig_labels"], restored["target_labels"], strict=True))
-        channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
-        return BundleFacts(
-            path=path,
-            name=str(config["bundle_name"]),
-            version=str(metadata["version"]),
-            modalities=tuple(config["modalities"]),
-            regions=dict(config["regions"]),
-            class_names=tuple(channels[str(k)] for k in range(int(config["num_classes"]))),
-            spatial_dims=int(config["spatial_dims"]),
-            label_values=tuple(values.get(k, k) for k in range(int(config["num_classes"]))),
-        )
-    except (KeyError, TypeError, ValueError) as error:
+        return BundleFacts(path, str(config["bundle_name"]), str(metadata["version"]), load_task(config["task"]))
+    except (KeyError, TypeError, ValueError, PassionError) as error:
         raise UsageError(f"{path} is no bundle of monai_passion ({error} is not as expected); give another") from error
 
 

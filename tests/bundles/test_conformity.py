@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from monai.bundle import verify_metadata, verify_net_in_out
 
-from monai_passion.bundle.materialize import drift, materialise
+from monai_passion.bundle.materialize import drift, materialize
 from tests.bundles.conftest import BUNDLES, CONFIGS, NAMES, ROWS, add_weights, row_of, workflow_of
 
 SCHEMA = Path(__file__).with_name("metadata.schema.json")
@@ -24,13 +24,13 @@ def test_committed_bundles_are_what_configs_makes():
 
 
 def test_a_file_that_no_fragment_makes_is_drift_and_is_removed(tmp_path):
-    materialise(CONFIGS, tmp_path)
+    materialize(CONFIGS, tmp_path)
     stale, model = (tmp_path / NAMES[0] / name for name in ("configs/old.json", "models/model.pt"))
     for path in (stale, model):
         path.parent.mkdir(exist_ok=True)
         path.touch()
     assert drift(CONFIGS, tmp_path) == [stale]
-    materialise(CONFIGS, tmp_path)
+    materialize(CONFIGS, tmp_path)
     assert model.exists()
     assert not stale.exists()
 

@@ -281,7 +281,7 @@ def test_resume_false_never_overwrites_a_training(tmp_path):
         ({"net": toy.Net(classes=5)}, r"model\.head\.weight is \(2, 4, 1, 1\) there and \(5, 4, 1, 1\) here"),
         ({"net": torch.nn.Conv2d(3, 2, 1)}, "network is Net there and Conv2d here"),
         ({"metadata": {"modalities": ["t1", "t2"]}}, r"modalities is None there and \['t1', 't2'\] here"),
-        ({"data": toy.cases()[:4]}, "iterations an epoch is 3 there and 2 here"),
+        ({"data": toy.cases()[:4]}, "iterations per epoch is 3 there and 2 here"),
     ],
 )
 def test_a_checkpoint_of_another_training_changes_nothing_and_the_differences_are_listed(tmp_path, changes, said):

@@ -10,9 +10,11 @@ import torch
 from ignite.engine import Events
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedTrainer
+from monai.handlers import LrScheduleHandler
 
-from monai_passion.errors import UsageError
-from monai_passion.handlers import EpochSeedHandler, newest_checkpoint
+from monai_passion.errors import UsageError, WeightsError
+from monai_passion.handlers import CheckpointHandler, EpochSeedHandler, newest_checkpoint
+from monai_passion.handlers.settings import apply_settings, read_settings
 from tests.handlers import toy
 
 
@@ -142,3 +144,87 @@ def test_persistent_workers_are_refused():
             toy.ToyLoss(),
             train_handlers=[EpochSeedHandler()],
         )
+
+
+SCHEDULES = {
+    "polynomial": lambda optimizer, epochs: torch.optim.lr_scheduler.PolynomialLR(optimizer, epochs, 0.9),
+    "cosine": lambda optimizer, epochs: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs),
+    "steps": lambda optimizer, epochs: torch.optim.lr_scheduler.MultiStepLR(optimizer, [epochs // 2], 0.1),
+}
+
+
+def scheduled(folder, epochs, schedule, lr=0.05, **options):
+    """A trainer with this schedule over ``epochs``; what it saves can be told from the toy's own."""
+    net = toy.Net()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=options.get("weight_decay", 0.1))
+    rates = SCHEDULES[schedule](optimizer, epochs)
+    trainer = SupervisedTrainer(
+        "cpu",
+        options.get("run", epochs),
+        DataLoader(Dataset(toy.cases()), batch_size=options.get("batch_size", 2)),
+        net,
+        optimizer,
+        toy.ToyLoss(),
+        decollate=False,
+        train_handlers=[
+            CheckpointHandler(folder, {"model": net, "optimizer": optimizer, "schedule": rates}),
+            LrScheduleHandler(rates, print_lr=False),
+        ],
+    )
+    return trainer, optimizer
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(("epochs", "lr"), [(8, 0.05), (4, 0.02), (8, 0.02)])
+def test_more_epochs_or_another_rate_follow_the_schedule_as_if_from_the_start(tmp_path, schedule, epochs, lr, caplog):
+    scheduled(tmp_path / "part", 4, schedule, run=2)[0].run()
+    resumed, rate_here = scheduled(tmp_path / "part", epochs, schedule, lr=lr, run=3)
+    resumed.run()
+    whole, rate_there = scheduled(tmp_path / "whole", epochs, schedule, lr=lr, run=3)
+    whole.run()
+    assert rate_here.param_groups[0]["lr"] == pytest.approx(rate_there.param_groups[0]["lr"])
+    assert "other settings" in caplog.text
+    assert "at learning rate" in caplog.text
+
+
+def test_a_complete_training_goes_on_with_more_epochs_at_a_rate_above_zero(tmp_path):
+    first, optimizer = scheduled(tmp_path, 2, "polynomial")
+    first.run()
+    assert optimizer.param_groups[0]["lr"] == 0
+    more, optimizer = scheduled(tmp_path, 6, "polynomial", run=3)
+    more.run()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * (1 - 3 / 6) ** 0.9)
+
+
+def test_other_settings_of_the_optimizer_are_those_of_now(tmp_path, caplog):
+    scheduled(tmp_path, 4, "polynomial", run=1)[0].run()
+    resumed, optimizer = scheduled(tmp_path, 4, "polynomial", run=2, weight_decay=0.3)
+    resumed.run()
+    assert optimizer.param_groups[0]["weight_decay"] == 0.3
+    assert "weight_decay was 0.1, now 0.3" in caplog.text
+
+
+def test_another_patience_is_that_of_now():
+    settings = []
+    for patience in (1, 5):
+        net = toy.Net()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1 * patience)
+        rates = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=patience)
+        objects = {"model": net, "optimizer": optimizer, "schedule": rates}
+        settings.append((objects, read_settings(objects)))
+    (old, _), (new, wanted) = settings
+    for _ in range(3):
+        old["schedule"].step(1.0)
+    for name, thing in new.items():
+        thing.load_state_dict(old[name].state_dict())
+    rate = old["optimizer"].param_groups[0]["lr"]
+    assert apply_settings(new, wanted)
+    assert new["schedule"].patience == 5
+    assert new["schedule"].num_bad_epochs == old["schedule"].num_bad_epochs
+    assert new["optimizer"].param_groups[0]["lr"] == pytest.approx(5 * rate)
+
+
+def test_another_batch_size_is_refused_by_name(tmp_path):
+    scheduled(tmp_path, 2, "polynomial", run=1)[0].run()
+    with pytest.raises(WeightsError, match="batch size is 2 there and 3 here"):
+        scheduled(tmp_path, 2, "polynomial", batch_size=3)[0].run()

@@ -1,0 +1,74 @@
+"""Settings of optimizers and schedules: a resumed training follows what is configured now, not what was saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+__all__ = ["apply_settings", "read_settings"]
+
+PROGRESS = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter"}
+"""What a schedule's state holds of the training's course; the rest, if public, is how it was set."""
+
+
+def read_settings(objects: Mapping[str, Any]) -> dict[tuple[str, int, str], Any]:
+    """(name, parameter group, setting) -> value, of the optimizers and schedules among ``objects``.
+
+    A schedule is left out where its rate cannot be told from its settings and the epoch, as of a chain of schedules.
+    """
+    found: dict[tuple[str, int, str], Any] = {}
+    for name, thing in objects.items():
+        if isinstance(thing, Optimizer):
+            for k, group in enumerate(thing.param_groups):
+                group.setdefault("initial_lr", group["lr"])
+                found |= {(name, k, key): value for key, value in group.items() if key not in ("params", "lr")}
+        elif _is_plain_schedule(thing):
+            state = {key: value for key, value in thing.state_dict().items() if key not in PROGRESS}
+            found |= {(name, 0, key): value for key, value in state.items() if not key.startswith("_")}
+    return found
+
+
+def apply_settings(objects: Mapping[str, Any], wanted: Mapping[tuple[str, int, str], Any]) -> list[str]:
+    """Set what differs from ``wanted``, a result of `read_settings`, and the learning rates that follow from it.
+
+    The rates are those of a training that had these settings from its start.
+
+    Returns:
+        What changed, each in words; nothing is touched where nothing did.
+    """
+    there = read_settings(objects)
+    changed = {key: value for key, value in wanted.items() if key in there and there[key] != value}
+    before = [
+        (group, group["initial_lr"])
+        for thing in objects.values()
+        if isinstance(thing, Optimizer)
+        for group in thing.param_groups
+    ]
+    for (name, k, key), value in changed.items():
+        if isinstance(thing := objects[name], Optimizer):
+            thing.param_groups[k][key] = value
+        else:
+            thing.load_state_dict({**thing.state_dict(), key: value})
+    if changed:
+        for group, initial in before:
+            group["lr"] *= group["initial_lr"] / initial
+    for name, thing in objects.items():
+        if any(name == where for where, _, _ in changed) and hasattr(thing, "_get_closed_form_lr"):
+            thing._last_lr = [float(rate) for rate in thing._get_closed_form_lr()]
+            for group, rate in zip(thing.optimizer.param_groups, thing._last_lr, strict=True):
+                group["lr"] = rate
+    skipped = {"initial_lr"} if any(key == "base_lrs" for _, _, key in changed) else set()
+    return [
+        f"{name} {key} was {there[name, k, key]}, now {value}"
+        for (name, k, key), value in changed.items()
+        if key not in skipped
+    ]
+
+
+def _is_plain_schedule(thing: Any) -> bool:
+    return isinstance(thing, ReduceLROnPlateau) or (
+        isinstance(thing, LRScheduler) and hasattr(thing, "_get_closed_form_lr")
+    )

@@ -19,7 +19,7 @@ from monai.bundle import ConfigParser
 
 from monai_passion.bundle.trust import KNOWN, is_plain, program_digest
 from monai_passion.errors import InputError, PassionError, UsageError
-from monai_passion.system.files import write_text
+from monai_passion.system.files import json_text, write_text
 from monai_passion.system.resources import resource_folder
 from monai_passion.tasks import Task, load_task, task_names
 
@@ -88,10 +88,10 @@ def bundle_files(row: dict[str, Any], configs: Path) -> Iterator[tuple[str, str]
     """
     task = _load_task(row["task"], configs)
     for name in FRAGMENTS:
-        yield f"configs/{name}.json", _text(_config(row, task, name, configs))
+        yield f"configs/{name}.json", json_text(_config(row, task, name, configs))
     for name in OVERRIDES:
         yield f"configs/{name}.json", (configs / "common" / f"{name}.json").read_text()
-    yield "configs/metadata.json", _text(_metadata(row, task, configs))
+    yield "configs/metadata.json", json_text(_metadata(row, task, configs))
     yield "configs/logging.conf", (configs / "common" / "logging.conf").read_text()
     yield "docs/README.md", _readme(row, task, configs)
     yield "docs/data_license.txt", _part(task, "data_license.txt", configs)
@@ -153,7 +153,7 @@ def _changes(configs: Path, bundles: Path) -> dict[Path, str | None]:
     wanted = {bundles / name / path: text for name, files in made.items() for path, text in files.items()}
     known = configs.parent / "monai_passion" / "bundle" / KNOWN.name
     if known.is_file():  # in the project itself, what these run is what `predict` trusts
-        wanted[known] = _text(_programs(configs))
+        wanted[known] = json_text(_programs(configs))
     stale = {path for folder in ("configs", "docs") for path in bundles.glob(f"*/{folder}/*")} - wanted.keys()
     differing = {path: text for path, text in wanted.items() if not path.is_file() or path.read_text() != text}
     return {**differing, **dict.fromkeys(sorted(stale))}
@@ -192,19 +192,6 @@ def _load_task(task: Task | str, configs: Path) -> Task:
 def _knobs_first(content: dict[str, Any]) -> dict[str, Any]:
     """Plain values, which people turn, before what is built from them; the definition of the task after those."""
     return dict(sorted(content.items(), key=lambda pair: 2 * (not is_plain(pair[1])) + (pair[0] == "task")))
-
-
-def _text(content: dict[str, Any]) -> str:
-    """JSON with lists of plain values on one line."""
-    text = json.dumps(content, indent=2)
-    plain = r'(?:"[^"\n]*"|[-+.\w]+)'
-    listed = re.compile(rf"\[\s+({plain}(?:,\s+{plain})*)\s+\]")
-
-    def joined(match: re.Match[str]) -> str:
-        line = "[" + re.sub(r",\s+", ", ", match[1]) + "]"
-        return line if len(line) <= 100 else match[0]
-
-    return listed.sub(joined, text) + "\n"
 
 
 def _metadata(row: dict[str, Any], task: Task, configs: Path) -> dict[str, Any]:

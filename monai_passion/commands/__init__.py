@@ -25,6 +25,7 @@ COMMANDS = {
     "info": "commands.info",
     "convert": "commands.convert",
     "bundles": "commands.bundles",
+    "task": "commands.task",
 }
 """Command -> its module. That has the function, or, for a group as ``bundles make``, those in its ``__all__``."""
 

@@ -16,24 +16,45 @@ if TYPE_CHECKING:
 __all__ = ["check", "export", "make"]
 
 
-def make(*, configs: PathLike = "configs", output: PathLike = "bundles") -> list[Path]:
-    """Write the bundles from the fragments.
+def make(
+    *,
+    task: PathLike | None = None,
+    network: str = "rfnet",
+    method: str = "passion",
+    configs: PathLike | None = None,
+    output: PathLike = "bundles",
+) -> list[Path]:
+    """Write a bundle for a task of yours, or all bundles of this project from their fragments.
 
     Example:
+        monai-passion bundles make --task my_task.json --network rfnet --output MY_BUNDLE
         monai-passion bundles make
 
     Args:
-        configs: folder of the fragments.
-        output: folder of the bundles.
+        task: a task file, see ``monai-passion task``, or the name of a task of this package.
+        network: rfnet, mmformer, m2ftrans or transunet, for ``task``.
+        method: how it is trained, a name in configs/methods, for ``task``.
+        configs: folder of the fragments (default: those of this package; without ``task``, configs/).
+        output: folder of the bundle, new or empty, whose name it gets; without ``task``, folder of the bundles.
 
     Returns:
-        The files that changed.
-    """
-    from monai_passion.bundle.materialize import materialize
+        The files that were written.
 
-    changed = materialize(_fragments(configs), Path(output))
-    print("\n".join(f"wrote {path}" for path in changed) or "nothing to change")
-    return changed
+    Raises:
+        UsageError: an unknown network, or a folder that is not empty.
+        InputError: the task file is wrong; the message says where.
+    """
+    from monai_passion.bundle.materialize import make_bundle, materialize
+    from monai_passion.tasks import load_task
+
+    if task is None:
+        changed = materialize(_fragments(configs or "configs"), Path(output))
+        print("\n".join(f"wrote {path}" for path in changed) or "nothing to change")
+        return changed
+    output = Path(output)
+    make_bundle(load_task(os.fspath(task)), network, output, method, None if configs is None else _fragments(configs))
+    print(f"wrote {output}; its README has the commands: {output / 'docs' / 'README.md'}")
+    return sorted(path for path in output.rglob("*") if path.is_file())
 
 
 def check(*, configs: PathLike = "configs", output: PathLike = "bundles") -> None:

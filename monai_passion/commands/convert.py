@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 from monai_passion.errors import PassionError, UsageError, WeightsError
-from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
 from monai_passion.system.files import PathLike
+from monai_passion.tasks import load_task
 
 __all__ = ["convert"]
 
 NETWORKS = {"mmformer": "MMFormer", "rfnet": "RFNet", "m2ftrans": "M2FTrans"}
-TASKS = {"brats_mri": BRATS_MRI, "myops_cmr": MYOPS_CMR}
 LISTED = 20
 """How many differences are printed."""
 
@@ -73,7 +72,7 @@ def convert(
     with _explained(released, WeightsError):
         converted = convert_state_dict(arrays, network, built, prefixes)
     built.load_state_dict(converted.backbone)
-    save_weights(built, output, {"arguments": arguments, "modalities": list(TASKS[task])})
+    save_weights(built, output, {"arguments": arguments, "modalities": list(load_task(task).modality_names)})
 
     described = ", ".join(f"{name} {value}" for name, value in arguments.items())
     print(f"{output}: {NETWORKS[network]} with {described}")

@@ -6,7 +6,6 @@ from json import dumps
 from typing import Any
 
 from monai_passion import NOTICE, __version__
-from monai_passion.modalities import ALIASES
 
 __all__ = ["info"]
 
@@ -54,7 +53,7 @@ def _describe(bundle: str) -> dict[str, Any]:
         "name": facts.name,
         "version": facts.version,
         "path": str(facts.path),
-        "modalities": [{"name": m, "aliases": list(ALIASES.get(m, ()))} for m in facts.modalities],
+        "modalities": [{"name": m.name, "title": m.title, "aliases": list(m.aliases)} for m in facts.task.modalities],
         "labels": [
             {"value": value, "name": name} for value, name in zip(facts.label_values, facts.class_names, strict=True)
         ],

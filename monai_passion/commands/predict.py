@@ -101,7 +101,6 @@ def predict(
     from monai_passion.bundle.weights import weights_of
     from monai_passion.data.nifti import MAX_VOXELS
     from monai_passion.data.sources import find_files
-    from monai_passion.modalities import resolve
     from monai_passion.prediction.cohort import check_cohort, predict_cohort
     from monai_passion.prediction.run import Options, check_patient, predict_patient
     from monai_passion.prediction.segmenter import Segmenter, find_bundle
@@ -123,7 +122,7 @@ def predict(
     if cohort and flags:
         raise UsageError(f"{source} is a cohort; give it without {', '.join(f'--{m}' for m in flags)}")
     options = Options(
-        reference=reference and resolve(reference, facts.modalities),
+        reference=reference and facts.task.resolve(reference),
         register=register,
         decode="all" if all_combinations else "alone" if uncertainty else "fused",
         probabilities=probabilities,
@@ -193,12 +192,10 @@ predict.names = _modality_flags  # type: ignore[attr-defined]
 
 def _given(images: Sequence[tuple[str, PathLike]], bundle: BundleFacts, alone: bool) -> dict[str, Path]:
     """Modality -> file, of names and aliases."""
-    from monai_passion.modalities import resolve
-
     files: dict[str, list[Path]] = {}
     for name, path in images:
         if path is not None:
-            files.setdefault(resolve(name, bundle.modalities), []).append(Path(path))
+            files.setdefault(bundle.task.resolve(name), []).append(Path(path))
     for modality, paths in files.items():
         if len(paths) > 1:
             raise UsageError(f"{modality} is given {len(paths)} times ({', '.join(map(str, paths))}); choose one")

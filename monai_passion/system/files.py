@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from monai_passion.errors import ResourceError
 
-__all__ = ["sha256", "sidecar", "sync_folder", "write_atomically", "write_text"]
+__all__ = ["json_text", "sha256", "sidecar", "sync_folder", "write_atomically", "write_json", "write_text"]
 
 PathLike = str | os.PathLike[str]
 
@@ -46,6 +49,23 @@ def write_atomically(path: PathLike, write: Callable[[Path], object]) -> Path:
 def write_text(path: PathLike, text: str) -> Path:
     """`write_atomically` for UTF-8 text."""
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: PathLike, content: Mapping[str, Any]) -> Path:
+    """`write_text` for JSON that people read: lists of plain values stand on one line."""
+    return write_text(path, json_text(content))
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """What `write_json` writes."""
+    plain = r'(?:"[^"\n]*"|[-+.\w]+)'
+    listed = re.compile(rf"\[\s+({plain}(?:,\s+{plain})*)\s+\]")
+
+    def joined(match: re.Match[str]) -> str:
+        line = "[" + re.sub(r"\n\s+", " ", match[1]) + "]"
+        return line if len(line) <= 100 else match[0]
+
+    return listed.sub(joined, json.dumps(content, indent=2)) + "\n"
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,0 +1,68 @@
+"""``monai-passion task``: what a data set is about, as a task file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_passion.system.files import PathLike
+
+__all__ = ["task"]
+
+
+def task(
+    source: PathLike,
+    *,
+    output: PathLike,
+    modalities: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    name: str | None = None,
+    anatomy: str = "other",
+    skull_stripped: bool = False,
+    spatial_dims: int = 3,
+    overwrite: bool = False,
+) -> Path:
+    """Write a task file: the modalities, label values and sizes of a data set, for ``bundles make --task``.
+
+    Example:
+        monai-passion task PATIENTS --modalities flair t1 pd --labels lesion=1 --output my_task.json
+        monai-passion task Dataset005_Prostate/dataset.json --output my_task.json
+
+    What it cannot know (titles, other names of a modality, regions of several classes, SNOMED codes) may be written
+    into the file; docs/reference/task-files.md has every key.
+
+    Args:
+        source: a folder of patients, or a dataset.json of nnU-Net or the Decathlon, which tells modalities and labels.
+        output: the JSON file to write.
+        modalities: their names, as in the names of the files.
+        labels: NAME=VALUE of each class, background (0) left out.
+        name: of the task (default: from the source).
+        anatomy: brain, heart, prostate, ...; heads have checks of their own.
+        skull_stripped: the images are 0 outside the brain.
+        spatial_dims: 2 for a network that sees slices, as where slices are thick.
+        overwrite: replace an older file.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        UsageError: modalities or labels are missing or wrong, or ``output`` exists.
+        InputError: ``source`` is neither, or has files that are not as named.
+    """
+    from monai_passion.data.describe_task import describe_task
+    from monai_passion.errors import UsageError
+    from monai_passion.system.files import write_json
+
+    if Path(output).exists() and not overwrite:
+        raise UsageError(f"{output} exists; choose another --output or add --overwrite")
+    made = describe_task(Path(source), modalities, labels, name, anatomy, skull_stripped, spatial_dims)
+    write_json(Path(output), made.to_json())
+    for label, value in (
+        ("task", made.name),
+        ("modalities", ", ".join(made.modality_names)),
+        ("classes", ", ".join(f"{c.value} {c.name}" for c in made.classes)),
+        *made.settings.items(),
+    ):
+        print(f"{label:<12}{value}")
+    print(f"wrote {output}")
+    return Path(output)

@@ -1,0 +1,146 @@
+"""A data set -> its task: modalities, label values and sizes, from a folder of patients or a ``dataset.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_passion.data.nifti import read_geometry
+from monai_passion.errors import InputError, UsageError
+from monai_passion.modalities import known_aliases
+from monai_passion.tasks import Task, task_from_json
+
+__all__ = ["describe_task"]
+
+SAMPLE = 40
+"""Files whose sizes are looked at."""
+STEP, CROP, PLANE = 16, 80, 512
+"""Crops are multiples of the largest stride of the networks, at least two; at most ``CROP`` or, in 2-D, ``PLANE``."""
+
+
+def describe_task(
+    source: Path,
+    modalities: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    name: str | None = None,
+    anatomy: str = "other",
+    skull_stripped: bool = False,
+    spatial_dims: int = 3,
+) -> Task:
+    """The task of a data set; sizes and spacing are the medians of its files.
+
+    Args:
+        source: a folder of patients; or a ``dataset.json`` of nnU-Net or the Decathlon, or the folder that holds it,
+            which tells modalities and labels.
+        modalities: as the names of the files end; their order is that of the network's channels.
+        labels: ``NAME=VALUE`` of each class but the background, which is 0.
+        name: of the task; by default that of the folder.
+        anatomy, skull_stripped, spatial_dims: see `monai_passion.tasks.Task`.
+
+    Raises:
+        UsageError: modalities or labels are missing, or none.
+        InputError: no such source, or no files of these modalities.
+    """
+    index = source / "dataset.json" if source.is_dir() else source
+    folder = index.parent
+    listed: Mapping[str, Any] = {}
+    if index.is_file():
+        listed = _read(index)
+    elif not source.is_dir():
+        raise InputError(f"{source} does not exist; give a folder of patients or a dataset.json")
+    titles = list(modalities or _channels(listed))
+    if not titles:
+        raise UsageError("no modalities given; add --modalities NAME NAME ..., as the names of the files end")
+    values = _parse(labels) if labels else _labels(listed)
+    if not values:
+        raise UsageError("no labels given; add --labels NAME=VALUE ...")
+    names = [_plain(title) for title in titles]
+    files = _files(folder, [f"_{k:04}" for k in range(len(names))] if listed else [f"_{title}" for title in titles])
+    if not files:
+        ends = ", ".join(f"_{title}" for title in titles)
+        raise InputError(f"{folder} has no NIfTI file whose name ends in {ends}; check --modalities")
+    aliases = {m: [alias for alias in known_aliases().get(m, ()) if alias not in names] for m in names}
+    content = {
+        "task": name or _plain(folder.resolve().name),
+        "title": name or folder.resolve().name,
+        "anatomy": anatomy,
+        "skull_stripped": skull_stripped,
+        "spatial_dims": spatial_dims,
+        "modalities": [
+            {"name": m, "title": title if title != m else m.upper(), "aliases": aliases[m]}
+            for m, title in zip(names, titles, strict=True)
+        ],
+        "classes": [
+            {"name": "background", "value": 0},
+            *({"name": label, "value": value} for label, value in values.items()),
+        ],
+        "settings": _sizes(files, spatial_dims),
+    }
+    return task_from_json(content)
+
+
+def _read(index: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(index.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{index} cannot be read ({error}); give a dataset.json or a folder of patients") from error
+    if not isinstance(content, Mapping) or not isinstance(content.get("labels"), Mapping):
+        raise InputError(f"{index} has no labels; give a dataset.json of nnU-Net or the Decathlon")
+    return content
+
+
+def _channels(listed: Mapping[str, Any]) -> list[str]:
+    channels = listed.get("channel_names") or listed.get("modality") or {}
+    return [str(channels[key]) for key in sorted(channels, key=int)]
+
+
+def _labels(listed: Mapping[str, Any]) -> dict[str, int]:
+    """Name -> value; nnU-Net has it this way round, the Decathlon the other, and regions are left to the task file."""
+    found: dict[str, int] = {}
+    for key, value in listed.get("labels", {}).items():
+        label, number = (value, key) if str(key).isdigit() else (key, value)
+        if isinstance(number, list):
+            raise InputError(
+                f"the label '{label}' of dataset.json is a region of {number}; give --labels NAME=VALUE of each class, "
+                "then write the regions into the task file"
+            )
+        if int(number) and str(label).lower() != "ignore":
+            found[str(label)] = int(number)
+    return found
+
+
+def _parse(labels: Iterable[str]) -> dict[str, int]:
+    found = {}
+    for text in labels:
+        label, _, value = text.partition("=")
+        if not label.strip() or not value.strip().isdigit() or int(value) == 0:
+            raise UsageError(f"'{text}' is no label; give NAME=VALUE with a whole number from 1, as in lesion=1")
+        found[label.strip()] = int(value)
+    return found
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+
+
+def _files(folder: Path, ends: Sequence[str]) -> list[Path]:
+    wanted = tuple(end.lower() for end in ends)
+    paths = (path for path in sorted(folder.rglob("*.nii*")) if not path.name.startswith("."))
+    found = [path for path in paths if path.name.lower().removesuffix(".gz").removesuffix(".nii").endswith(wanted)]
+    return found[:: max(len(found) // SAMPLE, 1)]
+
+
+def _sizes(files: Sequence[Path], spatial_dims: int) -> dict[str, Any]:
+    headers = [read_geometry(path) for path in files]
+    shape = np.median([(*header.get_data_shape()[:3], 1, 1)[:3] for header in headers], axis=0)
+    spacing = np.median([(*header.get_zooms()[:3], 1.0, 1.0)[:3] for header in headers], axis=0)
+    most = CROP if spatial_dims == 3 else PLANE
+    crop = [int(min(most, max(2 * STEP, STEP * math.ceil(size / STEP)))) for size in shape[:spatial_dims]]
+    sizes: dict[str, Any] = {"crop_size": crop, "roi_size": crop}
+    return sizes if spatial_dims == 2 else {"spacing": [round(float(step), 3) for step in spacing], **sizes}

@@ -18,7 +18,17 @@ from typing import Any
 from monai_passion.errors import InputError, UsageError
 from monai_passion.system.resources import resource_folder
 
-__all__ = ["ClassLabel", "Modality", "Region", "Task", "TaskLike", "as_task", "load_task", "task_from_json", "task_names"]
+__all__ = [
+    "ClassLabel",
+    "Modality",
+    "Region",
+    "Task",
+    "TaskLike",
+    "as_task",
+    "load_task",
+    "task_from_json",
+    "task_names",
+]
 
 PALETTE = ("#E6550D", "#33BBEE", "#F0E442", "#CC79A7", "#009E73", "#0072B2", "#D55E00", "#56B4E9")
 """Colors of classes that have none of their own: told apart by the color-blind, and on gray."""

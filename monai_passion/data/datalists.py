@@ -71,7 +71,7 @@ def make_datalist(
     Args:
         folder: in one of the ``LAYOUTS``.
         layout: its name, or "auto".
-        task: see `monai_passion.tasks.load_task`; by default the one of this package whose modalities the files' names tell.
+        task: see `monai_passion.tasks.load_task`; by default the one of this package whose modalities the names tell.
         fractions: shares of the patients for training, validation and test; who is where is drawn from ``seed``.
         split_dir: a folder with train.txt, val.txt and test.txt, one patient or case a line, in place of fractions;
             an ``HG_`` or ``LG_`` before a name is taken off. Who is not listed is left out.

@@ -83,7 +83,9 @@ def prepare_datalist(
     )
     used.pop("made_from", None)
     if used["modalities"] != list(modalities):
-        raise InputError(f"{datalist or root} is for {used['task']} {used['modalities']}, not for {task.name} {modalities}")
+        raise InputError(
+            f"{datalist or root} is for {used['task']} {used['modalities']}, not for {task.name} {modalities}"
+        )
     if presence is not None:
         table = read_presence(presence, modalities)
         if any(SLICE.search(case) for case in table.cases):

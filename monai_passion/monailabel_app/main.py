@@ -30,9 +30,8 @@ class Infer(BundleInferTask):
     def __init__(self, path: str, conf: Mapping[str, str]) -> None:
         super().__init__(path, dict(conf))
         if self.valid:  # the values in the files, which are not the numbers of the network's classes
-            restored = self.bundle_config["restore_labels"]
-            values = dict(zip(restored["orig_labels"], restored["target_labels"], strict=True))
-            self.labels = {name: values.get(number, number) for name, number in self.labels.items()}
+            values = self.bundle_config["label_values"]
+            self.labels = {name: values[number] for name, number in self.labels.items()}
 
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
         if data is not None:

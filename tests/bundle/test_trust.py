@@ -69,10 +69,10 @@ def test_a_configuration_that_could_run_anything_else_is_refused(changed, keys):
 
 
 def test_a_number_may_change_within_a_component_but_text_may_not(changed):
-    inverted = copy.deepcopy(CONFIG["restore_labels"])
-    check_trusted(changed(restore_labels={**inverted, "target_labels": [1, 2, 3]}))
+    refined = copy.deepcopy(CONFIG["refine"])
+    check_trusted(changed(refine={**refined, "label": 2}))
     with pytest.raises(UsageError, match="--trust"):
-        check_trusted(changed(restore_labels={**inverted, "keys": "image"}))
+        check_trusted(changed(refine={**refined, "keys": "image"}))
 
 
 def test_what_a_configuration_runs_does_not_depend_on_the_order_of_its_keys():

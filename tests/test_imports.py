@@ -13,8 +13,8 @@ PACKAGE = Path(monai_passion.__file__).parent
 
 LAYERS = {
     "errors": set(),
-    "modalities": {"errors"},
-    "tasks": {"errors", "modalities", "system"},
+    "modalities": {"errors", "tasks"},
+    "tasks": {"errors", "system"},
     "system": {"errors"},
     "data": {"errors", "modalities", "system", "tasks"},
     "transforms": {"data", "errors", "modalities", "system", "tasks"},
@@ -73,3 +73,15 @@ def test_imports_go_one_way(part):
 def test_starting_up_loads_neither_torch_nor_monai(module):
     code = f"import sys, {module}; sys.exit(bool({{'torch', 'monai', 'pandas'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+POSIX_ONLY = {"fcntl", "grp", "pwd", "resource", "termios"}
+
+
+def test_no_module_needs_what_windows_lacks():
+    """Such modules are imported in a `try`, or where they are used."""
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) else []
+            assert not POSIX_ONLY & set(names), path

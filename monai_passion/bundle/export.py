@@ -20,6 +20,7 @@ from monai_passion.errors import UsageError, WeightsError
 from monai_passion.networks import MultiModalBackbone
 from monai_passion.networks.weights import load_weights, save_weights, write_sidecar
 from monai_passion.system.files import write_atomically
+from monai_passion.system.resources import resource_folder
 
 __all__ = ["export_bundle", "export_onnx", "torchscript"]
 
@@ -131,9 +132,15 @@ def _with_settings(config: Path, settings: Mapping[str, Any], target: Path) -> N
 
 
 def _package() -> Iterator[tuple[str, Path]]:
+    """The modules, and the fragments of `monai_passion.system.resources`, but no bundles and no weights."""
+    left_out = {"__pycache__", "bundles", "configs", "weights"}
     for path in sorted(PACKAGE.rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
+        if path.is_file() and not left_out & set(path.relative_to(PACKAGE).parts):
             yield f"{PACKAGE.name}/{path.relative_to(PACKAGE).as_posix()}", path
+    configs = resource_folder("configs")
+    for path in sorted(configs.rglob("*")):
+        if path.is_file():
+            yield f"{PACKAGE.name}/configs/{path.relative_to(configs).as_posix()}", path
 
 
 def _weights_of(bundle: Path) -> Path | None:

@@ -29,6 +29,7 @@ from monai_passion.networks.weights import load_into, load_weights
 from monai_passion.system.distributed import first_process_first
 from monai_passion.system.files import sha256, write_text
 from monai_passion.system.memory import keep_freed_memory
+from monai_passion.tasks import TaskLike, load_task
 
 __all__ = [
     "PresenceFacts",
@@ -84,7 +85,7 @@ def start(seed: int | None, deterministic: bool = False) -> None:
 
 def training_data(
     dataset_dir: str,
-    task: Mapping[str, Any] | str,
+    task: TaskLike,
     ckpt_dir: str,
     *,
     datalist: str | None = None,
@@ -192,7 +193,7 @@ def presence_facts(items: Sequence[Item], modalities: Sequence[str]) -> Presence
 
 def evaluation_data(
     dataset_dir: str,
-    task: Mapping[str, Any] | str,
+    task: TaskLike,
     datalist: str | None,
     split: str,
     seed: int,
@@ -236,13 +237,20 @@ def prepare_batch(
     return batchdata[CommonKeys.IMAGE].to(**move), None if label is None else label.to(**move), (), extra
 
 
-def describe_run(output_dir: str, ckpt_dir: str, weights: str, label: str | None, split: str) -> None:
+def describe_run(output_dir: str, ckpt_dir: str, weights: str, label: str | None, split: str, task: TaskLike) -> None:
     """Put beside the scores what a report needs: ``run.json`` (what was evaluated) and the training's ``curves.csv``.
 
     ``label`` names the run in tables; by default the method that the weights were trained with.
     """
-    _, facts = load_weights(weights)
-    facts = {"label": label or facts.get("method") or "", "split": split, "weights_sha256": sha256(weights), **facts}
+    _, trained = load_weights(weights)
+    task = load_task(task)
+    facts = {
+        "label": label or trained.get("method") or "",
+        "split": split,
+        "weights_sha256": sha256(weights),
+        "titles": {m: task.titles[m] for m in task.printed},
+        **trained,
+    }
     write_text(Path(output_dir) / "run.json", json.dumps(facts, indent=2) + "\n")
     curves = Path(ckpt_dir) / "curves.csv"
     if curves.is_file() and curves.resolve().parent != Path(output_dir).resolve():

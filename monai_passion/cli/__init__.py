@@ -32,6 +32,7 @@ from monai_passion.errors import (
     did_you_mean,
     is_out_of_memory,
 )
+from monai_passion.system.memory import keep_freed_memory
 
 __all__ = ["main"]
 
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words, fire_flags = _split(words)
     debug = "--debug" in words
     signal.signal(signal.SIGTERM, _terminate)
+    keep_freed_memory()
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     try:
         _run([word for word in words if word != "--debug"], fire_flags)

@@ -54,10 +54,10 @@ def describe_task(
         listed = _read(index)
     elif not source.is_dir():
         raise InputError(f"{source} does not exist; give a folder of patients or a dataset.json")
-    titles = list(modalities or _channels(listed))
+    titles = _words(modalities) or _channels(listed)
     if not titles:
         raise UsageError("no modalities given; add --modalities NAME NAME ..., as the names of the files end")
-    values = _parse(labels) if labels else _labels(listed)
+    values = _parse(_words(labels)) or _labels(listed)
     if not values:
         raise UsageError("no labels given; add --labels NAME=VALUE ...")
     names = [_plain(title) for title in titles]
@@ -83,6 +83,11 @@ def describe_task(
         "settings": _sizes(files, spatial_dims),
     }
     return task_from_json(content)
+
+
+def _words(given: Sequence[str] | None) -> list[str]:
+    """Of a list, or of text with commas."""
+    return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
 
 
 def _read(index: Path) -> Mapping[str, Any]:

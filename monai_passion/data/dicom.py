@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from monai_passion import __version__
 from monai_passion.data.naming import read_name
 from monai_passion.errors import InputError, UsageError
-from monai_passion.tasks import Task
+from monai_passion.tasks import ClassLabel, Task
 
 __all__ = ["Series", "as_nifti", "find_series", "is_dicom", "open_series", "recognize_series", "write_segmentation"]
 
@@ -29,13 +29,8 @@ GAP = 0.1
 """Part of the distance between slices by which one may be off."""
 TIMEOUT = 600
 """Seconds that a conversion may take."""
-CODES = {
-    "NCR/NET": ("6574001", "SCT", "Necrosis"),
-    "ED": ("79654002", "SCT", "Edema"),
-    "ET": ("C113842", "NCIt", "Enhancing Lesion"),
-}
-"""Label -> what it shows, in the words of DICOM; others are just tissue."""
 TISSUE = ("85756007", "SCT", "Tissue")
+"""What a class shows that has no code of its own."""
 ABNORMAL = ("49755003", "SCT", "Morphologically Abnormal Structure")
 _TAGS = [
     *("SOPClassUID", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription"),
@@ -139,7 +134,7 @@ def write_segmentation(
     path: Path,
     labels: NDArray[np.unsignedinteger],
     affine: NDArray[np.float64],
-    names: Mapping[int, str],
+    classes: Sequence[ClassLabel],
     series: Series,
     algorithm: str,
 ) -> None:
@@ -151,7 +146,7 @@ def write_segmentation(
         path: of the new file.
         labels: (X, Y, Z).
         affine: voxel of ``labels`` -> mm in RAS+; each voxel of the series gets the nearest label.
-        names: label value -> its name, background left out.
+        classes: of the task, background left out.
         series: the images that were segmented.
         algorithm: what segmented them.
 
@@ -167,8 +162,9 @@ def write_segmentation(
         raise UsageError("--dicom-seg wants a series of single images; this one is a multi-frame file")
     sources = [_read(file, stop_before_pixels=True) for file in series.files]
     frames = np.zeros(series.shape, np.uint8)
-    numbers = np.zeros(int(max(names, default=0)) + 1, np.uint8)
-    numbers[list(names)] = np.arange(1, len(names) + 1)
+    values = [label.value for label in classes]
+    numbers = np.zeros(max(values, default=0) + 1, np.uint8)
+    numbers[values] = np.arange(1, len(values) + 1)
     rows, columns = np.meshgrid(*(np.arange(n) for n in series.shape[1:]), indexing="ij")
     for frame, source in zip(frames, sources, strict=True):
         voxels = np.linalg.inv(affine) @ LPS @ _slice_affine(source)
@@ -182,13 +178,13 @@ def write_segmentation(
     segments = [
         hd.seg.SegmentDescription(
             segment_number=number,
-            segment_label=name,
-            segmented_property_category=Code(*(ABNORMAL if name in CODES else TISSUE)),
-            segmented_property_type=Code(*CODES.get(name, TISSUE)),
+            segment_label=label.name,
+            segmented_property_category=Code(*(ABNORMAL if label.code else TISSUE)),
+            segmented_property_type=Code(*(label.code or TISSUE)),
             algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm_identification=identification,
         )
-        for number, name in enumerate(names.values(), 1)
+        for number, label in enumerate(classes, 1)
     ]
     result = hd.seg.Segmentation(
         source_images=sources,

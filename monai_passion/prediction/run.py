@@ -213,10 +213,10 @@ def predict_patient(
         with writing(output):
             _write_images(folder, patient, result)
             if options.dicom_seg:
-                names = {row["value"]: row["name"] for row in report["labels"]}
                 chosen = series[patient.reference_name]
                 affine = patient.reference.affine
-                write_segmentation(folder / "segmentation.dcm", result.labels, affine, names, chosen, bundle.name)
+                classes = bundle.task.classes[1:]
+                write_segmentation(folder / "segmentation.dcm", result.labels, affine, classes, chosen, bundle.name)
             images = {m: volume.data for m, volume in patient.used.items()}
             write_preview(folder / "preview.png", images, result.labels, patient.reference.affine, report)
             report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()

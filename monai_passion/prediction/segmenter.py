@@ -19,6 +19,7 @@ from monai_passion.bundle.weights import trained_unknown, weights_of
 from monai_passion.data.patient import Remark
 from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
+from monai_passion.system.resources import resource_folder
 from monai_passion.tasks import Task, load_task
 
 if TYPE_CHECKING:  # torch and MONAI take seconds to import, which a mistyped path need not cost
@@ -29,8 +30,6 @@ if TYPE_CHECKING:  # torch and MONAI take seconds to import, which a mistyped pa
 __all__ = ["DEFAULT_BUNDLE", "BundleFacts", "Segmentation", "Segmenter", "find_bundle", "known_bundles"]
 
 DEFAULT_BUNDLE = "brats_mri_segmentation_rfnet_passion"
-FOLDERS = (Path("bundles"), Path(__file__).parents[2] / "bundles")
-"""Where a bundle is looked for by its name."""
 
 
 class BundleFacts(NamedTuple):
@@ -70,17 +69,37 @@ class BundleFacts(NamedTuple):
 
 def known_bundles() -> list[str]:
     """Names of the bundles that are found without a path."""
-    return sorted({path.parents[1].name for folder in FOLDERS for path in folder.glob("*/configs/inference.json")})
+    return sorted({path.parents[1].name for folder in _folders() for path in folder.glob("*/configs/inference.json")})
+
+
+def _folders() -> list[Path]:
+    """Where a bundle is looked for by its name: here, and in this package."""
+    try:
+        return [Path("bundles"), resource_folder("bundles")]
+    except PassionError:
+        return [Path("bundles")]
+
+
+def _full_name(short: str) -> str:
+    """The bundle that a part of its name means, as "rfnet" or "myops_rfnet"; what means none comes back as it is.
+
+    Of several it is the one for the task of ``DEFAULT_BUNDLE``.
+    """
+    parts = set(short.lower().split("_"))
+    found = [name for name in known_bundles() if parts <= set(name.split("_"))]
+    default = [name for name in found if name.split("_")[:2] == DEFAULT_BUNDLE.split("_")[:2]]
+    return found[0] if len(found) == 1 else default[0] if len(default) == 1 else short
 
 
 def find_bundle(bundle: str | None = None) -> BundleFacts:
-    """The facts of a bundle, given by its folder or by its name; of ``DEFAULT_BUNDLE`` for None.
+    """The facts of a bundle, given by its folder, its name, or a part of it ("rfnet"); of ``DEFAULT_BUNDLE`` for None.
 
     Raises:
         UsageError: it is not there, or is no bundle of this package.
     """
     wanted = bundle or DEFAULT_BUNDLE
-    places = [Path(wanted), *(folder / wanted for folder in FOLDERS)]
+    names = [wanted, *([_full_name(wanted)] if "/" not in wanted else [])]
+    places = [Path(wanted), *(folder / name for name in names for folder in _folders())]
     path = next((place for place in places if (place / "configs" / "inference.json").is_file()), None)
     if path is None:
         there = f"; found here: {', '.join(known)}" if (known := known_bundles()) else ""
@@ -125,6 +144,8 @@ class Effort(NamedTuple):
 
 class Segmenter:
     """The inference of a bundle, by its own ``configs/inference.json``, on volumes in memory.
+
+    It leaves the process that it runs in as it was: seeds, hooks and torch's settings are those of programs.
 
     Args:
         bundle: from `find_bundle`.
@@ -175,7 +196,6 @@ class Segmenter:
             if len(changes["roi_size"]) != axes:
                 raise UsageError(f"--roi-size has {len(roi_size)} values; give one, or {axes}")
         self.parser.update({key: value for key, value in changes.items() if value is not None})
-        self._content("initialize")
         self._check_window()
 
     @cached_property
@@ -220,7 +240,8 @@ class Segmenter:
 
         for effort in self._efforts():
             try:
-                with torch.no_grad(), _unwrapped():
+                reproducible = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
+                with torch.no_grad(), reproducible, _unwrapped():
                     return self._segment(volumes, decode, probabilities, effort, progress)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):

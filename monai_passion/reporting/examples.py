@@ -56,15 +56,14 @@ def read_example(path: Path) -> Example:
 
 
 def example_figure(
-    examples: Mapping[str, Example], combinations: Sequence[str], modalities: Sequence[str], titles: Mapping[str, str]
+    examples: Mapping[str, Example], combinations: Sequence[str], modalities: Mapping[str, str]
 ) -> Figure:
     """A row a method, a column a combination, above it the paper's dots; first the reference.
 
     Args:
         examples: method -> its example.
         combinations: columns, in this order, those that the examples have.
-        modalities: rows of dots, in this order.
-        titles: modality -> how it is printed.
+        modalities: name -> title; rows of dots, in this order.
     """
     columns = len(combinations) + 1
     figure = Figure(figsize=(0.95 * columns + 1.2, 0.95 * len(examples) + 0.18 * len(modalities) + 0.9), dpi=200)
@@ -79,11 +78,11 @@ def example_figure(
         bottom=0.35 / (0.95 * len(examples) + 0.18 * len(modalities) + 0.9),
         top=0.97,
     )
-    _dots(figure, grid, combinations, modalities, titles)
+    _dots(figure, grid, combinations, modalities)
     for row, (method, example) in enumerate(examples.items(), start=1):
         kept = [frozenset(parse_combination(name, example.modalities)) for name in example.combinations]
         window = _window(example)
-        background = example.image[example.modalities.index(modalities[0])][window]
+        background = example.image[example.modalities.index(next(iter(modalities)))][window]
         drawn = [example.label, *(example.prediction[kept.index(frozenset(name.split("+")))] for name in combinations)]
         for column, labels in enumerate(drawn):
             axis = figure.add_subplot(grid[row, column])
@@ -96,7 +95,7 @@ def example_figure(
     return figure
 
 
-def _dots(figure: Figure, grid: Any, combinations: Sequence[str], modalities: Sequence[str], titles: Any) -> None:
+def _dots(figure: Figure, grid: Any, combinations: Sequence[str], modalities: Mapping[str, str]) -> None:
     for column, name in enumerate(combinations, start=1):
         axis = figure.add_subplot(grid[0, column])
         axis.set_axis_off()
@@ -105,7 +104,7 @@ def _dots(figure: Figure, grid: Any, combinations: Sequence[str], modalities: Se
             given = modality in name.split("+")
             axis.plot(0, y, "o", markersize=4, color="black", markerfacecolor="black" if given else "white")
             if column == 1:
-                axis.text(-1.2, y, titles.get(modality, modality), ha="right", va="center", fontsize=7)
+                axis.text(-1.2, y, modalities[modality], ha="right", va="center", fontsize=7)
 
 
 def _window(example: Example) -> tuple[slice, slice]:

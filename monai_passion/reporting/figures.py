@@ -5,7 +5,7 @@ The colours are those of Okabe and Ito. Every figure carries the notice and the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
 
@@ -15,7 +15,6 @@ from matplotlib.figure import Figure
 
 from monai_passion import NOTICE
 from monai_passion.evaluation.statistics import average_seeds, bootstrap_mean
-from monai_passion.reporting.runs import MODALITY_TITLES
 from monai_passion.reporting.tables import SCALES
 
 __all__ = ["combination_figure", "modality_curves", "number_figure", "training_curves"]
@@ -58,7 +57,7 @@ def combination_figure(
     metric: str,
     convention: str,
     combinations: Sequence[str],
-    modalities: Sequence[str],
+    modalities: Mapping[str, str],
     regions: Sequence[str],
     patients: str,
 ) -> Figure:
@@ -69,7 +68,7 @@ def combination_figure(
         metric: of `SCALES`.
         convention: for empty regions.
         combinations: positions, in this order.
-        modalities: rows of dots, in this order.
+        modalities: name -> title; rows of dots, in this order.
         regions: panels, in this order.
         patients: for the foot line, e.g. ``n = 45 patients``.
     """
@@ -100,7 +99,7 @@ def combination_figure(
         dots.scatter(
             place[~given], np.full((~given).sum(), row), s=34, facecolor="white", edgecolor=GREY, clip_on=False
         )
-    dots.set_yticks(range(len(modalities)), [MODALITY_TITLES.get(m, m) for m in modalities])
+    dots.set_yticks(range(len(modalities)), list(modalities.values()))
     dots.tick_params(length=0)
     dots.set_ylim(len(modalities) - 0.5, -0.5)
     dots.set_xlim(-0.6, len(combinations) - 0.4)
@@ -151,7 +150,7 @@ def number_figure(
 
 
 def modality_curves(
-    curves: pd.DataFrame, title: str, neutral: float, modalities: Sequence[str], patients: str
+    curves: pd.DataFrame, title: str, neutral: float, modalities: Mapping[str, str], patients: str
 ) -> Figure:
     """One quantity of every modality over the epochs, a panel a method; the mean of its runs, which are drawn thinly.
 
@@ -159,7 +158,7 @@ def modality_curves(
         curves: `monai_passion.reporting.runs.CURVE_COLUMNS`, ``method`` and ``run``, all of one ``name``.
         title: what it is, e.g. ``Beta``.
         neutral: value that favours no modality, drawn as a grey line.
-        modalities: lines, in this order.
+        modalities: name -> title; lines, in this order.
         patients: for the foot line.
     """
     methods = list(dict.fromkeys(curves["method"]))
@@ -173,7 +172,7 @@ def modality_curves(
         axis.axhline(neutral, color=GREY, linewidth=0.8)
         for modality, style in styles.items():
             own = curves[(curves["method"] == method) & (curves["modality"] == modality)]
-            _runs_and_mean(axis, own, MODALITY_TITLES.get(modality, modality), style)
+            _runs_and_mean(axis, own, modalities[modality], style)
         axis.set_title(method, fontsize=10)
         axis.set_xlabel("Epoch", fontsize=9)
         axis.tick_params(labelbottom=True)

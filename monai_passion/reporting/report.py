@@ -18,7 +18,7 @@ from monai_passion.evaluation.metrics import METRICS
 from monai_passion.evaluation.statistics import compare_methods
 from monai_passion.evaluation.summary import AVERAGE, summarise, write_summary
 from monai_passion.reporting import examples, figures, paper, tables
-from monai_passion.reporting.runs import MODALITY_TITLES, Results, load_runs, run_folders
+from monai_passion.reporting.runs import Results, load_runs, run_folders
 from monai_passion.reporting.tables import SCALES
 from monai_passion.system.files import write_atomically
 
@@ -235,7 +235,7 @@ def _comparisons(results: Results, n: str, files: dict[str, str]) -> str:
 
 
 def _example_picture(results: Results) -> _Picture:
-    figure = examples.example_figure(results.examples, results.combinations, results.modalities, MODALITY_TITLES)
+    figure = examples.example_figure(results.examples, results.combinations, results.modalities)
     caption = (
         "One slice of one patient as each combination segments it, over the first modality of the dots; "
         "it illustrates, and proves nothing."

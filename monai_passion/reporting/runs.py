@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,15 +15,13 @@ from monai_passion.evaluation.summary import read_metrics
 from monai_passion.experiments.folders import finished_cells
 from monai_passion.modalities import combinations, parse_combination, resolve
 from monai_passion.reporting.examples import Example, read_example
+from monai_passion.tasks import load_task, task_names
 
-__all__ = ["CURVE_COLUMNS", "MODALITY_TITLES", "Place", "Results", "load_runs", "run_folders"]
+__all__ = ["CURVE_COLUMNS", "Place", "Results", "load_runs", "run_folders"]
 
 logger = logging.getLogger(__name__)
 
 CURVE_COLUMNS = ("epoch", "name", "modality", "value")
-PRINTED_ORDERS = (("t1", "t1c", "flair", "t2"), ("bssfp", "lge", "t2"))
-"""The orders in which the paper prints modalities; its columns are `combinations` of them."""
-MODALITY_TITLES = {"t1": "T1", "t1c": "T1c", "flair": "Flair", "t2": "T2", "bssfp": "bSSFP", "lge": "LGE"}
 
 
 class Place(NamedTuple):
@@ -40,7 +38,7 @@ class Results(NamedTuple):
     Attributes:
         rows: `monai_passion.evaluation.metrics.COLUMNS`, ``method`` and ``run``; combinations in printed order.
         curves: `CURVE_COLUMNS`, ``method`` and ``run``; no rows where no run has curves.
-        modalities: in printed order.
+        modalities: name -> title, in printed order, as the task has them.
         combinations: those that occur, in printed order, as they stand in ``rows``.
         regions: in the order of the first run.
         methods: in the order of the runs.
@@ -53,7 +51,7 @@ class Results(NamedTuple):
 
     rows: pd.DataFrame
     curves: pd.DataFrame
-    modalities: tuple[str, ...]
+    modalities: dict[str, str]
     combinations: tuple[str, ...]
     regions: tuple[str, ...]
     methods: tuple[str, ...]
@@ -93,6 +91,7 @@ def load_runs(folders: Sequence[Path]) -> Results:
     rows, curves = [], []
     seen: dict[Path | str, Path] = {}
     data: dict[str, Path] = {}
+    titles: dict[str, str] = {}
     tables: set[str] = set()
     places: dict[str, Place] = {}
     examples: dict[str, Example] = {}
@@ -110,6 +109,7 @@ def load_runs(folders: Sequence[Path]) -> Results:
         own: dict[str, Any] = {"method": label or folder.resolve().name, "run": number}
         rows.append(read_metrics(folder / "metrics.csv").assign(**own))
         data.setdefault(facts["data"], folder)
+        titles = titles or facts["titles"]
         tables.add(facts["table"])
         if facts["table"]:
             places[own["method"]] = Place(**{key: facts["row"].get(key, "") for key in Place._fields})
@@ -129,10 +129,10 @@ def load_runs(folders: Sequence[Path]) -> Results:
             f"{first} was scored on {one or 'unknown data'}, {second} on {other or 'unknown data'}; report them apart"
         )
     table = pd.concat(rows, ignore_index=True)
-    modalities = _modalities(table["combination"].unique(), folders)
-    spelled = {text: "+".join(parse_combination(text, modalities)) for text in table["combination"].unique()}
+    modalities = _modalities(table["combination"].unique(), titles, folders)
+    spelled = {text: "+".join(parse_combination(text, tuple(modalities))) for text in table["combination"].unique()}
     table["combination"] = table["combination"].map(spelled)
-    order = ["+".join(names) for names in combinations(modalities)]
+    order = ["+".join(names) for names in combinations(tuple(modalities))]
     return Results(
         table,
         pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=[*CURVE_COLUMNS, "method", "run"]),
@@ -149,9 +149,9 @@ def load_runs(folders: Sequence[Path]) -> Results:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    """``label``, ``data``, ``table`` and ``row`` of ``run.json``, empty where they are not given."""
+    """``label``, ``data``, ``table``, ``row`` and ``titles`` of ``run.json``, empty where they are not given."""
     path = folder / "run.json"
-    facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}}
+    facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}, "titles": {}}
     if not path.exists():
         return facts
     try:
@@ -167,6 +167,8 @@ def _facts(folder: Path) -> dict[str, Any]:
         facts[key] = facts[key].strip()
     if not isinstance(facts["row"], dict):
         raise InputError(f"{path}: row is {facts['row']!r}; it must be an object such as {{'method': 'Baseline'}}")
+    if not isinstance(facts["titles"], dict) or not all(isinstance(title, str) for title in facts["titles"].values()):
+        raise InputError(f"{path}: titles is {facts['titles']!r}; it must be an object of modalities and their titles")
     return facts
 
 
@@ -186,14 +188,16 @@ def _curves(path: Path) -> pd.DataFrame:
     return table[list(CURVE_COLUMNS)]
 
 
-def _modalities(found: Sequence[str], folders: Sequence[Path]) -> tuple[str, ...]:
+def _modalities(found: Sequence[str], titles: Mapping[str, str], folders: Sequence[Path]) -> dict[str, str]:
+    """Name -> title in printed order: as ``run.json`` says, else of the task of this package that has them all."""
     names = list(dict.fromkeys(part.strip() for text in found for part in text.split("+")))
-    for order in PRINTED_ORDERS:
-        try:
-            used = {resolve(name, order) for name in names}
-        except UsageError:
-            continue
-        return tuple(name for name in order if name in used)
     if "" in names:
         raise InputError(f"{folders[0] / 'metrics.csv'}: an empty modality; write combinations as t1+flair")
-    return tuple(names)
+    tasks = [load_task(name) for name in task_names()]
+    for order in (titles, *({m: task.titles[m] for m in task.printed} for task in tasks)):
+        try:
+            used = {resolve(name, tuple(order)) for name in names}
+        except UsageError:
+            continue
+        return {name: title for name, title in order.items() if name in used}
+    return {name: name for name in names}

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from monai_passion import NOTICE
 from monai_passion.evaluation.summary import AVERAGE
-from monai_passion.reporting.runs import MODALITY_TITLES
 
 __all__ = [
     "SCALES",
@@ -127,12 +126,12 @@ def _cells(block: pd.DataFrame, columns: Sequence[str], scale: Scale) -> list[li
     return [[(text, text == best.get(name)) for name, text in zip(columns, row, strict=True)] for row in texts]
 
 
-def combination_html(table: pd.DataFrame, metric: str, modalities: Sequence[str], caption: str) -> str:
+def combination_html(table: pd.DataFrame, metric: str, modalities: Mapping[str, str], caption: str) -> str:
     """`combination_table` with the paper's header of dots: filled where the network was given the modality."""
     scale, combinations = SCALES[metric], list(table.columns[3:-3])
     head = []
     for number, modality in enumerate(modalities):
-        title = html.escape(MODALITY_TITLES.get(modality, modality))
+        title = html.escape(modalities[modality])
         dots = "".join(
             f'<td><span role="img" aria-label="{word} {title}">{dot}</span></td>'
             for word, dot in (
@@ -179,14 +178,14 @@ def latex_table(caption: str, columns: str, head: list[str], blocks: list[list[s
     )
 
 
-def combination_latex(table: pd.DataFrame, metric: str, modalities: Sequence[str], caption: str) -> str:
+def combination_latex(table: pd.DataFrame, metric: str, modalities: Mapping[str, str], caption: str) -> str:
     """`combination_table` as LaTeX in the paper's layout."""
     scale, combinations = SCALES[metric], list(table.columns[3:-3])
     head = []
     for number, modality in enumerate(modalities):
         dots = ["$\\bullet$" if modality in name.split("+") else "$\\circ$" for name in combinations]
         rest = ["Avg.", "95\\% CI", "$n$"] if number == 0 else [""] * 3
-        title = latex_text(MODALITY_TITLES.get(modality, modality))
+        title = latex_text(modalities[modality])
         head.append(" & ".join(["", title, *dots, *rest]) + " \\\\")
     blocks = []
     for region, block in table.groupby("region", sort=False):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import resource
 import sys
 from pathlib import Path
 
@@ -14,11 +13,15 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 
 def peak_memory_mb() -> float:
-    """The most memory this process has held so far, in MB (10^6 bytes)."""
+    """The most memory this process has held so far, in MB (10^6 bytes); 0 where the system does not tell (Windows)."""
     status = Path("/proc/self/status")
     if status.is_file():  # what getrusage says of a Linux process counts its parent in, from before it was started
         kilobytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return round(int(kilobytes) * 1024 / 1e6, 1)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
 

@@ -64,7 +64,7 @@ def test_a_new_task_needs_no_python(cohort, tmp_path, capsys, caplog):
     file, bundle = tmp_path / f"{name}.json", tmp_path / f"{name}_bundle"
     known = [f"{label}={value}" for label, value in labels.items()]
     words = ["--labels", *known, "--spatial-dims", str(dims), "--name", name, "--output", str(file)]
-    assert main(["task", str(data), "--modalities", *modalities, *words]) == 0
+    assert main(["task", str(data), "--modalities", ",".join(modalities), *words]) == 0
     assert main(["bundles", "make", "--task", str(file), "--network", "rfnet", "--output", str(bundle)]) == 0
 
     run("train", bundle, dataset_dir=str(data), epochs=1, val_interval=1, dims=dims)
@@ -75,7 +75,7 @@ def test_a_new_task_needs_no_python(cohort, tmp_path, capsys, caplog):
 
     run("evaluate", bundle, dataset_dir=str(data), split="training", output_dir=str(tmp_path / "scores"), dims=dims)
     assert main(["report", str(tmp_path / "scores"), "--output", str(tmp_path / "report")]) == 0
-    assert (tmp_path / "report" / "report.html").is_file()
+    assert load_task(file).modalities[0].title in (tmp_path / "report" / "report.html").read_text()
 
     given = [f"{m}={data / 'p1' / f'p1_{m}.nii.gz'}" for m in modalities if m not in nobody]
     words = ["--bundle", str(bundle), "--image", *given, "--output", str(tmp_path / "one"), "--device", "cpu"]

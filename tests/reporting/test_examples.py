@@ -38,7 +38,7 @@ def test_a_report_shows_the_example_of_each_method(make_run, tmp_path):
 def test_each_column_shows_its_own_combination(tmp_path):
     write_example(tmp_path / "example.npz", list(reversed(NAMES)))
     example = read_example(tmp_path / "example.npz")
-    figure = example_figure({"method": example}, NAMES, MODALITIES, {})
+    figure = example_figure({"method": example}, NAMES, {m: m.upper() for m in MODALITIES})
     panels = [axis for axis in figure.axes if axis.images or (axis.texts and axis.texts[0].get_text() == "not given")]
     assert len(panels) == 1 + 15
     without = [i for i, axis in enumerate(panels) if not axis.images]

@@ -10,7 +10,7 @@ def test_combinations_come_in_the_order_of_the_papers_table_3(make_run):
     """Its dots, read column by column; T1, T1c, Flair, T2."""
     paper = ("●○○○●●●○○○●●●○●", "○●○○●○○●●○●●○●●", "○○●○○●○●○●●○●●●", "○○○●○○●○●●○●●●●")
     results = load_runs([make_run("a")])
-    assert results.modalities == ("t1", "t1c", "flair", "t2")
+    assert results.modalities == {"t1": "T1", "t1c": "T1c", "flair": "FLAIR", "t2": "T2"}
     dots = ["".join("●" if m in name.split("+") else "○" for name in results.combinations) for m in results.modalities]
     assert tuple(dots) == paper
     assert set(results.rows["combination"]) == set(results.combinations)
@@ -18,7 +18,7 @@ def test_combinations_come_in_the_order_of_the_papers_table_3(make_run):
 
 def test_cardiac_modalities_are_told_from_those_of_the_brain(make_run):
     results = load_runs([make_run("a", modalities=("t2", "lge", "bssfp"), regions=("LVB", "MYO"))])
-    assert results.modalities == ("bssfp", "lge", "t2")
+    assert list(results.modalities) == ["bssfp", "lge", "t2"]
     assert results.regions == ("LVB", "MYO")
 
 
@@ -85,3 +85,11 @@ def test_experiments_of_which_none_is_done_are_named(tmp_path):
     (tmp_path / "runs" / "a" / "cell.json").write_text('{"hash": "a"}')
     with pytest.raises(InputError, match="none of the 1 cells"):
         run_folders([tmp_path / "runs"])
+
+
+def test_titles_and_order_are_those_of_the_task_that_was_evaluated(make_run):
+    run = make_run("a", modalities=("pd", "flair"))
+    facts = json.loads((run / "run.json").read_text()) if (run / "run.json").exists() else {}
+    titles = {"flair": "FLAIR", "t1": "T1w", "pd": "PD-w"}
+    (run / "run.json").write_text(json.dumps({**facts, "titles": titles}))
+    assert load_runs([run]).modalities == {"flair": "FLAIR", "pd": "PD-w"}

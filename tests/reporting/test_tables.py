@@ -61,7 +61,7 @@ def test_csv_says_notice_and_n_and_pandas_reads_it(table):
 
 def test_html_names_every_dot_and_escapes_labels(results, table):
     page = combination_html(table, "dice", results.modalities, "caption")
-    assert page.count('aria-label="with T1c"') == page.count('aria-label="with Flair"') == 8
+    assert page.count('aria-label="with T1c"') == page.count('aria-label="with FLAIR"') == 8
     assert page.count('aria-label="without T1c"') == 7
     assert "base_line &lt;1&gt;" in page
     assert "<1>" not in page

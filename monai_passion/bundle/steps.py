@@ -17,6 +17,7 @@ from monai.utils import CommonKeys, set_determinism
 from torch import Tensor, nn
 
 from monai_passion import __version__
+from monai_passion.bundle.arguments import check_arguments
 from monai_passion.bundle.weights import find_weights, trained_unknown
 from monai_passion.data.cache import cached
 from monai_passion.data.datalists import make_datalist
@@ -73,8 +74,12 @@ def start(seed: int | None, deterministic: bool = False) -> None:
     """Before anything is built: seed everything (unless ``None``), keep freed memory, let errors end in one line.
 
     ``deterministic`` also makes torch choose the deterministic form of each operation; one that has none warns.
+
+    Raises:
+        UsageError: a setting on MONAI's command line that the configuration does not have; see `check_arguments`.
     """
     install_excepthook()
+    check_arguments(sys.argv)
     keep_freed_memory()
     if seed is not None:
         set_determinism(seed)

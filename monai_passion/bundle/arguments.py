@@ -1,0 +1,77 @@
+"""What a person typed after ``python -m monai.bundle run``: settings that no configuration has, and mangled paths.
+
+MONAI adds an unknown setting to the configuration without a word, and fire, which reads its command line, turns text
+that looks like a Python value into one: ``2024`` into a number, ``a,b`` into a tuple, ``a#1`` into ``a``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from monai_passion.errors import UsageError, did_you_mean
+
+__all__ = ["check_arguments"]
+
+PATHS = ("dataset_dir", "datalist", "presence", "ckpt_dir", "output_dir", "weights", "teacher_weights", "cache_dir")
+"""Settings whose text must stay text."""
+
+
+def check_arguments(argv: Sequence[str]) -> None:
+    """Refuse a mistyped setting or a path that would be read as something else; other programs' arguments are let be.
+
+    Args:
+        argv: as ``sys.argv``.
+
+    Raises:
+        UsageError: with the setting that was probably meant, or how to write the path.
+    """
+    program, *words = argv or [""]
+    if not program.replace("\\", "/").endswith("monai/bundle/__main__.py") or words[:1] != ["run"]:
+        return
+    from monai.bundle import ConfigParser, run
+
+    typed = list(_typed(words))
+    given = dict(typed)
+    own = set(inspect.signature(run).parameters)
+    files = _value(given.get("config_file"))
+    if files is None:
+        return
+    known = ConfigParser.load_config_files([files] if isinstance(files, str) else list(files))
+    parser = ConfigParser(known)
+    for name in given:
+        outer = name.rpartition("#")[0]
+        if name in own or name in known or (outer and outer in parser):
+            continue
+        first = name.split("#")[0]
+        hint = did_you_mean(first, [*known, *own]) if first not in known else ""
+        raise UsageError(f"no configuration has a setting '{name}'{hint or '; see the top of the configuration file'}")
+    for name, text in typed:
+        if name in PATHS and text is not None:
+            _check_path(name, text)
+
+
+def _check_path(name: str, text: str) -> None:
+    if text[:1] in ("@", "$", "%"):
+        raise UsageError(f"--{name} {text}: MONAI takes {text[0]} for the start of an expression; give ./{text}")
+    if (read := _value(text)) is not None and read != text:
+        raise UsageError(
+            f"--{name} {text} is read as {read!r}, not as text; put it in two kinds of quotes: --{name} \"'{text}'\""
+        )
+
+
+def _typed(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Name and text of each flag, as fire takes them."""
+    for k, word in enumerate(words):
+        if word.startswith("--") and len(word) > 2:
+            name, equals, text = word[2:].partition("=")
+            following = words[k + 1] if k + 1 < len(words) and not words[k + 1].startswith("--") else None
+            yield name.replace("-", "_"), text if equals else following
+
+
+def _value(text: str | None) -> Any:
+    """What fire makes of a word."""
+    from fire.parser import DefaultParseValue
+
+    return None if text is None else DefaultParseValue(text)

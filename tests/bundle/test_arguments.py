@@ -1,0 +1,65 @@
+import json
+
+import pytest
+
+from monai_passion.bundle.arguments import check_arguments
+from monai_passion.errors import UsageError
+
+PROGRAM = "/somewhere/monai/bundle/__main__.py"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Checks what follows ``python -m monai.bundle run training --config_file FILE``."""
+    content = {"epochs": 3, "width": 2, "dataset_dir": "", "ckpt_dir": "", "loss": {"gamma": 1}, "handlers": [{"a": 1}]}
+    (tmp_path / "train.json").write_text(json.dumps(content))
+    (tmp_path / "more.json").write_text(json.dumps({"method": "x"}))
+
+    def check(*words, files=f"['{tmp_path}/train.json','{tmp_path}/more.json']"):
+        check_arguments([PROGRAM, "run", "training", "--config_file", files, *words])
+
+    return check
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--epochs", "3", "--width=4", "--method", "y"),
+        ("--dataset-dir", "/data/x", "--ckpt_dir", "runs/a b"),
+        ("--loss#gamma", "0.1", "--loss#temperature", "4", "--handlers#0#a", "2"),
+        ("--dataset_dir", "\"'2024'\"", "--logging_file", "None", "--tracking", "mlflow"),
+        ("--dataset_dir", "0024", "--datalist", "None"),
+    ],
+)
+def test_settings_that_there_are_go_through(run, words):
+    if "--datalist" in words:
+        words = words[:2]
+    run(*words)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--epoch", "3"), "'epoch'; did you mean epochs"),
+        (("--epochs", "3", "--widht", "2"), "'widht'; did you mean width"),
+        (("--widht=2",), "did you mean width"),
+        (("--los#gamma", "2"), "did you mean loss"),
+        (("--zzz", "2"), "'zzz'; see the top"),
+        (("--handlers#3#a", "2"), "handlers#3#a"),
+        (("--dataset_dir", "2024"), r"read as 2024.*--dataset_dir \"'2024'\""),
+        (("--dataset_dir", "a,b"), r"\"'a,b'\""),
+        (("--ckpt_dir", "a#1"), r"read as 'a'.*\"'a#1'\""),
+        (("--dataset_dir=[1]",), r"read as \[1\]"),
+        (("--dataset_dir", "@home"), r"give \./@home"),
+        (("--dataset_dir", "$home"), r"give \./\$home"),
+    ],
+)
+def test_a_mistyped_setting_or_a_path_that_is_read_otherwise_is_refused_with_the_way_out(run, words, said):
+    with pytest.raises(UsageError, match=said):
+        run(*words)
+
+
+def test_the_arguments_of_other_programs_are_let_be():
+    check_arguments(["pytest", "run", "--config_file", "nowhere.json", "--epoch", "3"])
+    check_arguments([PROGRAM, "ckpt_export", "--epoch", "3"])
+    check_arguments([])

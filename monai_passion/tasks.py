@@ -17,6 +17,7 @@ from typing import Any
 
 from monai_passion.errors import InputError, UsageError
 from monai_passion.system.resources import resource_folder
+from monai_passion.system.schemas import check_schema
 
 __all__ = [
     "ClassLabel",
@@ -199,6 +200,7 @@ def _read_task(task: str) -> Task:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} is not JSON ({error}); correct the task file") from error
+    check_schema(content, "task", path)
     return task_from_json(content, path)
 
 

@@ -64,3 +64,18 @@ def test_an_unknown_task_names_the_nearest():
 def test_a_wrong_task_file_is_refused_with_the_place(change, said):
     with pytest.raises(InputError, match=said):
         task_from_json({**MINIMAL, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"modalities": [{"name": "flair"}, {"titel": "PD", "name": "pd"}]}, r"t\.json: modalities\[1\]: .*'titel'"),
+        ({"classes": [{"name": "b", "value": 0}, {"name": "l", "value": "1"}]}, r"classes\[1\]\.value: '1' is not"),
+        ({"settings": {"crop": [1, 2, 3]}}, r"settings: .*'crop' was unexpected"),
+        ({"modality": []}, r"t\.json: .*'modality' was unexpected"),
+    ],
+)
+def test_a_file_that_its_schema_refuses_says_where(tmp_path, change, said):
+    (tmp_path / "t.json").write_text(json.dumps({**MINIMAL, **change}))
+    with pytest.raises(InputError, match=said):
+        load_task(tmp_path / "t.json")

@@ -28,6 +28,7 @@ from monai_passion.data.splits import (
 )
 from monai_passion.errors import InputError
 from monai_passion.system.files import write_text
+from monai_passion.system.schemas import check_schema
 from monai_passion.tasks import Task, TaskLike, load_task, task_names
 
 __all__ = [
@@ -262,36 +263,17 @@ def _grades(folder: Path, lists: Mapping[str, Iterable[str]] | None) -> dict[str
 
 def _check(path: Path, datalist: Any) -> None:
     """Raises InputError where ``datalist`` is not as `Datalist` says."""
-    if not isinstance(datalist, dict) or not {"task", "modalities", *SPLITS} <= set(datalist):
-        raise InputError(f"{path} is no datalist (task, modalities, {', '.join(SPLITS)}); see `monai-passion datalist`")
-    values = datalist.get("labels", {}).get("values", {}) if isinstance(datalist.get("labels", {}), dict) else None
-    if not isinstance(values, dict) or not all(k.isdigit() and isinstance(v, int) for k, v in values.items()):
-        raise InputError(f"{path}: labels must give, as values, the task's value of each value in a file")
+    check_schema(datalist, "datalist", path)
     modalities = datalist["modalities"]
-    if not isinstance(modalities, list) or not modalities or not all(isinstance(m, str) for m in modalities):
-        raise InputError(f"{path}: modalities is {modalities!r}; give a list of names")
     for split in SPLITS:
-        if not isinstance(datalist[split], list):
-            raise InputError(f"{path}: {split} is not a list of cases")
         seen = set()
         for k, item in enumerate(datalist[split]):
-            where = f"{path}: {split}[{k}]"
-            if not isinstance(item, dict) or not all(
-                isinstance(item.get(n), str) for n in ("case", "patient", "group")
-            ):
-                raise InputError(f"{where} lacks case, patient or group; give each as text")
-            image = item.get("image")
-            if not isinstance(image, dict) or set(image) != set(modalities):
-                raise InputError(
-                    f"{where} ({item['case']}): image must give a path or null for {', '.join(modalities)}"
-                )
-            if not all(isinstance(file, str | None) for file in (*image.values(), item.get("label"))):
-                raise InputError(f"{where} ({item['case']}): a path must be text or null")
-            if not any(image.values()):
-                raise InputError(f"{where} ({item['case']}) has no image at all; give one path or take the case out")
-            if not isinstance(item.get("slice", 0), int) or not isinstance(item.get("channels", []), list):
-                raise InputError(f"{where} ({item['case']}): slice must be a whole number, channels a list of names")
+            where = f"{path}: {split}[{k}] ({item['case']})"
+            if set(item["image"]) != set(modalities):
+                raise InputError(f"{where}: image must give a path or null for {', '.join(modalities)}")
+            if not any(item["image"].values()):
+                raise InputError(f"{where} has no image at all; give one path or take the case out")
             if item["case"] in seen:
-                raise InputError(f"{where}: {item['case']} is there twice; keep it once")
+                raise InputError(f"{where} is there twice; keep it once")
             seen.add(item["case"])
     check_patients(str(path), datalist)

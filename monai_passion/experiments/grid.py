@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_passion.errors import InputError, UsageError
+from monai_passion.system.schemas import check_schema
 
 __all__ = ["TRAINING_ONLY", "Cell", "expand", "load_grid"]
 
 TRAINING_ONLY = ("methods/", "missing/")
-GRID_KEYS = {"title", "table", "extends", "bundle", "configs", "overrides", "axes", "exclude", "seeds"}
 CHOICE_KEYS = {"bundle", "configs", "overrides", "presence"}
 
 
@@ -67,16 +67,14 @@ def load_grid(path: Path) -> dict[str, Any]:
         InputError: it is no JSON object, or has keys that mean nothing.
     """
     try:
-        grid = json.loads(path.read_text(encoding="utf-8"))
+        grid: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); give a grid such as {path.parent}/table3.json"
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is not JSON ({error}); correct it") from error
-    if not isinstance(grid, dict):
-        raise InputError(f"{path} must hold an object with the key axes")
-    _known(grid, GRID_KEYS, str(path))
+    check_schema(grid, "grid", path)
     if "extends" in grid:
         return {**load_grid(path.with_name(f"{grid.pop('extends')}.json")), **grid}
     return grid

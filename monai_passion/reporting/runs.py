@@ -15,6 +15,7 @@ from monai_passion.evaluation.summary import read_metrics
 from monai_passion.experiments.folders import finished_cells
 from monai_passion.modalities import combinations, parse_combination, resolve
 from monai_passion.reporting.examples import Example, read_example
+from monai_passion.system.schemas import check_schema
 from monai_passion.tasks import load_task, task_names
 
 __all__ = ["CURVE_COLUMNS", "Place", "Results", "load_runs", "run_folders"]
@@ -156,20 +157,11 @@ def _facts(folder: Path) -> dict[str, Any]:
         return facts
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
-        facts |= {key: given[key] for key in facts if given.get(key) is not None}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"cannot read {path}: {error}; it must be a JSON object such as {{'label': 'passion'}}"
-        ) from None
-    for key in ("label", "data", "table"):
-        if not isinstance(facts[key], str):
-            raise InputError(f"{path}: {key} is {facts[key]!r}; it must be text")
-        facts[key] = facts[key].strip()
-    if not isinstance(facts["row"], dict):
-        raise InputError(f"{path}: row is {facts['row']!r}; it must be an object such as {{'method': 'Baseline'}}")
-    if not isinstance(facts["titles"], dict) or not all(isinstance(title, str) for title in facts["titles"].values()):
-        raise InputError(f"{path}: titles is {facts['titles']!r}; it must be an object of modalities and their titles")
-    return facts
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}; it must be a JSON object") from None
+    check_schema(given, "run", path)
+    facts |= {key: given[key] for key in facts if given.get(key) is not None}
+    return {key: value.strip() if isinstance(value, str) else value for key, value in facts.items()}
 
 
 def _curves(path: Path) -> pd.DataFrame:

@@ -64,7 +64,7 @@ def test_a_wrong_grid_is_named(grid, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "not JSON"), ("[]", "object"), ('{"axis": 1}', "unknown key axis")]
+    ("text", "message"), [("{", "not JSON"), ("[]", "object"), ('{"axis": 1}', "'axis' was unexpected")]
 )
 def test_a_file_that_is_no_grid_is_named(tmp_path, text, message):
     (tmp_path / "g.json").write_text(text)

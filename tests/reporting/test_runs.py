@@ -55,9 +55,9 @@ def test_runs_of_different_regions_are_refused(make_run):
     [
         ("run.json", "{", r"run\.json"),
         ("run.json", "[]", r"run\.json"),
-        ("run.json", '{"label": 3}', r"run\.json: label is 3"),
-        ("run.json", '{"data": 3}', r"run\.json: data is 3"),
-        ("run.json", '{"row": 3}', r"run\.json: row is 3"),
+        ("run.json", '{"label": 3}', r"run\.json: label: 3 is not"),
+        ("run.json", '{"data": 3}', r"run\.json: data: 3 is not"),
+        ("run.json", '{"row": 3}', r"run\.json: row: 3 is not"),
         ("curves.csv", "epoch,name,value\n1,beta,2\n", r"curves\.csv lacks the column\(s\) modality"),
         ("curves.csv", "epoch,name,modality,value\n1,beta,t1,much\n", r"curves\.csv: column value has text"),
         ("curves.csv", "", r"curves\.csv: No columns"),

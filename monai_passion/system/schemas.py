@@ -1,0 +1,44 @@
+"""JSON files against their schemas, which are shipped: an error is one line with the place in the file."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from monai_passion.errors import InputError
+
+__all__ = ["check_schema"]
+
+LONGEST = 160
+"""Letters of what a message quotes."""
+
+
+def check_schema(content: Any, name: str, source: object) -> None:
+    """Refuse what is not as ``bundle/schemas/<name>.schema.json`` wants it.
+
+    Args:
+        content: parsed JSON.
+        name: ``"task"``, ``"datalist"``, ``"grid"``, ``"run"`` or ``"report"``.
+        source: the file, for the message.
+
+    Raises:
+        InputError: with the place of the most telling fault, as ``modalities[1].name``.
+    """
+    from jsonschema.exceptions import best_match
+
+    error = best_match(_validator(name).iter_errors(content))
+    if error is None:
+        return
+    place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
+    said = error.message if len(error.message) <= LONGEST else f"... {error.message[-LONGEST:]}"
+    raise InputError(f"{source}: {place + ': ' if place else ''}{said}; correct the file")
+
+
+@cache
+def _validator(name: str) -> Any:
+    from jsonschema import Draft202012Validator
+
+    folder = resources.files("monai_passion") / "bundle" / "schemas"
+    return Draft202012Validator(json.loads((folder / f"{name}.schema.json").read_text(encoding="utf-8")))

@@ -14,7 +14,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from monai_passion.bundle.trust import KNOWN, program_digest
+from monai_passion.bundle.trust import KNOWN, RUN, program_digest
 from monai_passion.system.files import write_text
 
 __all__ = ["CONFIGS", "bundle_files", "drift", "materialise"]
@@ -89,8 +89,12 @@ def _changes(configs: Path, bundles: Path) -> dict[Path, str | None]:
     made = {row["name"]: dict(bundle_files(row, configs)) for row in manifest(configs)}
     wanted = {bundles / name / path: text for name, files in made.items() for path, text in files.items()}
     known = configs.parent / "monai_passion" / "bundle" / KNOWN.name
-    if known.is_file():  # in the project itself, what these run is what `predict` trusts
-        programs = {name: program_digest(json.loads(files["configs/inference.json"])) for name, files in made.items()}
+    if known.is_file():  # in the project itself, what these run is what `predict`, `train` and `evaluate` trust
+        programs = {
+            f"{name}/{config}": program_digest(json.loads(files[f"configs/{config}.json"]))
+            for name, files in made.items()
+            for config in RUN
+        }
         wanted[known] = _text(programs)
     stale = {path for folder in ("configs", "docs") for path in bundles.glob(f"*/{folder}/*")} - wanted.keys()
     differing = {path: text for path, text in wanted.items() if not path.is_file() or path.read_text() != text}

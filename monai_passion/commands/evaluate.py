@@ -80,7 +80,7 @@ def evaluate(
         raise UsageError(f"{folder} has no {ARGUMENTS} of `monai-passion train`; give the --bundle of the weights")
     facts = find_bundle(bundle or str(Path(trained["config_file"][0]).parents[1]))  # type: ignore[index]
     if not trust:
-        check_trusted(facts.path)
+        check_trusted(facts.path, "evaluate")
     configs = [(facts.path / "configs" / "evaluate.json").absolute()]
     config = read_config(configs)
     given = {key: read_value(value) for key, value in (set or {}).items()}
@@ -92,7 +92,7 @@ def evaluate(
     source = Path(data) if data is not None else home
     assert source is not None
     is_outside = home is None or source.resolve() != home.resolve()
-    chosen, patients = _patients(source, split, datalist, folder, is_outside)
+    chosen, patients = _patients(source, split, datalist, folder, str(config["task"]) if is_outside else None)
     target = Path(output) if output is not None else folder / f"scores_{source.name if is_outside else chosen}"
     settings = {
         **own,
@@ -131,18 +131,18 @@ def _arguments(folder: Path) -> dict[str, Any] | None:
 
 
 def _patients(
-    source: Path, split: Split | None, datalist: PathLike | None, run: Path, is_outside: bool
+    source: Path, split: Split | None, datalist: PathLike | None, run: Path, task: str | None
 ) -> tuple[str, Datalist]:
-    """Who is scored: the name of the split, and the datalist that has it."""
+    """Who is scored: the name of the split, and the datalist that has it; ``task`` is that of an outside cohort."""
     from monai_passion.data.datalists import load_datalist, make_datalist
 
     stored = run / "datalist.json"
-    if datalist is None and is_outside:
+    if datalist is None and task is not None:
         if split is not None:
             raise UsageError(
                 f"{source} is not the training's data and has no splits; leave --split out: all are scored"
             )
-        found = make_datalist(source, fractions=(0, 0, 1))
+        found = make_datalist(source, task=task, fractions=(0, 0, 1))
         if stored.is_file():
             known = {item["patient"] for item in load_datalist(stored)["training"]}
             if again := sorted({item["patient"] for item in found["test"]} & known):

@@ -93,7 +93,7 @@ def train(
         raise InputError(f"{data} is not a folder; give the folder that holds the patients")
     facts: BundleFacts = find_bundle(bundle or _bundle_of(task, network))
     if not trust:
-        check_trusted(facts.path)
+        check_trusted(facts.path, "train")
     configs = [(facts.path / "configs" / "train.json").absolute()]
     for kind, name in (("methods", method), ("missing", missing)):
         if name is not None:

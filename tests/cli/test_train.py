@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 
 import pandas as pd
 import pytest
@@ -12,6 +13,7 @@ from monai_passion.bundle.run import command_line
 from monai_passion.cli import main
 from monai_passion.commands.train import ARGUMENTS
 from monai_passion.networks.weights import load_weights
+from monai_passion.prediction.segmenter import find_bundle
 from tests.bundles.conftest import write_case
 
 SMALL = ["width=2", "crop_size=[32,32,32]", "roi_size=[32,32,32]", "spacing=[-1,-1,-1]", "val_interval=1"]
@@ -95,6 +97,19 @@ def test_what_cannot_be_is_one_line_before_anything_runs(tmp_path, capsys, more,
     assert said in error
     assert (out, error.count("\n")) == ("", 1)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_bundle_whose_configuration_runs_another_program_is_refused(tmp_path, capsys, command):
+    bundle = shutil.copytree(find_bundle().path, tmp_path / "bundle")
+    path = bundle / "configs" / f"{command}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "initialize": ["$print('run')"]}))
+    (tmp_path / "weights").touch()
+    what = {"train": [tmp_path], "evaluate": [tmp_path / "weights", "--data", tmp_path]}[command]
+    assert main([command, *map(str, what), "--bundle", str(bundle), "--output", str(tmp_path / "out")]) == 2
+    out, error = capsys.readouterr()
+    assert "add --trust" in error
+    assert out == ""
 
 
 def test_a_folder_without_patients_leaves_nothing(tmp_path, capsys):

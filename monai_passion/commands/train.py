@@ -166,4 +166,4 @@ def _prepare(output: Path, arguments: Mapping[str, Any], overwrite: bool) -> Non
 
 def _remove_written(output: Path) -> None:
     for path in (path for pattern in WRITTEN for path in output.glob(pattern)):
-        path.unlink()
+        path.unlink(missing_ok=True)

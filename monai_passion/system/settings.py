@@ -65,15 +65,18 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> No
     for name, value in settings.items():
         place: Any = config
         for depth, key in enumerate(parts := name.replace("::", "#").split("#")):
-            known = (
-                {str(k): v for k, v in (enumerate(place) if isinstance(place, list) else dict(place).items())}
-                if (isinstance(place, list | dict))
-                else {}
-            )
+            known = _parts(place)
             if key not in known:
-                where = f" of {'#'.join(parts[:depth])}" if depth else ""
-                raise UsageError(f"unknown setting '{key}'{where} (--set {name}){did_you_mean(key, known)}")
+                within = f"{'#'.join(parts[:depth])} has no '{key}'" if depth else f"unknown setting '{key}'"
+                raise UsageError(f"{within}{did_you_mean(key, known)}")
             place = known[key]
         is_number = isinstance(place, int | float) and not isinstance(place, bool)
         if is_number and isinstance(value, str) and value[:1] not in ("$", "@"):
             raise UsageError(f"the setting {name} is '{value}', not a number such as {place}")
+
+
+def _parts(place: Any) -> dict[str, Any]:
+    """What is within a part of a configuration, by key or index."""
+    if isinstance(place, list):
+        return {str(k): value for k, value in enumerate(place)}
+    return place if isinstance(place, dict) else {}

@@ -78,8 +78,8 @@ def test_the_same_command_goes_on_and_another_one_is_refused(trained, tmp_path, 
 @pytest.mark.parametrize(
     ("more", "code", "said"),
     [
-        (["--set", "epoch=3"], 2, "unknown setting 'epoch' (--set epoch); did you mean epochs?"),
-        (["--set", "loss#gama=3"], 2, "unknown setting 'gama' of loss (--set loss#gama); did you mean gamma?"),
+        (["--set", "epoch=3"], 2, "unknown setting 'epoch'; did you mean epochs?"),
+        (["--set", "loss#gama=3"], 2, "loss has no 'gama'; did you mean gamma?"),
         (["--set", "epochs=three"], 2, "the setting epochs is 'three', not a number"),
         (["--method", "pasion"], 2, "did you mean passion?"),
         (["--missing", "idt_2468_"], 2, "did you mean idt_2468?"),

@@ -83,7 +83,7 @@ demo: install  ## train, evaluate and segment phantoms with missing sequences (a
 	$(BIN)/python -m monai.bundle run evaluating --config_file "['$(BUNDLE)/configs/evaluate.json','configs/smoke.json']" \
 	  --dataset_dir $(DEMO)/cohort --ckpt_dir $(DEMO)/run --output_dir $(DEMO)/scores --split test
 	@echo "== 4/5 tables and figures"
-	$(BIN)/monai-passion report $(DEMO)/scores --output $(DEMO)/report
+	$(BIN)/monai-passion report $(DEMO)/scores --output $(DEMO)/report --overwrite
 	@echo "== 5/5 one of the unseen patients, without T1c"
 	$(BIN)/monai-passion predict --bundle $(BUNDLE) --weights $(DEMO)/run/model_last.pt --device cpu --overwrite \
 	  --flair $(CASE)_flair.nii.gz --t1 $(CASE)_t1.nii.gz --t2 $(CASE)_t2.nii.gz --output $(DEMO)/patient

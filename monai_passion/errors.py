@@ -25,6 +25,7 @@ __all__ = [
     "did_you_mean",
     "install_excepthook",
     "is_out_of_memory",
+    "passion_cause",
 ]
 
 EXIT_OK = 0
@@ -91,6 +92,14 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
+def passion_cause(error: BaseException) -> PassionError | KeyboardInterrupt | None:
+    """The error of ours, or Ctrl-C, that another one was raised from, as MONAI wraps what its configurations raise."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, PassionError | KeyboardInterrupt):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
 def install_excepthook() -> None:
     """Make a program that is not ours, as ``python -m monai.bundle run``, end on our errors as the command line does.
 
@@ -100,9 +109,7 @@ def install_excepthook() -> None:
     previous = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, PassionError | KeyboardInterrupt):
-            cause = cause.__cause__ or cause.__context__
+        cause = passion_cause(error)
         if cause is None or os.environ.get("MONAI_PASSION_DEBUG") == "1":
             previous(kind, error, traceback)
         if isinstance(cause, KeyboardInterrupt):

@@ -12,12 +12,13 @@ import re
 import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
-from monai_passion.bundle.trust import KNOWN, is_plain, program_digest
+from monai_passion.bundle.trust import KNOWN, RUN, is_plain, program_digest
 from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.system.files import json_text, write_text
 from monai_passion.system.resources import resource_folder
@@ -30,9 +31,9 @@ FRAGMENTS = {
         "common/base",
         "networks/{network}",
         "common/{images}",
-        "methods/{method}",
         "common/train",
         "common/{images}_train",
+        "methods/{method}",
     ],
     "evaluate": ["common/base", "networks/{network}", "common/{images}", "common/evaluate"],
     "inference": ["common/base", "networks/{network}", "common/{images}", "common/inference"],
@@ -152,7 +153,7 @@ def _changes(configs: Path, bundles: Path) -> dict[Path, str | None]:
     made = {row["name"]: dict(bundle_files(row, configs)) for row in manifest(configs)}
     wanted = {bundles / name / path: text for name, files in made.items() for path, text in files.items()}
     known = configs.parent / "monai_passion" / "bundle" / KNOWN.name
-    if known.is_file():  # in the project itself, what these run is what `predict` trusts
+    if known.is_file():  # in the project itself, what these run is what `predict`, `train` and `evaluate` trust
         wanted[known] = json_text(_programs(configs))
     stale = {path for folder in ("configs", "docs") for path in bundles.glob(f"*/{folder}/*")} - wanted.keys()
     differing = {path: text for path, text in wanted.items() if not path.is_file() or path.read_text() != text}
@@ -160,14 +161,15 @@ def _changes(configs: Path, bundles: Path) -> dict[Path, str | None]:
 
 
 def _programs(configs: Path) -> dict[str, str]:
-    """Task or dimensions, and network -> digest of the inference: user's tasks have plain values only, so share one."""
+    """Task or dimensions, network, what is run -> digest: users' tasks have plain values only, so they share one."""
     programs = {}
     tasks = [load_task(name) for name in task_names()]
     anyones = [replace(task, name=f"{task.spatial_dims}-D") for task in tasks]
-    for task in (*tasks, *anyones):
-        for network in network_names(configs):
-            config = _config({"name": "any", "network": network}, task, "inference", configs)
-            programs[f"{task.name} {network}"] = program_digest(config)
+    methods = sorted(path.stem for path in configs.glob("methods/*.json"))
+    for task, network in product((*tasks, *anyones), network_names(configs)):
+        for name, method in [*((name, "") for name in RUN if name != "train"), *(("train", m) for m in methods)]:
+            config = _config({"name": "any", "network": network, "method": method}, task, name, configs)
+            programs[" ".join(filter(None, (task.name, network, name, method)))] = program_digest(config)
     return programs
 
 

@@ -17,19 +17,25 @@ from typing import Any
 
 from monai_passion.errors import UsageError
 
-__all__ = ["KNOWN", "check_trusted", "is_plain", "program_digest"]
+__all__ = ["KNOWN", "RUN", "check_trusted", "is_plain", "program_digest"]
 
 KNOWN = Path(__file__).with_name("known_bundles.json")
-"""Bundle name -> `program_digest` of its inference configuration; written by ``make bundles``."""
+"""Bundle and configuration -> `program_digest`; written by ``make bundles``."""
+RUN = ("inference", "train", "evaluate")
+"""The configurations that commands run."""
 
 
-def check_trusted(bundle: Path) -> None:
+def check_trusted(bundle: Path, config: str = "inference") -> None:
     """Refuse a bundle that would run a program other than this package's own.
+
+    Args:
+        bundle: its folder.
+        config: which of `RUN` is about to run.
 
     Raises:
         UsageError: it is not one of this package, or was changed.
     """
-    path = bundle / "configs" / "inference.json"
+    path = bundle / "configs" / f"{config}.json"
     try:
         known = program_digest(json.loads(path.read_text(encoding="utf-8"))) in _known()
     except (OSError, ValueError, RecursionError) as error:

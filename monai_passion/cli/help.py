@@ -26,7 +26,7 @@ def help_text(path: Sequence[str], command: Command | Mapping[str, Any]) -> str:
     """What ``--help`` prints: of a command its summary and examples first, of a group its commands."""
     called = " ".join(path)
     if isinstance(command, Mapping):
-        rows = [(name, _summary(part)) for name, part in command.items()]
+        rows = [row for name, part in command.items() for row in _summaries(name, part)]
         parts = [f"{called}: segmentation of multi-modal MRI with missing sequences"]
         parts += [f"Usage: {called} COMMAND ...", _table("Commands:", rows)]
         if len(path) == 1:
@@ -47,10 +47,11 @@ def help_text(path: Sequence[str], command: Command | Mapping[str, Any]) -> str:
     return "\n\n".join([*filter(None, parts), NOTICE])
 
 
-def _summary(command: Any) -> str:
+def _summaries(name: str, command: Any) -> list[tuple[str, str]]:
+    """The command, or each of a group, with its first sentence."""
     if isinstance(command, Mapping):
-        return "; ".join(f"{name}: {_summary(part)}" for name, part in command.items())
-    return (inspect.getdoc(command) or "").splitlines()[0].rstrip(".")
+        return [row for part in command for row in _summaries(f"{name} {part}", command[part])]
+    return [(name, (inspect.getdoc(command) or "").splitlines()[0].rstrip("."))]
 
 
 def _typed(flag: Flag) -> str:

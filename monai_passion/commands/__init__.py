@@ -16,6 +16,8 @@ __all__ = ["COMMANDS", "find_module", "load_command"]
 
 COMMANDS = {
     "predict": "commands.predict",
+    "train": "commands.train",
+    "evaluate": "commands.evaluate",
     "phantom": "commands.phantom",
     "datalist": "commands.datalist",
     "presence": "commands.presence",

@@ -9,6 +9,7 @@ from typing import Literal
 
 from monai_passion.errors import PassionError, UsageError, WeightsError
 from monai_passion.system.files import PathLike
+from monai_passion.system.output import refuse_older
 from monai_passion.tasks import load_task
 
 __all__ = ["convert"]
@@ -26,6 +27,7 @@ def convert(
     output: PathLike,
     heads: int | None = None,
     roi_size: Sequence[int] | int | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Turn weights of the released PASSION code into weights of this package.
 
@@ -39,6 +41,7 @@ def convert(
         output: file to write, ending in .safetensors.
         heads: attention heads, which the weights do not tell (default: 8, as released).
         roi_size: image size trained with, where the weights do not tell, such as 80 or 96x96x64.
+        overwrite: replace an older file.
 
     Returns:
         ``output``.
@@ -50,6 +53,7 @@ def convert(
     released, output = Path(released), Path(output)
     if output.suffix != ".safetensors":
         raise UsageError(f"--output is {output}; let it end in .safetensors")
+    refuse_older(output, overwrite)
     if network == "rfnet" and (heads is not None or roi_size is not None):
         raise UsageError("rfnet has no attention heads and no positions; leave --heads and --roi-size out")
     from monai_passion import networks

@@ -22,6 +22,7 @@ def datalist(
     seed: int = 0,
     slices: bool = False,
     padded_cubes: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Turn a folder of patients into a datalist JSON, split by patient.
 
@@ -42,6 +43,7 @@ def datalist(
         seed: who goes where.
         slices: one item per slice, as for 2-D networks.
         padded_cubes: keep cubes that are zero-padded, too.
+        overwrite: replace an older file.
 
     Returns:
         ``output``.
@@ -55,7 +57,9 @@ def datalist(
 
     from monai_passion.data.datalists import make_datalist, write_datalist
     from monai_passion.data.splits import SPLITS
+    from monai_passion.system.output import refuse_older
 
+    refuse_older(Path(output), overwrite)
     made = make_datalist(
         Path(folder),
         layout,

@@ -28,6 +28,7 @@ def presence(
     seed: int = 0,
     per: Literal["patient", "case"] = "patient",
     task: str = "brats_mri",
+    overwrite: bool = False,
 ) -> Presence:
     """Draw or read which patient lacks which modality.
 
@@ -46,6 +47,7 @@ def presence(
         seed: who lacks what.
         per: what a row is.
         task: its modalities; of a datalist: its own.
+        overwrite: replace an older file.
 
     Returns:
         The table.
@@ -55,9 +57,12 @@ def presence(
         InputError: a file that cannot be read.
     """
     from monai_passion.data.presence import read_presence, write_presence
+    from monai_passion.system.output import refuse_older
 
     if sum(source is not None for source in (cases, datalist, read)) != 1:
         raise UsageError("give one of --cases, --datalist and --read; see monai-passion presence --help")
+    if output is not None:
+        refuse_older(Path(output), overwrite)
     if read is not None:
         table = read_presence(Path(read))
     else:

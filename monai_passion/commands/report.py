@@ -10,7 +10,7 @@ from monai_passion.system.files import PathLike
 __all__ = ["report"]
 
 
-def report(runs: Sequence[PathLike], *, output: PathLike) -> Path:
+def report(runs: Sequence[PathLike], *, output: PathLike, overwrite: bool = False) -> Path:
     """Make tables and figures from the results of trainings.
 
     Example:
@@ -22,12 +22,15 @@ def report(runs: Sequence[PathLike], *, output: PathLike) -> Path:
             metrics.csv and, if there, curves.csv and run.json. Runs with the same label in run.json are seeds of one
             method; give the baseline first.
         output: folder for report.html, figures/ and tables/.
+        overwrite: replace an older report.
 
     Returns:
         The path of report.html.
     """
     from monai_passion.reporting.report import write_report
+    from monai_passion.system.output import output_folder
 
-    page = write_report([Path(run) for run in runs], Path(output))
+    with output_folder(Path(output), overwrite=overwrite, last="report.html") as folder:
+        page = Path(output) / write_report([Path(run) for run in runs], folder).name
     print(page)
     return page

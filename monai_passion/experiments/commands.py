@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -72,10 +71,11 @@ def run(
     from monai_passion.experiments.folders import Source, describe_data, prepare
     from monai_passion.experiments.grid import expand, load_grid
     from monai_passion.experiments.runner import run_cells
+    from monai_passion.system.settings import read_value
 
     grid, output, dataset_dir = Path(grid), Path(output), Path(dataset_dir)
     content = load_grid(grid)
-    last = {key: _value(key, value) for key, value in (set or {}).items()}
+    last = {key: read_value(value) for key, value in (set or {}).items()}
     cells = [
         cell._replace(overrides={**cell.overrides, **last})
         for cell in expand(content, str(grid))
@@ -121,14 +121,6 @@ def run(
         raise PassionError(f"{len(failed)} of {len(folders)} cells failed ({names}); the last line of each is above")
     print(f"all done; next: monai-passion report {output} --output REPORT")
     return list(folders)
-
-
-def _value(key: str, text: Any) -> Any:
-    """JSON where it is JSON, such as 2, true or [1, 2]; else text."""
-    try:
-        return json.loads(text) if isinstance(text, str) else text
-    except ValueError:
-        return text
 
 
 def status(runs: PathLike) -> None:

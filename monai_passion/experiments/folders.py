@@ -25,6 +25,7 @@ from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.experiments.grid import TRAINING_ONLY, Cell
 from monai_passion.system.files import write_text
 from monai_passion.system.locks import RunLock
+from monai_passion.system.settings import check_settings, read_config
 
 __all__ = ["Source", "State", "describe_data", "finished_cells", "is_done", "prepare", "read_state"]
 
@@ -109,6 +110,7 @@ def _files(cell: Cell, folder: Path, source: Source, table: str | None) -> dict[
     fragments = [source.configs / f"{name}.json" for name in cell.configs]
     scoring = [path for name, path in zip(cell.configs, fragments, strict=True) if not name.startswith(TRAINING_ONLY)]
     train, evaluate = [own / "train.json", *fragments], [own / "evaluate.json", *scoring]
+    check_settings(cell.overrides, read_config(train))
     used = {path: _read(path) for path in dict.fromkeys([*train, *evaluate])}
     presence = source.presence_dir / cell.presence if source.presence_dir and cell.presence else None
     tables = {"datalist": source.datalist, **({"presence": presence} if presence else {})}

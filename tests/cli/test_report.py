@@ -25,9 +25,9 @@ def test_a_missing_file_is_one_line_and_exit_code_3(tmp_path, capsys, missing):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_that_is_a_file_is_one_line_and_exit_code_3(tmp_path, capsys):
+def test_an_output_that_is_a_file_is_one_line_and_exit_code_2(tmp_path, capsys):
     run = write_run(tmp_path / "run", modalities=("t1", "t2"), curves=False)
     (tmp_path / "out").write_text("mine")
-    assert main(["report", str(run), "--output", str(tmp_path / "out")]) == 3
+    assert main(["report", str(run), "--output", str(tmp_path / "out")]) == 2
     assert "out" in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == "mine"

@@ -1,0 +1,82 @@
+"""Settings of a run of a bundle, as ``KEY=VALUE``: what a value means, and whether the configuration knows the key."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_passion.errors import InputError, UsageError, did_you_mean
+
+__all__ = ["as_text", "check_settings", "from_text", "read_config", "read_value"]
+
+WORDS = {"true": True, "false": False, "none": None, "null": None}
+
+
+def read_value(text: Any) -> Any:
+    """JSON where it is JSON, such as 2, [1, 2] or null; true, false and none in any case; else the text."""
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return WORDS.get(text.lower(), text)
+
+
+def as_text(text: str) -> str:
+    """What a configuration takes as this very text: MONAI runs what begins with ``$`` or ``@``, and changes ``#``."""
+    if text[:1] in ("$", "@", "%") or "#" in text:
+        return "$" + "".join(rf"\x{ord(c):02x}" if c in "#@$%" else c for c in repr(text))
+    return text
+
+
+def from_text(value: str) -> str:
+    """The reverse of `as_text`."""
+    return str(ast.literal_eval(value[1:])) if value.startswith("$") else value
+
+
+def read_config(files: Sequence[Path]) -> dict[str, Any]:
+    """The content of configuration files, the keys of later ones in place of those of earlier ones, as MONAI has it.
+
+    Raises:
+        InputError: a file that is not there or no JSON.
+    """
+    merged: dict[str, Any] = {}
+    for path in files:
+        try:
+            merged |= json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} cannot be read as JSON ({error}); correct the path or the file") from error
+    return merged
+
+
+def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Check the settings of a run before it starts.
+
+    Args:
+        settings: key, ``#`` before each key or index within, as ``loss#beta`` -> value.
+        config: from `read_config`.
+
+    Raises:
+        UsageError: a key that the configuration has not, with the nearest one that it has; text in place of a number.
+    """
+    for name, value in settings.items():
+        place: Any = config
+        for depth, key in enumerate(parts := name.replace("::", "#").split("#")):
+            known = _parts(place)
+            if key not in known:
+                within = f"{'#'.join(parts[:depth])} has no '{key}'" if depth else f"unknown setting '{key}'"
+                raise UsageError(f"{within}{did_you_mean(key, known)}")
+            place = known[key]
+        is_number = isinstance(place, int | float) and not isinstance(place, bool)
+        if is_number and isinstance(value, str) and value[:1] not in ("$", "@"):
+            raise UsageError(f"the setting {name} is '{value}', not a number such as {place}")
+
+
+def _parts(place: Any) -> dict[str, Any]:
+    """What is within a part of a configuration, by key or index."""
+    if isinstance(place, list):
+        return {str(k): value for k, value in enumerate(place)}
+    return place if isinstance(place, dict) else {}

@@ -1,0 +1,158 @@
+"""``train`` and ``evaluate``, on patients of a few voxels."""
+
+import json
+import os
+import shlex
+import shutil
+
+import pandas as pd
+import pytest
+from fire.parser import DefaultParseValue
+
+from monai_passion.bundle.run import command_line
+from monai_passion.cli import main
+from monai_passion.commands.train import ARGUMENTS
+from monai_passion.networks.weights import load_weights
+from monai_passion.prediction.segmenter import find_bundle
+from tests.bundles.conftest import write_case
+
+SMALL = ["width=2", "crop_size=[32,32,32]", "roi_size=[32,32,32]", "spacing=[-1,-1,-1]", "val_interval=1"]
+
+
+def cohort(folder, names, label=True):
+    for k, name in enumerate(names):
+        write_case(folder, name, "brats_mri", k)
+        if k == 1:
+            (folder / name / f"{name}_t1ce.nii.gz").unlink()
+        if not label and k == 0:
+            (folder / name / f"{name}_seg.nii.gz").unlink()
+    return folder
+
+
+def train(data, run, *more, epochs=1):
+    return main(
+        ["train", str(data), "--output", str(run), "--device", "cpu", "--set", *SMALL, f"epochs={epochs}", *more]
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    data = cohort(folder / "data, 2024#1", [f"P{k}" for k in range(5)])
+    assert train(data, folder / "run") == 0
+    return data, folder / "run"
+
+
+def test_the_printed_line_gives_monai_the_same_settings(trained):
+    data, run = trained
+    arguments = json.loads((run / ARGUMENTS).read_text())
+    settings = {key: value for key, value in arguments.items() if key not in ("run_id", "config_file")}
+    words = shlex.split(command_line(arguments["run_id"], arguments["config_file"], settings))
+    assert words[:5] == ["python", "-m", "monai.bundle", "run", "training"]
+    read = {words[k].removeprefix("--"): DefaultParseValue(words[k + 1]) for k in range(5, len(words), 2)}
+    assert read == {**settings, "config_file": arguments["config_file"][0]}
+    assert eval(settings["dataset_dir"][1:]) == str(data)
+    assert load_weights(run / "model.pt")[1]["settings"]["width"] == 2
+
+
+def test_the_printed_line_has_lists_and_words_as_fire_reads_them():
+    settings = {"a": True, "b": None, "c": [1, "x"], "d": "two words", "e": 0.5, "f": False}
+    words = shlex.split(command_line("training", ["one.json", "two.json"], settings))
+    read = {words[k].removeprefix("--"): DefaultParseValue(words[k + 1]) for k in range(5, len(words), 2)}
+    assert read == {**settings, "config_file": ["one.json", "two.json"]}
+
+
+def test_the_same_command_goes_on_and_another_one_is_refused(trained, tmp_path, capsys):
+    data, run = trained
+    mine = tmp_path / "run"
+    mine.mkdir()
+    (mine / "notes").touch()
+    assert train(data, mine) == 2
+    assert "is not empty" in capsys.readouterr().err
+    (mine / ARGUMENTS).write_text((run / ARGUMENTS).read_text().replace(str(run), str(mine)))
+    assert train(data, mine, "seed=1") == 2
+    assert "seed None -> 1" in capsys.readouterr().err
+    assert sorted(os.listdir(mine)) == ["notes", ARGUMENTS]
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["--set", "epoch=3"], 2, "unknown setting 'epoch'; did you mean epochs?"),
+        (["--set", "loss#gama=3"], 2, "loss has no 'gama'; did you mean gamma?"),
+        (["--set", "epochs=three"], 2, "the setting epochs is 'three', not a number"),
+        (["--method", "pasion"], 2, "did you mean passion?"),
+        (["--missing", "idt_2468_"], 2, "did you mean idt_2468?"),
+        (["--network", "mmforme"], 2, "did you mean mmformer?"),
+        (["--task", "brats"], 2, "no bundle for the task brats"),
+        (["--network", "transunet", "--task", "myops_cmr"], 2, "its networks are"),
+        (["--datalist", "nowhere.json"], 3, "nowhere.json does not exist"),
+        (["--bundle", "nowhere"], 2, "no bundle 'nowhere'"),
+    ],
+)
+def test_what_cannot_be_is_one_line_before_anything_runs(tmp_path, capsys, more, code, said):
+    (tmp_path / "data").mkdir()
+    assert main(["train", str(tmp_path / "data"), "--output", str(tmp_path / "run"), *more]) == code
+    out, error = capsys.readouterr()
+    assert said in error
+    assert (out, error.count("\n")) == ("", 1)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_a_bundle_whose_configuration_runs_another_program_is_refused(tmp_path, capsys, command):
+    bundle = shutil.copytree(find_bundle().path, tmp_path / "bundle")
+    path = bundle / "configs" / f"{command}.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "initialize": ["$print('run')"]}))
+    (tmp_path / "weights").touch()
+    what = {"train": [tmp_path], "evaluate": [tmp_path / "weights", "--data", tmp_path]}[command]
+    assert main([command, *map(str, what), "--bundle", str(bundle), "--output", str(tmp_path / "out")]) == 2
+    out, error = capsys.readouterr()
+    assert "add --trust" in error
+    assert out == ""
+
+
+def test_a_folder_without_patients_leaves_nothing(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    assert train(tmp_path / "data", tmp_path / "run") == 3
+    assert "Traceback" not in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["data"]
+
+
+def test_an_outside_cohort_is_scored_as_a_whole(trained, tmp_path, capsys):
+    _, run = trained
+    outside = cohort(tmp_path / "hospital", ["H0", "H1", "P2"], label=False)
+    scores = tmp_path / "scores"
+    assert main(["evaluate", str(run), "--data", str(outside), "--output", str(scores), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert "not scored for lack of a label: H0" in said
+    assert set(pd.read_csv(scores / "metrics.csv")["case"]) == {"H1", "P2"}
+    assert json.loads((scores / "run.json").read_text())["split"] == "test"
+    assert main(["evaluate", str(run), "--data", str(outside), "--output", str(scores)]) == 2
+    assert "add --overwrite" in capsys.readouterr().err
+
+
+def test_of_the_own_patients_those_of_a_split_are_scored(trained, capsys):
+    _, run = trained
+    assert main(["evaluate", str(run), "--device", "cpu", "--split", "validation"]) == 0
+    held_out = [item["case"] for item in json.loads((run / "datalist.json").read_text())["validation"]]
+    assert set(pd.read_csv(run / "scores_validation" / "metrics.csv")["case"]) == set(held_out)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "said"),
+    [
+        (["--data", "{data}/P0", "--split", "test"], 2, "leave --split out"),
+        (["--data", "{data}/nowhere"], 3, "nowhere is not a folder"),
+        (["--set", "widht=2"], 2, "did you mean width?"),
+        (["--datalist", "nowhere.json"], 3, "nowhere.json"),
+    ],
+)
+def test_what_cannot_be_scored_is_one_line(trained, tmp_path, capsys, more, code, said):
+    data, run = trained
+    more = [word.format(data=data) for word in more]
+    assert main(["evaluate", str(run), "--output", str(tmp_path / "scores"), *more]) == code
+    out, error = capsys.readouterr()
+    assert said in error
+    assert (out, error.count("\n")) == ("", 1)
+    assert not (tmp_path / "scores").exists()

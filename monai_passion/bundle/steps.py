@@ -24,6 +24,7 @@ from monai_passion.data.donors import Donor, load_donors
 from monai_passion.data.sampling import combination_items
 from monai_passion.data.slices import slices_of, whole_files
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
+from monai_passion.data.verify import verify_datalist
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
 from monai_passion.networks.weights import load_into, load_weights
 from monai_passion.system.distributed import first_process_first
@@ -111,6 +112,7 @@ def training_data(
         data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task, missing_per)
     if not data["training"]:
         raise InputError(f"{dataset_dir}: no training patients; check the datalist")
+    verify_datalist(data, ("training", "validation"))
     if idist.get_rank() == 0:
         logger.info("the training set:\n%s", describe_training_set(data))
         if removed := sum(map(len, data.get("removed", {}).values())):
@@ -215,6 +217,8 @@ def evaluation_data(
         raise UsageError(f"split is '{split}'; give training, validation or test")
     if not data[split]:  # type: ignore[literal-required]
         raise InputError(f"{datalist or dataset_dir}: no {split} patients; choose another split")
+    if any(item.get("label") for item in data[split]):  # type: ignore[literal-required]
+        verify_datalist(data, (split,))
     return whole_files(data[split]) if spatial_dims == 2 else list(data[split])  # type: ignore[literal-required]
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "commands.predict",
     "phantom": "commands.phantom",
     "datalist": "commands.datalist",
+    "verify": "commands.verify",
     "presence": "commands.presence",
     "report": "commands.report",
     "experiments": "experiments",

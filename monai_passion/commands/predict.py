@@ -201,7 +201,7 @@ def _cohort(source: Path, bundle: BundleFacts) -> dict[str, Any]:
 
     if source.is_dir():
         patients = find_patients(source, bundle.modalities)
-        return dict(patients) if patients and not any(source.glob("*.nii*")) else {}
+        return dict(patients)
     if source.suffix.lower() == ".csv":
         return dict(read_cohort(source, bundle.modalities))
     if not source.exists():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from monai_passion.data.dicom import find_series, recognize_series
+from monai_passion.data.dicom import check_one_patient, find_series, recognize_series
 from monai_passion.data.layouts import Case, find_cohort, not_used
 from monai_passion.data.naming import LABEL
 from monai_passion.errors import InputError, UsageError
@@ -103,9 +103,9 @@ def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str
     series = find_series(path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in folder.glob(depth))
     if not series:
         return {}
-    if len({one.patient for one in series}) > 1:
-        raise InputError(f"{folder} has series of several patients (PatientID); give one patient's folder, or a CSV")
-    candidates = {m: found for m, found in recognize_series(series, task).items() if m not in given}
+    candidates, others = recognize_series(series, task)
+    candidates = {m: found for m, found in candidates.items() if m not in given}
+    check_one_patient([one for found in candidates.values() for one in found])
     for modality, found in candidates.items():
         if len(found) > 1:
             names = ", ".join(one.text for one in found)
@@ -119,7 +119,10 @@ def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str
             f"{folder} has no series whose description tells what it is ({names}); give a file of each by "
             f"{', '.join(f'--{m}' for m in task.modality_names)}"
         )
-    paths = {**given, **{m: found[0].files[0] for m, found in candidates.items()}}
+    if others:
+        more = f", and {len(others) - 8} more" if len(others) > 8 else ""
+        logger.warning("not used: " + ", ".join(f"'{one.description}' ({why})" for one, why in others[:8]) + more)
+    paths = {**given, **{m: found[0].check().files[0] for m, found in candidates.items()}}
     return {m: paths[m] for m in task.modality_names if m in paths}
 
 

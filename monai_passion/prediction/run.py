@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_passion.data.dicom import as_nifti, write_segmentation
+from monai_passion.data.dicom import as_nifti, original_names, write_segmentation
 from monai_passion.data.nifti import MAX_VOXELS
 from monai_passion.data.patient import FEW_SLICES, Patient, Remark, read_patient
 from monai_passion.errors import UsageError
@@ -100,15 +100,16 @@ def predict_patient(
         seconds.start("reading")
         given = {m: Path(path) for m, path in files.items()}
         nifti, series, doubts = as_nifti(given, Path(converted), options.max_voxels)
-        patient = read_patient(
-            nifti,
-            bundle.modalities,
-            reference=options.reference,
-            register=options.register,
-            allow_duplicate=options.allow_duplicate,
-            max_voxels=options.max_voxels,
-            min_slices=FEW_SLICES if bundle.spatial_dims == 3 else 1,
-        )
+        with original_names({m: path for m, path in nifti.items() if m in series}, given):
+            patient = read_patient(
+                nifti,
+                bundle.modalities,
+                reference=options.reference,
+                register=options.register,
+                allow_duplicate=options.allow_duplicate,
+                max_voxels=options.max_voxels,
+                min_slices=FEW_SLICES if bundle.spatial_dims == 3 else 1,
+            )
         patient = patient._replace(remarks=(*(Remark("warning", text) for text in doubts), *patient.remarks))
         if options.dicom_seg and patient.reference_name not in series:
             raise UsageError(

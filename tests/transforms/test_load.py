@@ -20,7 +20,7 @@ VALUE = {"flair": 1, "t1c": 2, "t1": 3, "t2": 4}
 def save(path, data, affine=AFFINE):
     """Write a file; its last voxel is no whole number, as an image's, unless ``path`` is a label's."""
     data = np.array(data, dtype=np.float32)
-    if "label" not in path.name:
+    if "label" not in pathlib.Path(path).name:
         data[-1, -1, -1] += 0.25
     nib.save(nib.Nifti1Image(np.asarray(data, dtype=np.float32), affine), path)
     return str(path)
@@ -201,7 +201,8 @@ def test_wrong_paths(files, paths, error, match):
 
 def test_one_file_holds_all_modalities_in_channel_order_and_a_constant_volume_is_absent(tmp_path):
     volumes = np.stack([np.full(SHAPE, 7.0), *(np.random.default_rng(m).random(SHAPE) for m in range(3))], axis=-1)
-    image, available = LoadModalities(BRATS_MRI)(save(tmp_path / "all.nii.gz", volumes))
+    nib.save(nib.Nifti1Image(volumes.astype(np.float32), AFFINE), tmp_path / "all.nii.gz")
+    image, available = LoadModalities(BRATS_MRI)(str(tmp_path / "all.nii.gz"))
     assert available.tolist() == [False, True, True, True]
     assert not image[0].any()
     np.testing.assert_allclose(image[3], volumes[..., 3], rtol=1e-6)

@@ -98,7 +98,7 @@ def read_patient(
         register: move the others rigidly onto the reference first, by mutual information.
         allow_duplicate: the same image for two modalities is a warning, not an error.
         max_voxels: larger files are refused before anything is allocated.
-        min_slices: fewer along an axis are a warning.
+        min_slices: fewer along an axis are a warning, and a single one is an error unless this is 1.
 
     Raises:
         UsageError: no file at all, a folder in place of one, or a reference that is not there.
@@ -131,7 +131,11 @@ def read_patient(
         findings += [Remark("note", f"{m}: moved by {mm:.1f} mm onto {chosen}") for m, mm in distances.items()]
     volumes, moved = _on_one_grid(volumes, chosen, policy)
     findings += moved
-    if (slices := min(volumes[chosen].shape)) < min_slices:
+    if (slices := min(volumes[chosen].shape)) < 2 <= min_slices:
+        raise InputError(
+            f"{volumes[chosen].path} is a single slice; the network wants a volume: give all slices in one file"
+        )
+    if slices < min_slices:
         text = f"only {slices} slices along one axis; the network expects at least {min_slices}"
         findings.append(Remark("warning", text))
     return Patient(tuple(volumes.get(m) for m in names), names, given, tuple(findings), chosen)

@@ -14,7 +14,7 @@ import numpy as np
 from monai_passion.data.labels import Convention, find_convention, values_in
 from monai_passion.data.layouts import Case, Cohort, cube_items, find_cohort, guess_task
 from monai_passion.data.naming import LABEL
-from monai_passion.data.nifti import Header, Volume, check_same_grid, read_header, read_volumes
+from monai_passion.data.nifti import Header, Volume, check_same_grid, read_header, read_volumes, same_grid
 from monai_passion.data.patient import judge_volume
 from monai_passion.data.splits import SPLITS, patient_of, repeated
 from monai_passion.errors import InputError
@@ -220,8 +220,10 @@ def _duplicates(cases: Sequence[Case]) -> Iterator[Problem]:
                     yield Problem("error", "duplicate", other.name, f"{what}: {leak}; keep one")
 
 
-def verify_datalist(datalist: Mapping[str, Any], splits: Sequence[str] = tuple(SPLITS)) -> None:
+def verify_datalist(datalist: Mapping[str, Any], splits: Sequence[str] = tuple(SPLITS), policy: str = "strict") -> None:
     """Quick checks of a datalist with absolute paths, by the files' headers alone.
+
+    Images on different grids are none with the policy "repair", where the label has the grid of one of them.
 
     Raises:
         InputError: a case of ``splits`` without label, files on different grids, or one that cannot be read; the
@@ -233,18 +235,21 @@ def verify_datalist(datalist: Mapping[str, Any], splits: Sequence[str] = tuple(S
             if not item.get("label"):
                 wrong.append(f"{item['case']} ({split}) has no label; add it, or take the case out of the datalist")
                 continue
-            wrong += _of_item(item)
+            wrong += _of_item(item, policy)
     if wrong:
         more = f" ({len(wrong) - 1} more; see `monai-passion verify`)" if len(wrong) > 1 else ""
         raise InputError(f"{wrong[0]}{more}")
 
 
-def _of_item(item: Mapping[str, Any]) -> Iterator[str]:
+def _of_item(item: Mapping[str, Any], policy: str) -> Iterator[str]:
     try:
         count = len(item.get("channels") or "1")
         paths = dict.fromkeys(path for path in item["image"].values() if path)
         headers = [read_header(path, num_volumes=count) for path in paths]
-        for header in (*headers[1:], read_header(item["label"])):
+        label = read_header(item["label"])
+        if policy == "repair" and any(same_grid(header, label) for header in headers):
+            return
+        for header in (*headers[1:], label):
             check_same_grid(headers[0], header)
     except InputError as error:
         yield str(error)

@@ -206,8 +206,8 @@ def evaluation_data(
 ) -> list[Item]:
     """The items of one split, of ``datalist``, else of the training in ``ckpt_dir``, else of a split by the seed.
 
-    They are whole files, also for a network of two ``spatial_dims``. Given the ``policy`` that they are loaded with, each
-    must have a label, and the headers of the files are looked at first.
+    They are whole files, also for a network of two ``spatial_dims``. Given the ``policy`` that they are loaded with,
+    each must have a label, and the headers of the files are looked at first.
 
     Raises:
         UsageError: an unknown split; InputError: an empty one, or a case that cannot be scored.

@@ -91,6 +91,8 @@ def find_patients(folder: Path, modalities: Task | Sequence[str]) -> dict[str, P
         or (cases[0].folder == folder and len(cases) > 1 and _is_ambiguous(cases))
     ):
         return {}
+    if cases[0].channels:
+        raise InputError(f"{folder} has 4-D files (dataset.json); split them into one file per sequence")
     beside = [(path, why) for path, why in cohort.unused if not any(path.is_relative_to(c.folder) for c in cases)]
     if beside and cohort.layout in ("folders", "bids"):  # what lies in a patient's folder is told with the patient
         logger.warning(not_used(beside, folder))

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_passion.data.labels import map_values
-from monai_passion.data.nifti import MAX_VOXELS, Volume, check_same_grid, read_volume, read_volumes
+from monai_passion.data.nifti import (
+    MAX_VOXELS,
+    Volume,
+    check_same_grid,
+    read_header,
+    read_volume,
+    read_volumes,
+    same_grid,
+)
 from monai_passion.data.patient import read_patient, repair_volumes
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import resolve
@@ -79,8 +87,11 @@ class LoadModalities(Transform):
         """
         return self.stack(self.read(paths, channels), slice)
 
-    def read(self, paths: Paths, channels: Sequence[str] | None = None) -> list[Volume | None]:
-        """One volume a modality, None where absent, all on one grid; see `read_patient`."""
+    def read(
+        self, paths: Paths, channels: Sequence[str] | None = None, label: Path | None = None
+    ) -> list[Volume | None]:
+        """One volume per modality, None where absent, all on one grid, where there is a choice that of ``label``; see
+        `read_patient`."""
         channels = self.channels if channels is None else channels
         policy = self.policy
         if channels is None and isinstance(paths, str | os.PathLike):  # which of them there are, only the voxels tell
@@ -90,7 +101,13 @@ class LoadModalities(Transform):
         if not given:
             raise InputError(f"no modality given; give a file for at least one of {', '.join(self.modalities)}")
         if channels is None:
-            patient = read_patient(given, self.modalities, policy, max_voxels=self.max_voxels, min_slices=1)
+            reference = None
+            if label is not None and policy == "repair":
+                grid = read_header(label, max_voxels=self.max_voxels)
+                reference = next((m for m, path in given.items() if same_grid(read_header(path), grid)), None)
+            patient = read_patient(
+                given, self.modalities, policy, reference=reference, max_voxels=self.max_voxels, min_slices=1
+            )
             volumes, remarks = list(patient.volumes), patient.remarks
         else:
             found, more = repair_volumes(self._volumes(files, channels), policy)
@@ -180,7 +197,8 @@ class LoadModalitiesd(MapTransform):
         item = dict(data)
         path = item.pop(self.label_key, None)
         for key in self.key_iterator(item):
-            volumes, slice = self.load.read(item[key], item.get("channels")), item.get(self.slice_key)
+            volumes = self.load.read(item[key], item.get("channels"), self.load.root / path if path else None)
+            slice = item.get(self.slice_key)
             item[key], item[self.available_key] = self.load.stack(volumes, slice)
             about = [k for k, value in item.items() if str(k).startswith(f"{key}_") and isinstance(value, str)]
             for k in about:

@@ -287,3 +287,12 @@ def test_what_one_policy_refuses_the_other_repairs_and_says_so(tmp_path, name, c
 def test_an_unknown_policy_is_a_usage_error(files):
     with pytest.raises(UsageError, match="the policy is 'lax'; give strict or repair"):
         LoadModalities(BRATS_MRI, policy="lax")(files)
+
+
+def test_images_are_brought_onto_the_grid_of_the_label_whichever_is_finer(tmp_path):
+    fine = AFFINE @ np.diag([0.5, 1, 1, 1])
+    paths = {"t1": save(tmp_path / "t1.nii.gz", np.random.default_rng(0).random(SHAPE))}
+    paths["t2"] = save(tmp_path / "t2.nii.gz", np.random.default_rng(1).random((12, 5, 4)), fine)
+    label = save(tmp_path / "label.nii.gz", np.indices(SHAPE)[0] % 3)
+    item = LoadModalitiesd(BRATS_MRI, policy="repair")({"image": paths, "label": label})
+    assert item["image"].shape[1:] == item["label"].shape[1:] == SHAPE

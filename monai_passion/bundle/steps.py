@@ -25,6 +25,7 @@ from monai_passion.data.donors import Donor, load_donors
 from monai_passion.data.sampling import combination_items
 from monai_passion.data.slices import slices_of, whole_files
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
+from monai_passion.data.verify import verify_datalist
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
 from monai_passion.networks.weights import load_into, load_weights
 from monai_passion.system.distributed import first_process_first
@@ -99,13 +100,15 @@ def training_data(
     missing_per: str = "patient",
     seed: int = 0,
     spatial_dims: int = 3,
+    policy: str = "strict",
 ) -> Mapping[str, Any]:
     """The datalist of a training, with what is missing on purpose taken out; stored beside the checkpoints.
 
     By default nothing is. ``presence``, a table of who lacks what, takes precedence over ``missing_rates``, which are
     drawn for each "patient" or for each "case" (file); the word "none" switches either off. What was found, taken out
     and is used is logged as a table, with a warning where images are taken out. A network of two ``spatial_dims``
-    trains on the slices of the files, an item each; validation is on whole files in any case.
+    trains on the slices of the files, an item each; validation is on whole files in any case. The headers of the files
+    are looked at first, with the ``policy`` that they are loaded with.
 
     Raises:
         UsageError: no ``dataset_dir``; or see `monai_passion.data.training_set.prepare_datalist`.
@@ -117,6 +120,7 @@ def training_data(
         data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task, missing_per)
     if not data["training"]:
         raise InputError(f"{dataset_dir}: no training patients; check the datalist")
+    verify_datalist(data, ("training", "validation"), policy)
     if idist.get_rank() == 0:
         logger.info("the training set:\n%s", describe_training_set(data))
         if removed := sum(map(len, data.get("removed", {}).values())):
@@ -204,13 +208,15 @@ def evaluation_data(
     seed: int,
     ckpt_dir: str,
     spatial_dims: int = 3,
+    policy: str | None = None,
 ) -> list[Item]:
     """The items of one split, of ``datalist``, else of the training in ``ckpt_dir``, else of a split by the seed.
 
-    They are whole files, also for a network of two ``spatial_dims``.
+    They are whole files, also for a network of two ``spatial_dims``. Given the ``policy`` that they are loaded with,
+    each must have a label, and the headers of the files are looked at first.
 
     Raises:
-        UsageError: an unknown split; InputError: an empty one.
+        UsageError: an unknown split; InputError: an empty one, or a case that cannot be scored.
     """
     _given(dataset_dir)
     stored = Path(ckpt_dir) / "datalist.json"
@@ -221,6 +227,8 @@ def evaluation_data(
         raise UsageError(f"split is '{split}'; give training, validation or test")
     if not data[split]:  # type: ignore[literal-required]
         raise InputError(f"{datalist or dataset_dir}: no {split} patients; choose another split")
+    if policy is not None:
+        verify_datalist(data, (split,), policy)
     return whole_files(data[split]) if spatial_dims == 2 else list(data[split])  # type: ignore[literal-required]
 
 

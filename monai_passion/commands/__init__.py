@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "commands.evaluate",
     "phantom": "commands.phantom",
     "datalist": "commands.datalist",
+    "verify": "commands.verify",
     "presence": "commands.presence",
     "score": "commands.score",
     "report": "commands.report",

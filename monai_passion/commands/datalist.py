@@ -36,7 +36,7 @@ def datalist(
         layout: folders, flat, bids, decathlon, nnunet, cubes, or auto, which finds out.
         task: a name or a task file; by default the one whose sequences the files are named after.
         labels: what the values in label files are: brats2015, brats2020, brats2023, msd and others of
-            docs/reference/labels.md, or spelled out, as 1=ED,2=NCR/NET,3=ET; by default it is found out.
+            docs/reference/data.md, or spelled out, as 1=ED,2=NCR/NET,3=ET; by default it is found out.
         patient_pattern: regular expression whose first group is the patient in the name of a case, as "(.+)_v[0-9]".
         fractions: shares of the patients in training, validation and test.
         split_dir: folder with train.txt, val.txt and test.txt, in place of fractions.

@@ -209,8 +209,7 @@ def _cohort(source: Path, bundle: BundleFacts) -> dict[str, Any]:
     from monai_passion.data.sources import find_patients, read_cohort
 
     if source.is_dir():
-        patients = find_patients(source, bundle.task)
-        return dict(patients) if patients and not any(source.glob("*.nii*")) else {}
+        return dict(find_patients(source, bundle.task))
     if source.suffix.lower() == ".csv":
         return dict(read_cohort(source, bundle.task))
     if not source.exists():

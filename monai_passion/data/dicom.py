@@ -6,9 +6,12 @@ A series is given by its folder, or by any one of its files where a folder holds
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -18,15 +21,31 @@ from numpy.typing import NDArray
 
 from monai_passion import __version__
 from monai_passion.data.naming import read_name
-from monai_passion.errors import InputError, UsageError
+from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.tasks import ClassLabel, Task
 
-__all__ = ["Series", "as_nifti", "find_series", "is_dicom", "open_series", "recognize_series", "write_segmentation"]
+__all__ = [
+    "Series",
+    "as_nifti",
+    "check_one_patient",
+    "find_series",
+    "is_dicom",
+    "open_series",
+    "original_names",
+    "recognize_series",
+    "write_segmentation",
+]
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's axes point left and posterior, those of NIfTI right and anterior."""
 GAP = 0.1
 """Part of the distance between slices by which one may be off."""
+SHIFT = 0.5
+"""Distance in mm by which the corner of a slice may be off the line along the normal of the slices."""
+KINDS = ("MR", "CT", "PT")
+"""Values of Modality that images of patients have."""
+ANONYMOUS = r"(anon\w*|unknown|none|null|patient|de-?identified|removed|x+|0+|no ?name|not ?available|n/?a)?"
+"""What stands for a patient's name where it was taken out."""
 TIMEOUT = 600
 """Seconds that a conversion may take."""
 TISSUE = ("85756007", "SCT", "Tissue")
@@ -35,81 +54,169 @@ ABNORMAL = ("49755003", "SCT", "Morphologically Abnormal Structure")
 _TAGS = [
     *("SOPClassUID", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription"),
     *("ProtocolName", "ImageType", "ContrastBolusAgent", "Rows", "Columns", "NumberOfFrames", "InstanceNumber"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PatientName", "PatientBirthDate"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
 
 
 class Series(NamedTuple):
-    """One series of MR images, as its headers have it."""
+    """One series of images, as its headers have it, from all folders that its files lie in."""
 
     description: str
     contrast: bool
     """Whether a contrast agent is named."""
     patient: str
+    """What the headers say of who it is: PatientID, name and date of birth; "" where that is nothing."""
     study: str
     files: tuple[Path, ...]
     """Along the normal of the slices."""
     shape: tuple[int, int, int]
     """Slices (or frames), rows, columns."""
+    problem: str = ""
+    """Why it is no volume, where it is none; matters only to who wants this series."""
+    is_localizer: bool = False
 
     @property
     def text(self) -> str:
         return f"'{self.description}' ({self.shape[0]} images, {self.files[0]})"
 
+    def check(self) -> Series:
+        """Itself.
+
+        Raises:
+            InputError: it is no volume.
+        """
+        if self.problem:
+            raise InputError(self.problem)
+        return self
+
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file has DICOM's mark."""
+    """Whether a file begins as DICOM, with its mark or, as old software writes it, without."""
     try:
         with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+            head = file.read(132)
     except OSError:
         return False
+    return head[128:] == b"DICM" or _starts_bare(head)
+
+
+def _starts_bare(head: bytes) -> bool:
+    """Whether a file begins with an element of group 0002 or 0008, as DICOM without preamble does."""
+    element, vr = int.from_bytes(head[2:4], "little"), head[4:6]
+    return (
+        head[:2] in (b"\x02\x00", b"\x08\x00")
+        and element <= 0x18
+        and (vr in (b"UL", b"UI", b"CS", b"SH") or not any(head[6:8]))
+    )
 
 
 def find_series(paths: Iterable[Path]) -> list[Series]:
-    """The MR series among files; localizers and what is no DICOM are left out.
+    """The series of images among files, each with all its files whatever folder they lie in.
+
+    A series that makes no volume is among them, and says so in ``problem``: it matters only to who wants it.
 
     Raises:
-        InputError: a damaged file, or slices that make no volume.
+        InputError: a damaged file in the folder of a series, or nothing but such.
         UsageError: the extra is not installed.
     """
-    found: dict[tuple[Path, str], list[tuple[Path, Any]]] = defaultdict(list)
-    for path in sorted(path for path in paths if path.is_file() and is_dicom(path)):
-        header = _read(path, stop_before_pixels=True, specific_tags=_TAGS)
-        kind = [str(word) for word in header.get("ImageType") or ()]
-        if header.get("Modality") == "MR" and "Rows" in header and "LOCALIZER" not in kind:
-            found[path.parent, str(header.get("SeriesInstanceUID", ""))].append((path, header))
-    return [_series(members) for members in found.values()]
+    found: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
+    damaged: list[tuple[Path, InputError]] = []
+    once: dict[tuple[int, int], Path] = {}  # a link to a file or folder is no second one
+    for path in paths:
+        if path.is_file():
+            once.setdefault((path.stat().st_dev, path.stat().st_ino), path)
+    for path in sorted(path for path in once.values() if is_dicom(path)):
+        try:
+            header = _header(path, path.stat().st_mtime_ns)
+        except InputError as error:
+            damaged.append((path, error))
+            continue
+        if header.get("Modality") in KINDS and "Rows" in header:
+            uid = str(header.get("SeriesInstanceUID") or "")
+            found[uid or str(path.parent)].append((path, header))
+    if damaged and not found:
+        raise damaged[0][1]
+    series = [_series(members) for members in found.values()]
+    for path, why in damaged:  # may be a slice of a series beside it
+        for k, one in enumerate(series):
+            if any(file.parent == path.parent for file in one.files):
+                series[k] = one._replace(problem=one.problem or str(why))
+    return series
 
 
 def open_series(path: Path) -> Series | None:
     """The series in a folder, or the one that a file belongs to; None for what is no DICOM.
 
+    The other files of a file's series may lie beside it or in the folders beside its own.
+
     Raises:
-        InputError: a folder with several; see also `find_series`.
+        InputError: a folder with several, or no volume.
     """
     if os.path.isdir(path):  # False where the name itself is impossible
-        series = find_series(path.iterdir())
+        series = [one for one in find_series(path.iterdir()) if not one.is_localizer]
         if len(series) > 1:
             names = ", ".join(one.text for one in series)
             raise InputError(f"{path} holds {len(series)} series: {names}; give a file of the right one")
-        return series[0] if series else None
+        return series[0].check() if series else None
     if not is_dicom(path):
         return None
-    for one in find_series(path.parent.iterdir()):
+    uid = _header(path, path.stat().st_mtime_ns).get("SeriesInstanceUID")
+    around = [*path.parent.iterdir(), *path.parent.parent.glob("*/*")]
+    own = [
+        other
+        for other in around
+        if other.is_file() and is_dicom(other) and (other.parent == path.parent or _is_of(other, uid))
+    ]
+    for one in find_series(own):
         if path in one.files:
-            return one
-    raise InputError(f"{path} is no MR image; give a series of MR images")
+            return one.check()
+    raise InputError(f"{path} is no image; give a series of images")
 
 
-def recognize_series(series: Sequence[Series], task: Task) -> dict[str, list[Series]]:
-    """Modality -> the series that may be it, by their descriptions; a T1 with a contrast agent is a T1c."""
+def _is_of(path: Path, uid: Any) -> bool:
+    try:
+        return uid is not None and _header(path, path.stat().st_mtime_ns).get("SeriesInstanceUID") == uid
+    except InputError:
+        return False
+
+
+def recognize_series(series: Sequence[Series], task: Task) -> tuple[dict[str, list[Series]], list[tuple[Series, str]]]:
+    """Modality -> the series that may be it, by their descriptions; and the others, with what they seem to be.
+
+    A T1 with a contrast agent is a T1c.
+    """
     candidates: dict[str, list[Series]] = {}
+    others: list[tuple[Series, str]] = []
     for one in series:
-        role = read_name(one.description, task, contrast_agent=one.contrast).role
-        if role in task.modality_names:
-            candidates.setdefault(str(role), []).append(one)
-    return candidates
+        said = read_name(one.description, task, contrast_agent=one.contrast)
+        if one.is_localizer:
+            others.append((one, "a localizer"))
+        elif said.role in task.modality_names:
+            candidates.setdefault(str(said.role), []).append(one)
+        else:
+            others.append((one, said.why or "a label map"))
+    return candidates, others
+
+
+def check_one_patient(series: Iterable[Series]) -> list[str]:
+    """What is odd about series that are to be of one patient and one examination.
+
+    Raises:
+        InputError: their headers name different patients, or different examinations of nobody.
+    """
+    series = list(series)
+    names = ", ".join(f"'{one.description}'" for one in series)
+    if len({one.patient for one in series}) > 1:
+        raise InputError(f"{names} are of several patients by their headers; give the series of one patient")
+    if len({one.study for one in series}) < 2:
+        return []
+    if not series[0].patient:
+        raise InputError(
+            f"{names} are of different examinations (StudyInstanceUID), and no header says whose; give those of one "
+            "patient and examination, each in a folder of its own"
+        )
+    return [f"{names} are of different examinations (StudyInstanceUID)"]
 
 
 def as_nifti(
@@ -121,13 +228,21 @@ def as_nifti(
         InputError: series of different patients, or one that cannot be converted.
     """
     series = {m: found for m, path in files.items() if (found := open_series(path)) is not None}
-    if len({one.patient for one in series.values()}) > 1:
-        raise InputError(f"{', '.join(series)} are of different patients (PatientID); give series of one patient")
-    doubts = []
-    if len({one.study for one in series.values()}) > 1:
-        doubts.append(f"{', '.join(series)} are of different examinations (StudyInstanceUID)")
+    doubts = check_one_patient(series.values())
     converted = {m: _convert(one, folder / m, max_voxels) for m, one in series.items()}
     return {**files, **converted}, series, doubts
+
+
+@contextmanager
+def original_names(converted: Mapping[str, Path], given: Mapping[str, Path]) -> Iterator[None]:
+    """In the errors raised within, converted files have the names of what they were converted from."""
+    try:
+        yield
+    except PassionError as error:
+        text = str(error)
+        for m, path in converted.items():
+            text = text.replace(str(path), str(given[m]))
+        raise type(error)(text) from error
 
 
 def write_segmentation(
@@ -212,11 +327,19 @@ def _pydicom() -> ModuleType:
     return pydicom
 
 
+@lru_cache(maxsize=2**14)
+def _header(path: Path, changed: int) -> Any:
+    """What is asked for in ``_TAGS``; ``changed`` is the time of the file, read again when that is another."""
+    return _read(path, stop_before_pixels=True, specific_tags=_TAGS)
+
+
 def _read(path: Path, **options: Any) -> Any:
     """The data set, with every value decoded that is asked for."""
     pydicom = _pydicom()
     try:
-        header = pydicom.dcmread(path, **options)
+        with path.open("rb") as file:
+            bare = file.read(132)[128:] != b"DICM"
+        header = pydicom.dcmread(path, force=bare, **options)
         for name in _TAGS:
             header.get(name)
     except Exception as error:  # pydicom raises whatever a damaged file makes it stumble over
@@ -225,40 +348,95 @@ def _read(path: Path, **options: Any) -> Any:
 
 
 def _series(members: Sequence[tuple[Path, Any]]) -> Series:
-    """Raises:
-    InputError: slices that are missing, twice there, or not parallel.
-    """
     first = members[0][1]
     description = str(first.get("SeriesDescription") or first.get("ProtocolName") or "without description")
-    where = f"the series '{description}' in {members[0][0].parent}"
+    folders = sorted({str(path.parent) for path, _ in members})
+    where = f"the series '{description}' in {' and '.join(folders[:3])}"
     multi = int(first.get("NumberOfFrames") or 1) > 1
-    if multi and len(members) > 1:
-        raise InputError(f"{where} has {len(members)} multi-frame files; give one of them in a folder of its own")
-    count = int(first.get("NumberOfFrames") or 1) if multi else len(members)
-    if not multi:
-        members = _in_order(members, where)
+    count, problem = int(first.get("NumberOfFrames") or 1) if multi else len(members), ""
+    try:
+        if multi and len(members) > 1:
+            raise InputError(f"{where} has {len(members)} multi-frame files; give one of them in a folder of its own")
+        if multi:
+            order = _order(_frames(first, where), where)
+            if len(order) != count:
+                raise InputError(f"{where} says where {len(order)} of its {count} frames lie; export it again")
+        else:
+            if len({(header.get("Rows"), header.get("Columns")) for _, header in members}) > 1:
+                raise InputError(f"{where} has slices of different sizes; give one volume")
+            members = [members[k] for k in _order([header for _, header in members], where)]
+    except InputError as error:
+        problem = str(error)
     agent = str(first.get("ContrastBolusAgent") or "").strip().lower()
+    kind = [str(word) for word in first.get("ImageType") or ()]
     return Series(
         description,
         agent not in ("", "no", "none", "n"),
-        str(first.get("PatientID") or ""),
+        _who(first),
         str(first.get("StudyInstanceUID") or ""),
         tuple(path for path, _ in members),
         (count, int(first.Rows), int(first.get("Columns") or 0)),
+        problem,
+        "LOCALIZER" in kind,
     )
 
 
-def _in_order(members: Sequence[tuple[Path, Any]], where: str) -> list[tuple[Path, Any]]:
+def _who(header: Any) -> str:
+    """PatientID, name and date of birth, as far as they say something."""
+    said = [str(header.get(tag) or "").strip() for tag in ("PatientID", "PatientName", "PatientBirthDate")]
+    return "/".join("" if re.fullmatch(ANONYMOUS, text, re.IGNORECASE) else text for text in said).strip("/")
+
+
+class _Frame(NamedTuple):
+    """The place in space of one slice of a multi-frame file, with the names of a slice's header."""
+
+    ImageOrientationPatient: Any
+    PixelSpacing: Any
+    ImagePositionPatient: Any
+
+
+def _frames(header: Any, where: str) -> list[_Frame]:
+    """Raises:
+    InputError: the file does not say where its frames lie.
+    """
+    shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
+
+    def of(frame: Any, group: str, tag: str) -> Any:
+        for place in (frame, shared):
+            inner = place.get(group) if place is not None else None
+            if inner and inner[0].get(tag) is not None:
+                return inner[0].get(tag)
+        return header.get(tag)
+
+    frames = [
+        _Frame(
+            of(frame, "PlaneOrientationSequence", "ImageOrientationPatient"),
+            of(frame, "PixelMeasuresSequence", "PixelSpacing"),
+            of(frame, "PlanePositionSequence", "ImagePositionPatient"),
+        )
+        for frame in header.get("PerFrameFunctionalGroupsSequence") or ()
+    ]
+    if not frames:
+        raise InputError(f"{where} does not say where its frames lie; export it as single images")
+    return frames
+
+
+def _order(slices: Sequence[Any], where: str) -> list[int]:
+    """The numbers of the slices along their normal.
+
+    Raises:
+        InputError: some are missing, twice there, not parallel, or shifted sideways.
+    """
     try:
-        affines = [_slice_affine(header) for _, header in members]
+        affines = [_slice_affine(header) for header in slices]
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{where} does not say where its slices lie ({_line(str(error))}); export it again") from error
     if any(not np.allclose(a[:3, :2], affines[0][:3, :2], atol=1e-3) for a in affines):
         raise InputError(f"{where} has slices that are not parallel; give the volume of one orientation")
-    if len({(header.get("Rows"), header.get("Columns")) for _, header in members}) > 1:
-        raise InputError(f"{where} has slices of different sizes; give one volume")
     normal = np.cross(*affines[0][:3, :2].T)
-    places = np.array([a[:3, 3] for a in affines]) @ (normal / max(float(np.linalg.norm(normal)), 1e-9))
+    normal /= max(float(np.linalg.norm(normal)), 1e-9)
+    origins = np.array([a[:3, 3] for a in affines])
+    places = origins @ normal
     order = np.argsort(places, kind="stable")
     steps = np.diff(places[order])
     if len(steps) and steps.min() < 1e-3:
@@ -267,7 +445,13 @@ def _in_order(members: Sequence[tuple[Path, Any]], where: str) -> list[tuple[Pat
         raise InputError(
             f"{where} lacks slices: they lie {middle:.3g} mm apart but for one gap of {steps.max():.3g} mm; copy all"
         )
-    return [members[k] for k in order]
+    sideways = origins - origins[order[0]] - np.outer(places - places[order[0]], normal)
+    if (shift := float(np.linalg.norm(sideways, axis=1).max())) > SHIFT:
+        raise InputError(
+            f"{where} is sheared: its slices are shifted sideways by up to {shift:.3g} mm; resample it "
+            "to a rectangular volume and give that as NIfTI"
+        )
+    return [int(k) for k in order]
 
 
 def _slice_affine(header: Any) -> NDArray[np.float64]:
@@ -294,8 +478,11 @@ def _convert(series: Series, folder: Path, max_voxels: int) -> Path:
     (folder / "in").mkdir(parents=True)
     (folder / "out").mkdir()
     for number, file in enumerate(series.files):
-        _check_pixels(file)
-        (folder / "in" / f"{number:06}.dcm").symlink_to(file.resolve())
+        image, place = _check_pixels(file), folder / "in" / f"{number:06}.dcm"
+        if image.preamble:
+            place.symlink_to(file.resolve())
+        else:  # dcm2niix wants the mark
+            image.save_as(place, enforce_file_format=True)
     command = [str(program), "-b", "n", "-z", "n", "-f", "image", "-o", str(folder / "out"), str(folder / "in")]
     try:
         done = subprocess.run(  # noqa: S603 - the program is the package's own, the folders are ours
@@ -312,9 +499,11 @@ def _convert(series: Series, folder: Path, max_voxels: int) -> Path:
     return made[0]
 
 
-def _check_pixels(path: Path) -> None:
-    """Raises:
-    InputError: pixels are missing, which dcm2niix would make up.
+def _check_pixels(path: Path) -> Any:
+    """The image.
+
+    Raises:
+        InputError: pixels are missing, which dcm2niix would make up.
     """
     image = _read(path)
     try:
@@ -324,6 +513,7 @@ def _check_pixels(path: Path) -> None:
         raise InputError(f"{path} is a damaged DICOM file ({_line(str(error))}); export it again") from error
     if short:
         raise InputError(f"{path} is cut short; copy or export it again")
+    return image
 
 
 def _line(text: str) -> str:

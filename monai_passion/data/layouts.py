@@ -127,7 +127,7 @@ def find_cohort(folder: Path, task: Task, layout: str = "auto") -> Cohort:
     if layout == "bids" or (layout == "auto" and sum(f.path.name.startswith("sub-") for f in found) * 2 > len(found)):
         cases, name = _bids(folder, found, unused), "bids"
     else:
-        cases, name = _folders(folder, found, unused, layout, task)
+        cases, name = _folders(folder, found, unused, layout)
     _choose_plain(cases, unused)
     cases = sorted((case for case in cases if set(case.files) - {LABEL}), key=lambda case: case.name)
     if (folder / "index.csv").is_file() and layout in ("auto", "cubes"):
@@ -179,10 +179,11 @@ def _recognized(folder: Path, task: Task, unused: list[tuple[Path, str]]) -> Ite
             continue
         home = path.parent
         said = read_name(path.name, task, home.name)
-        if said.why == NOT_TOLD and home != folder:  # P01/T1/image.nii.gz
-            above = read_name(home.name, task, home.parent.name)
-            if above.role is not None and not above.patient:
-                said, home = above, home.parent
+        if home != folder and (said.why == NOT_TOLD or said.role is not None):  # a folder named after a sequence
+            above = read_name(home.name, task)
+            if above.role is not None and not above.patient and said.role in (None, above.role):
+                said = said if said.role else above._replace(patient=stem_of(path.name))
+                home = home.parent
         if said.role is None:
             unused.append((path, said.why))
         else:
@@ -209,7 +210,7 @@ def _bids(folder: Path, found: Iterable[_Found], unused: list[tuple[Path, str]])
 
 
 def _folders(
-    root: Path, found: Sequence[_Found], unused: list[tuple[Path, str]], layout: str, task: Task
+    root: Path, found: Sequence[_Found], unused: list[tuple[Path, str]], layout: str
 ) -> tuple[list[Case], str]:
     groups: dict[Path, list[_Found]] = defaultdict(list)
     labels: list[_Found] = []
@@ -248,7 +249,7 @@ def _folders(
             for one in part:
                 _add(case, one.said, one.path)
             named.append(case)
-    cases = _apart(root, named, task)
+    cases = _apart(root, named)
     for one in labels:
         _give_label(one, cases, unused)
     return cases, "flat" if is_flat else "folders"
@@ -278,30 +279,19 @@ def _patients_folders(
     return [root]
 
 
-def _apart(root: Path, cases: Sequence[Case], task: Task) -> list[Case]:
-    """Cases of one name in several folders: one where the folders are named after sequences, else each by its path."""
+def _apart(root: Path, cases: Sequence[Case]) -> list[Case]:
+    """Cases of one name in several folders are named by their paths."""
     by_name: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
         by_name[_key(case.name)].append(case)
     result = []
     for same in by_name.values():
-        if len(same) > 1 and _are_parts(same, task):
-            for other in same[1:]:
-                same[0].files |= other.files
-            del same[1:]
         for case in same:
             if len(same) > 1:
                 path = case.folder.relative_to(root).parts
                 case.name = "_".join(path if path and path[-1] == case.name else (*path, case.name))
             result.append(case)
     return result
-
-
-def _are_parts(cases: Sequence[Case], task: Task) -> bool:
-    """Whether cases of one name are one: each in a folder that has the name of its only sequence."""
-    roles = [tuple(set(case.files) - {LABEL}) for case in cases]
-    folders = [read_name(case.folder.name, task).role for case in cases]
-    return len(set(roles)) == len(roles) and all(role == (folder,) for role, folder in zip(roles, folders, strict=True))
 
 
 def _give_label(one: _Found, cases: Sequence[Case], unused: list[tuple[Path, str]]) -> None:
@@ -349,7 +339,8 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not JSON ({error}); copy it again") from error
     if not isinstance(index, dict) or not isinstance(index.get("modality", index.get("channel_names")), dict):
         raise InputError(
-            f"{path} is no dataset.json of the Decathlon or of nnU-Net (modality or channel_names); correct it"
+            f"{path} is no dataset.json of the Decathlon or of nnU-Net (modality or channel_names); correct it, "
+            "or give the layout folders"
         )
     return index
 

@@ -24,7 +24,7 @@ NOT_TOLD = "of a sequence that its name does not tell"
 """`Named.why` of a name that says nothing."""
 
 SEQUENCES = {
-    "t1": "t1 t1w t1n t1wi t1weighted mprage mp2rage unit1 spgr fspgr irspgr irfspgr bravo",
+    "t1": "t1 t1w t1n t1wi t1weighted mprage memprage mp2rage unit1 spgr fspgr irspgr irfspgr bravo",
     "t2": "t2 t2w t2n t2wi t2weighted",
     "flair": "flair fla flr t2f t2wflair darkfluid fluidattenuated",
     "pd": "pd pdw protondensity",
@@ -49,15 +49,17 @@ EXCLUDED = {
     "a mask": "mask brainmask roi",
     "a segmentation": "seg segm segmentation label labels prob probs probability probabilities probseg pred prediction "
     "aseg aparc parcellation tissue pve automated approx uncertainty",
-    "a map": "map maps mapping t1map t2map rho t1rho relaxometry qsm mtr ratio distance jacobian warpfield deformation "
+    "a map": "map maps mapping molli shmolli t1map t2map rho t1rho relaxometry qsm mtr "
+    "ratio distance jacobian warpfield deformation "
     "displacement field fieldmap",
     "a T2* or susceptibility image": "star t2star t2starw t2s swi swan swip suscept susceptibility gre hemo medic mgre",
-    "a diffusion image": "dwi dti diff diffusion trace tracew adc hbv ep2d fa eadc isodiff resolve",
+    "a diffusion image": "b0 b50 b500 b800 b1000 b2000 dwi dti diff diffusion trace tracew "
+    "adc hbv ep2d fa eadc isodiff resolve",
     "a perfusion or functional image": "bold fmri perf perfusion asl pcasl pasl pwi dsc dce cbv cbf "
     "mtt ttp tmax ktrans",
     "an angiography": "tof mra mrv angio angiography venography pca",
     "a localizer": "loc localizer localiser scout survey 3plane 3pl aahead aahscout calibration cal asset",
-    "a difference image": "subtraction subtracted subtract subtr delta difference",
+    "a difference image": "subtraction subtracted subtract subtr minus delta difference",
     "a spectroscopy": "mrs svs csi spectroscopy spectro press",
     "a projection": "mip minip",
     "a synthetic image": "synth synthetic synthesized synthesised synthsr synthseg generated fake gan",
@@ -71,7 +73,8 @@ EXCLUDED = {
 VARIANTS = "bias n4 biascorr unstripped"
 """Of two files of a sequence, the one without these is the sequence."""
 NEUTRAL = (
-    "mr mri brain head cranial skull axial ax axi ax3d sagittal sag coronal cor tra transversal transverse trans obl "
+    "mr mri vol volume volumetric inplane sub "
+    "brain head cranial skull axial ax axi ax3d sagittal sag coronal cor tra transversal transverse trans obl "
     "oblique 2d 3d iso isotropic tse fse se ir tir haste space cube vista propeller blade multivane frfse ffe tfe tfl "
     "tfl3d fl2d fl3d flash vibe thrive lava mpr mprnav wi weighted weighting w fs fatsat fat sat spair spir ns p2 p3 "
     "p4 caipi grappa sense cs dark fluid drive star_vibe fast turbo spin echo single shot high res hires hr thin "
@@ -83,7 +86,7 @@ NEUTRAL = (
 )
 SPACES = "mni mni152 sri sri24 atlas template native standard talairach reference ref anat common subject patient acpc"
 """Spaces that an image may have been brought to."""
-LABELS = "seg segm segmentation label labels dseg gt groundtruth truth gtv wmh consensus ot"
+LABELS = "seg segm segmentation label labels dseg gt groundtruth truth gtv annotation delineation consensus ot"
 NO_LABELS = (
     "brain skull prob probs probability probabilities probseg pred prediction automated approx uncertainty parenchyma "
     "tissue aseg aparc parcellation pve csf gm wm bet synthseg"
@@ -215,14 +218,25 @@ _SPELLINGS = [
         ("da-fl>|dark[_ -]?fluid", " darkfluid "),
         ("fluid[_ -]attenuated", " fluidattenuated "),
         ("proton[_ -]density", " protondensity "),
-        ("(t1(?:w|c|ce|gd|n)?|t2w?|flair|pdw?)2(?=t1|t2|flair|mni|sri|atlas|template|native)", r"\1 to "),
+        (
+            "(t1(?:w|c|ce|gd|n)?|t2w?|flair|pdw?)(?:reg)?(?:2|to)(?=t1|t2|flair|mni|sri|atlas|template|native)",
+            r"\1 to ",
+        ),
         ("<(?:s?m?w?|w)c[1-6](?=t1|t2|flair|_t1|_t2)", " tissue "),
-        ("<(?:r|w|m|u|rm|wm|mr|rr|wr|swr)(?=(?:t1|t2|flair)(?:w|c|ce)?>)", " "),
+        ("<(?:r|w|m|u|rm|wm|mr|rr|wr|sw|swr)(?=(?:t1|t2|flair)(?:w|c|ce)?>)", " "),
+        ("<reg2>", " to "),
         ("3[_ -]plane", " 3plane "),
     )
 ]
 """Spellings of more than one token, in one word each; the prefixes of SPM (rT1, c1T1) are among them. < and > are the
 ends of a token."""
+
+
+@lru_cache
+def _telling() -> frozenset[str]:
+    """Words that say something of the sequence also in the acquisition or the description of BIDS."""
+    words = " ".join((CONTRAST, NATIVE, SEQUENCES["flair"], *EXCLUDED.values(), NO_LABELS, "tumor tumour lesion"))
+    return _set(words) - _set("brain skull")
 
 
 def _tokens(text: str) -> list[str]:
@@ -236,12 +250,12 @@ def _words(stem: str) -> list[str]:
         entity = ENTITY.fullmatch(part)
         if not entity or (entity[1] == "ce" and _split(entity[2]) and entity[2] not in _set(CONTRAST + " none no pre")):
             kept.append(part)
-        elif entity[1] == "ce" or (entity[1] == "acq" and re.search("post|gad|contrast", entity[2])):
+        elif entity[1] == "ce":
             kept.append("native" if entity[2] in ("none", "no", "pre") else "contrast")
         elif entity[1] == "part" and entity[2] in ("phase", "real", "imag"):
             kept.append("phase")
-        elif entity[1] == "desc" and re.search("mask|seg", entity[2]):
-            kept.append(entity[2])
+        elif entity[1] in ("acq", "rec", "desc", "label"):
+            kept += [piece for piece in _split(entity[2]) or (entity[2],) if piece in _telling()]
     text = "_".join(kept)
     for pattern, word in _SPELLINGS:
         text = pattern.sub(word, text)
@@ -276,6 +290,8 @@ def _role(words: list[str], tokens: list[str], task: Task, contrast_agent: bool)
         return LABEL, ""
     words = _without_target(_without_events(words))
     said = set(words) - lifted
+    if "wmh" in said and not _said(words, contrast_agent):
+        return LABEL, ""
     if said & _set(LABELS) or {"tumor", "mask"} <= said or {"tumour", "mask"} <= said or {"lesion", "mask"} <= said:
         wrong = said & _set(NO_LABELS)
         return (None, "a segmentation of something else") if wrong else (LABEL, "")
@@ -283,7 +299,7 @@ def _role(words: list[str], tokens: list[str], task: Task, contrast_agent: bool)
         if (found := said & _set(table)) and not _is_flair(words, found):
             return None, f"{what} ({', '.join(sorted(found))})"
     concepts = _said(words, contrast_agent)
-    if concepts and words[-1] == "sub":
+    if concepts and any(a == "sub" and not b.isdigit() for a, b in pairwise([*words, ""])):
         return None, "a difference image (sub)"
     by_concept = {concept: m for m, concept in reversed(_concepts(task).items())}
     found_in_task = {by_concept[c] for c in concepts if c in by_concept} | set(own)
@@ -372,7 +388,8 @@ def _without_target(words: list[str]) -> list[str]:
         before, after = words[:k], words[k + 1 :]
         if not set(before) & sequence:
             continue
-        is_marked = word in _set(MARKERS) and set(after) & (sequence | _set(SPACES) | {"space"})
+        is_number = word in ("2", "reg2") and bool(after) and after[0] in sequence  # "flair 2 t1"
+        is_marked = (word in _set(MARKERS) or is_number) and set(after) & (sequence | _set(SPACES) | {"space"})
         if is_marked or (word == "space" and after and after[0] in sequence - {"flair", "darkfluid", before[-1]}):
             return before + [w for w in after if any(w in _set(t) for t in EXCLUDED.values()) or w in _set(LABELS)]
         if word == "space":

@@ -210,7 +210,16 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
                 yield file
             else:
                 with gzip.GzipFile(fileobj=file) as stream:
-                    yield cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, stream), 2**20))
+                    once = io.BufferedReader(cast(io.RawIOBase, stream), 2**20)
+                    try:
+                        twice = once.peek(2)[:2] == b"\x1f\x8b"
+                    except (EOFError, OSError, zlib.error):  # who reads it says what is wrong with it
+                        twice = False
+                    if not twice:
+                        yield cast(IO[bytes], once)
+                    else:
+                        with gzip.GzipFile(fileobj=once, mode="rb") as inner:
+                            yield cast(IO[bytes], io.BufferedReader(cast(io.RawIOBase, inner), 2**20))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; check the path") from None
     except IsADirectoryError:
@@ -291,6 +300,9 @@ def _affine(path: Path, raw: nib.Nifti1Header) -> tuple[NDArray[np.float64], tup
         except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
             qform, unreadable = None, _line(error)
         affine = raw.get_sform(coded=True)[0]
+        if affine is not None and qform is not None and not np.any(affine[:3, :3]):
+            affine = None
+            notes.append("its sform is all zero; the qform is used")
         if affine is None and unreadable:
             raise InputError(f"{path} has an impossible orientation ({unreadable}); set its affine or export it again")
         if affine is None and qform is None:

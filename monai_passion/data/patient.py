@@ -1,4 +1,4 @@
-"""The files of one patient, judged before a network sees them: what is used, what counts as absent, what is odd."""
+"""The one way in for a patient's files, judged before a network sees them: what is used, absent, repaired, or odd."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from typing import NamedTuple
 import numpy as np
 
 from monai_passion.data.geometry import bring_onto, choose_reference, coverage
-from monai_passion.data.nifti import MAX_VOXELS, Volume, read_header, read_volume, same_grid
+from monai_passion.data.nifti import MAX_VOXELS, Volume, check_same_grid, read_header, read_volume, same_grid
 from monai_passion.errors import InputError, UsageError
+from monai_passion.tasks import Task, as_task
 
-__all__ = ["FEW_SLICES", "Patient", "Remark", "read_patient"]
+__all__ = ["FEW_SLICES", "POLICIES", "Patient", "Remark", "judge_volume", "read_patient", "repair_volumes"]
+
+POLICIES = ("strict", "repair")
+"""What is done about a constant file, a background other than 0 and another grid: refused, as where it is known who has
+what and a label lies on the grid; or put right, each with a remark, as for a patient who is to be segmented."""
 
 FEW_SLICES = 16
 """With fewer along an axis a 3-D network has little to go by."""
@@ -27,6 +32,8 @@ MIN_BACKGROUND = 0.2
 
 MAX_LABELS = 8
 """An image has more different values."""
+WRAPPED = "a few voxels are far below zero; did an export overflow (16-bit numbers)? export it again"
+BACKGROUND = "has a background of {:g}, not 0; subtract it, or load with the policy repair"
 MAX_WRAPPED = 0.02
 """Part of the voxels that may have overflowed; with more below zero, an image is a centred one."""
 
@@ -68,7 +75,8 @@ class Patient(NamedTuple):
 
 def read_patient(
     files: Mapping[str, str | os.PathLike[str]],
-    modalities: Sequence[str],
+    modalities: Task | Sequence[str],
+    policy: str = "repair",
     *,
     reference: str | None = None,
     register: bool = False,
@@ -78,54 +86,41 @@ def read_patient(
 ) -> Patient:
     """Read and judge the files of one patient.
 
-    A volume in which every voxel has the same value holds no image: it counts as absent, with a warning. Volumes on
-    other grids than the reference are resampled to it, with a note.
+    With the policy "repair", a volume in which every voxel has the same value counts as absent, a background of
+    another value than 0 becomes 0, and volumes on other grids than the reference are resampled to it, each with a
+    remark. With "strict" each is an error.
 
     Args:
-        files: modality -> NIfTI file, for any non-empty subset of ``modalities``.
-        modalities: in channel order.
+        files: modality -> NIfTI file, for any non-empty subset of the modalities.
+        modalities: a task, or the names in channel order.
+        policy: one of ``POLICIES``.
         reference: the modality whose grid the segmentation gets; None for the one with the smallest voxels.
         register: move the others rigidly onto the reference first, by mutual information.
         allow_duplicate: the same image for two modalities is a warning, not an error.
         max_voxels: larger files are refused before anything is allocated.
-        min_slices: fewer along an axis are a warning.
+        min_slices: fewer along an axis are a warning, and a single one is an error unless this is 1.
 
     Raises:
         UsageError: no file at all, a folder in place of one, or a reference that is not there.
         InputError: a file that cannot be used (see `read_volumes`), the same file twice, files of different places.
     """
+    names = as_task(modalities).modality_names
     if not files:
-        raise UsageError(f"no modality given; give at least one of {', '.join(f'--{m}' for m in modalities)}")
-    given = {m: Path(files[m]) for m in modalities if m in files}
+        raise UsageError(f"no modality given; give at least one of {', '.join(f'--{m}' for m in names)}")
+    given = {m: Path(files[m]) for m in names if m in files}
     for m, path in given.items():
         if os.path.isdir(path):  # False where the name itself is impossible
             raise UsageError(f"--{m} {path} is a folder; give a NIfTI file (.nii or .nii.gz)")
     for path in given.values():  # all, before any voxel
         read_header(path, max_voxels=max_voxels)
-    remarks = _same_files(given, allow_duplicate)
-    volumes: dict[str, Volume] = {}
+    findings = _same_files(given, allow_duplicate)
+    read = {m: read_volume(path, max_voxels=max_voxels) for m, path in given.items()}
     for m, path in given.items():
-        volume = read_volume(path, max_voxels=max_voxels)
-        remarks += [Remark("warning", f"{m}: {note}") for note in volume.notes]
         if path.name.endswith(".gz") and not _compressed(path):
-            remarks.append(Remark("warning", f"{m}: its name ends in .gz but it is not compressed"))
-        if volume.data.min() == volume.data.max():
-            text = f"{m}: every voxel is {volume.data.flat[0]:g}; there is no image in this file, {m} counts as ABSENT"
-            remarks.append(Remark("warning", text))
-            continue
-        if (values := _label_values(volume)) is not None:
-            raise InputError(f"{path} holds only the values {values}: a label map, not the image; give the {m} image")
-        if _wrapped(volume):
-            text = f"{m}: a few voxels are far below zero; did an export overflow (16-bit numbers)? export it again"
-            remarks.append(Remark("warning", text))
-        if (background := _background(volume)) not in (0, None):
-            volume = volume._replace(data=np.where(volume.data == background, np.float32(0), volume.data))
-            remarks.append(Remark("note", f"{m}: its background of {background:g} is taken as 0"))
-        volumes[m] = volume
-    if not volumes:
-        names = ", ".join(map(str, given.values()))
-        raise InputError(f"no image in {names}: every voxel has the same value; export the original images")
-    remarks += _same_images(volumes, {m for pair in _equal_files(given) for m in pair})
+            findings.append(Remark("warning", f"{m}: its name ends in .gz but it is not compressed"))
+    volumes, repaired = repair_volumes(read, policy)
+    findings += repaired
+    findings += _same_images(volumes, {m for pair in _equal_files(given) for m in pair})
     if reference is not None and reference not in volumes:
         raise UsageError(f"--reference {reference} is not among the images given; choose from {', '.join(volumes)}")
     chosen = reference or choose_reference(volumes)
@@ -133,13 +128,70 @@ def read_patient(
         from monai_passion.data.registration import register as onto_reference  # ITK takes seconds to import
 
         volumes, distances = onto_reference(volumes, chosen)
-        remarks += [Remark("note", f"{m}: moved by {mm:.1f} mm onto {chosen}") for m, mm in distances.items()]
-    volumes, moved = _on_one_grid(volumes, chosen)
-    remarks += moved
-    if (slices := min(volumes[chosen].shape)) < min_slices:
+        findings += [Remark("note", f"{m}: moved by {mm:.1f} mm onto {chosen}") for m, mm in distances.items()]
+    volumes, moved = _on_one_grid(volumes, chosen, policy)
+    findings += moved
+    if (slices := min(volumes[chosen].shape)) < 2 <= min_slices:
+        raise InputError(
+            f"{volumes[chosen].path} is a single slice; the network wants a volume: give all slices in one file"
+        )
+    if slices < min_slices:
         text = f"only {slices} slices along one axis; the network expects at least {min_slices}"
-        remarks.append(Remark("warning", text))
-    return Patient(tuple(volumes.get(m) for m in modalities), tuple(modalities), given, tuple(remarks), chosen)
+        findings.append(Remark("warning", text))
+    return Patient(tuple(volumes.get(m) for m in names), names, given, tuple(findings), chosen)
+
+
+def repair_volumes(volumes: Mapping[str, Volume], policy: str = "repair") -> tuple[dict[str, Volume], list[Remark]]:
+    """The volumes of a patient that hold an image, their background 0, and what was found; see `read_patient`.
+
+    Raises:
+        InputError: a label map in place of an image, nothing but constant volumes; with "strict" anything to repair.
+        UsageError: an unknown policy.
+    """
+    if policy not in POLICIES:
+        raise UsageError(f"the policy is '{policy}'; give {' or '.join(POLICIES)}")
+    kept: dict[str, Volume] = {}
+    findings: list[Remark] = []
+    for m, volume in volumes.items():
+        findings += [Remark("warning", f"{m}: {note}") for note in volume.notes]
+        if _is_constant(volume):
+            found = f"every voxel is {volume.data.flat[0]:g}; there is no image in this file"
+            if policy == "strict":
+                raise InputError(f"{volume.path}: {found}; take it out of the data, or load with the policy repair")
+            findings.append(Remark("warning", f"{m}: {found}, {m} counts as ABSENT"))
+            continue
+        if (values := _label_values(volume)) is not None:
+            raise InputError(
+                f"{volume.path} holds only the values {values}: a label map, not the image; give the {m} image"
+            )
+        if _wrapped(volume):
+            findings.append(Remark("warning", f"{m}: {WRAPPED}"))
+        if (background := _background(volume)) not in (0, None):
+            if policy == "strict":
+                raise InputError(f"{volume.path} {BACKGROUND.format(background)}")
+            volume = volume._replace(data=np.where(volume.data == background, np.float32(0), volume.data))
+            findings.append(Remark("note", f"{m}: its background of {background:g} is taken as 0"))
+        kept[m] = volume
+    if not kept:
+        paths = ", ".join(str(volume.path) for volume in volumes.values())
+        raise InputError(f"no image in {paths}: every voxel has the same value; export the original images")
+    return kept, findings
+
+
+def judge_volume(modality: str, volume: Volume) -> list[tuple[str, str]]:
+    """What the policy "strict" refuses in one volume, as errors, and what it warns of."""
+    if _is_constant(volume):
+        return [("error", f"every voxel is {volume.data.flat[0]:g}; there is no image in this file; take it out")]
+    if (values := _label_values(volume)) is not None:
+        return [("error", f"holds only the values {values}: a label map, not the image; give the {modality} image")]
+    found = [("warning", WRAPPED)] if _wrapped(volume) else []
+    if (background := _background(volume)) not in (0, None):
+        found.append(("error", BACKGROUND.format(background)))
+    return found
+
+
+def _is_constant(volume: Volume) -> bool:
+    return bool(volume.data.min() == volume.data.max())
 
 
 def _background(volume: Volume) -> float | None:
@@ -173,18 +225,22 @@ def _wrapped(volume: Volume) -> bool:
     return bool(np.median(-volume.data[negative]) > np.percentile(volume.data[volume.data > 0], 99))
 
 
-def _on_one_grid(volumes: Mapping[str, Volume], reference: str) -> tuple[dict[str, Volume], list[Remark]]:
-    result, remarks = dict(volumes), []
+def _on_one_grid(
+    volumes: Mapping[str, Volume], reference: str, policy: str = "repair"
+) -> tuple[dict[str, Volume], list[Remark]]:
+    result, findings = dict(volumes), []
     onto = volumes[reference]
     for m, volume in volumes.items():
+        if policy == "strict":
+            check_same_grid(onto, volume)
         if same_grid(volume, onto):
             continue
         result[m] = bring_onto(volume, onto)
-        remarks.append(Remark("note", f"{m}: {_text(volume)} resampled to the grid of {reference}, {_text(onto)}"))
+        findings.append(Remark("note", f"{m}: {_text(volume)} resampled to the grid of {reference}, {_text(onto)}"))
         if (share := coverage(onto, volume)) < FULL_COVERAGE:
             text = f"{m} covers {100 * share:.0f} % of what {reference} shows; it is 0 in the rest"
-            remarks.append(Remark("warning", text))
-    return result, remarks
+            findings.append(Remark("warning", text))
+    return result, findings
 
 
 def _text(volume: Volume) -> str:

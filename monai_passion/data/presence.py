@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from monai_passion.data.tables import read_table
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import combination_mask, combinations, resolve
 from monai_passion.system.files import write_text
@@ -219,13 +219,8 @@ def read_presence(path: str | os.PathLike[str], modalities: Sequence[str] | None
         InputError: not such a table, a case twice or without any modality, or other modalities than asked for.
     """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        frame = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skipinitialspace=True)
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a CSV table ({' '.join(str(error).split())})") from error
+    frame = read_table(path)
+    frame = frame.rename(columns={name: name.lower() for name in frame.columns if name.lower() == "case"})
     if {"data_name", "mask"} <= set(frame.columns):
         cases, found, rows = _published(path, frame)
     elif "case" in frame.columns and len(frame.columns) > 1:

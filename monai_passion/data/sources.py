@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from monai_passion.data.dicom import find_series, recognize_series
+from monai_passion.data.dicom import check_one_patient, find_series, recognize_series
 from monai_passion.data.layouts import Case, find_cohort, not_used
 from monai_passion.data.naming import LABEL
+from monai_passion.data.tables import read_table
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import Task, as_task
 
-__all__ = ["find_files", "find_patients", "read_cohort", "read_table"]
+__all__ = ["find_files", "find_patients", "read_cohort"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +88,8 @@ def find_patients(folder: Path, modalities: Task | Sequence[str]) -> dict[str, P
         or (cases[0].folder == folder and len(cases) > 1 and _is_ambiguous(cases))
     ):
         return {}
+    if cases[0].channels:
+        raise InputError(f"{folder} has 4-D files (dataset.json); split them into one file per sequence")
     beside = [(path, why) for path, why in cohort.unused if not any(path.is_relative_to(c.folder) for c in cases)]
     if beside and cohort.layout in ("folders", "bids"):  # what lies in a patient's folder is told with the patient
         logger.warning(not_used(beside, folder))
@@ -103,9 +102,9 @@ def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str
     series = find_series(path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in folder.glob(depth))
     if not series:
         return {}
-    if len({one.patient for one in series}) > 1:
-        raise InputError(f"{folder} has series of several patients (PatientID); give one patient's folder, or a CSV")
-    candidates = {m: found for m, found in recognize_series(series, task).items() if m not in given}
+    candidates, others = recognize_series(series, task)
+    candidates = {m: found for m, found in candidates.items() if m not in given}
+    check_one_patient([one for found in candidates.values() for one in found])
     for modality, found in candidates.items():
         if len(found) > 1:
             names = ", ".join(one.text for one in found)
@@ -119,32 +118,11 @@ def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str
             f"{folder} has no series whose description tells what it is ({names}); give a file of each by "
             f"{', '.join(f'--{m}' for m in task.modality_names)}"
         )
-    paths = {**given, **{m: found[0].files[0] for m, found in candidates.items()}}
+    if others:
+        more = f", and {len(others) - 8} more" if len(others) > 8 else ""
+        logger.warning("not used: " + ", ".join(f"'{one.description}' ({why})" for one, why in others[:8]) + more)
+    paths = {**given, **{m: found[0].check().files[0] for m, found in candidates.items()}}
     return {m: paths[m] for m in task.modality_names if m in paths}
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """A table of text: separated by commas, semicolons or tabs, without an index column, headers and cells trimmed.
-
-    Raises:
-        InputError: it cannot be read as such.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        first = text.split("\n", 1)[0]
-        separator = max(",;\t", key=first.count)
-        table = pd.read_csv(
-            io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, quoting=csv.QUOTE_MINIMAL
-        )
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a CSV ({' '.join(str(error).split())}); check it") from error
-    table.columns = [str(name).strip() for name in table.columns]
-    table = table.map(str.strip)
-    if len(table) and table.columns[0] in ("", "Unnamed: 0", "index"):  # as pandas writes it
-        start = table.iloc[0, 0]
-        if start in ("0", "1") and list(table.iloc[:, 0]) == [str(int(start) + k) for k in range(len(table))]:
-            table = table.iloc[:, 1:]
-    return table
 
 
 EMPTY = {"", "nan", "na", "n/a", "none", "null", "-"}

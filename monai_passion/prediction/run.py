@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
 
-from monai_passion.data.dicom import Series, as_nifti, write_segmentation
+from monai_passion.data.dicom import Series, as_nifti, original_names, write_segmentation
 from monai_passion.data.nifti import MAX_VOXELS
 from monai_passion.data.patient import FEW_SLICES, Patient, Remark, read_patient
 from monai_passion.errors import UsageError
@@ -94,15 +94,16 @@ def examine(
         PassionError: see `read_patient`.
     """
     nifti, series, doubts = as_nifti(dict(files), converted, options.max_voxels)
-    patient = read_patient(
-        nifti,
-        bundle.modalities,
-        reference=options.reference,
-        register=options.register,
-        allow_duplicate=options.allow_duplicate,
-        max_voxels=options.max_voxels,
-        min_slices=FEW_SLICES if bundle.spatial_dims == 3 else 1,
-    )
+    with original_names({m: path for m, path in nifti.items() if m in series}, files):
+        patient = read_patient(
+            nifti,
+            bundle.modalities,
+            reference=options.reference,
+            register=options.register,
+            allow_duplicate=options.allow_duplicate,
+            max_voxels=options.max_voxels,
+            min_slices=FEW_SLICES if bundle.spatial_dims == 3 else 1,
+        )
     if options.dicom_seg and patient.reference_name not in series:
         raise UsageError(
             f"--dicom-seg wants the reference, {patient.reference_name}, as a DICOM series; give it as one, or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -16,11 +17,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from monai_passion.data.labels import map_values
-from monai_passion.data.nifti import MAX_VOXELS, Volume, check_same_grid, read_volume, read_volumes
+from monai_passion.data.nifti import (
+    MAX_VOXELS,
+    Volume,
+    check_same_grid,
+    read_header,
+    read_volume,
+    read_volumes,
+    same_grid,
+)
+from monai_passion.data.patient import read_patient, repair_volumes
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import resolve
 
 __all__ = ["LoadModalities", "LoadModalitiesd", "TakeSliced"]
+
+logger = logging.getLogger(__name__)
 
 Paths = Mapping[str, "str | None"] | Sequence["str | None"] | str
 
@@ -35,6 +47,9 @@ class LoadModalities(Transform):
             path is given are not used.
         root: the folder that relative paths start from.
         max_voxels: larger files are refused before anything is allocated.
+        policy: what is done about a constant file, a background other than 0, and another grid, see `read_patient`:
+            "strict", for data whose presence is known and whose labels lie on the same grid, or "repair", which logs
+            what it does.
     """
 
     def __init__(
@@ -43,8 +58,10 @@ class LoadModalities(Transform):
         channels: Sequence[str] | None = None,
         root: str | os.PathLike[str] = "",
         max_voxels: int = MAX_VOXELS,
+        policy: str = "strict",
     ) -> None:
         self.modalities = tuple(modalities)
+        self.policy = policy
         self.channels = channels
         self.root = Path(root)
         self.max_voxels = max_voxels
@@ -65,27 +82,39 @@ class LoadModalities(Transform):
             available: (M,) bool.
 
         Raises:
-            InputError: no path at all, a file twice, or files on different grids; see also `read_volumes`.
+            InputError: no path at all, a file twice, or what the policy does not repair; see `read_patient`.
             UsageError: an unknown modality, or a list of the wrong length.
         """
         return self.stack(self.read(paths, channels), slice)
 
-    def read(self, paths: Paths, channels: Sequence[str] | None = None) -> list[Volume | None]:
-        """One volume a modality, None where absent, all on one grid."""
+    def read(
+        self, paths: Paths, channels: Sequence[str] | None = None, label: Path | None = None
+    ) -> list[Volume | None]:
+        """One volume per modality, None where absent, all on one grid, where there is a choice that of ``label``; see
+        `read_patient`."""
         channels = self.channels if channels is None else channels
-        if everything := channels is None and isinstance(paths, str | os.PathLike):
-            channels = self.modalities
+        policy = self.policy
+        if channels is None and isinstance(paths, str | os.PathLike):  # which of them there are, only the voxels tell
+            channels, policy = self.modalities, "repair"
         files = self._files(paths, channels)
-        if not any(files):
+        given = {m: path for m, path in zip(self.modalities, files, strict=True) if path}
+        if not given:
             raise InputError(f"no modality given; give a file for at least one of {', '.join(self.modalities)}")
-        volumes = self._volumes(files, channels)
-        if everything:
-            volumes = [None if volume is None or not np.ptp(volume.data) else volume for volume in volumes]
-            if not any(volumes):
-                raise InputError(f"{paths}: every volume is constant; give an image")
-        first, *others = (volume for volume in volumes if volume is not None)
-        for volume in others:
-            check_same_grid(first, volume)
+        if channels is None:
+            reference = None
+            if label is not None and policy == "repair":
+                grid = read_header(label, max_voxels=self.max_voxels)
+                reference = next((m for m, path in given.items() if same_grid(read_header(path), grid)), None)
+            patient = read_patient(
+                given, self.modalities, policy, reference=reference, max_voxels=self.max_voxels, min_slices=1
+            )
+            volumes, remarks = list(patient.volumes), patient.remarks
+        else:
+            found, more = repair_volumes(self._volumes(files, channels), policy)
+            volumes, remarks = [found.get(m) for m in self.modalities], tuple(more)
+        if self.policy == "repair":
+            for remark in remarks:
+                logger.warning("%s: %s", next(iter(given.values())), remark.text)
         return volumes
 
     def stack(self, volumes: Sequence[Volume | None], slice: int | None = None) -> tuple[MetaTensor, Tensor]:
@@ -113,9 +142,8 @@ class LoadModalities(Transform):
                     raise InputError(f"{path} is given for both {other} and {name}; give each its own file")
         return [given.get(name) for name in self.modalities]
 
-    def _volumes(self, files: Sequence[Path | None], channels: Sequence[str] | None) -> list[Volume | None]:
-        if channels is None:
-            return [read_volume(path, max_voxels=self.max_voxels) if path else None for path in files]
+    def _volumes(self, files: Sequence[Path | None], channels: Sequence[str]) -> dict[str, Volume]:
+        """Of 4-D files."""
         order = [name and resolve(name, self.modalities) for name in channels]  # None: a volume that is not used
         volumes: dict[str, Volume] = {}
         for path in dict.fromkeys(path for path in files if path):
@@ -125,7 +153,7 @@ class LoadModalities(Transform):
             wanted = [order.index(name) for name in names]
             read = read_volumes(path, len(order), wanted, max_voxels=self.max_voxels)
             volumes.update(zip(names, read, strict=True))
-        return [volumes.get(name) for name in self.modalities]
+        return volumes
 
 
 class LoadModalitiesd(MapTransform):
@@ -157,18 +185,20 @@ class LoadModalitiesd(MapTransform):
         max_voxels: int = MAX_VOXELS,
         slice_key: str | None = "slice",
         allow_missing_keys: bool = False,
+        policy: str = "strict",
     ) -> None:
         super().__init__(image_key, allow_missing_keys)
         self.label_key = label_key
         self.available_key = available_key
         self.slice_key = slice_key
-        self.load = LoadModalities(modalities, channels, root, max_voxels)
+        self.load = LoadModalities(modalities, channels, root, max_voxels, policy)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         path = item.pop(self.label_key, None)
         for key in self.key_iterator(item):
-            volumes, slice = self.load.read(item[key], item.get("channels")), item.get(self.slice_key)
+            volumes = self.load.read(item[key], item.get("channels"), self.load.root / path if path else None)
+            slice = item.get(self.slice_key)
             item[key], item[self.available_key] = self.load.stack(volumes, slice)
             about = [k for k, value in item.items() if str(k).startswith(f"{key}_") and isinstance(value, str)]
             for k in about:

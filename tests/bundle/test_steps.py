@@ -1,7 +1,7 @@
 import pytest
 
 from monai_passion.bundle.steps import presence_facts, training_data
-from tests.data.layouts import BRATS_FILES, touch
+from tests.data.layouts import BRATS_FILES, write_image
 
 
 @pytest.fixture
@@ -10,7 +10,7 @@ def brats(tmp_path):
     for n in range(10):
         for name in BRATS_FILES.values():
             if name != "t1ce" or n % 3:
-                touch(tmp_path / "brats" / f"P{n}" / f"P{n}_{name}.nii.gz")
+                write_image(tmp_path / "brats" / f"P{n}" / f"P{n}_{name}.nii.gz")
     return tmp_path / "brats"
 
 

@@ -155,6 +155,7 @@ FAILS = {
     "13 a header of 35 TB": (lambda d: flair(d, change=field(dim=[3, 32767, 32767, 32767, 1, 1, 1, 1])), 3, "claims"),
     "14 a negative size": (lambda d: flair(d, change=field(dim=[3, -5, 22, 20, 1, 1, 1, 1])), 3, "impossible"),
     "14 a size of zero": (lambda d: flair(d, change=field(dim=[3, 0, 22, 20, 1, 1, 1, 1])), 3, "impossible"),
+    "16 a single slice": (lambda d: flair(d, data=image(shape=(24, 22, 3))[:, :, 1:2]), 3, "is a single slice"),
     "15 a 2-D image": (lambda d: flair(d, data=image()[:, :, 10]), 3, "2-D"),
     "18 a series": (lambda d: flair(d, data=np.stack([image()] * 3, -1)), 3, "24x22x20x3"),
     "19 colour": (lambda d: flair(d, data=cells(*SHAPE)), 3, "colour"),

@@ -207,3 +207,24 @@ def test_the_published_patients_of_the_cubes(real_data):
     )
     assert [len({item["patient"] for item in datalist[split]}) for split in SPLITS] == [218, 50, 0]
     assert [len(datalist[split]) for split in SPLITS] == [257, 63, 0]
+
+
+def test_a_datalist_of_the_decathlon_or_of_monais_bundles_is_read(tmp_path):
+    entries = [
+        {"fold": 0, "image": [f"P{k}/P{k}_{m}.nii.gz" for m in BRATS_FILES.values() if m != "seg"]} for k in range(3)
+    ]
+    given = {"training": [{**entries[0], "label": "P0/P0_seg.nii.gz"}], "test": [entries[1]], "testing": [entries[2]]}
+    (tmp_path / "d.json").write_text(json.dumps(given))
+    datalist = load_datalist(tmp_path / "d.json", root=tmp_path)
+    (item,) = datalist["training"]
+    assert item["image"] == {m: str(tmp_path / "P0" / f"P0_{BRATS_FILES[m]}.nii.gz") for m in BRATS_MRI}
+    assert item["label"] == str(tmp_path / "P0" / "P0_seg.nii.gz")
+    assert [item["case"] for item in datalist["test"]] == ["P1", "P2"]
+    assert datalist["validation"] == []
+
+
+@pytest.mark.parametrize("images", [["a/x.nii.gz", "a/y.nii.gz"], ["a/a_t1.nii.gz", "b/b_t1.nii.gz"], 3, [3]])
+def test_a_foreign_datalist_whose_paths_tell_nothing_is_an_error_that_says_where(tmp_path, images):
+    (tmp_path / "d.json").write_text(json.dumps({"training": [{"image": images}]}))
+    with pytest.raises(InputError, match=r"d.json: training\[0\]"):
+        load_datalist(tmp_path / "d.json")

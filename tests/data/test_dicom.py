@@ -220,3 +220,126 @@ def test_files_that_are_no_images_are_passed_over(tmp_path):
     (tmp_path / "notes.txt").write_text("not DICOM")
     (tmp_path / "DICOMDIR").unlink()
     assert len(find_series(tmp_path.iterdir())) == 1
+
+
+SHEARED = OBLIQUE @ np.array([[1, 0, 0.5, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+
+
+def without_preamble(folder):
+    for path in folder.glob("*"):
+        path.write_bytes(path.read_bytes()[132:])
+
+
+def enhanced(path, data, affine=OBLIQUE, frames=None, **values):
+    """One multi-frame file of the given frames, each with its place in space."""
+    source = pydicom.dcmread(next(iter(write_series(path.parent / "single", "AX FLAIR", data, affine).glob("*"))))
+    lps = np.diag([-1, -1, 1, 1]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    source.file_meta.MediaStorageSOPClassUID = source.SOPClassUID = pydicom.uid.EnhancedMRImageStorage
+    source.SeriesDescription = values.get("description", "AX FLAIR")
+    cosines = list(source.ImageOrientationPatient)
+    del source.ImageOrientationPatient, source.ImagePositionPatient, source.PixelSpacing
+
+    def item(**content):
+        made = pydicom.Dataset()
+        for name, value in content.items():
+            setattr(made, name, value)
+        return made
+
+    measures = item(PixelSpacing=[spacing[1], spacing[0]], SliceThickness=spacing[2])
+    shared = item(PlaneOrientationSequence=[item(ImageOrientationPatient=cosines)], PixelMeasuresSequence=[measures])
+    source.SharedFunctionalGroupsSequence = [shared]
+    frames = range(data.shape[2]) if frames is None else frames
+    source.PerFrameFunctionalGroupsSequence = [
+        item(PlanePositionSequence=[item(ImagePositionPatient=list((lps @ [0, 0, k, 1])[:3]))]) for k in frames
+    ]
+    source.NumberOfFrames = len(frames)
+    source.PixelData = b"".join(data[:, :, k].T.tobytes() for k in frames)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    source.save_as(path, enforce_file_format=True)
+    for single in (path.parent / "single").glob("*"):
+        single.unlink()
+    return path
+
+
+NO_VOLUME = {
+    "frames are missing": (lambda d: enhanced(d / "x.dcm", head(), frames=[*range(5), *range(9, 17)]), "lacks slices"),
+    "frames are sheared": (lambda d: enhanced(d / "x.dcm", head(), SHEARED), "sideways by up to"),
+    "slices are sheared": (lambda d: write_series(d, "AX FLAIR", affine=SHEARED), "sideways by up to"),
+    "a frame is there twice": (lambda d: enhanced(d / "x.dcm", head(), frames=[0, 1, 2, 2, 3]), "several images"),
+}
+
+
+@pytest.mark.parametrize("name", NO_VOLUME)
+def test_every_slice_lies_on_the_normal_at_its_distance_or_the_series_is_refused(tmp_path, name):
+    make, part = NO_VOLUME[name]
+    make(tmp_path / "in")
+    with pytest.raises(InputError, match=part):
+        find_files(tmp_path / "in", BRATS_MRI)
+
+
+@pytest.mark.parametrize("name", NO_VOLUME)
+def test_a_series_nobody_asked_for_does_not_stop_the_study(tmp_path, name, caplog):
+    study = tmp_path / "study"
+    if name.startswith("frame"):
+        enhanced(study / "bad" / "x.dcm", head(), SHEARED, description="ep2d_diff_DWI")
+    else:
+        write_series(study / "bad", "ep2d_diff_DWI", affine=SHEARED)
+    write_series(study / "good", "AX T2")
+    assert list(find_files(study, BRATS_MRI)) == ["t2"]
+    assert "not used: 'ep2d_diff_DWI' (a diffusion image" in caplog.text
+
+
+def test_diffusion_and_localizers_in_the_same_folder_do_not_stop_it_either(tmp_path):
+    write_series(tmp_path, "AX FLAIR", uid="1.5.100001")
+    for k in range(3):  # three directions of each slice
+        write_series(tmp_path, "DWI b1000", head(k), uid="1.5.100002")
+    write_series(
+        tmp_path, "3-plane loc", head()[:, :, :3], SAGITTAL, uid="1.5.100003", ImageType=["O", "P", "LOCALIZER"]
+    )
+    found = find_files(tmp_path, BRATS_MRI)
+    assert list(found) == ["flair"]
+    assert open_series(found["flair"]).shape == (17, 24, 26)
+
+
+def test_slices_of_one_series_in_two_folders_are_one_volume(tmp_path):
+    write_series(tmp_path / "all", "AX FLAIR", uid="1.5.100001")
+    for k, path in enumerate(sorted((tmp_path / "all").glob("*"))):
+        (tmp_path / "study" / str(k % 2)).mkdir(parents=True, exist_ok=True)
+        path.rename(tmp_path / "study" / str(k % 2) / path.name)
+    found = find_files(tmp_path / "study", BRATS_MRI)
+    assert open_series(found["flair"]).shape[0] == 17
+    files, _, _ = as_nifti(found, tmp_path / "made", 10**6)
+    assert read_volume(files["flair"]).shape[2] == 17
+
+
+def test_a_complete_multi_frame_file_keeps_its_place(tmp_path):
+    path = enhanced(tmp_path / "in" / "x.dcm", head())
+    assert open_series(path).shape == (17, 24, 26)
+
+
+def test_files_without_preamble_are_read(tmp_path):
+    write_series(tmp_path / "in", "AX FLAIR")
+    without_preamble(tmp_path / "in")
+    found = find_files(tmp_path / "in", BRATS_MRI)
+    files, _, _ = as_nifti(found, tmp_path / "made", 10**6)
+    assert read_volume(files["flair"]).shape == SHAPE
+
+
+@pytest.mark.parametrize("who", ["", "ANONYMOUS", "anon"])
+def test_two_nameless_patients_are_not_segmented_as_one(tmp_path, who):
+    nobody = {"PatientID": who, "PatientName": who, "PatientBirthDate": ""}
+    write_series(tmp_path / "a", "AX FLAIR", StudyInstanceUID="1.2.3", **nobody)
+    write_series(tmp_path / "b", "AX T1", StudyInstanceUID="1.2.4", **nobody)
+    with pytest.raises(InputError, match=r"different examinations .* no header says whose"):
+        find_files(tmp_path, BRATS_MRI)
+    with pytest.raises(InputError, match="no header says whose"):
+        as_nifti({"flair": tmp_path / "a", "t1": tmp_path / "b"}, tmp_path / "made", 10**6)
+
+
+def test_an_error_in_a_converted_file_names_the_series_and_no_temporary_file(predict, tmp_path):
+    write_series(tmp_path / "in", "AX FLAIR", np.where(head() > 0, 4, 0).astype(np.uint16))
+    code, _, error = predict(tmp_path / "in")
+    assert code == 3
+    assert f"{tmp_path / 'in'}" in error
+    assert "image.nii" not in error

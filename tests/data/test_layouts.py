@@ -94,6 +94,15 @@ FOUND = {
         ["p1/T1/0001.nii.gz", "p1/FLAIR/0002.nii.gz", "p2/T1/0001.nii.gz"],
         {"p1": "flair+t1", "p2": "t1"},
     ),
+    "a folder per sequence, names that tell nothing": (
+        ["flair/a.nii.gz", "flair/b.nii.gz", "t1/a.nii.gz", "t1/b.nii.gz"],
+        {"a": "flair+t1", "b": "flair+t1"},
+    ),
+    "a folder per sequence in each patient's": (
+        [f"P{p}/{m}/P{p}_{m}.nii.gz" for p in (1, 2) for m in ("FLAIR", "T1", "T1c")]
+        + [f"P{p}/seg/P{p}_seg.nii.gz" for p in (1, 2)],
+        {"P1": "flair+label+t1+t1c", "P2": "flair+label+t1+t1c"},
+    ),
     "equal names in different folders": (
         ["p1/brain_flair.nii.gz", "p2/brain_flair.nii.gz", "p2/brain_t1.nii.gz"],
         {"p1": "flair", "p2": "flair+t1"},

@@ -233,3 +233,23 @@ def test_any_header_gives_a_volume_or_an_input_error(tmp_path_factory, data):
     assert volume.data.ndim == 3
     assert np.isfinite(volume.data).all()
     assert np.isfinite(np.linalg.inv(volume.affine)).all()
+
+
+def test_a_file_compressed_twice_is_read(tmp_path):
+    path = tmp_path / "twice.nii.gz"
+    path.write_bytes(gzip.compress(gzip.compress(nifti_bytes())))
+    once = tmp_path / "once.nii.gz"
+    once.write_bytes(gzip.compress(nifti_bytes()))
+    assert np.array_equal(read_volume(path).data, read_volume(once).data)
+
+
+def test_an_all_zero_sform_gives_way_to_the_qform(tmp_path):
+    image = nib.Nifti1Image(DATA, AFFINE)
+    image.header.set_qform(AFFINE, 1)
+    for row in ("srow_x", "srow_y", "srow_z"):
+        image.header[row] = 0
+    image.header["sform_code"] = 1
+    (tmp_path / "x.nii").write_bytes(image.header.binaryblock + b"\0" * 4 + np.asfortranarray(DATA).tobytes("F"))
+    header = read_header(tmp_path / "x.nii")
+    np.testing.assert_allclose(header.affine, AFFINE, atol=1e-4)
+    assert "its sform is all zero; the qform is used" in header.notes

@@ -189,3 +189,14 @@ def test_published_tables_have_the_published_counts(golden, real_data):
                 assert [(table == mask).all(axis=1).sum() for mask in numbers[masks]] == combinations.tolist()
                 seen += 1
     assert seen == 23
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["case;T1;T2\na;1;0\n", "case\tt1\tt2\na\t1\t0\n", ",Case,t1,t2\n0,a,1,0\n", "case , T1w , t2\na , 1 , 0\n"],
+    ids=["semicolons", "tabs", "index and capitals", "blanks"],
+)
+def test_a_presence_table_is_read_however_it_was_saved(tmp_path, text):
+    (tmp_path / "p.csv").write_text(text)
+    read = read_presence(tmp_path / "p.csv", ("t1", "t2"))
+    assert (read.cases, read.table.tolist()) == (("a",), [[True, False]])

@@ -70,3 +70,43 @@ def test_a_bad_csv_is_an_input_error(tmp_path, text, part):
     (tmp_path / "c.csv").write_text(text)
     with pytest.raises(InputError, match=part):
         read_cohort(tmp_path / "c.csv", BRATS_MRI)
+
+
+TABLES = {
+    "commas": "patient,flair,t1\na,f.nii,\n",
+    "semicolons": "patient;flair;t1\na;f.nii;\n",
+    "tabs": "patient\tflair\tt1\na\tf.nii\t\n",
+    "an index column": ",patient,flair,t1\n0,a,f.nii,\n",
+    "capitals": "Patient,FLAIR,T1w\na,f.nii,\n",
+    "another word": "subject,flair,t1\na,f.nii,\n",
+    "nan": "patient,flair,t1\na,f.nii,nan\n",
+    "n/a": "patient,flair,t1\na,f.nii,N/A\n",
+    "blanks": "patient , flair ,t1\na , f.nii , \n",
+    "a mark at its start": "\ufeffpatient,flair,t1\na,f.nii,\n",
+    "lines of Windows": "patient,flair,t1\r\na,f.nii,\r\n",
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_is_read_however_it_was_saved(tmp_path, name):
+    (tmp_path / "c.csv").write_bytes(TABLES[name].encode())
+    assert read_cohort(tmp_path / "c.csv", BRATS_MRI) == {"a": {"flair": tmp_path / "f.nii"}}
+
+
+def test_a_patient_without_any_file_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "c.csv").write_text("patient,flair\na,f.nii\nanna,nan\n")
+    with pytest.raises(InputError, match="anna has no file at all"):
+        read_cohort(tmp_path / "c.csv", BRATS_MRI)
+
+
+def test_an_image_beside_the_patients_does_not_hide_them(tmp_path):
+    touch(tmp_path, "p1/p1_t1.nii.gz", "p2/p2_t1.nii.gz", "template_T1.nii.gz", "x_T1.nii.gz")
+    assert sorted(find_patients(tmp_path, BRATS_MRI)) == ["p1", "p2"]
+
+
+def test_what_is_not_used_is_logged(tmp_path, caplog):
+    find_files(touch(tmp_path, "p_t1.nii.gz", "p_adc.nii.gz", "p_T2star.nii.gz"), BRATS_MRI)
+    (line,) = caplog.messages
+    assert line.startswith("not used: ")
+    assert "p_adc.nii.gz (a diffusion image (adc))" in line
+    assert "p_T2star.nii.gz (a T2* or susceptibility image (t2star))" in line

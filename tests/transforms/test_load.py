@@ -18,6 +18,10 @@ VALUE = {"flair": 1, "t1c": 2, "t1": 3, "t2": 4}
 
 
 def save(path, data, affine=AFFINE):
+    """Write a file; its last voxel is no whole number, as an image's, unless ``path`` is a label's."""
+    data = np.array(data, dtype=np.float32)
+    if "label" not in pathlib.Path(path).name:
+        data[-1, -1, -1] += 0.25
     nib.save(nib.Nifti1Image(np.asarray(data, dtype=np.float32), affine), path)
     return str(path)
 
@@ -69,7 +73,7 @@ def test_the_file_of_an_absent_modality_is_never_opened(files, label, monkeypatc
     original = pathlib.Path.open
     monkeypatch.setattr(pathlib.Path, "open", lambda self, *a, **k: opened.append(str(self)) or original(self, *a, **k))
     LoadModalitiesd(BRATS_MRI)({"image": {**files, "t1": None}, "label": label})
-    assert opened == [files["flair"], files["t1c"], files["t2"], label]
+    assert set(opened) == {files["flair"], files["t1c"], files["t2"], label}
 
 
 @pytest.mark.parametrize("fate", ["removed", "changed", "damaged"])
@@ -97,7 +101,7 @@ def test_paths_start_from_the_root(files, label, tmp_path):
 def four_dimensional(tmp_path):
     """As Task01 of the Decathlon: FLAIR, T1w, t1gd, T2w."""
     order = ("FLAIR", "T1w", "t1gd", "T2w")
-    values = np.stack([np.full(SHAPE, VALUE[m]) for m in ("flair", "t1", "t1c", "t2")], axis=-1)
+    values = np.stack([VALUE[m] + 10.5 * np.indices(SHAPE)[2] for m in ("flair", "t1", "t1c", "t2")], axis=-1)
     return save(tmp_path / "all.nii.gz", values), order
 
 
@@ -168,7 +172,7 @@ def test_notes_about_the_files_come_along(files, tmp_path):
 def test_grids_that_disagree_are_an_error_that_names_both_files(files, label, tmp_path, which, kind):
     moved = AFFINE.copy()
     moved[0, 3] += 0.5
-    other = save(tmp_path / "other.nii.gz", np.zeros((6, 5, 3) if kind == "shape" else SHAPE), moved)
+    other = save(tmp_path / f"{which}_other.nii.gz", np.zeros((6, 5, 3) if kind == "shape" else SHAPE), moved)
     item = {
         "image": {**files, **({"t2": other} if which == "t2" else {})},
         "label": other if which == "label" else label,
@@ -197,7 +201,8 @@ def test_wrong_paths(files, paths, error, match):
 
 def test_one_file_holds_all_modalities_in_channel_order_and_a_constant_volume_is_absent(tmp_path):
     volumes = np.stack([np.full(SHAPE, 7.0), *(np.random.default_rng(m).random(SHAPE) for m in range(3))], axis=-1)
-    image, available = LoadModalities(BRATS_MRI)(save(tmp_path / "all.nii.gz", volumes))
+    nib.save(nib.Nifti1Image(volumes.astype(np.float32), AFFINE), tmp_path / "all.nii.gz")
+    image, available = LoadModalities(BRATS_MRI)(str(tmp_path / "all.nii.gz"))
     assert available.tolist() == [False, True, True, True]
     assert not image[0].any()
     np.testing.assert_allclose(image[3], volumes[..., 3], rtol=1e-6)
@@ -234,7 +239,7 @@ def test_loading_twice_gives_the_same_bits(files):
 def test_real_patients_of_whom_two_modalities_exist(real_data):
     home = real_data / "brats2013_whole" / "brats_2013_pat0001_1"
     names = {"flair": f"{home.name}_flair.nii.gz", "t1c": f"{home.name}_t1ce.nii.gz", "t1": None, "t2": None}
-    item = LoadModalitiesd(BRATS_MRI, root=home)({"image": names, "label": f"{home.name}_seg.nii.gz"})
+    item = LoadModalitiesd(BRATS_MRI, root=home, policy="repair")({"image": names, "label": f"{home.name}_seg.nii.gz"})
     assert item["image"].shape == (4, 240, 240, 155)
     assert item["available"].tolist() == [True, True, False, False]
     assert not item["image"][2:].any()
@@ -244,3 +249,50 @@ def test_real_files_in_spaces_of_their_own_are_refused(real_data):
     home = real_data / "glioma_raw" / "TCGA-FG-6692"
     with pytest.raises(InputError, match="different grids"):
         LoadModalities(BRATS_MRI)({m: str(home / f"{m}.nii.gz") for m in BRATS_MRI})
+
+
+ODD = {
+    "a constant file": (np.full(SHAPE, 7.0), AFFINE, "every voxel is 7", False),
+    "another background": (
+        np.where(np.indices(SHAPE)[0] == 2, np.indices(SHAPE)[1] + 0.5, -3),
+        AFFINE,
+        "background of -3",
+        True,
+    ),
+    "another grid": (
+        np.indices((3, 5, 4))[0] + 0.5,
+        AFFINE @ np.diag([1, 1, 2, 1]) @ np.diag([2, 1, 0.5, 1]),
+        "grids",
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_what_one_policy_refuses_the_other_repairs_and_says_so(tmp_path, name, caplog):
+    data, affine, part, stays = ODD[name]
+    paths = {"t1": save(tmp_path / "t1.nii.gz", np.random.default_rng(0).random(SHAPE))}
+    nib.save(nib.Nifti1Image(data.astype(np.float32), affine), tmp_path / "odd.nii.gz")
+    paths["t2"] = str(tmp_path / "odd.nii.gz")
+    with pytest.raises(InputError, match=part) as refused:
+        LoadModalities(BRATS_MRI)(paths)
+    assert "odd.nii.gz" in str(refused.value)
+    assert not caplog.records
+    image, available = LoadModalities(BRATS_MRI, policy="repair")(paths)
+    assert available.tolist() == [False, False, True, stays]
+    assert image.shape == (4, *SHAPE)
+    assert len(caplog.records) >= 1
+
+
+def test_an_unknown_policy_is_a_usage_error(files):
+    with pytest.raises(UsageError, match="the policy is 'lax'; give strict or repair"):
+        LoadModalities(BRATS_MRI, policy="lax")(files)
+
+
+def test_images_are_brought_onto_the_grid_of_the_label_whichever_is_finer(tmp_path):
+    fine = AFFINE @ np.diag([0.5, 1, 1, 1])
+    paths = {"t1": save(tmp_path / "t1.nii.gz", np.random.default_rng(0).random(SHAPE))}
+    paths["t2"] = save(tmp_path / "t2.nii.gz", np.random.default_rng(1).random((12, 5, 4)), fine)
+    label = save(tmp_path / "label.nii.gz", np.indices(SHAPE)[0] % 3)
+    item = LoadModalitiesd(BRATS_MRI, policy="repair")({"image": paths, "label": label})
+    assert item["image"].shape[1:] == item["label"].shape[1:] == SHAPE

@@ -1,0 +1,255 @@
+"""Is a folder of patients fit for a training or an evaluation? Every problem found, before anything is computed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from monai_passion.data.labels import Convention, find_convention, values_in
+from monai_passion.data.layouts import Case, Cohort, cube_items, find_cohort, guess_task
+from monai_passion.data.naming import LABEL
+from monai_passion.data.nifti import Header, Volume, check_same_grid, read_header, read_volumes, same_grid
+from monai_passion.data.patient import judge_volume
+from monai_passion.data.splits import SPLITS, patient_of, repeated
+from monai_passion.errors import InputError
+from monai_passion.tasks import Task, load_task
+
+__all__ = ["Problem", "Verdict", "verify_cohort", "verify_datalist"]
+
+
+class Problem(NamedTuple):
+    """Something that a person should put right, or know."""
+
+    level: str
+    """``"error"``: a training or an evaluation stops at it; ``"warning"``: it may spoil one."""
+    kind: str
+    """``name``, ``file``, ``geometry``, ``image``, ``label``, ``duplicate``, ``patient``."""
+    case: str
+    """"" for the whole cohort."""
+    text: str
+    """One line: what, which file, what to do."""
+
+
+class Verdict(NamedTuple):
+    """What was found in a folder."""
+
+    task: Task
+    layout: str
+    cases: tuple[Case, ...]
+    labels: Convention | None
+    """None where it cannot be told; a problem says so."""
+    problems: tuple[Problem, ...]
+    unused: tuple[tuple[Path, str], ...]
+
+    @property
+    def errors(self) -> list[Problem]:
+        return [problem for problem in self.problems if problem.level == "error"]
+
+    def to_json(self, folder: Path) -> dict[str, Any]:
+        return {
+            "task": self.task.name,
+            "layout": self.layout,
+            "labels": self.labels.to_json() if self.labels else None,
+            "cases": [
+                {
+                    "case": case.name,
+                    "patient": patient_of(case.name),
+                    "files": {m: [str(path.relative_to(folder)) for path in paths] for m, paths in case.files.items()},
+                }
+                for case in self.cases
+            ],
+            "problems": [problem._asdict() for problem in self.problems],
+            "unused": [{"file": str(path.relative_to(folder)), "why": why} for path, why in self.unused],
+        }
+
+
+def verify_cohort(
+    folder: str | os.PathLike[str],
+    task: str | None = None,
+    layout: str = "auto",
+    *,
+    labels: str | None = None,
+    patient_pattern: str | None = None,
+    voxels: bool = True,
+    progress: Callable[[float], object] = lambda share: None,
+) -> Verdict:
+    """All that is wrong with a folder of patients; the files are only read.
+
+    Looked at are: the layout, files without a use, two files for a sequence; of each file whether it can be read, its
+    grid against that of its patient's others, whether it holds an image, and of labels their values and whether there
+    are any; the same image twice, in one patient or in two; names that may hide several examinations of a patient.
+
+    Args:
+        folder: of the patients.
+        task, layout, labels, patient_pattern: see `datalists.make_datalist`.
+        voxels: also read the voxels; else the headers only, which is quick.
+        progress: told the share that is done.
+
+    Raises:
+        InputError: it is no folder, or has no patients.
+    """
+    folder = Path(folder)
+    chosen = load_task(task) if task is not None else guess_task(folder)
+    cohort = find_cohort(folder, chosen, layout)
+    if cohort.layout == "cubes":
+        cohort = cohort._replace(cases=cube_items(folder, cohort.cases, full_only=False))
+    if not cohort.cases:
+        raise InputError(f"{folder} holds no patients with a sequence of {chosen.name}")
+    problems = list(_of_cohort(cohort, chosen, patient_pattern))
+    convention: Convention | None = None
+    try:
+        labelled = (path for case in cohort.cases for path in case.files.get(LABEL, [])[:1])
+        names = [case.name for case in cohort.cases]
+        where = str(folder / "dataset.json")
+        convention = find_convention(chosen, names, labelled, labels, cohort.label_names, where)
+    except InputError as error:
+        problems.append(Problem("error", "label", "", str(error)))
+    for k, case in enumerate(cohort.cases):
+        problems += _of_case(case, chosen, convention, voxels)
+        progress((k + 1) / len(cohort.cases))
+    problems += _duplicates(cohort.cases)
+    return Verdict(chosen, cohort.layout, tuple(cohort.cases), convention, tuple(problems), tuple(cohort.unused))
+
+
+def _of_cohort(cohort: Cohort, task: Task, patient_pattern: str | None) -> Iterator[Problem]:
+    for m in task.modality_names:
+        if not any(m in case.files for case in cohort.cases):
+            yield Problem("warning", "name", "", f"no patient has {m}; a network does not learn it")
+    unlabelled = [case.name for case in cohort.cases if LABEL not in case.files]
+    if unlabelled and len(unlabelled) < len(cohort.cases):
+        for name in unlabelled:
+            yield Problem("error", "label", name, f"{name} has no label; add it, or take the patient out")
+    elif unlabelled:
+        yield Problem("warning", "label", "", "no patient has a label: nothing to train on or to score")
+    if patient_pattern is None and (shared := repeated(case.name for case in cohort.cases)):
+        text = f"{sum(shared.values())} cases share the beginning of their names, as {next(iter(shared))}; if they are "
+        yield Problem("warning", "patient", "", f"{text}examinations of one patient, give a patient pattern")
+
+
+def _of_case(case: Case, task: Task, convention: Convention | None, voxels: bool) -> Iterator[Problem]:
+    headers: dict[str, Header] = {}
+    for role, paths in case.files.items():
+        if len(paths) > 1:
+            try:
+                case.only(role)
+            except InputError as error:
+                yield Problem("error", "name", case.name, str(error))
+            continue
+        try:
+            headers[role] = read_header(paths[0], num_volumes=_count(case, role))
+        except InputError as error:
+            yield Problem("error", "file", case.name, str(error))
+            continue
+        for note in headers[role].notes:
+            yield Problem("warning", "geometry", case.name, f"{paths[0]}: {note}")
+    first = next((header for role, header in headers.items() if role != LABEL), None)
+    for header in headers.values():
+        try:
+            if first is not None:
+                check_same_grid(first, header)
+        except InputError as error:
+            yield Problem("error", "geometry", case.name, str(error))
+    if task.spatial_dims == 3 and first is not None and min(first.shape) < 2:
+        yield Problem(
+            "error", "geometry", case.name, f"{first.path} is a single slice; the network of {task.name} is 3-D"
+        )
+    if voxels:
+        for role in headers:
+            yield from _of_voxels(case, role, convention)
+
+
+def _count(case: Case, role: str) -> int:
+    return len(case.channels) if case.channels and role != LABEL else 1
+
+
+def _of_voxels(case: Case, role: str, convention: Convention | None) -> Iterator[Problem]:
+    path = case.files[role][0]
+    wanted = (case.channels.index(role),) if case.channels and role != LABEL else (0,)
+    try:
+        (volume,) = read_volumes(path, _count(case, role), wanted)
+    except InputError as error:
+        yield Problem("error", "file", case.name, str(error))
+        return
+    if role == LABEL:
+        yield from _of_label(case, volume, convention)
+        return
+    for note in set(volume.notes) - set(read_header(path, num_volumes=_count(case, role)).notes):
+        yield Problem("warning", "image", case.name, f"{path}: {note}")
+    for level, text in judge_volume(role, volume):
+        yield Problem(level, "image", case.name, f"{path}: {text}")
+
+
+def _of_label(case: Case, volume: Volume, convention: Convention | None) -> Iterator[Problem]:
+    path = volume.path
+    if (volume.data != np.rint(volume.data)).any():
+        yield Problem("error", "label", case.name, f"{path} has values that are no whole numbers; give the label map")
+        return
+    found = values_in(volume.data)
+    if convention is not None and (wrong := [value for value in found if value not in convention.values]):
+        text = f"{path} has the label{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong))} where "
+        expected = f"{', '.join(map(str, sorted(convention.values)))} are expected ({convention.name})"
+        yield Problem("error", "label", case.name, f"{text}{expected}; correct it, or say by labels what they are")
+    elif not any(found):
+        yield Problem("warning", "label", case.name, f"{path} is empty: it has no label but 0")
+
+
+def _duplicates(cases: Sequence[Case]) -> Iterator[Problem]:
+    """The same file for two sequences, or for two patients: a mistake, or a leak between training and test."""
+    by_size: dict[int, list[tuple[Case, str, Path]]] = defaultdict(list)
+    for case in cases:
+        for role, paths in case.files.items():
+            if role != LABEL and not case.channels and len(paths) == 1 and paths[0].is_file():
+                by_size[paths[0].stat().st_size].append((case, role, paths[0]))
+    for same in by_size.values():
+        by_content: dict[str, list[tuple[Case, str, Path]]] = defaultdict(list)
+        for one in same if len(same) > 1 else ():
+            by_content[hashlib.sha256(one[2].read_bytes()).hexdigest()].append(one)
+        for (case, role, path), *others in by_content.values():
+            for other, other_role, other_path in others:
+                what = f"{path} ({role}) and {other_path} ({other_role}) are the same image"
+                if other is case:
+                    yield Problem("error", "duplicate", case.name, f"{what}; give each sequence its own file")
+                elif patient_of(other.name) != patient_of(case.name):
+                    leak = "one patient under two names may fall into training and test"
+                    yield Problem("error", "duplicate", other.name, f"{what}: {leak}; keep one")
+
+
+def verify_datalist(datalist: Mapping[str, Any], splits: Sequence[str] = tuple(SPLITS), policy: str = "strict") -> None:
+    """Quick checks of a datalist with absolute paths, by the files' headers alone.
+
+    Images on different grids are none with the policy "repair", where the label has the grid of one of them.
+
+    Raises:
+        InputError: a case of ``splits`` without label, files on different grids, or one that cannot be read; the
+            message says how many more there are.
+    """
+    wrong: list[str] = []
+    for split in splits:
+        for item in datalist[split]:
+            if not item.get("label"):
+                wrong.append(f"{item['case']} ({split}) has no label; add it, or take the case out of the datalist")
+                continue
+            wrong += _of_item(item, policy)
+    if wrong:
+        more = f" ({len(wrong) - 1} more; see `monai-passion verify`)" if len(wrong) > 1 else ""
+        raise InputError(f"{wrong[0]}{more}")
+
+
+def _of_item(item: Mapping[str, Any], policy: str) -> Iterator[str]:
+    try:
+        count = len(item.get("channels") or "1")
+        paths = dict.fromkeys(path for path in item["image"].values() if path)
+        headers = [read_header(path, num_volumes=count) for path in paths]
+        label = read_header(item["label"])
+        if policy == "repair" and any(same_grid(header, label) for header in headers):
+            return
+        for header in (*headers[1:], label):
+            check_same_grid(headers[0], header)
+    except InputError as error:
+        yield str(error)

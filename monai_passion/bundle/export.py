@@ -13,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.data import save_net_with_metadata
 from torch import nn
 
+from monai_passion.bundle.exported import JudgingAvailable, RefusingNothing
 from monai_passion.bundle.weights import find_weights, trained_unknown
 from monai_passion.errors import UsageError, WeightsError
+from monai_passion.modalities import ALIASES
 from monai_passion.networks import MultiModalBackbone
 from monai_passion.networks.weights import load_weights, save_weights, write_sidecar
-from monai_passion.system.files import write_atomically
+from monai_passion.system.files import sha256, write_atomically
 
-__all__ = ["export_bundle", "export_onnx", "torchscript"]
+__all__ = ["describe_network", "export_bundle", "export_onnx", "export_torchscript", "torchscript"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,28 +80,107 @@ def export_bundle(
         return write_atomically(output, lambda temporary: _zip(files, bundle.resolve().name, temporary))
 
 
-def export_onnx(network: MultiModalBackbone, output: str | os.PathLike[str], roi_size: Sequence[int]) -> Path:
+def describe_network(bundle: str | os.PathLike[str], weights: str | os.PathLike[str], **settings: Any) -> dict[str, str]:
+    """What whoever runs an exported network has to know, as text or JSON text by key.
+
+    Args:
+        bundle: its folder.
+        weights: the file they were read from.
+        settings: those that differ from the bundle's, as ``spacing`` or ``roi_size``.
+    """
+    config, metadata = (
+        json.loads((Path(bundle) / "configs" / name).read_text(encoding="utf-8"))
+        for name in ("inference.json", "metadata.json")
+    )
+    config.update(settings)
+    ends = metadata["network_data_format"]
+    names = ends["outputs"]["pred"]["channel_def"]
+    restored = config["restore_labels"]
+    values = dict(zip(restored["orig_labels"], restored["target_labels"], strict=True))
+    facts = {
+        "bundle": config["bundle_name"],
+        "version": metadata["version"],
+        "weights_sha256": sha256(weights),
+        "intended_use": metadata["intended_use"],
+        "modalities": config["modalities"],
+        "aliases": {m: ALIASES.get(m, ()) for m in config["modalities"]},
+        "labels": [{"class": k, "name": names[str(k)], "value": values.get(k, k)} for k in range(len(names))],
+        "spacing_mm": config.get("spacing"),
+        "orientation": "RAS" if any("Orientation" in step["_target_"] for step in config["preprocess"]) else None,
+        "roi_size": config["roi_size"],
+        "normalization": "per channel, (value - mean) / standard deviation of its non-zero voxels; zero stays zero",
+        "output": "logits per class; softmax, average over overlapping windows, argmax",
+    }
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+
+
+def export_onnx(
+    network: MultiModalBackbone,
+    output: str | os.PathLike[str],
+    roi_size: Sequence[int],
+    facts: Mapping[str, str] | None = None,
+) -> Path:
     """Write a network as ONNX: ``image`` (1, M, *roi_size) and ``available`` (1, M) bool in, logits ``pred`` out.
 
-    Every modality is computed, and what is not available is multiplied by zero. Needs the packages onnx and onnxscript.
+    Every modality is computed, and what is not available is multiplied by zero; NaN where nothing is available. The
+    spatial size may be another one where the network allows it, as its stride does. Needs the packages onnx and
+    onnxscript.
+
+    Args:
+        facts: stored in the file as its metadata, see `describe_network`.
 
     Raises:
-        UsageError: one of them is missing.
+        UsageError: one of the packages is missing.
         ResourceError: the file cannot be written.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"ONNX needs {' and '.join(missing)}; pip install 'monai_passion[export]'")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which speaks of torchvision where there is none
+    sizes = {2 + axis: torch.export.Dim.AUTO for axis in range(len(roi_size))}
     program = torch.onnx.export(
-        network.eval(),
+        RefusingNothing(network.eval()).eval(),
         _example(network, roi_size),
         input_names=["image", "available"],
         output_names=["pred"],
+        dynamic_shapes={"image": sizes, "available": {}},
         dynamo=True,
         verbose=False,
     )
     assert program is not None
+    program.model.metadata_props.update(facts or {})
     return write_atomically(output, program.save)
+
+
+def export_torchscript(
+    network: MultiModalBackbone,
+    output: str | os.PathLike[str],
+    roi_size: Sequence[int],
+    bundle: str | os.PathLike[str],
+    facts: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a network as TorchScript with the bundle's configurations in it, as MONAI Deploy takes it.
+
+    ``forward(image, available=None)``, see `JudgingAvailable`; the rest is as in `export_onnx`.
+
+    Args:
+        bundle: its folder.
+        facts: stored as ``monai_passion`` in the file's ``metadata.json``, see `describe_network`.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    module = torch.jit.script(JudgingAvailable(torchscript(network, roi_size)))
+    configs = Path(bundle) / "configs"
+    metadata = json.loads((configs / "metadata.json").read_text(encoding="utf-8"))
+    more = {"inference.json": (configs / "inference.json").read_bytes()}
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            values = {**metadata, "monai_passion": dict(facts or {})}
+            save_net_with_metadata(module, file, meta_values=values, more_extra_files=more)
+
+    return write_atomically(output, write)
 
 
 def torchscript(network: MultiModalBackbone, roi_size: Sequence[int]) -> nn.Module:

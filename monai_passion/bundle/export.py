@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,6 +41,7 @@ def export_bundle(
     output: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
     vendor: bool = False,
+    url: str | None = None,
 ) -> Path:
     """Write ``output``, a zip with one folder that has the bundle's name; the same content gives the same bytes.
 
@@ -52,8 +54,12 @@ def export_bundle(
         weights: a file that `load_weights` reads; by default what the bundle's ``models`` holds, if anything.
         vendor: put the package in, where Python finds it once the bundle's folder is on ``sys.path``. MONAI puts
             it there, but too late for the package to be found: set ``PYTHONPATH``.
+        url: where the weights are going to lie. Then the zip has their names, this address and their checksums in
+            ``large_files.yml``, as the model zoo wants it of large files and MONAI's ``download_large_files`` reads it,
+            and the weights themselves are in the folder ``<output without .zip>_weights``, to be uploaded.
 
     Raises:
+        UsageError: ``url`` without weights.
         WeightsError: ``weights`` are none.
         ResourceError: the file cannot be written.
     """
@@ -71,16 +77,23 @@ def export_bundle(
             for model in models:
                 files[f"models/{model.name}"] = model
                 files[f"models/{model.name}.sha256"] = write_sidecar(model)
+            if url is not None:
+                files["large_files.yml"] = _put_aside(models, Path(output), url, Path(folder) / "large_files.yml")
+                files = {name: path for name, path in files.items() if not name.startswith("models/")}
             for name, path in files.items():
                 if name in CONFIGS:
                     files[name] = Path(folder) / path.name
                     _with_settings(path, facts.get("settings", {}), files[name])
+        elif url is not None:
+            raise UsageError("there are no weights that could lie at a URL; give --weights")
         if vendor:
             files.update(_package())
         return write_atomically(output, lambda temporary: _zip(files, bundle.resolve().name, temporary))
 
 
-def describe_network(bundle: str | os.PathLike[str], weights: str | os.PathLike[str], **settings: Any) -> dict[str, str]:
+def describe_network(
+    bundle: str | os.PathLike[str], weights: str | os.PathLike[str], **settings: Any
+) -> dict[str, str]:
     """What whoever runs an exported network has to know, as text or JSON text by key.
 
     Args:
@@ -170,17 +183,16 @@ def export_torchscript(
     Raises:
         ResourceError: the file cannot be written.
     """
-    module = torch.jit.script(JudgingAvailable(torchscript(network, roi_size)))
+    module = torch.jit.script(JudgingAvailable(torchscript(network, roi_size), network.num_classes))
     configs = Path(bundle) / "configs"
     metadata = json.loads((configs / "metadata.json").read_text(encoding="utf-8"))
     more = {"inference.json": (configs / "inference.json").read_bytes()}
 
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:
-            values = {**metadata, "monai_passion": dict(facts or {})}
-            save_net_with_metadata(module, file, meta_values=values, more_extra_files=more)
-
-    return write_atomically(output, write)
+    values = {**metadata, "monai_passion": dict(facts or {})}
+    with tempfile.TemporaryDirectory() as folder:
+        named = Path(folder) / Path(output).name  # Deploy looks inside for a folder with the name of the file
+        save_net_with_metadata(module, str(named), meta_values=values, more_extra_files=more)
+        return write_atomically(output, lambda temporary: shutil.copyfile(named, temporary))
 
 
 def torchscript(network: MultiModalBackbone, roi_size: Sequence[int]) -> nn.Module:
@@ -204,6 +216,19 @@ def _files(bundle: Path) -> Iterator[tuple[str, Path]]:
         for path in sorted((bundle / folder).rglob("*")):
             if path.is_file() and not path.is_symlink():
                 yield path.relative_to(bundle).as_posix(), path
+
+
+def _put_aside(models: Sequence[Path], output: Path, url: str, listed: Path) -> Path:
+    """Copy weights beside the zip, and write the list of where they will be; JSON, which YAML includes."""
+    entries = []
+    for model in models:
+        write_atomically(
+            output.parent / f"{output.stem}_weights" / model.name, lambda t, m=model: shutil.copyfile(m, t)
+        )
+        entry = {"path": f"models/{model.name}", "url": f"{url.rstrip('/')}/{model.name}"}
+        entries.append({**entry, "hash_val": sha256(model), "hash_type": "sha256"})
+    listed.write_text(json.dumps({"large_files": entries}, indent=2) + "\n", encoding="utf-8")
+    return listed
 
 
 def _with_settings(config: Path, settings: Mapping[str, Any], target: Path) -> None:

@@ -1,4 +1,4 @@
-"""The modules that go into exported files, in the subset of Python that TorchScript takes (so no postponed annotations)."""
+"""What goes into exported files around a network, in the Python that TorchScript takes: no postponed annotations."""
 
 from typing import Optional
 
@@ -17,9 +17,10 @@ class JudgingAvailable(nn.Module):
         RuntimeError: a sample for which ``available`` is False throughout.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, num_classes: int) -> None:
         super().__init__()
         self.network = network
+        self.num_classes = num_classes
 
     def forward(self, image: torch.Tensor, available: Optional[torch.Tensor] = None) -> torch.Tensor:  # noqa: UP045
         if available is None:

@@ -131,6 +131,7 @@ def _metadata(row: dict[str, Any], configs: Path) -> dict[str, Any]:
 def _readme(row: dict[str, Any], configs: Path) -> str:
     folder = configs / "tasks" / row["task"]
     network, task = _json(configs / "networks" / "metadata.json")[row["network"]], _json(folder / "knobs.json")
+    metadata = _metadata(row, configs)
     words = {
         **row,
         "network_title": network["title"],
@@ -138,6 +139,12 @@ def _readme(row: dict[str, Any], configs: Path) -> str:
         "missing_rates": "{" + ", ".join(f"'{m}': 0.5" for m in task["modalities"]) + "}",
         "some_files": " ".join(f"--{m} {m.upper()}.nii.gz" for m in task["modalities"][::2]),
         "limits": (folder / "limits.md").read_text().strip(),
+        "anatomy": _json(folder / "task.json")["anatomy"],
+        "roi_size": " x ".join(map(str, task["roi_size"])),
+        "stride": network["stride"],
+        **{key: metadata[key] for key in ("authors", "image_classes", "pred_classes")},
+        **{key: metadata[key] for key in ("monai_version", "pytorch_version", "numpy_version")},
+        "references": "\n".join(f"- {reference}" for reference in metadata["references"]),
     }
     text = "\n".join(part.read_text() for part in (folder / "README.md", configs / "common" / "README.md"))
     for key, value in words.items():

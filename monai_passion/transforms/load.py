@@ -21,7 +21,7 @@ from monai_passion.data.studies import find_study
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import resolve
 
-__all__ = ["LoadModalities", "LoadModalitiesd", "TakeSliced"]
+__all__ = ["LoadImageModalitiesd", "LoadModalities", "LoadModalitiesd", "TakeSliced"]
 
 Paths = Mapping[str, "str | None"] | Sequence["str | None"] | str
 
@@ -140,7 +140,7 @@ class LoadModalities(Transform):
         return [volumes.get(name) for name in self.modalities]
 
 
-class LoadModalitiesd(MapTransform):
+class LoadImageModalitiesd(MapTransform):
     """Dictionary version of `LoadModalities`, which also loads the label on the same grid.
 
     Of an item it reads ``image_key`` (paths, see `LoadModalities`), ``label_key`` (a path, or null, or not there), and
@@ -202,6 +202,10 @@ class LoadModalitiesd(MapTransform):
                 check_same_grid(next(volume for volume in volumes if volume is not None), label)
                 item[self.label_key] = _tensor(label.data[None], [label], slice)
         return item
+
+
+LoadModalitiesd = LoadImageModalitiesd
+"""In short. MONAI Deploy, which brings images of its own, leaves out what has LoadImage in the name of its class."""
 
 
 class TakeSliced(MapTransform):

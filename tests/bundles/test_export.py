@@ -59,6 +59,13 @@ def exported(tmp_path):
     return tmp_path / "there"
 
 
+def unzipped(file, folder):
+    """The one folder of a zip, in ``folder``."""
+    with zipfile.ZipFile(file) as archive:
+        archive.extractall(folder)
+        return folder / archive.namelist()[0].split("/")[0]
+
+
 def run(command, folder, path=""):
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)

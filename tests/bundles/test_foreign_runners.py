@@ -2,14 +2,18 @@
 
 import json
 import shutil
+import zipfile
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, create_workflow
+from monai.data import MetaTensor
+from monai.transforms import Compose
 
 from monai_passion.bundle.steps import inference_data
+from monai_passion.cli import main
 from monai_passion.errors import InputError
 from tests.bundles.conftest import COHORTS, QUICK, add_weights, row_of, small
 
@@ -91,6 +95,40 @@ def test_items_of_a_list_may_be_what_other_programs_have(given, cohorts, tmp_pat
     assert loaded["available"].all()
     flair = nib.load(cohorts["brats_mri"] / paths[0]).get_fdata(dtype=np.float32)
     assert np.array_equal(loaded["image"][0].numpy(), flair)
+
+
+@pytest.mark.parametrize("bundle", [BRATS], indirect=True)
+def test_monai_deploys_operator_segments_by_the_exported_network_alone(ready, cohorts, tmp_path):
+    """The steps of its MonaiBundleInferenceOperator, which brings the image and no word of what is there."""
+    assert main(["bundles", "export", str(ready), "--output", str(tmp_path / "model.ts"), "--trust"]) == 0
+    with zipfile.ZipFile(tmp_path / "model.ts") as archive:
+        parser = ConfigParser()
+        parser.read_meta(json.loads(archive.read("model/extra/metadata.json")))
+        parser.read_config(json.loads(archive.read("model/extra/inference.json")))
+    assert json.loads(parser["_meta_"]["monai_passion"]["modalities"]) == ["flair", "t1c", "t1", "t2"]
+    before, after = (
+        [t for t in parser.get_parsed_content(f"{when}processing").transforms if not _moves_files(t)]
+        for when in ("pre", "post")
+    )
+    paths = [cohorts["brats_mri"] / "case1" / f"case1_{name}.nii.gz" for name in COHORTS["brats_mri"][0]]
+    volumes = [nib.load(path).get_fdata(dtype=np.float32) for path in paths]
+    image = MetaTensor(np.stack([*volumes[:3], 0 * volumes[3]]), affine=nib.load(paths[0]).affine)
+    with torch.no_grad():
+        data = Compose(before)({"image": image})
+        others = {key: value[None] for key, value in data.items() if key != "image"}
+        network = torch.jit.load(tmp_path / "model.ts")
+        pred = parser.get_parsed_content("inferer")(inputs=data["image"][None], network=network, **others)
+        found = Compose(after)({**data, "pred": pred[0]})["pred"]
+        assert found.shape[1:] == volumes[0].shape
+        window = torch.randn(1, 4, 32, 32, 32)
+        window[:, 3] = 7
+        torch.testing.assert_close(network(window), network(window, torch.tensor([[True] * 3 + [False]])))
+        with pytest.raises(RuntimeError, match="no available modality"):
+            network(window, torch.zeros(1, 4, dtype=torch.bool))
+
+
+def _moves_files(transform):
+    return any(word in type(transform).__name__ for word in ("LoadImage", "SaveImage"))
 
 
 def test_an_item_without_an_image_is_one_clear_line():

@@ -67,7 +67,7 @@ def find_bundle_root(bundle_name: str) -> str:
     """
     frame = inspect.currentframe()
     while frame is not None:
-        folder = getattr(frame.f_locals.get("self"), "config_root_path", None)
+        folder = getattr(frame.f_locals.get("self"), "__dict__", {}).get("config_root_path")
         if isinstance(folder, Path) and (folder / "metadata.json").is_file():
             return str(folder.parent)
         frame = frame.f_back

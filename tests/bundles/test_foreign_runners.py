@@ -115,7 +115,7 @@ def test_monai_deploys_operator_segments_by_the_exported_network_alone(ready, co
     image = MetaTensor(np.stack([*volumes[:3], 0 * volumes[3]]), affine=nib.load(paths[0]).affine)
     with torch.no_grad():
         data = Compose(before)({"image": image})
-        others = {key: value[None] for key, value in data.items() if key != "image"}
+        others = {key: value[None] for key, value in data.items() if torch.is_tensor(value) and key != "image"}
         network = torch.jit.load(tmp_path / "model.ts")
         pred = parser.get_parsed_content("inferer")(inputs=data["image"][None], network=network, **others)
         found = Compose(after)({**data, "pred": pred[0]})["pred"]

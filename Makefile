@@ -1,6 +1,6 @@
 # The whole developer API. `make demo` and `make test` are all a fresh machine needs.
 .DEFAULT_GOAL := help
-.PHONY: help install dev format lint types test test-slow test-faults test-browser demo bundles bundles-check docs bench clean
+.PHONY: help install dev format lint types test test-slow test-faults test-browser test-label test-zoo demo label bundles bundles-check docs bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,6 +8,10 @@ BIN := $(VENV)/bin
 # Where the demonstration goes, and what it needs free (MB).
 DEMO ?= demo
 NEEDS_MB := 4000
+# MONAI Label's environment, what `make label` makes, and the weights it serves.
+LABEL_VENV ?= .venv-label
+LABEL ?= label
+LABEL_WEIGHTS ?= releases/brats2020_cubes/rfnet_width4_passion.safetensors
 BUNDLE := bundles/brats_mri_segmentation_rfnet_passion
 
 help:  ## what can be made
@@ -48,6 +52,12 @@ types: dev  ## static types
 
 test: dev  ## all fast tests
 	$(BIN)/python -m pytest -n 2
+
+test-label: $(LABEL_VENV)/.installed dev  ## MONAI Label's servers, really started
+	MONAI_PASSION_LABEL_VENV=$(LABEL_VENV) $(BIN)/python -m pytest -m label tests/monailabel_app
+
+test-zoo: dev  ## the model zoo's checks, for every bundle
+	$(BIN)/python -m pytest -m zoo -n 2
 
 test-slow: dev  ## tests that take minutes each
 	$(BIN)/python -m pytest -n 2 -m slow
@@ -93,5 +103,33 @@ demo: install  ## train, evaluate and segment phantoms with missing sequences (a
 	@echo "segmentation  $(DEMO)/patient/segmentation.nii.gz"
 	@echo "Research use only, not a medical device. Phantom scores say nothing about patients."
 
+# MONAI Label lives apart: it needs numpy below 2. Where torchvision does not load beside this torch, a stand-in does.
+LABEL_PACKAGES := monailabel==0.8.5 monai==1.6.1 "numpy<2" "pydicom<3" "dicomweb-client<0.60" "pynetdicom<3"
+$(LABEL_VENV)/.installed: setup.cfg constraints.txt
+	[ -x $(LABEL_VENV)/bin/python ] || $(PYTHON) -m venv $(LABEL_VENV)
+	@echo "installing MONAI Label into $(LABEL_VENV) (several minutes, 4 GB) ..."
+	$(LABEL_VENV)/bin/pip install --quiet $$(grep '^torch==' constraints.txt)
+	$(LABEL_VENV)/bin/pip install --quiet $(LABEL_PACKAGES) $$(grep '^torch==' constraints.txt)
+	$(LABEL_VENV)/bin/pip install --quiet . "numpy<2"
+	@$(LABEL_VENV)/bin/python -c "import torchvision" 2>/dev/null || { \
+	  d=$$($(LABEL_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/torchvision; \
+	  rm -rf "$$d"; mkdir "$$d"; echo "from torchvision import utils" > "$$d/__init__.py"; \
+	  printf 'def make_grid(*args, **kwargs):\n    raise NotImplementedError\n\n\nsave_image = make_grid\n' > "$$d/utils.py"; }
+	@touch $@
+
+$(LABEL)/app: | install
+	rm -rf $(LABEL) && mkdir -p $(LABEL)/studies
+	$(BIN)/monai-passion phantom brats $(LABEL)/raw --cases 6 --size 48 --seed 1
+	cp $$(find $(LABEL)/raw -name '*.nii.gz' ! -name '*_seg.nii.gz') $(LABEL)/studies
+	cp -r monai_passion/monailabel_app $(LABEL)/unpacked
+	$(BIN)/monai-passion bundles export $(BUNDLE) --weights $(LABEL_WEIGHTS) --output $(LABEL)/bundle.zip
+	$(BIN)/python -m zipfile -e $(LABEL)/bundle.zip $(LABEL)/unpacked/model
+	mv $(LABEL)/unpacked $@
+
+label: $(LABEL_VENV)/.installed $(LABEL)/app  ## MONAI Label with phantoms, for 3D Slicer; Ctrl-C ends it
+	@echo "In 3D Slicer: module MONAI Label, server http://127.0.0.1:8000; see docs/how-to/monai-label.md"
+	@echo "Research use only, not a medical device."
+	PATH="$(abspath $(LABEL_VENV))/bin:$$PATH" monailabel start_server --app $(LABEL)/app --studies $(LABEL)/studies --host 127.0.0.1
+
 clean:  ## remove the environment and what the demonstration made
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) $(LABEL_VENV) $(LABEL)

@@ -23,6 +23,7 @@ __all__ = [
     "WarningsError",
     "WeightsError",
     "did_you_mean",
+    "find_passion_error",
     "install_excepthook",
     "is_out_of_memory",
     "passion_cause",
@@ -77,6 +78,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown word: the known one that is nearest, where one is near."""
     nearest = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {nearest[0]}?" if nearest else ""
+
+
+def find_passion_error(error: BaseException | None) -> PassionError | None:
+    """The `PassionError` that an error is, or was raised from, however often it was wrapped on its way up."""
+    while error is not None and not isinstance(error, PassionError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:

@@ -81,13 +81,13 @@ class IncompleteModalityInferer(Inferer):
             results.append(self.inferer(sample, self._predictor(network, has), *args, **kwargs))
         result = torch.cat(results) if len(results) > 1 else results[0]
         # As MONAI's own inferers do: without the image's history `Invertd` would leave the result as it is.
-        return convert_to_dst_type(result, inputs, dtype=result.dtype)[0]
+        return convert_to_dst_type(result, inputs, dtype=result.dtype, device=result.device)[0]
 
     def _predictor(self, network: nn.Module, available: Tensor) -> Any:
         """A function of windows (n, M, *roi) alone, with this sample's modalities bound to it."""
 
         def predict(windows: Tensor) -> Tensor:
-            result = self._run_filled(network, windows, available)
+            result = self._run_filled(network, windows, available.to(windows.device))
             self.on_windows(len(windows))
             return result
 
@@ -135,13 +135,18 @@ def sliding_window(
     overlap: float = 0.5,
     batch_size: int = 1,
     combinations: Sequence[Sequence[bool]] | None = None,
+    device: torch.device | str | None = None,
+    sw_device: torch.device | str | None = None,
 ) -> IncompleteModalityInferer:
     """The inferer of the bundles: overlapping windows of ``roi_size`` voxels, equally weighted as published.
+
+    The result is put together on ``device``, the windows are computed on ``sw_device``; both default to the image's.
 
     A ``roi_size`` of two values is for networks that see slices: then images are volumes all the same, their slices
     along the third axis are inferred one by one, and the result is a volume again.
     """
     windows = {"roi_size": tuple(roi_size), "sw_batch_size": batch_size, "overlap": overlap, "mode": "constant"}
+    windows |= {"device": device, "sw_device": sw_device}
     inner = SliceInferer(spatial_dim=2, **windows) if len(roi_size) == 2 else SlidingWindowInferer(**windows)
     return IncompleteModalityInferer(inner, combinations)
 

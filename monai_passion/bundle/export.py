@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,16 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from monai.data import save_net_with_metadata
 from torch import nn
 
+from monai_passion.bundle.exported import JudgingAvailable, RefusingNothing
 from monai_passion.bundle.weights import find_weights, trained_unknown
 from monai_passion.errors import UsageError, WeightsError
+from monai_passion.modalities import known_aliases
 from monai_passion.networks import MultiModalBackbone
 from monai_passion.networks.weights import load_weights, save_weights, write_sidecar
-from monai_passion.system.files import write_atomically
+from monai_passion.system.files import sha256, write_atomically
 from monai_passion.system.resources import resource_folder
 
-__all__ = ["export_bundle", "export_onnx", "torchscript"]
+__all__ = ["describe_network", "export_bundle", "export_onnx", "export_torchscript", "torchscript"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,7 @@ def export_bundle(
     output: str | os.PathLike[str],
     weights: str | os.PathLike[str] | None = None,
     vendor: bool = False,
+    url: str | None = None,
 ) -> Path:
     """Write ``output``, a zip with one folder that has the bundle's name; the same content gives the same bytes.
 
@@ -50,8 +55,12 @@ def export_bundle(
         weights: a file that `load_weights` reads; by default what the bundle's ``models`` holds, if anything.
         vendor: put the package in, where Python finds it once the bundle's folder is on ``sys.path``. MONAI puts
             it there, but too late for the package to be found: set ``PYTHONPATH``.
+        url: where the weights are going to lie. Then the zip has their names, this address and their checksums in
+            ``large_files.yml``, as the model zoo wants it of large files and MONAI's ``download_large_files`` reads it,
+            and the weights themselves are in the folder ``<output without .zip>_weights``, to be uploaded.
 
     Raises:
+        UsageError: ``url`` without weights.
         WeightsError: ``weights`` are none.
         ResourceError: the file cannot be written.
     """
@@ -69,37 +78,122 @@ def export_bundle(
             for model in models:
                 files[f"models/{model.name}"] = model
                 files[f"models/{model.name}.sha256"] = write_sidecar(model)
+            if url is not None:
+                files["large_files.yml"] = _put_aside(models, Path(output), url, Path(folder) / "large_files.yml")
+                files = {name: path for name, path in files.items() if not name.startswith("models/")}
             for name, path in files.items():
                 if name in CONFIGS:
                     files[name] = Path(folder) / path.name
                     _with_settings(path, facts.get("settings", {}), files[name])
+        elif url is not None:
+            raise UsageError("there are no weights that could lie at a URL; give --weights")
         if vendor:
             files.update(_package())
         return write_atomically(output, lambda temporary: _zip(files, bundle.resolve().name, temporary))
 
 
-def export_onnx(network: MultiModalBackbone, output: str | os.PathLike[str], roi_size: Sequence[int]) -> Path:
+def describe_network(
+    bundle: str | os.PathLike[str], weights: str | os.PathLike[str], **settings: Any
+) -> dict[str, str]:
+    """What whoever runs an exported network has to know, as text or JSON text by key.
+
+    Args:
+        bundle: its folder.
+        weights: the file they were read from.
+        settings: those that differ from the bundle's, as ``spacing`` or ``roi_size``.
+    """
+    config, metadata = (
+        json.loads((Path(bundle) / "configs" / name).read_text(encoding="utf-8"))
+        for name in ("inference.json", "metadata.json")
+    )
+    config.update(settings)
+    ends = metadata["network_data_format"]
+    names = ends["outputs"]["pred"]["channel_def"]
+    restored = config["restore_labels"]
+    values = dict(zip(restored["orig_labels"], restored["target_labels"], strict=True))
+    facts = {
+        "bundle": config["bundle_name"],
+        "version": metadata["version"],
+        "weights_sha256": sha256(weights),
+        "intended_use": metadata["intended_use"],
+        "modalities": config["modalities"],
+        "aliases": {m: known_aliases().get(m, ()) for m in config["modalities"]},
+        "labels": [{"class": k, "name": names[str(k)], "value": values.get(k, k)} for k in range(len(names))],
+        "spacing_mm": config.get("spacing"),
+        "orientation": "RAS" if any("Orientation" in step["_target_"] for step in config["preprocess"]) else None,
+        "roi_size": config["roi_size"],
+        "normalization": "per channel, (value - mean) / standard deviation of its non-zero voxels; zero stays zero",
+        "output": "logits per class; softmax, average over overlapping windows, argmax",
+    }
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
+
+
+def export_onnx(
+    network: MultiModalBackbone,
+    output: str | os.PathLike[str],
+    roi_size: Sequence[int],
+    facts: Mapping[str, str] | None = None,
+) -> Path:
     """Write a network as ONNX: ``image`` (1, M, *roi_size) and ``available`` (1, M) bool in, logits ``pred`` out.
 
-    Every modality is computed, and what is not available is multiplied by zero. Needs the packages onnx and onnxscript.
+    Every modality is computed, and what is not available is multiplied by zero; NaN where nothing is available. The
+    spatial size may be another one where the network allows it, as its stride does. Needs the packages onnx and
+    onnxscript.
+
+    Args:
+        facts: stored in the file as its metadata, see `describe_network`.
 
     Raises:
-        UsageError: one of them is missing.
+        UsageError: one of the packages is missing.
         ResourceError: the file cannot be written.
     """
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise UsageError(f"ONNX needs {' and '.join(missing)}; pip install 'monai_passion[export]'")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which speaks of torchvision where there is none
+    sizes = {2 + axis: torch.export.Dim.AUTO for axis in range(len(roi_size))}
     program = torch.onnx.export(
-        network.eval(),
+        RefusingNothing(network.eval()).eval(),
         _example(network, roi_size),
         input_names=["image", "available"],
         output_names=["pred"],
+        dynamic_shapes={"image": sizes, "available": {}},
         dynamo=True,
         verbose=False,
     )
     assert program is not None
+    program.model.metadata_props.update(facts or {})
     return write_atomically(output, program.save)
+
+
+def export_torchscript(
+    network: MultiModalBackbone,
+    output: str | os.PathLike[str],
+    roi_size: Sequence[int],
+    bundle: str | os.PathLike[str],
+    facts: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a network as TorchScript with the bundle's configurations in it, as MONAI Deploy takes it.
+
+    ``forward(image, available=None)``, see `JudgingAvailable`; the rest is as in `export_onnx`.
+
+    Args:
+        bundle: its folder.
+        facts: stored as ``monai_passion`` in the file's ``metadata.json``, see `describe_network`.
+
+    Raises:
+        ResourceError: the file cannot be written.
+    """
+    module = torch.jit.script(JudgingAvailable(torchscript(network, roi_size), network.num_classes))
+    configs = Path(bundle) / "configs"
+    metadata = json.loads((configs / "metadata.json").read_text(encoding="utf-8"))
+    more = {"inference.json": (configs / "inference.json").read_bytes()}
+
+    values = {**metadata, "monai_passion": dict(facts or {})}
+    with tempfile.TemporaryDirectory() as folder:
+        named = Path(folder) / Path(output).name  # Deploy looks inside for a folder with the name of the file
+        save_net_with_metadata(module, str(named), meta_values=values, more_extra_files=more)
+        return write_atomically(output, lambda temporary: shutil.copyfile(named, temporary))
 
 
 def torchscript(network: MultiModalBackbone, roi_size: Sequence[int]) -> nn.Module:
@@ -123,6 +217,19 @@ def _files(bundle: Path) -> Iterator[tuple[str, Path]]:
         for path in sorted((bundle / folder).rglob("*")):
             if path.is_file() and not path.is_symlink():
                 yield path.relative_to(bundle).as_posix(), path
+
+
+def _put_aside(models: Sequence[Path], output: Path, url: str, listed: Path) -> Path:
+    """Copy weights beside the zip, and write the list of where they will be; JSON, which YAML includes."""
+    entries = []
+    for model in models:
+        write_atomically(
+            output.parent / f"{output.stem}_weights" / model.name, lambda t, m=model: shutil.copyfile(m, t)
+        )
+        entry = {"path": f"models/{model.name}", "url": f"{url.rstrip('/')}/{model.name}"}
+        entries.append({**entry, "hash_val": sha256(model), "hash_type": "sha256"})
+    listed.write_text(json.dumps({"large_files": entries}, indent=2) + "\n", encoding="utf-8")
+    return listed
 
 
 def _with_settings(config: Path, settings: Mapping[str, Any], target: Path) -> None:

@@ -255,7 +255,7 @@ def _metadata(row: dict[str, Any], task: Task, configs: Path) -> dict[str, Any]:
 
 
 def _readme(row: dict[str, Any], task: Task, configs: Path) -> str:
-    network = _json(configs / "networks" / "metadata.json")[row["network"]]
+    network, metadata = _json(configs / "networks" / "metadata.json")[row["network"]], _metadata(row, task, configs)
     settings, images = (
         {**SETTINGS[task.spatial_dims], **task.settings},
         "slices" if task.spatial_dims == 2 else "volumes",
@@ -292,6 +292,12 @@ def _readme(row: dict[str, Any], task: Task, configs: Path) -> str:
         "missing_rates": "{" + ", ".join(f"'{m}': 0.5" for m in task.modality_names) + "}",
         "some_files": _files(task),
         "limits": _part(task, "limits.md", configs).strip(),
+        "anatomy": task.anatomy,
+        "roi_size": _times(settings["roi_size"]),
+        "stride": network["stride"],
+        **{key: metadata[key] for key in ("authors", "image_classes", "pred_classes")},
+        **{key: metadata[key] for key in ("monai_version", "pytorch_version", "numpy_version")},
+        "references": "\n".join(f"- {reference}" for reference in metadata["references"]),
     }
     text = "\n".join((configs / "common" / name).read_text() for name in ("task.md", "README.md"))
     for key, value in words.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import os
@@ -20,10 +21,11 @@ from monai_passion import __version__
 from monai_passion.bundle.arguments import check_arguments
 from monai_passion.bundle.weights import find_weights, trained_unknown
 from monai_passion.data.cache import cached
-from monai_passion.data.datalists import make_datalist
+from monai_passion.data.datalists import SPLITS, make_datalist
 from monai_passion.data.donors import Donor, load_donors
 from monai_passion.data.sampling import combination_items
 from monai_passion.data.slices import slices_of, whole_files
+from monai_passion.data.studies import find_study, patient_of
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.data.verify import verify_datalist
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
@@ -42,11 +44,13 @@ __all__ = [
     "evaluation_data",
     "find_bundle_root",
     "find_weights",
+    "inference_data",
     "keep_summary",
     "load_network",
     "load_teacher",
     "prepare_batch",
     "presence_facts",
+    "result_name",
     "start",
     "training_data",
     "training_donors",
@@ -62,8 +66,15 @@ T = TypeVar("T")
 def find_bundle_root(bundle_name: str) -> str:
     """The folder of the bundle whose configuration runs, from any working directory.
 
-    MONAI puts it on ``sys.path`` before it runs a workflow; elsewhere (MONAI Label) ``bundle_root`` is given.
+    MONAI's workflow, which asks, knows where its configuration lies, and puts the folder on ``sys.path`` before it
+    runs; elsewhere (MONAI Label) ``bundle_root`` is given.
     """
+    frame = inspect.currentframe()
+    while frame is not None:
+        folder = getattr(frame.f_locals.get("self"), "__dict__", {}).get("config_root_path")
+        if isinstance(folder, Path) and (folder / "metadata.json").is_file():
+            return str(folder.parent)
+        frame = frame.f_back
     for entry in (*sys.path, "."):
         folder = Path(entry or ".")
         if folder.resolve().name == bundle_name and (folder / "configs" / "metadata.json").is_file():
@@ -192,12 +203,19 @@ def presence_facts(items: Sequence[Item], modalities: Sequence[str]) -> Presence
 
     A modality that no item has keeps its place in the network, untrained; a warning says so.
     """
-    rates = [1 - sum(item["image"][m] is not None for item in items) / len(items) for m in modalities]
+    present = [_present(item["image"], modalities) for item in items]
+    rates = [1 - sum(m in names for names in present) / len(items) for m in modalities]
     if nobody := [m for m, rate in zip(modalities, rates, strict=True) if rate == 1]:
         names = ", ".join(nobody)
         logger.warning("no training patient has %s: the network does not learn it; segment without %s", names, names)
     logger.info("missing rates: %s", ", ".join(f"{m} {rate:.3f}" for m, rate in zip(modalities, rates, strict=True)))
     return PresenceFacts(rates)
+
+
+def _present(image: Mapping[str, str | None] | str, modalities: Sequence[str]) -> set[str]:
+    """The modalities that an item's ``image`` gives; of a path, as MONAI Label's own app has it, those of its study."""
+    paths = find_study(image, modalities) if isinstance(image, str) else image
+    return set(modalities) if isinstance(paths, str) else {m for m, path in paths.items() if path is not None}
 
 
 def evaluation_data(
@@ -230,6 +248,62 @@ def evaluation_data(
     if policy is not None:
         verify_datalist(data, (split,), policy)
     return whole_files(data[split]) if spatial_dims == 2 else list(data[split])  # type: ignore[literal-required]
+
+
+def inference_data(
+    dataset_dir: str,
+    task: str,
+    datalist: str | Sequence[Any] | None,
+    split: str | None,
+    seed: int,
+    ckpt_dir: str,
+    spatial_dims: int = 3,
+) -> list[Item]:
+    """The items to segment, without their labels: by default every patient of ``dataset_dir``, also a single one.
+
+    Args:
+        datalist: a file, of which every split is taken; or a list of items or of paths, one of each patient, see
+            `monai_passion.data.studies.find_study`; relative paths start from ``dataset_dir``.
+        split: only "training", "validation" or "test", see `evaluation_data`; None or "none" for all.
+
+    Raises:
+        UsageError: no ``dataset_dir``; InputError: an item without an image.
+    """
+    split = _or_none(split)
+    if isinstance(datalist, Sequence) and not isinstance(datalist, str):
+        items = [_listed(item, Path(dataset_dir).absolute(), k, task) for k, item in enumerate(datalist)]
+    elif split is not None:
+        items = evaluation_data(dataset_dir, task, _or_none(datalist), split, seed, ckpt_dir, spatial_dims)
+    else:
+        _given(dataset_dir)
+        datalist = _or_none(datalist)
+        options = {} if datalist else {"fractions": (1, 0, 0)}
+        data = prepare_datalist(dataset_dir, datalist, seed=seed, task=task, **options)
+        items = [item for key in SPLITS for item in data[key]]
+        items = whole_files(items) if spatial_dims == 2 else items
+    return [{key: value for key, value in item.items() if key != "label"} for item in items]
+
+
+def _listed(item: Any, root: Path, k: int, task: str) -> Item:
+    """An item of a list that a program made: a path, or what MONAI's data lists have."""
+    item = {"image": item} if isinstance(item, str | os.PathLike) else dict(item)
+    image = item.get("image")
+    if isinstance(image, str | os.PathLike):
+        item["image"] = first = str(root / image)
+    elif isinstance(image, Mapping | Sequence):
+        named = dict(image) if isinstance(image, Mapping) else dict(enumerate(image))
+        found = {name: path and str(root / path) for name, path in named.items()}
+        item["image"] = found if isinstance(image, Mapping) else list(found.values())
+        first = next(filter(None, found.values()), "")
+    else:
+        raise InputError(f"datalist[{k}] has no image; give a path, or one per modality")
+    return {"case": patient_of(first, load_task(task).modality_names), **item}
+
+
+def result_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
+    """What `monai.transforms.SaveImage` calls a result: by the case, or by the file where there is no case."""
+    case = meta.get("case")
+    return {"subject": f"{case}.nii.gz" if case else meta["filename_or_obj"], "idx": None}
 
 
 def _given(dataset_dir: str) -> None:

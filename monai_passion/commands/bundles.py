@@ -84,44 +84,46 @@ def export(
     output: PathLike,
     weights: PathLike | None = None,
     vendor: bool = False,
+    url: str | None = None,
     trust: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Write one bundle as a zip, or its network as ONNX.
+    """Write one bundle as a zip, or its network as ONNX or TorchScript.
 
     Example:
         monai-passion bundles export brats_mri_segmentation_rfnet_passion --weights RUN/model.pt --output rfnet.zip
 
     Args:
         bundle: its name or folder.
-        output: X.zip or X.onnx, the file to write.
+        output: X.zip, X.onnx or X.ts, the file to write.
         weights: file (default: those in the bundle's models/, if any).
         vendor: put the package in, so that it need not be installed.
-        trust: ONNX of a bundle that is not this package's own.
+        url: address at which the weights will lie; they are put beside the zip, which has a large_files.yml for them.
+        trust: ONNX or TorchScript of a bundle that is not this package's own.
         overwrite: replace an older file.
 
     Returns:
         ``output``.
 
     Raises:
-        UsageError: ``output`` exists, or is neither zip nor ONNX.
+        UsageError: ``output`` exists, or is none of the three.
         WeightsError: the weights are not of this network.
     """
     from monai_passion.prediction.segmenter import find_bundle
 
     output, weights = Path(output), None if weights is None else Path(weights)
-    if output.suffix not in (".zip", ".onnx"):
-        raise UsageError(f"{output} is no name for a zip or ONNX; let --output end in .zip or .onnx")
+    if output.suffix not in (".zip", ".onnx", ".ts"):
+        raise UsageError(f"--output must end in .zip, .onnx or .ts, got {output}")
     refuse_older(output, overwrite)
     facts = find_bundle(bundle)
     if output.suffix == ".zip":
         from monai_passion.bundle.export import export_bundle
 
-        export_bundle(facts.path, output, weights, vendor)
+        export_bundle(facts.path, output, weights, vendor, url)
     else:
-        if vendor:
-            raise UsageError("--vendor is for a zip; ONNX needs no package")
-        _export_onnx(facts, output, weights, trust)
+        if vendor or url:
+            raise UsageError(f"--{'vendor' if vendor else 'url'} is for a zip; {output.suffix} needs no package")
+        _export_network(facts, output, weights, trust)
     without = weights is None and output.suffix == ".zip" and not any((facts.path / "models").glob("model*.*"))
     print(f"{output}: {_size(output)}{', without weights: add --weights FILE to put them in' * without}")
     return output
@@ -139,8 +141,8 @@ def _fragments(configs: PathLike) -> Path:
     return Path(configs)
 
 
-def _export_onnx(bundle: BundleFacts, output: Path, weights: Path | None, trust: bool) -> None:
-    from monai_passion.bundle.export import export_onnx
+def _export_network(bundle: BundleFacts, output: Path, weights: Path | None, trust: bool) -> None:
+    from monai_passion.bundle.export import describe_network, export_onnx, export_torchscript
     from monai_passion.bundle.trust import check_trusted
     from monai_passion.networks import MultiModalBackbone
     from monai_passion.prediction.segmenter import Segmenter
@@ -150,4 +152,9 @@ def _export_onnx(bundle: BundleFacts, output: Path, weights: Path | None, trust:
     segmenter = Segmenter(bundle, weights, "cpu")
     if not isinstance(segmenter.network, MultiModalBackbone):
         raise UsageError(f"the network of {bundle.name} takes no mask of what is available; export it by MONAI's means")
-    export_onnx(segmenter.network, output, segmenter.settings["roi_size"])
+    settings = {key: segmenter.parser[key] for key in ("roi_size", "spacing") if key in segmenter.parser}
+    facts = describe_network(bundle.path, segmenter.weights, **settings)
+    if output.suffix == ".onnx":
+        export_onnx(segmenter.network, output, settings["roi_size"], facts)
+    else:
+        export_torchscript(segmenter.network, output, settings["roi_size"], bundle.path, facts)

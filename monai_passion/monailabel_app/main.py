@@ -5,21 +5,61 @@ The bundles are those in the app's folder ``model``; see docs/how-to/monai-label
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
+from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
-from monailabel.interfaces.datastore import Datastore
+from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
+from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
+from monailabel.tasks.infer.basic_infer import CallBackTypes
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 
-from monai_passion.monailabel_app.studies import FindStudy, training_items
+from monai_passion.data.slices import slices_of
+from monai_passion.errors import InputError, find_passion_error
+from monai_passion.handlers.checkpoint import read_checkpoint, write_checkpoint
+from monai_passion.monailabel_app.studies import label_values, training_items
+from monai_passion.prediction.segmenter import find_bundle
+
+BY_NAME = "by file name"
+"""First choice of the option ``sequence``: the name of the file tells, or it is 4-D."""
+
+
+class Refused(MONAILabelException, HTTPException):
+    """What a person can put right, as MONAI Label's own kind of error.
+
+    MONAI Label's server answers with nothing but "Internal Server Error" to its own kind; of FastAPI's it tells the
+    sentence.
+    """
+
+    def __init__(self, error: MONAILabelError, msg: str) -> None:
+        MONAILabelException.__init__(self, error, msg)
+        HTTPException.__init__(self, status_code=400, detail=msg)
+
+    def __str__(self) -> str:
+        return str(self.msg)
+
+
+@contextmanager
+def refusing(kind: MONAILabelError) -> Iterator[None]:
+    """Turns a `PassionError`, however often wrapped, into `Refused`."""
+    try:
+        yield
+    except MONAILabelException:
+        raise
+    except Exception as error:
+        if (ours := find_passion_error(error)) is None:
+            raise
+        raise Refused(kind, str(ours)) from error
 
 
 class Infer(BundleInferTask):
@@ -30,28 +70,90 @@ class Infer(BundleInferTask):
     def __init__(self, path: str, conf: Mapping[str, str]) -> None:
         super().__init__(path, dict(conf))
         if self.valid:  # the values in the files, which are not the numbers of the network's classes
-            values = self.bundle_config["label_values"]
-            self.labels = {name: values[number] for name, number in self.labels.items()}
+            self.bundle = find_bundle(path)
+            values = dict(zip(self.bundle.class_names, self.bundle.label_values, strict=True))
+            self.labels = {name.lower(): value for name, value in values.items() if value}
+            self._config["sequence"] = [BY_NAME, *self.bundle.modalities]
+
+    def __call__(self, request: Mapping[str, Any], callbacks: Mapping[Any, Any] | None = None) -> Any:
+        sequence = request.get("sequence")
+
+        def tell(data: dict[str, Any]) -> dict[str, Any]:
+            used = [m for m, has in zip(self.bundle.modalities, data["available"], strict=True) if has]
+            return {**data, "result": {"sequences": used}}
+
+        with refusing(MONAILabelError.INVALID_INPUT):
+            return super().__call__(
+                {**request, "sequence": None if sequence == BY_NAME else sequence},
+                {CallBackTypes.PRE_TRANSFORMS: tell, **(callbacks or {})},
+            )
 
     def pre_transforms(self, data: dict[str, Any] | None = None) -> Sequence[Callable]:
-        if data is not None:
-            data.setdefault("result_extension", ".nii.gz")
-        return [FindStudy(self.bundle_config["modalities"]), *super().pre_transforms(data)]
+        if data is not None and max(self.bundle.label_values) > 255:
+            data["result_dtype"] = "uint16"  # Slicer asks for uint8, which has no room for these
+        return super().pre_transforms(data)
 
 
 class Train(BundleTrainTask):
-    """A bundle's training on what was labelled, of all the files of each patient."""
+    """A bundle's training on what was labelled, of all the files of each patient.
+
+    Each training has a folder of its own, ``trainings/<number>`` in the bundle's; its best weights become the
+    bundle's ``models/model.pt`` when it has ended.
+    """
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Any:
+        # Slicer sends "" for the default, which MONAI takes for everything there is to run.
+        request = {**request, "run_id": request.get("run_id") or "run"}
+        with refusing(MONAILabelError.APP_TRAIN_FAILED):
+            answer = super().__call__(request, datastore)
+            best = read_checkpoint(self.ckpt_dir / "model.pt")
+            write_checkpoint(best, Path(self.bundle_path) / "models" / "model.pt")
+        return answer
 
     def _fetch_datalist(self, request: Mapping[str, Any], datastore: Datastore) -> list[dict[str, Any]]:
-        pairs = super()._fetch_datalist(request, datastore)
-        return training_items(pairs, self.bundle_config["modalities"])
+        bundle, pairs = find_bundle(self.bundle_path), []
+        for image in sorted(datastore.get_labeled_images(DefaultLabelTag.FINAL)):
+            label = datastore.get_label_by_image_id(image, DefaultLabelTag.FINAL)
+            segments = datastore.get_label_info(label, DefaultLabelTag.FINAL).get("label_info")
+            pairs.append(
+                {
+                    "image": datastore.get_image_uri(image),
+                    "label": datastore.get_label_uri(label, DefaultLabelTag.FINAL),
+                    "label_values": label_values(segments, bundle.class_names, bundle.label_values),
+                }
+            )
+        if not pairs:
+            raise InputError("nothing is labelled yet; label at least one image and submit it, then train")
+        return training_items(pairs, bundle.modalities)
+
+    def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[Any]) -> None:
+        if pretrained:  # else MONAI Label asks whether a file without a name exists
+            super()._load_checkpoint(model_pytorch, pretrained, train_handlers)
 
     def _update_overrides(self, overrides: dict[str, Any]) -> dict[str, Any]:
         training, validation = (overrides.get(f"{part}#dataset#data") or [] for part in ("train", "validate"))
-        overrides["data"] = {"training": training, "validation": validation or training}
-        overrides["validate#dataset#data"] = validation or training
-        overrides["resume"] = False
+        validation = validation or training
+        if find_bundle(self.bundle_path).spatial_dims == 2:
+            training = slices_of(training)
+        overrides["data"] = {"training": training, "validation": validation}
+        overrides["train#dataset#data"] = training
+        overrides["validate#dataset#data"] = validation
+        overrides["epochs"] = overrides["train#trainer#max_epochs"]  # which the learning rate follows
+        overrides["val_interval"] = 1
+        self.ckpt_dir = _new_folder(Path(self.bundle_path) / "trainings")
+        overrides["ckpt_dir"] = str(self.ckpt_dir)
         return overrides
+
+
+def _new_folder(parent: Path) -> Path:
+    """The folder with the next number, made here."""
+    for number in count(1):
+        try:
+            (folder := parent / f"{number:03d}").mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+    raise AssertionError
 
 
 class App(MONAILabelApp):

@@ -27,10 +27,11 @@ from monai_passion.data.nifti import (
     same_grid,
 )
 from monai_passion.data.patient import read_patient, repair_volumes
+from monai_passion.data.studies import find_study
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import resolve
 
-__all__ = ["LoadModalities", "LoadModalitiesd", "TakeSliced"]
+__all__ = ["LoadImageModalitiesd", "LoadModalities", "LoadModalitiesd", "TakeSliced"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,15 +68,21 @@ class LoadModalities(Transform):
         self.max_voxels = max_voxels
 
     def __call__(
-        self, paths: Paths, slice: int | None = None, channels: Sequence[str] | None = None
+        self,
+        paths: Paths,
+        slice: int | None = None,
+        channels: Sequence[str] | None = None,
+        sequence: str | None = None,
     ) -> tuple[MetaTensor, Tensor]:
         """
         Args:
-            paths: modality -> path or None; or a list of them in channel order; or one 4-D file. Where no
-                ``channels`` say what its volumes are, they are all modalities in channel order, constant ones absent.
+            paths: modality -> path or None; or a list of them in channel order; or one file. Where no ``channels`` say
+                what its volumes are, a 4-D file holds all modalities in channel order, constant ones absent, and a 3-D
+                file stands for its patient, see `monai_passion.data.studies.find_study`.
             slice: only this slice of the third axis, as a 2-D image: its affine has the pixel sizes alone, its
                 place in space is in ``meta["original_affine"]``.
             channels: in place of the ``channels`` of this transform.
+            sequence: what one 3-D file holds whose name does not tell.
 
         Returns:
             image: (M, X, Y, Z) or (M, X, Y), float32, with the affine of the files.
@@ -85,17 +92,23 @@ class LoadModalities(Transform):
             InputError: no path at all, a file twice, or what the policy does not repair; see `read_patient`.
             UsageError: an unknown modality, or a list of the wrong length.
         """
-        return self.stack(self.read(paths, channels), slice)
+        return self.stack(self.read(paths, channels, sequence=sequence), slice)
 
     def read(
-        self, paths: Paths, channels: Sequence[str] | None = None, label: Path | None = None
+        self,
+        paths: Paths,
+        channels: Sequence[str] | None = None,
+        label: Path | None = None,
+        sequence: str | None = None,
     ) -> list[Volume | None]:
         """One volume per modality, None where absent, all on one grid, where there is a choice that of ``label``; see
         `read_patient`."""
         channels = self.channels if channels is None else channels
         policy = self.policy
-        if channels is None and isinstance(paths, str | os.PathLike):  # which of them there are, only the voxels tell
-            channels, policy = self.modalities, "repair"
+        if channels is None and isinstance(paths, str | os.PathLike):
+            paths = find_study((self.root / paths).absolute(), self.modalities, sequence)
+            if isinstance(paths, str):  # a 4-D file: which of its volumes are images, only the voxels tell
+                channels, policy = self.modalities, "repair"
         files = self._files(paths, channels)
         given = {m: path for m, path in zip(self.modalities, files, strict=True) if path}
         if not given:
@@ -156,15 +169,17 @@ class LoadModalities(Transform):
         return volumes
 
 
-class LoadModalitiesd(MapTransform):
+class LoadImageModalitiesd(MapTransform):
     """Dictionary version of `LoadModalities`, which also loads the label on the same grid.
 
-    Of an item it reads ``image_key`` (paths, see `LoadModalities`), ``label_key`` (a path, or null, or not there),
-    ``"slice"`` and ``"channels"`` where there are such; it sets ``image_key``, ``available_key`` (M,) bool and, given
-    its path, ``label_key`` (1, *spatial) float32. ``"label_values"``, where there is such, has every value that a label
-    file may hold, and which one of the task it becomes. Without a path ``label_key`` is removed, and so is text under a
-    key that begins as ``image_key``, as MONAI Label's ``image_path``: MONAI's `Spacingd` takes it for the image's
-    metadata.
+    Of an item it reads ``image_key`` (paths, see `LoadModalities`), ``label_key`` (a path, or null, or not there), and
+    where there are such ``"slice"``, ``"channels"`` and ``"sequence"``. It sets ``image_key``, ``available_key`` (M,)
+    bool and, given its path, ``label_key`` (1, *spatial) float32. ``"label_values"``, where there is such, has every
+    value that a label file may hold, and which one of the task it becomes. Without a path ``label_key`` is removed. The
+    image's metadata get ``"case"``, by which results are named.
+
+    Text under a key that begins as ``image_key`` is removed, as MONAI Label's ``image_path``, since MONAI's `Spacingd`
+    takes it for the image's metadata. Label takes the format of its result from there: ``result_extension`` says it.
 
     Args:
         slice_key: the item's number of a slice; None to load whole volumes whatever the item says, see `TakeSliced`.
@@ -197,10 +212,15 @@ class LoadModalitiesd(MapTransform):
         item = dict(data)
         path = item.pop(self.label_key, None)
         for key in self.key_iterator(item):
-            volumes = self.load.read(item[key], item.get("channels"), self.load.root / path if path else None)
+            label = self.load.root / path if path else None
+            volumes = self.load.read(item[key], item.get("channels"), label, item.get("sequence"))
             slice = item.get(self.slice_key)
             item[key], item[self.available_key] = self.load.stack(volumes, slice)
+            if "case" in item:
+                item[key].meta["case"] = item["case"]
             about = [k for k, value in item.items() if str(k).startswith(f"{key}_") and isinstance(value, str)]
+            if f"{key}_path" in about:
+                item.setdefault("result_extension", ".nii.gz")
             for k in about:
                 del item[k]
             if path:
@@ -213,6 +233,10 @@ class LoadModalitiesd(MapTransform):
                 check_same_grid(next(volume for volume in volumes if volume is not None), label)
                 item[self.label_key] = _tensor(label.data[None], [label], slice)
         return item
+
+
+LoadModalitiesd = LoadImageModalitiesd
+"""In short. MONAI Deploy, which brings images of its own, leaves out what has LoadImage in the name of its class."""
 
 
 class TakeSliced(MapTransform):

@@ -64,7 +64,7 @@ def test_runs_through_create_workflow(bundle, cohorts, tmp_path):
         **small(row, "inference"),
     )
     run(workflow)
-    assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 1
+    assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 4
 
 
 @pytest.mark.parametrize("bundle", ["myops_cmr_segmentation_rfnet_passion"], indirect=True)

@@ -1,166 +1,94 @@
-"""MONAI Label's server, really started on loopback, with our app; see docs/how-to/monai-label.md for the environment.
+"""The app in MONAI Label's server, asked as Slicer's plugin asks it."""
 
-``MONAI_PASSION_LABEL_VENV`` is its folder.
-"""
-
-import io
-import json
-import os
-import re
+import itertools
 import shutil
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.parse
-import urllib.request
-import uuid
-import zipfile
-from pathlib import Path
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_passion.bundle.export import export_bundle
-from tests.bundles.conftest import BUNDLES, ROOT, add_weights, row_of, small, write_case
+from tests.bundles.conftest import ROOT
+from tests.monailabel_app.conftest import NAME, serve
 
 pytestmark = pytest.mark.label
-NAME = "brats_mri_segmentation_rfnet_passion"
-STARTUP, REQUEST = 900, 900  # seconds, on a busy machine
-VENV = Path(os.environ.get("MONAI_PASSION_LABEL_VENV", ROOT / ".venv-label"))
-
-
-class Server:
-    """A running server, and what was asked of it and answered."""
-
-    def __init__(self, url, process, transcript):
-        self.url, self.process, self.transcript = url, process, transcript
-
-    def ask(self, method, path, data=None, kind="application/json"):
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": kind}, method=method)
-        with urllib.request.urlopen(request, timeout=REQUEST) as answer:
-            body = answer.read()
-        said = body.decode() if len(body) < 2000 and b"\x00" not in body else f"{len(body)} bytes"
-        with open(self.transcript, "a") as file:
-            file.write(
-                f"{method} {path} {data.decode() if data and len(data) < 200 else ''}\n{answer.status} {said}\n\n"
-            )
-        return body
-
-    def segment(self, image):
-        """The label map of `POST /infer/`."""
-        query = urllib.parse.urlencode({"image": image, "output": "image"})
-        body = self.ask("POST", f"/infer/{NAME}?{query}", b"params={}", "application/x-www-form-urlencoded")
-        return nib.Nifti1Image.from_stream(io.BytesIO(_unpacked(body)))
-
-    def put_label(self, image, path):
-        edge = uuid.uuid4().hex
-        head = f'--{edge}\r\nContent-Disposition: form-data; name="label"; filename="{path.name}"\r\n\r\n'
-        data = head.encode() + path.read_bytes() + f"\r\n--{edge}--\r\n".encode()
-        self.ask("PUT", f"/datastore/label?image={image}&tag=final", data, f"multipart/form-data; boundary={edge}")
-
-
-def _unpacked(body):
-    import gzip
-
-    return gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
+SEGMENTS = [{"name": name, "idx": k + 1} for k, name in enumerate(("ncr/net", "ed", "et"))]
+"""As Slicer sends them with a label, whose values it counts 1, 2, 3."""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The app with a small bundle; studies of which Anna and Carl lack T1, and Ben's four volumes are in one file."""
-    top = tmp_path_factory.mktemp("label")
-    source = Path(shutil.copytree(BUNDLES / NAME, top / "source" / NAME))
-    for config in ("train", "inference"):
-        path = source / "configs" / f"{config}.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), **small(row_of(source), config)}))
-    add_weights(source)
-    export_bundle(source, top / "x.zip")
-    shutil.copytree(
-        ROOT / "monai_passion" / "monailabel_app", top / "app", ignore=shutil.ignore_patterns("__pycache__")
-    )
-    with zipfile.ZipFile(top / "x.zip") as archive:
-        archive.extractall(top / "app" / "model")
-    (top / "studies").mkdir()
-    for seed, patient in enumerate(("anna", "ben", "carl")):
-        write_case(top / "raw", patient, "brats_mri", seed)
-    for patient in ("anna", "carl"):
-        for name in ("flair", "t1ce", "t2"):
-            shutil.copy(top / "raw" / patient / f"{patient}_{name}.nii.gz", top / "studies")
-    volumes = [nib.load(top / "raw" / "ben" / f"ben_{name}.nii.gz") for name in ("flair", "t1ce", "t1", "t2")]
-    data = np.stack([volume.get_fdata(dtype=np.float32) for volume in volumes], axis=-1)
-    nib.save(nib.Nifti1Image(data, volumes[0].affine), top / "studies" / "ben.nii.gz")
-    return top
+def client(tmp_path_factory, studies):
+    app = tmp_path_factory.mktemp("ours") / "app"
+    shutil.copytree(ROOT / "monai_passion" / "monailabel_app", app, ignore=shutil.ignore_patterns("__pycache__"))
+    with serve(app, studies) as client:
+        client.model = app / "model" / NAME
+        yield client
 
 
-@pytest.fixture(scope="module")
-def server(folder):
-    script = VENV / "bin" / "monailabel"
-    if not script.is_file():
-        pytest.skip(
-            f"no MONAI Label at {VENV}; docs/how-to/monai-label.md makes one, MONAI_PASSION_LABEL_VENV is where"
-        )
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "PATH": f"{VENV / 'bin'}{os.pathsep}{os.environ['PATH']}",  # its script calls `python`
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(folder),
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-    arguments = ["start_server", "--app", "app", "--studies", "studies", "--host", "127.0.0.1", "--port", str(port)]
-    log = folder / "server.log"
-    with open(log, "w") as file:
-        process = subprocess.Popen(
-            [script, *arguments], cwd=folder, env=environment, stdout=file, stderr=subprocess.STDOUT, process_group=0
-        )
-    transcript = Path(os.environ.get("MONAI_PASSION_LABEL_TRANSCRIPT", folder / "transcript.txt"))
-    transcript.write_text(f"$ monailabel {' '.join(arguments)}\n\n")
-    running = Server(f"http://127.0.0.1:{port}", process, transcript)
-    try:
-        for _ in range(STARTUP):
-            assert process.poll() is None, log.read_text()[-3000:]
-            try:
-                running.ask("GET", "/info/")
-                break
-            except urllib.error.URLError:
-                time.sleep(1)
-        yield running
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
+def voxels(path):
+    return np.asarray(itk.imread(path)).transpose()
 
 
-def test_info_lists_the_bundle_with_the_label_values_of_the_files(server):
-    info = json.loads(server.ask("GET", "/info/"))
+def test_info_lists_the_bundle_with_the_label_values_of_the_files_and_the_sequences(client):
+    info = client.info()
     assert info["models"][NAME]["labels"] == {"ncr/net": 1, "ed": 2, "et": 4}
+    assert info["models"][NAME]["config"]["sequence"][1:] == ["flair", "t1c", "t1", "t2"]
     assert NAME in info["trainers"]
 
 
-@pytest.mark.parametrize(("image", "patient"), [("anna_t2", "anna"), ("ben", "ben")])
-def test_segments_several_files_of_which_one_is_missing_and_one_file_of_all(server, folder, image, patient):
-    found, flair = server.segment(image), nib.load(folder / "raw" / patient / f"{patient}_flair.nii.gz")
-    assert found.shape == flair.shape
-    assert np.allclose(found.affine, flair.affine)
-    assert set(np.unique(found.get_fdata())) <= {0, 1, 2, 4}
+@pytest.mark.parametrize(
+    ("image", "sequences"), [("anna_t2", ["flair", "t1c", "t2"]), ("ben", ["flair", "t1c", "t1", "t2"])]
+)
+def test_segments_several_files_of_which_one_is_missing_and_one_file_of_all(client, studies, image, sequences):
+    path, said = client.segment(image)
+    assert said["sequences"] == sequences
+    assert voxels(path).shape == nib.load(studies / f"{image}.nii.gz").shape[:3]
+    assert set(np.unique(voxels(path))) <= {0, 1, 2, 4}
 
 
-def test_every_file_of_a_patient_gives_the_same_segmentation(server):
-    one, other = (server.segment(image).get_fdata() for image in ("anna_t2", "anna_flair"))
+def test_every_file_of_a_patient_gives_the_same_segmentation(client):
+    one, other = (voxels(client.segment(image)[0]) for image in ("anna_t2", "anna_flair"))
     assert np.array_equal(one, other)
 
 
-def test_trains_on_what_was_labelled_and_segments_with_the_result(server, folder):
-    weights = folder / "app" / "model" / NAME / "models" / "model.pt"
-    before = weights.read_bytes()
-    for image, patient in (("anna_t2", "anna"), ("carl_flair", "carl"), ("ben", "ben")):
-        server.put_label(image, folder / "raw" / patient / f"{patient}_seg.nii.gz")
-    request = {"model": NAME, "max_epochs": 1, "val_split": 0, "device": "cpu", "multi_gpu": False}
-    server.ask("POST", f"/train/{NAME}?run_sync=true", json.dumps(request).encode())
-    assert weights.read_bytes() != before
-    assert re.search("Training Finished", (folder / "server.log").read_text())
-    assert server.segment("anna_t2").shape == nib.load(folder / "studies" / "anna_t2.nii.gz").shape
+def test_a_volume_under_a_temporary_name_is_segmented_once_its_sequence_is_said(client, studies, tmp_path):
+    shutil.copy(studies / "anna_flair.nii.gz", tmp_path / "tmpq3x9.nii.gz")
+    session = client.create_session(image_in=str(tmp_path / "tmpq3x9.nii.gz"))["session_id"]
+    with pytest.raises(RuntimeError, match=r"Status: 400.*does not tell its sequence"):
+        client.segment("", session_id=session)
+    _, said = client.segment("", session_id=session, params={"sequence": "flair"})
+    assert said["sequences"] == ["flair"]
+
+
+def test_a_damaged_file_is_one_sentence_for_whoever_asked(client, studies, tmp_path):
+    (tmp_path / "dora_t1.nii.gz").write_bytes((studies / "anna_t2.nii.gz").read_bytes()[:200])
+    session = client.create_session(image_in=str(tmp_path / "dora_t1.nii.gz"))["session_id"]
+    with pytest.raises(RuntimeError, match=r"Status: 400.*dora_t1.nii.gz is cut short or damaged"):
+        client.segment("", session_id=session)
+
+
+def test_training_with_nothing_labelled_says_so(client):
+    status = client.train()
+    assert status["status"] == "ERROR"
+    assert "nothing is labelled yet" in " ".join(status["details"])
+
+
+def test_three_rounds_of_annotating_and_training_each_change_the_segmentation(client, studies):
+    maps = [voxels(client.segment("anna_t2")[0])]
+    for round, (image, patient) in enumerate((("anna_t2", "anna"), ("carl_flair", "carl"), ("ben", "ben")), start=1):
+        label = nib.load(studies.parent / "raw" / patient / f"{patient}_seg.nii.gz")
+        counted = np.where(label.get_fdata() == 4, 3, label.get_fdata()).astype(np.uint8)
+        path = studies.parent / f"{patient}_label.nii.gz"
+        nib.save(nib.Nifti1Image(counted, label.affine), path)
+        client.save_label(image_id=image, label_in=str(path), params={"label_info": SEGMENTS})
+        status = client.train(max_epochs=4, val_split=0.0)
+        assert status["status"] == "DONE", status["details"]
+        assert (client.model / "trainings" / f"{round:03d}" / "model.pt").is_file()
+        maps.append(voxels(client.segment("anna_t2")[0]))
+    for before, after in itertools.pairwise(maps):
+        assert not np.array_equal(before, after)
+    assert set(np.unique(maps[-1])) <= {0, 1, 2, 4}
+
+
+def test_trains_from_the_start_where_the_pretrained_weights_are_not_wanted(client):
+    assert client.train(max_epochs=1, val_split=0.0, pretrained=False)["status"] == "DONE"

@@ -1,0 +1,69 @@
+"""From one file to its patient: ``<patient>_<sequence>.nii.gz``, or in a patient's own folder ``<sequence>.nii.gz``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from monai_passion.data.naming import is_ignored, read_name, stem_of
+from monai_passion.data.nifti import read_header
+from monai_passion.errors import InputError
+from monai_passion.modalities import resolve
+from monai_passion.tasks import as_task
+
+__all__ = ["find_study", "patient_of"]
+
+
+def patient_of(path: str | os.PathLike[str], modalities: Sequence[str]) -> str:
+    """Whose file it is, by its name: ``anna`` of ``anna_t2.nii.gz``; its stem where the name does not say."""
+    return read_name(Path(path).name, as_task(modalities)).patient or stem_of(Path(path).name)
+
+
+def find_study(
+    path: str | os.PathLike[str], modalities: Sequence[str], sequence: str | None = None
+) -> str | dict[str, str | None]:
+    """Modality -> file or None, of the patient whom one file belongs to; or the path itself where it holds all (4-D).
+
+    Args:
+        path: a file. Where its name tells the sequence, the files of the other sequences are looked for beside it.
+        modalities: in channel order.
+        sequence: what a 3-D file holds whose name does not tell, as programs give that send images under temporary
+            names; it is then the only file.
+
+    Raises:
+        InputError: two files for one modality; a 3-D file of which neither its name nor ``sequence`` tells what it
+            holds, or both and not the same.
+        UsageError: ``sequence`` is none of the modalities.
+    """
+    path, task = os.fspath(path), as_task(modalities)
+    named = read_name(Path(path).name, task)
+    given = resolve(sequence, modalities) if sequence else None
+    if named.role not in modalities:
+        if not _is_3d(path):
+            return path
+        if given is None:
+            raise InputError(
+                f"{path} is one 3-D image and its name does not tell its sequence; name it <patient>_<sequence>.nii.gz "
+                f"or give the sequence: {', '.join(modalities)}"
+            )
+        return {m: path if m == given else None for m in modalities}
+    if given not in (None, named.role):
+        raise InputError(f"{path} is {named.role} by its name, but the sequence given is {given}; correct one of them")
+    study: dict[str, str | None] = dict.fromkeys(modalities)
+    for other in sorted(Path(path).parent.iterdir()):
+        found = read_name(other.name, task)
+        if found.patient != named.patient or found.role not in study or is_ignored(other.name):
+            continue
+        if study[found.role] is not None:
+            raise InputError(f"{study[found.role]} and {other} are both {found.role} of one patient; remove one")
+        study[found.role] = str(other)
+    return study
+
+
+def _is_3d(path: str) -> bool:
+    try:
+        read_header(path)
+    except InputError:
+        return False  # 4-D, or damaged, which whoever reads it says
+    return True

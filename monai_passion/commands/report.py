@@ -10,7 +10,7 @@ from monai_passion.system.files import PathLike
 __all__ = ["report"]
 
 
-def report(runs: Sequence[PathLike], *, output: PathLike, overwrite: bool = False) -> Path:
+def report(runs: Sequence[PathLike], *, output: PathLike, rare: Sequence[str] = (), overwrite: bool = False) -> Path:
     """Make tables and figures from the results of trainings.
 
     Example:
@@ -21,7 +21,9 @@ def report(runs: Sequence[PathLike], *, output: PathLike, overwrite: bool = Fals
         runs: the output of ``experiments run``, whose finished cells are taken; or folders of runs, each with its
             metrics.csv and, if there, curves.csv and run.json. Runs with the same label in run.json are seeds of one
             method; give the baseline first.
-        output: folder for report.html, figures/ and tables/.
+        output: folder for report.html, figures/ and tables/. With several methods tables/seeds.csv has the endpoints of
+            every training and patient, tables/seeds_comparison.csv the differences to the first method.
+        rare: the modalities that are rarest; the Dice of their combinations is an endpoint of its own.
         overwrite: replace an older report.
 
     Returns:
@@ -31,6 +33,6 @@ def report(runs: Sequence[PathLike], *, output: PathLike, overwrite: bool = Fals
     from monai_passion.system.output import output_folder
 
     with output_folder(Path(output), overwrite=overwrite, last="report.html") as folder:
-        page = Path(output) / write_report([Path(run) for run in runs], folder).name
+        page = Path(output) / write_report([Path(run) for run in runs], folder, rare).name
     print(page)
     return page

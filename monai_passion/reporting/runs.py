@@ -37,7 +37,8 @@ class Results(NamedTuple):
     """All runs together.
 
     Attributes:
-        rows: `monai_passion.evaluation.metrics.COLUMNS`, ``method`` and ``run``; combinations in printed order.
+        rows: `monai_passion.evaluation.metrics.COLUMNS`, ``method``, ``run`` and ``seed`` (of ``run.json``, else the
+            run's number within its method); combinations in printed order.
         curves: `CURVE_COLUMNS`, ``method`` and ``run``; no rows where no run has curves.
         modalities: name -> title, in printed order, as the task has them.
         combinations: those that occur, in printed order, as they stand in ``rows``.
@@ -108,7 +109,9 @@ def load_runs(folders: Sequence[Path]) -> Results:
             )
         seen[key] = folder
         own: dict[str, Any] = {"method": label or folder.resolve().name, "run": number}
-        rows.append(read_metrics(folder / "metrics.csv").assign(**own))
+        before = sum(bool((table["method"] == own["method"]).any()) for table in rows)
+        seed = before if facts["seed"] is None else facts["seed"]
+        rows.append(read_metrics(folder / "metrics.csv").assign(**own, seed=seed))
         data.setdefault(facts["data"], folder)
         titles = titles or facts["titles"]
         tables.add(facts["table"])
@@ -150,9 +153,9 @@ def load_runs(folders: Sequence[Path]) -> Results:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    """``label``, ``data``, ``table``, ``row`` and ``titles`` of ``run.json``, empty where they are not given."""
+    """``label``, ``data``, ``table``, ``row``, ``titles`` and ``seed`` of ``run.json``, empty where they are not given."""
     path = folder / "run.json"
-    facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}, "titles": {}}
+    facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}, "titles": {}, "seed": None}
     if not path.exists():
         return facts
     try:

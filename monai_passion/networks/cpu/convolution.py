@@ -34,6 +34,7 @@ def is_fast(x: Tensor) -> bool:
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
         and not is_tracing()
         and torch.backends.mkldnn.is_available()
@@ -185,9 +186,9 @@ def _gradients(
     if wanted and forward:
         turned = weight.flip(2, 3, 4).transpose(0, 1)
         of_x = _convolve(upstream, turned, None, 1, _fold(weight.shape[1], x.shape[4], 1), plan.kernel - 1)
-    of_weight = torch.stack(
-        [part[..., i : i + plan.kernel] for i, part in enumerate(of_weight.split(channels))]
-    ).sum(dim=0)
+    of_weight = torch.stack([part[..., i : i + plan.kernel] for i, part in enumerate(of_weight.split(channels))]).sum(
+        dim=0
+    )
     return of_x, of_weight, of_bias.view(fold, channels).sum(dim=0)
 
 

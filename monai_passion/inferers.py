@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
-from monai.utils import convert_to_dst_type
+from monai.utils import BlendMode, convert_to_dst_type, ensure_tuple
 from torch import Tensor, nn
 
 from monai_passion.networks.backbone import MultiModalBackbone
+from monai_passion.networks.precision import autocast, to_single
 
-__all__ = ["IncompleteModalityInferer", "count_windows", "find_available", "sliding_window"]
+__all__ = [
+    "IncompleteModalityInferer",
+    "PrecisionInferer",
+    "count_windows",
+    "find_available",
+    "largest_window",
+    "sliding_window",
+]
+
+Combinations = Sequence[Sequence[bool]]
+
+MEMORY = 4e9
+"""Bytes that a window as large as possible may need."""
+MAPS_PER_MODALITY, MAPS_OF_DECODER = 5, 26
+"""What a backbone holds at once for each modality, and while it decodes, in maps as wide and fine as its first level:
+above what RFNet, mmFormer and M2FTrans were seen to need."""
 
 
 def find_available(image: Tensor) -> Tensor:
@@ -28,48 +46,92 @@ def find_available(image: Tensor) -> Tensor:
     return flat.amax(dim=1) > flat.amin(dim=1)
 
 
+class PrecisionInferer(Inferer):
+    """One pass of the network, in which convolutions and products of matrices are computed in ``precision``.
+
+    Whatever the precision, it returns float32: so losses outside are single precision.
+
+    Args:
+        precision: see `monai_passion.networks.precision.choose_precision`.
+    """
+
+    def __init__(self, precision: str = "fp32") -> None:
+        super().__init__()
+        self.precision = precision
+
+    def __call__(self, inputs: Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with autocast(self.precision, inputs.device):
+            return to_single(network(inputs, *args, **kwargs))
+
+
 class IncompleteModalityInferer(Inferer):
     """Wraps any MONAI inferer for networks that take ``(image, available)``, whatever each sample lacks.
 
     Windows in which every available channel is zero lie outside the head: they are background, and not computed.
 
     Args:
-        inferer: runs the network over an image; a `monai.inferers.SlidingWindowInferer` most of the time.
+        inferer: runs the network over an image; a `monai.inferers.SlidingWindowInferer` most of the time. A size in its
+            ``roi_size`` that is not positive stands for a window as large as the image and memory allow
+            (`largest_window`); where there are several such windows, their middles weigh more than their edges.
         combinations: None to fuse all that is available (the output has K channels), or C masks of M bools: each
             sample is encoded once and decoded with each of them (C * K channels, combination-major). A combination
             with a modality that the sample lacks gives NaN.
         skip_empty: leave out the windows that are zero everywhere.
-        on_windows: called with the number of windows that were just done or left out; see `count_windows`.
+        precision: of the network, see `monai_passion.networks.precision.choose_precision`.
 
-    The result holds softmax probabilities averaged over overlapping windows, (B, K or C * K, *spatial).
+    The result holds softmax probabilities averaged over overlapping windows, (B, K or C * K, *spatial), float32.
     """
 
     def __init__(
         self,
         inferer: Inferer,
-        combinations: Sequence[Sequence[bool]] | None = None,
+        combinations: Combinations | None = None,
         skip_empty: bool = True,
-        on_windows: Callable[[int], object] = lambda done: None,
+        precision: str = "fp32",
     ) -> None:
         super().__init__()
-        self.on_windows = on_windows
         self.inferer = inferer
         self.combinations = combinations
         self.skip_empty = skip_empty
+        self.precision = precision
 
     def __call__(  # type: ignore[override]
-        self, inputs: Tensor, network: nn.Module, *args: Any, available: Tensor | None = None, **kwargs: Any
+        self,
+        inputs: Tensor,
+        network: nn.Module,
+        *args: Any,
+        available: Tensor | None = None,
+        combinations: Combinations | None = None,
+        roi_size: Sequence[int] | None = None,
+        batch_size: int | None = None,
+        progress: Callable[[float], object] = lambda share: None,
+        **kwargs: Any,
     ) -> Tensor:
         """
         Args:
             inputs: (B, M, *spatial).
             network: a `MultiModalBackbone`, or without ``combinations`` any network called as (image, available).
             available: (B, M) bool; where it is None a channel that is constant over the volume counts as absent.
+            combinations, roi_size, batch_size: for this call in place of the inferer's own.
+            progress: called with the share of the windows that is done, in (0, 1], after each batch of them.
 
         Raises:
             ValueError: a sample has no modality at all.
         """
         image = inputs.as_subclass(Tensor) if type(inputs) is not Tensor else inputs
+        combinations = self.combinations if combinations is None else combinations
+        inferer = self._sized(image, network, combinations, roi_size, batch_size)
+        roi_size = getattr(inferer, "roi_size", image.shape[2:])
+        total = len(image) * count_windows(image.shape[2:], roi_size, getattr(inferer, "overlap", 0.0))
+        done = 0
+
+        def predict(available: Tensor, windows: Tensor) -> Tensor:
+            nonlocal done
+            result = self._run_filled(network, windows, available.to(windows.device), combinations)
+            done += len(windows)
+            progress(min(done / total, 1.0))
+            return result
+
         results = []
         for b in range(image.shape[0]):
             sample = image[b : b + 1]
@@ -78,77 +140,143 @@ class IncompleteModalityInferer(Inferer):
             if not bool(has.any()):
                 raise ValueError("this image has no modality: every channel is constant or marked as absent")
             sample = sample * has.reshape(1, -1, *(1,) * (sample.ndim - 2)) if not bool(has.all()) else sample
-            results.append(self.inferer(sample, self._predictor(network, has), *args, **kwargs))
+            results.append(inferer(sample, partial(predict, has), *args, **kwargs))
         result = torch.cat(results) if len(results) > 1 else results[0]
         # As MONAI's own inferers do: without the image's history `Invertd` would leave the result as it is.
         return convert_to_dst_type(result, inputs, dtype=result.dtype, device=result.device)[0]
 
-    def _predictor(self, network: nn.Module, available: Tensor) -> Any:
-        """A function of windows (n, M, *roi) alone, with this sample's modalities bound to it."""
+    def _sized(
+        self,
+        image: Tensor,
+        network: nn.Module,
+        combinations: Combinations | None,
+        roi_size: Sequence[int] | None,
+        batch_size: int | None,
+    ) -> Any:
+        """The inferer with windows for this image."""
+        inferer: Any = copy.copy(self.inferer)
+        if batch_size is not None:
+            inferer.sw_batch_size = batch_size
+        if roi_size is not None:
+            inferer.roi_size = tuple(roi_size)
+        wanted = ensure_tuple(getattr(inferer, "roi_size", 1))
+        if min(wanted) > 0:
+            return inferer
+        shape = tuple(image.shape[2 : 2 + len(wanted)])
+        decodes = 1 if combinations is None else len(combinations)
+        inferer.roi_size = largest_window(shape, _unwrapped(network), inferer.overlap, decodes, roi_size=wanted)
+        if count_windows(shape, inferer.roi_size, inferer.overlap) > 1:
+            inferer.mode = BlendMode.GAUSSIAN
+        return inferer
 
-        def predict(windows: Tensor) -> Tensor:
-            result = self._run_filled(network, windows, available.to(windows.device))
-            self.on_windows(len(windows))
-            return result
-
-        return predict
-
-    def _run_filled(self, network: nn.Module, windows: Tensor, available: Tensor) -> Tensor:
+    def _run_filled(
+        self, network: nn.Module, windows: Tensor, available: Tensor, combinations: Combinations | None
+    ) -> Tensor:
         """`_run` on the windows that are not empty, background for the others."""
         run = windows[:, available].flatten(1).any(dim=1) if self.skip_empty else windows.new_ones(len(windows)).bool()
         if bool(run.all()):
-            return self._run(network, windows, available)
-        channels = network_classes(network) * (1 if self.combinations is None else len(self.combinations))
+            return self._run(network, windows, available, combinations)
+        classes = _unwrapped(network).num_classes
+        channels = classes * (1 if combinations is None else len(combinations))
         result = windows.new_zeros(len(windows), channels, *windows.shape[2:])
-        result[:, :: network_classes(network)] = 1.0
+        result[:, ::classes] = 1.0
         if bool(run.any()):
-            result[run] = self._run(network, windows[run], available).to(result.dtype)
+            result[run] = self._run(network, windows[run], available, combinations).to(result.dtype)
         return result
 
-    def _run(self, network: nn.Module, windows: Tensor, available: Tensor) -> Tensor:
+    def _run(self, network: nn.Module, windows: Tensor, available: Tensor, combinations: Combinations | None) -> Tensor:
         has = available.expand(len(windows), -1)
-        if self.combinations is None:
-            return network(windows, has).softmax(dim=1)
-        assert isinstance(network, MultiModalBackbone)
-        features = network.encode(windows, has)
-        decoded = []
-        for combination in self.combinations:
-            mask = torch.tensor(combination, device=windows.device)
-            if bool((mask & ~available).any()):
-                decoded.append(windows.new_full((len(windows), network.num_classes, *windows.shape[2:]), torch.nan))
-            else:
-                decoded.append(network.decode(features, mask.expand(len(windows), -1)).logits[0].softmax(dim=1))
-        return torch.cat(decoded, dim=1)
+        with autocast(self.precision, windows.device):
+            if combinations is None:
+                return to_single(network(windows, has)).softmax(dim=1)
+            assert isinstance(network, MultiModalBackbone)
+            features = network.encode(windows, has)
+            decoded = []
+            for combination in combinations:
+                mask = torch.tensor(combination, device=windows.device)
+                if bool((mask & ~available).any()):
+                    decoded.append(windows.new_full((len(windows), network.num_classes, *windows.shape[2:]), torch.nan))
+                else:
+                    logits = network.decode(features, mask.expand(len(windows), -1)).logits[0]
+                    decoded.append(to_single(logits).softmax(dim=1))
+            return torch.cat(decoded, dim=1)
 
 
-def network_classes(network: nn.Module) -> int:
-    """K of a network that may be wrapped (DataParallel, compiled)."""
+def _unwrapped(network: nn.Module) -> Any:
+    """The backbone in a network that may be wrapped (DataParallel, compiled)."""
     for candidate in (network, getattr(network, "module", None), getattr(network, "_orig_mod", None)):
-        classes = getattr(candidate, "num_classes", None)
-        if isinstance(classes, int):
-            return classes
+        if isinstance(getattr(candidate, "num_classes", None), int):
+            return candidate
     raise ValueError(f"{type(network).__name__} does not say its num_classes; use skip_empty=False")
+
+
+def largest_window(
+    shape: Sequence[int],
+    network: MultiModalBackbone,
+    overlap: float,
+    decodes: int = 1,
+    memory: float | None = None,
+    roi_size: Sequence[int] | None = None,
+) -> tuple[int, ...]:
+    """The largest window for an image (*spatial) that needs at most ``memory`` bytes: all of it or overlapping halves.
+
+    Sizes are multiples of the network's stride, at least twice that; a window may be larger than the image, which the
+    sliding window pads. The estimate counts the maps that the network holds at once, and the results: per voxel
+    (`MAPS_PER_MODALITY` M + `MAPS_OF_DECODER`) channels of the first level and 3 values per class and decode.
+
+    Args:
+        memory: `MEMORY` by default.
+        roi_size: sizes that are positive are kept, on their axes.
+    """
+    memory = MEMORY if memory is None else memory
+    kept = tuple(roi_size or (-1,) * len(shape))
+    stride = network.stride
+    strides = stride if isinstance(stride, tuple) else (stride,) * len(shape)
+    maps = MAPS_PER_MODALITY * network.num_modalities + MAPS_OF_DECODER
+    values = network.encoder_channels[0] * maps + 3 * decodes * network.num_classes
+
+    def fit(size: float, step: int) -> int:
+        return max(math.ceil(size / step), 2) * step
+
+    window = [keep if keep > 0 else fit(size, step) for size, step, keep in zip(shape, strides, kept, strict=True)]
+    while 4 * values * math.prod(window) > memory:
+        smaller = {
+            axis: fit(size / (2 - overlap), strides[axis])
+            for axis, (size, keep) in enumerate(zip(window, kept, strict=True))
+            if keep <= 0 and fit(size / (2 - overlap), strides[axis]) < size
+        }
+        if not smaller:
+            break
+        longest = max(smaller, key=lambda axis: window[axis])
+        window[longest] = smaller[longest]
+    return tuple(window)
 
 
 def sliding_window(
     roi_size: Sequence[int],
     overlap: float = 0.5,
     batch_size: int = 1,
-    combinations: Sequence[Sequence[bool]] | None = None,
+    combinations: Combinations | None = None,
+    precision: str = "fp32",
     device: torch.device | str | None = None,
     sw_device: torch.device | str | None = None,
 ) -> IncompleteModalityInferer:
     """The inferer of the bundles: overlapping windows of ``roi_size`` voxels, equally weighted as published.
 
-    The result is put together on ``device``, the windows are computed on ``sw_device``; both default to the image's.
-
     A ``roi_size`` of two values is for networks that see slices: then images are volumes all the same, their slices
-    along the third axis are inferred one by one, and the result is a volume again.
+    along the third axis are inferred one by one, and the result is a volume again. Sizes of -1 are for windows as large
+    as memory allows. ``device`` holds the result and ``sw_device`` the windows, where that is not the image's.
     """
-    windows = {"roi_size": tuple(roi_size), "sw_batch_size": batch_size, "overlap": overlap, "mode": "constant"}
-    windows |= {"device": device, "sw_device": sw_device}
+    windows: dict[str, Any] = {
+        "roi_size": tuple(roi_size),
+        "sw_batch_size": batch_size,
+        "overlap": overlap,
+        "mode": "constant",
+        "device": device,
+        "sw_device": sw_device,
+    }
     inner = SliceInferer(spatial_dim=2, **windows) if len(roi_size) == 2 else SlidingWindowInferer(**windows)
-    return IncompleteModalityInferer(inner, combinations)
+    return IncompleteModalityInferer(inner, combinations, precision=precision)
 
 
 def count_windows(shape: Sequence[int], roi_size: Sequence[int], overlap: float) -> int:

@@ -1,8 +1,18 @@
+import math
+
 import pytest
 import torch
 from monai.inferers import SimpleInferer, SliceInferer, SlidingWindowInferer
 
-from monai_passion.inferers import IncompleteModalityInferer, count_windows, find_available, sliding_window
+from monai_passion.inferers import (
+    MAPS_OF_DECODER,
+    MAPS_PER_MODALITY,
+    IncompleteModalityInferer,
+    count_windows,
+    find_available,
+    largest_window,
+    sliding_window,
+)
 from monai_passion.modalities import all_masks
 from monai_passion.networks import RFNet
 
@@ -113,9 +123,68 @@ def test_no_modality_at_all_is_refused(network):
     ],
 )
 def test_windows_are_counted_as_monai_makes_them(shape, roi_size, overlap):
-    counted = []
-    inferer = sliding_window(roi_size, overlap, batch_size=3)
-    inferer.on_windows = counted.append
+    shares = []
+    inferer = sliding_window(roi_size, overlap)
     inferer.skip_empty = False
-    inferer(torch.rand(1, 2, *shape), lambda windows, has: windows[:, :1], available=torch.ones(1, 2).bool())
-    assert sum(counted) == count_windows(shape, roi_size, overlap)
+    image, available = torch.rand(1, 2, *shape), torch.ones(1, 2).bool()
+    inferer(image, lambda windows, has: windows[:, :1], available=available, progress=shares.append)
+    count = count_windows(shape, roi_size, overlap)
+    assert shares == pytest.approx([(n + 1) / count for n in range(count)])
+
+
+def test_a_call_takes_precedence_over_the_combinations_and_windows_of_the_inferer(network, image):
+    masks, seen = all_masks("abc"), []
+    hook = network.encoders[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    given = windows()(image, network, available=ALL, combinations=masks, roi_size=(8, 8, 8), batch_size=2)
+    hook.remove()
+    expected = IncompleteModalityInferer(SlidingWindowInferer((8, 8, 8), 2, overlap=0.5), masks)
+    torch.testing.assert_close(given, expected(image, network, available=ALL))
+    assert set(seen) == {(2, 1, 8, 8, 8)}
+
+
+def test_a_window_as_large_as_memory_allows_sees_the_whole_image_padded_to_the_stride(network):
+    image = torch.randn(1, 3, 13, 8, 7)
+    result = sliding_window([-1, -1, -1], 0.25)(image, network, available=ALL)
+    padded = torch.nn.functional.pad(image, (0, 1, 0, 0, 0, 1))
+    expected = network(padded, ALL).softmax(dim=1)[..., :13, :, :7]
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(240, 240, 155), (61, 500, 33), (9, 9, 9), (2000, 3)])
+@pytest.mark.parametrize("memory", [4e9, 3e8, 1e6])
+def test_the_largest_window_fits_the_memory_or_is_the_smallest_there_is(shape, memory):
+    network = RFNet(4, 4, spatial_dims=len(shape), width=4, levels=3)
+    window = largest_window(shape, network, 0.25, memory=memory)
+    assert all(size % 4 == 0 and size >= 8 for size in window)
+    assert all(size < edge + 8 for size, edge in zip(window, shape, strict=True))
+    values = 4 * (4 * MAPS_PER_MODALITY + MAPS_OF_DECODER) + 3 * 4
+    assert 4 * values * math.prod(window) <= memory or set(window) == {8}
+    unlimited = largest_window(shape, network, 0.25, memory=float("inf"))
+    assert count_windows(shape, unlimited, 0.25) == 1
+
+
+def test_sizes_that_are_given_are_kept_beside_those_that_memory_decides(network):
+    assert largest_window((40, 40, 40), network, 0.25, memory=1e6, roi_size=(-1, 16, 16))[1:] == (16, 16)
+
+
+def test_several_windows_as_large_as_memory_allows_meet_smoothly(network, image, monkeypatch):
+    monkeypatch.setattr("monai_passion.inferers.MEMORY", 1.0)
+    small = sliding_window([-1, -1, -1], 0.25)(image, network, available=ALL)
+    expected = IncompleteModalityInferer(SlidingWindowInferer((4, 4, 4), overlap=0.25, mode="gaussian"))
+    torch.testing.assert_close(small, expected(image, network, available=ALL))
+
+
+def test_the_result_can_lie_on_another_device_than_the_windows(network, image):
+    result = sliding_window([8, 8, 8], 0.5, device="cpu", sw_device="cpu")(image, network, available=ALL)
+    torch.testing.assert_close(result, sliding_window([8, 8, 8], 0.5)(image, network, available=ALL))
+
+
+@pytest.mark.parametrize("combinations", [None, all_masks("abc")])
+def test_half_precision_is_close_and_gives_single_precision(network, image, combinations):
+    single, half = (
+        sliding_window([8, 8, 8], 0.5, combinations=combinations, precision=p)(image, network, available=ALL)
+        for p in ("fp32", "bf16")
+    )
+    assert half.dtype == torch.float32
+    assert not torch.equal(half, single)
+    assert (half - single).abs().mean() < 0.01

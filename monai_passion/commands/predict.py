@@ -38,6 +38,7 @@ def predict(
     device: str | None = None,
     roi_size: Sequence[int] | int | None = None,
     overlap: float | None = None,
+    precision: str | None = None,
     workers: int = 1,
     max_voxels: int | None = None,
     allow_duplicate: bool = False,
@@ -74,8 +75,9 @@ def predict(
         dicom_seg: also write segmentation.dcm, where the reference is a DICOM series.
         page: do not write report.html, which holds the images.
         device: cpu, cuda or cuda:1 (default: cuda where there is one).
-        roi_size: sliding window in voxels, as 96 or 96x96x64 (default: the bundle's).
+        roi_size: sliding window in voxels, as 96 or 96x96x64; -1 for as large as memory allows (default: the bundle's).
         overlap: overlap of windows, 0 to 1 (default: the bundle's).
+        precision: fp32, bf16, fp16 (on a GPU) or auto: bf16 where the machine is faster in it (default: fp32).
         workers: patients of a cohort at the same time.
         max_voxels: refuse larger files (default: 2^28).
         allow_duplicate: take one image for two sequences, with a warning.
@@ -144,7 +146,7 @@ def predict(
         if not check or weights:
             raise
     sizes = [roi_size] if isinstance(roi_size, int) else roi_size
-    open_segmenter = functools.partial(Segmenter, facts, file, device, sizes, overlap)
+    open_segmenter = functools.partial(Segmenter, facts, file, device, sizes, overlap, precision)
     with warnings.catch_warnings(), speaking(quiet) as voice:
         if not verbose:
             warnings.simplefilter("ignore")

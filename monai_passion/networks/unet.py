@@ -14,6 +14,7 @@ from monai.networks.blocks import UnetBasicBlock, UnetOutBlock, UnetUpBlock
 from torch import Tensor, nn
 
 from monai_passion.networks.backbone import Decoded, MultiModalBackbone
+from monai_passion.networks.precision import to_single
 from monai_passion.networks.routing import Features, Routing
 
 __all__ = ["HeteroModalUNet"]
@@ -24,7 +25,7 @@ NORM = ("INSTANCE", {"affine": True})
 class EncodedModality(NamedTuple):
     pyramid: tuple[Tensor, ...]
     squares: tuple[Tensor, ...]
-    """The pyramid's squares, whose sum over modalities gives the variance."""
+    """The pyramid's squares, whose sum over modalities gives the variance; single precision, as they nearly cancel."""
 
 
 class HeteroModalUNet(MultiModalBackbone):
@@ -71,7 +72,7 @@ class HeteroModalUNet(MultiModalBackbone):
         for level in self.encoders[modality]:
             image = level(image)
             pyramid.append(image)
-        return EncodedModality(tuple(pyramid), tuple(x.square() for x in pyramid))
+        return EncodedModality(tuple(pyramid), tuple(to_single(x).square() for x in pyramid))
 
     def decode(self, features: Features, mask: Tensor, samples: Tensor | Sequence[int] | None = None) -> Decoded:
         routing = features.route(mask, samples)
@@ -84,7 +85,7 @@ class HeteroModalUNet(MultiModalBackbone):
 
     def _fuse(self, routing: Routing, features: Features, level: int) -> Tensor:
         """(D, 2C, *spatial): mean, then variance, over the modalities of each decode (zero variance for one alone)."""
-        total = routing.sum([maps and maps.pyramid[level] for maps in features.maps])
+        total = routing.sum([maps and to_single(maps.pyramid[level]) for maps in features.maps])
         squares = routing.sum([maps and maps.squares[level] for maps in features.maps])
         count = routing.mask(total).sum(dim=1).reshape(-1, *(1,) * (total.ndim - 1))
         mean = total / count

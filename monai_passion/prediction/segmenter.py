@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -152,7 +151,9 @@ class Segmenter:
         weights: a file; None for the one in the bundle's ``models``, else the one that came with this package.
         device: as torch names it; None for what the bundle chooses.
         roi_size: edges of the sliding window in voxels, one for all axes or one an axis; None for the bundle's.
+            -1 for as large as memory allows.
         overlap: of neighbouring windows, in [0, 1); None for the bundle's.
+        precision: of the network, see `monai_passion.networks.precision.choose_precision`; None for the bundle's.
 
     Raises:
         WeightsError: there are no weights, or not for this network.
@@ -166,6 +167,7 @@ class Segmenter:
         device: str | None = None,
         roi_size: Sequence[int] | None = None,
         overlap: float | None = None,
+        precision: str | None = None,
     ) -> None:
         from monai.bundle import ConfigParser
 
@@ -187,6 +189,7 @@ class Segmenter:
             "bundle_root": str(bundle.path.absolute()),
             "weights": str(self.weights.absolute()),
             "overlap": overlap,
+            "precision": precision,
         }
         if device is not None:
             changes["device"] = f"$torch.device('{_usable_device(device)}')"
@@ -211,7 +214,7 @@ class Segmenter:
     @property
     def settings(self) -> dict[str, Any]:
         """The knobs that change the result."""
-        return {key: self._content(key) for key in ("roi_size", "overlap")}
+        return {key: self._content(key) for key in ("roi_size", "overlap", "precision")}
 
     def segment(
         self,
@@ -269,8 +272,10 @@ class Segmenter:
             yield Effort("cpu", False, roi_size, Remark("warning", text))
 
     def _halved(self, roi_size: Sequence[int]) -> tuple[int, ...]:
+        """Where a window was as large as memory allows (-1), ten strides."""
         return tuple(
-            max(math.ceil(size / 2 / step), 2) * step for size, step in zip(roi_size, self._strides(), strict=True)
+            max(math.ceil(size / 2 / step), 2) * step if size > 0 else 10 * step
+            for size, step in zip(roi_size, self._strides(), strict=True)
         )
 
     def _segment(
@@ -323,26 +328,18 @@ class Segmenter:
         progress: Callable[[float], object],
     ) -> Iterator[Any]:
         """Class probabilities (K, *spatial) of each mask."""
-        from monai_passion.inferers import count_windows
-
-        configured = self._content("inferer")
-        windows = copy.copy(configured.inferer)
-        windows.roi_size = effort.roi_size
-        if not effort.together:
-            windows.sw_batch_size = 1
         network, image = self.network.to(effort.device), item["image"][None].to(effort.device)
         groups = [masks] if effort.together else [[mask] for mask in masks]
-        done, total = 0, len(groups) * count_windows(image.shape[2:], windows.roi_size, windows.overlap)
-
-        def on_windows(number: int) -> None:
-            nonlocal done
-            done += number
-            progress(done / total)
-
-        for group in groups:
-            combinations = None if list(group) == [masks[0]] else group
-            inferer = type(configured)(windows, combinations, configured.skip_empty, on_windows)
-            pred = inferer(image, network, available=item["available"][None])[0]
+        for done, group in enumerate(groups):
+            pred = self._content("inferer")(
+                image,
+                network,
+                available=item["available"][None],
+                combinations=None if list(group) == [masks[0]] else group,
+                roi_size=effort.roi_size,
+                batch_size=None if effort.together else 1,
+                progress=lambda share, done=done: progress((done + share) / len(groups)),
+            )[0]
             yield from pred.split(len(self.bundle.class_names))
 
     def _restore(self, item: dict[str, Any], pred: Any, shape: Sequence[int]) -> NDArray[np.unsignedinteger]:
@@ -394,8 +391,11 @@ class Segmenter:
 
     def _check_window(self) -> None:
         roi_size, strides = self._content("roi_size"), self._strides()
-        if any(size % step or size < 2 * step for size, step in zip(roi_size, strides, strict=True)):
-            raise UsageError(f"a window of {roi_size} voxels does not suit this network; give multiples of {strides}")
+        if any(size != -1 and (size % step or size < 2 * step) for size, step in zip(roi_size, strides, strict=True)):
+            raise UsageError(
+                f"a window of {roi_size} voxels does not suit this network; give multiples of {strides}, twice that or "
+                "more, or -1 for as large as memory allows"
+            )
         if not 0 <= float(self._content("overlap")) < 1:
             raise UsageError(f"--overlap is {self._content('overlap')}; give at least 0 and less than 1")
 

@@ -153,7 +153,7 @@ def load_runs(folders: Sequence[Path]) -> Results:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    """``label``, ``data``, ``table``, ``row``, ``titles`` and ``seed`` of ``run.json``, empty where they are not given."""
+    """``label``, ``data``, ``table``, ``row``, ``titles`` and ``seed`` of ``run.json``, empty where not given."""
     path = folder / "run.json"
     facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}, "titles": {}, "seed": None}
     if not path.exists():

@@ -2,28 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from monai_passion.networks.cpu.layout import channels_last, empty_channels_last, from_rows, to_rows
 from monai_passion.networks.routing import is_tracing
 
 __all__ = ["Conv3d", "pointwise"]
 
 ONEDNN_FROM = 20480
 """torch hands a lone sample to oneDNN only above this many elements, its last axis not counted."""
-NARROW = 16
-"""Below this many channels oneDNN's gradients are quicker with the channels last."""
+VECTOR = 16
+"""Single-precision numbers in a processor's vector, which oneDNN fills with channels of the result."""
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """A convolution of kernel size 1: (n, C, *spatial), (O, C, 1, ...), (O,) -> (n, O, *spatial)."""
+    if is_fast(x):
+        return from_rows(F.linear(to_rows(x), weight.flatten(1), bias), x)
     matrix, flat = weight.flatten(1).expand(x.shape[0], -1, -1), x.flatten(2)
     product = torch.bmm(matrix, flat) if bias is None else torch.baddbmm(bias.unsqueeze(1), matrix, flat)
     return product.unflatten(2, x.shape[2:])
+
+
+def is_fast(x: Tensor) -> bool:
+    """Whether what is special here is for this tensor."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and not is_tracing()
+        and torch.backends.mkldnn.is_available()
+    )
 
 
 class _Plan(NamedTuple):
@@ -37,8 +52,8 @@ class _Plan(NamedTuple):
     rows: int
     """Of the result, along its first axis."""
     slabs: bool
-    last: bool
-    """Channels last."""
+    fold: int
+    """See `_fold`."""
 
     @property
     def half(self) -> int:
@@ -50,26 +65,25 @@ class _Plan(NamedTuple):
         return 2 * self.half - self.rows
 
     def prepare(self, x: Tensor) -> Tensor:
-        """The padded input, perhaps as two slabs, perhaps with its channels last."""
-        padded = F.pad(x, self.padding, mode=self.mode)
+        """The padded input, its channels last, perhaps as two slabs."""
+        padded = F.pad(channels_last(x), self.padding, mode=self.mode)
         if self.slabs:
             size, start = (self.half - 1) * self.stride + self.kernel, (self.rows - self.half) * self.stride
             padded = torch.cat([padded[:, :, :size], padded[:, :, start : start + size]])
-        return padded.contiguous(memory_format=torch.channels_last_3d if self.last else torch.contiguous_format)
+        return channels_last(padded)
 
     def join(self, output: Tensor) -> Tensor:
-        output = output.contiguous()
         if not self.slabs:
-            return output
+            return channels_last(output)
         first, second = output.split(1)
-        return torch.cat([first, second[:, :, self.overlap :]], dim=2)
+        return channels_last(torch.cat([first, second[:, :, self.overlap :]], dim=2))
 
     def split(self, gradient: Tensor) -> Tensor:
         """The gradient of what `join` got."""
-        if not self.slabs:
-            return gradient
-        second = F.pad(gradient[:, :, self.half :], (0, 0, 0, 0, self.overlap, 0))
-        return torch.cat([gradient[:, :, : self.half], second])
+        if self.slabs:
+            second = F.pad(gradient[:, :, self.half :], (0, 0, 0, 0, self.overlap, 0))
+            gradient = torch.cat([gradient[:, :, : self.half], second])
+        return channels_last(gradient)
 
 
 def _at_once(x: Tensor) -> int:
@@ -77,17 +91,46 @@ def _at_once(x: Tensor) -> int:
     return 1 if x[0, :, ..., 0].numel() > ONEDNN_FROM else len(x)
 
 
-def _together(parts: Iterator[Tensor], size: int) -> Tensor:
+def _together(parts: Iterable[Tensor], size: int) -> Tensor:
     """The parts one after another along the first axis, ``size`` in all; each is gone before the next is made."""
     whole, row = torch.empty(0), 0
     for part in parts:
         if len(part) == size:
-            return part.contiguous()
+            return part
         if not row:
-            whole = part.new_empty(size, *part.shape[1:])
+            whole = empty_channels_last(part, (size, *part.shape[1:]))
         whole[row : row + len(part)] = part
         row += len(part)
     return whole
+
+
+def _fold(channels: int, size: int, stride: int) -> int:
+    """Neighbors along the last axis of ``size`` voxels whose results are computed as channels of one voxel."""
+    return next(n for n in range(max(VECTOR // channels, 1) if stride == 1 else 1, 0, -1) if size % n == 0)
+
+
+def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, fold: int, padding: int = 0) -> Tensor:
+    """The channels last: x (n, C, *spatial), weight (O, C, k, k, k)."""
+    if fold == 1:
+        return channels_last(F.conv3d(x, channels_last(weight), bias, stride, padding))
+    bias = None if bias is None else bias.repeat(fold)
+    folded = F.conv3d(x, channels_last(_shift(weight, fold)), bias, (1, 1, fold), padding)
+    return _unfold(folded, fold)
+
+
+def _shift(weight: Tensor, fold: int) -> Tensor:
+    """(O, C, k, k, k) -> (fold O, C, k, k, k + fold - 1): the kernel as each of the neighbors sees it."""
+    return torch.cat([F.pad(weight, (i, fold - 1 - i)) for i in range(fold)])
+
+
+def _unfold(x: Tensor, fold: int) -> Tensor:
+    """(n, fold C, D, H, W) -> (n, C, D, H, fold W), a view."""
+    return channels_last(x).movedim(1, -1).unflatten(4, (fold, -1)).flatten(3, 4).movedim(-1, 1)
+
+
+def _refold(x: Tensor, fold: int) -> Tensor:
+    """The inverse of `_unfold`."""
+    return x.movedim(1, -1).unflatten(3, (-1, fold)).flatten(4, 5).movedim(-1, 1)
 
 
 class _Convolve(torch.autograd.Function):
@@ -99,27 +142,28 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.plan, ctx.bias_size = plan, None if bias is None else [len(bias)]
-        parts = x.split(_at_once(x))
-        return _together((plan.join(F.conv3d(plan.prepare(part), weight, bias, plan.stride)) for part in parts), len(x))
+        ctx.plan, ctx.biased = plan, bias is not None
+
+        def of_piece(part: Tensor) -> Tensor:
+            return plan.join(_convolve(plan.prepare(part), weight, bias, plan.stride, plan.fold))
+
+        return _together(map(of_piece, x.split(_at_once(x))), len(x))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
-        of_weight = of_bias = None
+        of_weight, of_bias = torch.zeros_like(weight), weight.new_zeros(len(weight)) if ctx.biased else None
 
         def of_piece(part: Tensor, upstream: Tensor) -> Tensor:
-            nonlocal of_weight, of_bias
             with torch.enable_grad():
                 part = part.detach().requires_grad_(wanted[0])
                 prepared = ctx.plan.prepare(part)
-            of_prepared, w, b = torch.ops.aten.convolution_backward(
-                ctx.plan.split(upstream), prepared.detach(), weight, ctx.bias_size, [ctx.plan.stride] * 3, [0] * 3,
-                [1] * 3, False, [0] * 3, 1, wanted[:3],
-            )  # fmt: skip
-            of_weight, of_bias = (new if old is None else old + new for old, new in ((of_weight, w), (of_bias, b)))
+            of_prepared, w, b = _gradients(prepared.detach(), ctx.plan.split(upstream), weight, ctx.plan, wanted[0])
+            of_weight.add_(w)
+            if of_bias is not None:
+                of_bias.add_(b)
             return torch.autograd.grad(prepared, part, of_prepared)[0] if wanted[0] else part
 
         parts = (parts.split(_at_once(x)) for parts in (x, grads[0]))
@@ -127,16 +171,39 @@ class _Convolve(torch.autograd.Function):
         return of_x if wanted[0] else None, of_weight, of_bias, None
 
 
+def _gradients(
+    x: Tensor, upstream: Tensor, weight: Tensor, plan: _Plan, wanted: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """Of the padded input (if it is ``wanted``), the weight and the bias."""
+    fold, channels, narrow = plan.fold, len(weight), min(weight.shape[:2]) < VECTOR
+    # As a convolution forward with the kernel turned round, which is quicker for narrow ones.
+    forward = narrow and plan.stride == 1 and (len(x) > 1 or upstream[0, ..., 0].numel() > ONEDNN_FROM)
+    of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(
+        _refold(upstream, fold), x, channels_last(_shift(weight, fold)), [fold * channels],
+        [plan.stride, plan.stride, plan.stride * fold], [0] * 3, [1] * 3, False, [0] * 3, 1,
+        (wanted and not forward, True, True),
+    )  # fmt: skip
+    if wanted and forward:
+        turned = weight.flip(2, 3, 4).transpose(0, 1)
+        of_x = _convolve(upstream, turned, None, 1, _fold(weight.shape[1], x.shape[4], 1), plan.kernel - 1)
+    of_weight = torch.stack([part[..., i : i + plan.kernel] for i, part in enumerate(of_weight.split(channels))]).sum(
+        dim=0
+    )
+    return of_x, of_weight, of_bias.view(fold, channels).sum(dim=0)
+
+
 class Conv3d(nn.Conv3d):
     """`torch.nn.Conv3d` with the same parameters and, up to rounding, the same numbers.
 
     Training with missing modalities convolves one crop of one modality at a time, into few channels. On a CPU torch is
-    slow at that in three ways, and wasteful in one (`make bench`):
+    slow at that in four ways, and wasteful in one (`make bench`):
 
+    * Its layout, channels first, costs oneDNN up to twice the time. So they stand last, here and in what comes out.
+    * oneDNN fills its vectors with channels of the result. Where these are few, results of neighboring voxels fill them
+      up: a wider kernel at a larger stride computes them as channels, which in this layout is the same memory.
     * It leaves oneDNN for a lone small sample. So that is cut into two slabs along its first axis, each with the
       overlap that the kernel needs, and they are convolved as a batch of two.
-    * oneDNN's gradients of narrow convolutions are slow with the channels first. So they stand last meanwhile.
-    * A 1x1x1 convolution is a product of matrices, which its gradients profit from.
+    * A 1x1x1 convolution is a product of matrices.
     * It keeps the padded input for the gradients, beside the input itself.
     """
 
@@ -146,7 +213,7 @@ class Conv3d(nn.Conv3d):
         if self.kernel_size[0] == 1:
             return pointwise(input, weight, bias)
         assert isinstance(self.padding, tuple)
-        kernel, stride, training = self.kernel_size[0], self.stride[0], torch.is_grad_enabled()
+        kernel, stride = self.kernel_size[0], self.stride[0]
         rows = (input.shape[2] + 2 * self.padding[0] - kernel) // stride + 1
         plan = _Plan(
             padding=tuple(edge for edge in reversed(self.padding) for _ in range(2)),
@@ -155,20 +222,14 @@ class Conv3d(nn.Conv3d):
             stride=stride,
             rows=rows,
             slabs=input.shape[0] == 1 and input.shape[:4].numel() <= ONEDNN_FROM and rows > 1,
-            last=training and min(self.in_channels, self.out_channels) < NARROW,
+            fold=_fold(self.out_channels, input.shape[4] + 2 * self.padding[2] - kernel + 1, stride),
         )
-        if plan.slabs or plan.last or (training and self.padding_mode != "zeros"):
-            return _Convolve.apply(input, weight, bias, plan)  # type: ignore[no-any-return, no-untyped-call]
-        return super()._conv_forward(input, weight, bias)
+        return _Convolve.apply(input, weight, bias, plan)  # type: ignore[no-any-return, no-untyped-call]
 
     def _is_plain(self, input: Tensor) -> bool:
         return (
-            not torch.compiler.is_compiling()
-            and not is_tracing()
-            and input.device.type == "cpu"
-            and input.dtype == torch.float32
+            is_fast(input)
             and (self.kernel_size[0] > 1 or self.stride[0] == 1)
             and self.groups == 1
             and self.dilation == (1, 1, 1)
-            and torch.backends.mkldnn.is_available()
         )

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from monai_passion.networks.cpu.convolution import Conv3d
+from monai_passion.networks.cpu.convolution import Conv3d, _fold
 
 
 def assert_equal(ours, theirs, image):
@@ -56,12 +56,40 @@ def test_every_layout_equals_torch(batch, kernel, stride, grad):
     with torch.set_grad_enabled(grad):
         a, b = ours(image), theirs(image)
     torch.testing.assert_close(a, b)
-    assert a.stride() == b.stride()
+    if ours._is_plain(image):
+        assert a.stride() == torch.empty_like(a, memory_format=torch.channels_last_3d).stride()
     if grad:
         a.square().sum().backward()
         b.square().sum().backward()
         torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(ours.bias.grad, theirs.bias.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [(1, 8), (8, 1), (2, 2), (16, 8), (8, 16)])
+@pytest.mark.parametrize("width", [5, 6, 16])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_narrow_convolutions_of_any_width_equal_torch(channels, width, batch):
+    ours = Conv3d(*channels, 3, padding=1, padding_mode="reflect")
+    theirs = nn.Conv3d(*channels, 3, padding=1, padding_mode="reflect")
+    theirs.load_state_dict(ours.state_dict())
+    assert_equal(ours, theirs, torch.randn(batch, channels[0], 4, 3, width))
+
+
+def test_neighbors_fill_the_vector_that_few_channels_leave_empty():
+    assert [_fold(channels, 80, 1) for channels in (1, 2, 4, 8, 16, 64)] == [16, 8, 4, 2, 1, 1]
+    assert _fold(4, 6, 1) == 3
+    assert _fold(8, 80, 2) == 1
+
+
+def test_half_precision_trains():
+    conv = Conv3d(3, 4, 3, padding=1, padding_mode="reflect")
+    image = torch.randn(1, 3, 8, 8, 8, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        result = conv(image)
+    result.float().square().sum().backward()
+    assert result.dtype == torch.bfloat16
+    assert conv.weight.grad.isfinite().all()
+    assert image.grad.isfinite().all()
 
 
 def test_other_types_and_groups_go_straight_to_torch():

@@ -16,6 +16,7 @@ __all__ = ["COMMANDS", "find_module", "load_command"]
 
 COMMANDS = {
     "predict": "commands.predict",
+    "compare": "commands.compare",
     "phantom": "commands.phantom",
     "datalist": "commands.datalist",
     "presence": "commands.presence",

@@ -18,6 +18,7 @@ COMMANDS = {
     "predict": "commands.predict",
     "train": "commands.train",
     "evaluate": "commands.evaluate",
+    "compare": "commands.compare",
     "phantom": "commands.phantom",
     "datalist": "commands.datalist",
     "verify": "commands.verify",

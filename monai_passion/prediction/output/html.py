@@ -20,7 +20,7 @@ from monai_passion.prediction.output.templates import VIEWER, render
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.prediction.terminal import expected_text, helpful_text
 
-__all__ = ["make_page"]
+__all__ = ["make_comparison_page", "make_page"]
 
 
 def make_page(
@@ -82,6 +82,44 @@ def make_page(
         data=_script_text(json.dumps(data)),
         niivue=Markup((VIEWER / "niivue.umd.js").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup((VIEWER / "page.js").read_text(encoding="utf-8")),  # noqa: S704
+    )
+
+
+def make_comparison_page(
+    comparison: Mapping[str, Any],
+    views: Mapping[str, NDArray[Any]],
+    labels: NDArray[np.unsignedinteger],
+    affine: NDArray[np.float64],
+    report: Mapping[str, Any],
+) -> str:
+    """The page of two examinations.
+
+    Args:
+        comparison: the content of ``comparison.json``.
+        views: see `monai_passion.prediction.compare.compare`.
+        labels: (X, Y, Z), those of the later examination.
+        affine: of the views and labels.
+        report: ``report.json`` of the later examination.
+    """
+    images = {"before": views["before"], "after": views["after"]}
+    maps = {"before": views["labels_before"].astype(labels.dtype), "after": labels}
+    mm = view_point(images, report, affine)[1]
+    sides = {
+        name: {"image": _packed(_gray(image), affine), "labels": _packed(maps[name], affine)}
+        for name, image in images.items()
+    }
+    shown = {**report, "titles": {**report["titles"], "before": "before", "after": "after"}}
+    shown["remarks"] = comparison["remarks"]
+    return render(
+        "compare.html",
+        comparison=comparison,
+        titles=report["titles"],
+        region_titles={row["name"]: row["title"] for row in report["regions"]},
+        unusable=any(r["level"] == "unusable" for r in comparison["remarks"]),
+        labels=report["labels"],
+        still=_still(images, maps, affine, shown),
+        data=_script_text(json.dumps({"labels": report["labels"], "focus": mm, "sides": sides})),
+        niivue=Markup((VIEWER / "niivue.umd.js").read_text(encoding="utf-8")),  # noqa: S704
     )
 
 
@@ -166,7 +204,7 @@ def _png(rgb: NDArray[np.float64]) -> str:
 
 def _still(
     images: Mapping[str, NDArray[np.float32]],
-    labels: NDArray[np.unsignedinteger],
+    labels: NDArray[np.unsignedinteger] | Mapping[str, NDArray[np.unsignedinteger]],
     affine: NDArray[np.float64],
     report: Mapping[str, Any],
 ) -> str:

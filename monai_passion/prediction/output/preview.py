@@ -86,7 +86,7 @@ def write_preview(
 
 def preview(
     images: Mapping[str, NDArray[np.float32]],
-    labels: NDArray[np.unsignedinteger],
+    labels: NDArray[np.unsignedinteger] | Mapping[str, NDArray[np.unsignedinteger]],
     affine: NDArray[np.float64],
     report: Mapping[str, Any],
 ) -> Figure:
@@ -96,15 +96,18 @@ def preview(
 
     Args:
         images: modality -> (X, Y, Z).
-        labels: (X, Y, Z).
+        labels: (X, Y, Z), or one for each of ``images``.
         affine: of them.
         report: the content of ``report.json``.
     """
-    scene = canonical(images, labels, affine)
+    maps = labels if isinstance(labels, Mapping) else dict.fromkeys(images, labels)
+    scenes = {m: canonical({m: image}, maps[m], affine) for m, image in images.items()}
+    scene = canonical(images, next(iter(maps.values())), affine)
+    shape = next(iter(images.values())).shape
     voxel, mm = view_point(images, report, affine)
     turn = nib.io_orientation(affine)
     file_axis = [int(np.flatnonzero(turn[:, 0] == a)[0]) for a in range(3)]
-    point = [voxel[a] if turn[a, 1] > 0 else labels.shape[a] - 1 - voxel[a] for a in file_axis]
+    point = [voxel[a] if turn[a, 1] > 0 else shape[a] - 1 - voxel[a] for a in file_axis]
     head = np.any([image != 0 for image in scene.images.values()], axis=0)
     box = tuple(_extent(head, axis) for axis in range(3))
     across, up, high = (scene.spacing[a] * (box[a].stop - box[a].start) for a in range(3))
@@ -128,10 +131,10 @@ def preview(
     for row, plane in enumerate(PLANES):
         axis = AXIS[plane]
         within = tuple(slice(None) if a == axis else box[a] for a in range(3))
-        outlines = plane_slice(scene.labels[within], plane, point[axis])
         where = f"{plane} {'ijk'[file_axis[axis]]} = {voxel[file_axis[axis]]}\n{'xyz'[axis]} = {mm[axis]:.1f} mm"
         for column, (m, image) in enumerate(scene.images.items()):
             low, high = window(image)
+            outlines = plane_slice(scenes[m].labels[within], plane, point[axis])
             ax = figure.add_subplot(rows[row, column])
             ax.set_axis_off()
             shown = plane_slice(np.where(image[within] == 0, low, image[within]), plane, point[axis])

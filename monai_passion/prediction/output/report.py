@@ -81,6 +81,7 @@ def make_report(
             "orientation": "".join(nib.aff2axcodes(affine)),
             "affine": [[round(float(value), 6) for value in row] for row in affine],
         },
+        "task": {"name": task.name, "anatomy": task.anatomy},
         "titles": {m: task.titles[m] for m in task.modality_names},
         "labels": [
             {

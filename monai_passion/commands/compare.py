@@ -1,0 +1,129 @@
+"""``monai-passion compare``: two examinations of one patient."""
+
+from __future__ import annotations
+
+import functools
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from monai_passion.system.files import PathLike
+
+if TYPE_CHECKING:
+    from monai_passion.prediction.compare import Examination
+    from monai_passion.prediction.segmenter import BundleFacts
+    from monai_passion.prediction.terminal import Voice
+
+__all__ = ["compare"]
+
+
+def compare(
+    before: PathLike,
+    after: PathLike,
+    *,
+    output: PathLike,
+    bundle: str | None = None,
+    weights: PathLike | None = None,
+    device: str | None = None,
+    register: bool = False,
+    overwrite: bool = False,
+    trust: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Compare two examinations of one patient: volumes, diameters, what is new and what is gone.
+
+    Example:
+        monai-passion compare EARLIER LATER --output OUT
+
+    The earlier images are registered rigidly onto the later ones. The category by RANO's thresholds is a computation
+    from two segmentations, not a judgment.
+
+    Args:
+        before: the earlier examination: a folder of its images, which are segmented first; or what ``predict
+            --keep-names`` wrote.
+        after: the later one, likewise.
+        output: a new or empty folder, for comparison.html, comparison.json, preview.png and, on the later grid,
+            segmentation_before.nii.gz.
+        bundle: its folder or name, where images are segmented (default: the RFNet bundle for brain tumors).
+        weights: file, where images are segmented.
+        device: cpu, cuda or cuda:1.
+        register: co-register the sequences of each examination first.
+        overwrite: replace what an earlier run left in the output.
+        trust: run a bundle that is not this package's own; it can run any program.
+        quiet: print errors only.
+
+    Returns:
+        The content of comparison.json.
+
+    Raises:
+        InputError: a folder that is neither, or examinations that share no sequence.
+    """
+    import numpy as np
+
+    from monai_passion.bundle.trust import check_trusted
+    from monai_passion.prediction.compare import compare as compared
+    from monai_passion.prediction.output.html import make_comparison_page
+    from monai_passion.prediction.output.images import write_labels
+    from monai_passion.prediction.output.preview import preview
+    from monai_passion.prediction.run import Options
+    from monai_passion.prediction.segmenter import Segmenter, find_bundle
+    from monai_passion.prediction.terminal import speaking
+    from monai_passion.system.output import output_folder, writing
+
+    facts = find_bundle(bundle)
+    if not trust:
+        check_trusted(facts.path)
+    file = None if weights is None else Path(weights)
+    open_segmenter = functools.cache(functools.partial(Segmenter, facts, file, device))
+    options = Options(register=register)
+    target = Path(output)
+    with output_folder(target, [], overwrite) as folder, speaking(quiet) as voice:
+        first = _examination(Path(before), folder / "before", facts, open_segmenter, options, voice)
+        second = _examination(Path(after), folder / "after", facts, open_segmenter, options, voice)
+        voice.stage("registering")
+        result, views = compared(first, second)
+        voice.stage("writing")
+        labels = np.rint(second.labels.data).astype(np.uint16)
+        affine = second.labels.affine
+        with writing(target):
+            page = make_comparison_page(result, views, labels, affine, second.report)
+            (folder / "comparison.html").write_text(page, encoding="utf-8")
+            write_labels(folder / "segmentation_before.nii.gz", views["labels_before"], second.labels.path)
+            images = {"before": views["before"], "after": views["after"]}
+            maps = {"before": views["labels_before"], "after": labels}
+            titles = {**second.report["titles"], "before": "before", "after": "after"}
+            shown = {**second.report, "titles": titles, "remarks": result["remarks"]}
+            figure = preview(images, maps, affine, shown)
+            figure.savefig(folder / "preview.png", facecolor=figure.get_facecolor())
+            (folder / "comparison.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        voice.repeat()
+    if not quiet:
+        for row in result["regions"]:
+            volume = row["volume_ml"]
+            percent = "" if volume["percent"] is None else f" ({volume['percent']:+.0f} %)"
+            print(f"{row['title']}: {volume['before']:.2f} -> {volume['after']:.2f} mL{percent}")
+        if category := result["category"]:
+            print(f"{category['category']} by the thresholds of RANO for {category['region']}: {category['why']}")
+            print(category["caveat"])
+        print(f"{target}: comparison.html, comparison.json, preview.png, segmentation_before.nii.gz")
+        print(result["notice"])
+    return result
+
+
+def _examination(
+    source: Path, folder: Path, facts: BundleFacts, open_segmenter: Any, options: Any, voice: Voice
+) -> Examination:
+    """What is in a folder of results; a folder of images is segmented into ``folder`` first."""
+    from monai_passion.data.dicom import as_nifti
+    from monai_passion.data.sources import find_files
+    from monai_passion.prediction.compare import open_examination
+    from monai_passion.prediction.run import predict_patient
+
+    if (source / "report.json").is_file():
+        return open_examination(source)
+    files = find_files(source, facts.modalities)
+    tell = functools.partial(voice.doubt, patient=folder.name)
+    predict_patient(files, folder, facts, open_segmenter, options, voice.stage, tell)
+    with TemporaryDirectory() as converted:
+        return open_examination(folder, as_nifti(files, Path(converted), options.max_voxels)[0])

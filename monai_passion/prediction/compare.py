@@ -1,0 +1,257 @@
+"""Two examinations of one patient side by side: what grew, what shrank, what is new."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from nibabel.affines import apply_affine
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from monai_passion import NOTICE
+from monai_passion.data.nifti import Volume, read_volume
+from monai_passion.errors import InputError
+from monai_passion.prediction.output.diameters import components
+
+__all__ = ["Examination", "change", "compare", "lesion_changes", "moved_onto", "open_examination", "rano_category"]
+
+MEASURABLE_MM = 10.0
+"""Both diameters of a measurable lesion are at least as long."""
+TARGETS = 2
+"""So many of the largest measurable lesions are summed."""
+PREFERRED = ("t1c", "flair", "t1", "t2")
+"""The sequence of both examinations that they are registered by and shown in."""
+
+
+class Examination(NamedTuple):
+    """A patient at one time: what `predict_patient` wrote, and the images it was made from."""
+
+    report: Mapping[str, Any]
+    labels: Volume
+    images: Mapping[str, Volume]
+
+
+def open_examination(folder: Path, files: Mapping[str, Path] | None = None) -> Examination:
+    """What ``predict`` wrote into ``folder``, and its images.
+
+    Args:
+        folder: with ``report.json`` and ``segmentation.nii.gz``.
+        files: modality -> NIfTI file; None for those that the report names (``predict --keep-names``).
+
+    Raises:
+        InputError: no such files, or a report that does not name the images.
+    """
+    try:
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        paths = dict(files or report.get("files", {}))
+        used = report["modalities"]["used"]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{folder} has no report.json that can be read ({error}); run predict for it again") from error
+    if missing := [m for m in used if m not in paths]:
+        raise InputError(
+            f"{folder}/report.json does not say where its images are ({', '.join(missing)}); run predict again with "
+            "--keep-names, or give the folder of the images in place of that of the result"
+        )
+    images = {m: read_volume(paths[m]) for m in used}
+    return Examination(report, read_volume(folder / "segmentation.nii.gz"), images)
+
+
+def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """What changed between two examinations; the earlier one is registered rigidly onto the later one.
+
+    Volumes and diameters are those of each segmentation on its own grid: registration serves to tell which lesion is
+    which, and to show both at one place.
+
+    Returns:
+        The content of ``comparison.json``; and, on the grid of the later segmentation, ``before`` and ``after``, the
+        images, and ``labels_before``.
+
+    Raises:
+        InputError: no sequence that both have, or segmentations of different tasks.
+    """
+    from monai_passion.data.registration import rigid
+
+    for report in (before.report, after.report):
+        if [row["name"] for row in report["regions"]] != [row["name"] for row in after.report["regions"]]:
+            raise InputError("the two results are of different tasks; compare two of the same bundle")
+    references = {report["modalities"]["reference"] for report in (before.report, after.report)}
+    order = (*(references if len(references) == 1 else ()), *PREFERRED, *after.images)
+    shared = [m for m in order if m in before.images and m in after.images]
+    if not shared:
+        raise InputError(
+            f"the two examinations share no sequence ({', '.join(before.images)}; {', '.join(after.images)}), so that "
+            "one cannot be registered onto the other"
+        )
+    name = shared[0]
+    motion = rigid(after.images[name], before.images[name])
+    labels_before = np.rint(moved_onto(before.labels, after.labels, motion, order=0)).astype(np.uint16)
+    views = {
+        "before": moved_onto(before.images[name], after.labels, motion, order=1),
+        "after": moved_onto(after.images[name], after.labels, np.eye(4), order=1),
+        "labels_before": labels_before,
+    }
+    corners = np.array(np.meshgrid(*((0, size - 1) for size in after.labels.shape), indexing="ij")).reshape(3, -1).T
+    places = apply_affine(after.labels.affine, corners)
+    regions = []
+    for first, second in zip(before.report["regions"], after.report["regions"], strict=True):
+        values = second["values"]
+        lesions = lesion_changes(
+            first["lesions"],
+            second["lesions"],
+            np.isin(labels_before, values),
+            np.isin(np.rint(after.labels.data), values),
+            np.linalg.inv(before.labels.affine) @ motion @ after.labels.affine,
+        )
+        regions.append(
+            {
+                "name": second["name"],
+                "title": second["title"],
+                "volume_ml": change(first["volume_ml"], second["volume_ml"]),
+                "product_mm2": change(_sum(first["lesions"]), _sum(second["lesions"])),
+                "lesions": lesions,
+            }
+        )
+    brain = after.report["task"]["anatomy"] == "brain"
+    enhancing = min(regions, key=lambda row: len(_values(after.report, row["name"])))
+    return {
+        "notice": NOTICE,
+        "bundle": after.report["bundle"],
+        "shown": name,
+        "moved_mm": round(float(np.linalg.norm(apply_affine(motion, places) - places, axis=1).mean()), 2),
+        "used": {"before": before.report["modalities"]["used"], "after": after.report["modalities"]["used"]},
+        "regions": regions,
+        "lesions_of": enhancing["name"],
+        "category": {"region": enhancing["name"], **rano_category(enhancing)} if brain else None,
+        "remarks": [
+            {"level": r["level"], "text": f"{when}: {r['text']}"}
+            for when, report in (("before", before.report), ("after", after.report))
+            for r in report["remarks"]
+            if r["level"] != "note"
+        ]
+        + _uneven(before, after),
+    }, views
+
+
+def _uneven(before: Examination, after: Examination) -> list[dict[str, str]]:
+    """Other sequences, weights or bundles on the two days change volumes too."""
+    texts = []
+    if list(before.images) != list(after.images):
+        texts.append(
+            f"the sequences differ ({', '.join(before.images)} before, {', '.join(after.images)} after); a part of the "
+            "change may come from that"
+        )
+    if before.report["weights"]["sha256"] != after.report["weights"]["sha256"]:
+        texts.append("the two were segmented by different weights; a part of the change may come from that")
+    return [{"level": "warning", "text": text} for text in texts]
+
+
+def _values(report: Mapping[str, Any], name: str) -> Sequence[int]:
+    return next(row["values"] for row in report["regions"] if row["name"] == name)
+
+
+def moved_onto(volume: Volume, onto: Volume, motion: NDArray[np.float64], order: int) -> NDArray[np.float32]:
+    """``volume`` on the grid of ``onto``, by splines of ``order``; 0 outside its own field of view.
+
+    Args:
+        motion: (4, 4), from a place in ``onto`` to the same place in ``volume``, in mm.
+    """
+    matrix = np.linalg.inv(volume.affine) @ motion @ onto.affine
+    moved = ndimage.affine_transform(volume.data, matrix, output_shape=onto.shape, order=order)
+    return np.asarray(moved, np.float32)
+
+
+def change(before: float, after: float) -> dict[str, float | None]:
+    """Both numbers, the difference, and it in percent of the first; None where that is 0."""
+    percent = round(100 * (after - before) / before, 1) if before else None
+    return {"before": before, "after": after, "difference": round(after - before, 4), "percent": percent}
+
+
+def _measurable(lesions: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    found = [row for row in lesions if min(row["longest_mm"], row["perpendicular_mm"]) >= MEASURABLE_MM]
+    return sorted(found, key=lambda row: -row["product_mm2"])
+
+
+def _sum(lesions: Sequence[Mapping[str, Any]]) -> float:
+    """The sum of the products of the largest measurable lesions, mm^2."""
+    return round(sum(row["product_mm2"] for row in _measurable(lesions)[:TARGETS]), 2)
+
+
+def lesion_changes(
+    before: Sequence[Mapping[str, Any]],
+    after: Sequence[Mapping[str, Any]],
+    where_before: NDArray[np.bool_],
+    where_after: NDArray[np.bool_],
+    to_before: NDArray[np.float64],
+) -> list[dict[str, Any]]:
+    """Each lesion of the later examination with the earlier ones it overlaps, then those that are gone.
+
+    Args:
+        before: rows of `find_lesions`, the largest first.
+        after: likewise.
+        where_before: (X, Y, Z), the earlier region on the later grid.
+        where_after: (X, Y, Z), the later region.
+        to_before: (4, 4), from voxels of the later grid to those of the earlier one.
+
+    Returns:
+        ``before`` and ``after`` (rows, or None), ``kind``: ``"new"``, ``"gone"`` or ``"both"``, and the change of
+        volume. A lesion that overlaps nothing earlier is new.
+    """
+    inverse = np.linalg.inv(to_before)
+    grown = ndimage.binary_dilation(where_after, iterations=2)
+    parts, rows, matched = components(where_after), [], set[int]()
+    for row, part in zip(after, parts, strict=False):
+        own = np.zeros(where_after.shape, bool)
+        own[tuple(part.T)] = True
+        near = ndimage.binary_dilation(own, iterations=2)
+        same = [k for k, old in enumerate(before) if k not in matched and _at(near, inverse, old["voxel"])]
+        overlaps = bool((where_before & own).any())
+        matched.update(same)
+        old = before[same[0]] if same else None
+        volume = sum(before[k]["volume_ml"] for k in same)
+        kind = "both" if same or overlaps else "new"
+        rows.append({"kind": kind, "before": old, "after": row, "volume_ml": change(volume, row["volume_ml"])})
+    for k, old in enumerate(before):
+        if k not in matched and not _at(grown, inverse, old["voxel"]):
+            rows.append({"kind": "gone", "before": old, "after": None, "volume_ml": change(old["volume_ml"], 0.0)})
+    return rows
+
+
+def _at(where: NDArray[np.bool_], matrix: NDArray[np.float64], voxel: Sequence[int]) -> bool:
+    place = np.rint(apply_affine(matrix, voxel)).astype(int)
+    return bool(((place >= 0) & (place < where.shape)).all() and where[tuple(place)])
+
+
+def rano_category(region: Mapping[str, Any]) -> dict[str, str]:
+    """The category that RANO's thresholds for the sum of products give these numbers, and why.
+
+    RANO (Wen et al., J Clin Oncol 2010 and 2023): gone is complete response, 50 % less partial response, 25 % more or
+    a new measurable lesion progression. It takes more than two segmentations: see ``caveat``.
+
+    Args:
+        region: a row of ``comparison.json``.
+    """
+    product, volume = region["product_mm2"], region["volume_ml"]
+    new = [row for row in region["lesions"] if row["kind"] == "new" and _measurable([row["after"]])]
+    if new:
+        category, why = "progression", f"{len(new)} new measurable lesion(s)"
+    elif product["before"] == 0 and product["after"] == 0:
+        category, why = "not measurable", "no lesion with two diameters of at least 10 mm at either time"
+    elif volume["after"] == 0:
+        category, why = "complete response", "nothing of it is left"
+    elif product["before"] == 0:
+        category, why = "progression", "a lesion has become measurable"
+    elif product["percent"] >= 25:
+        category, why = "progression", f"sum of products {product['percent']:+.0f} %, 25 % or more"
+    elif product["percent"] <= -50:
+        category, why = "partial response", f"sum of products {product['percent']:+.0f} %, 50 % or more less"
+    else:
+        category, why = "stable", f"sum of products {product['percent']:+.0f} %, between -50 and +25 %"
+    caveat = (
+        "Computed from two segmentations alone, not a judgment: RANO also asks for the best earlier examination, "
+        "steroids, the clinical state, what does not enhance, and a confirming examination."
+    )
+    return {"category": category, "why": why, "caveat": caveat}

@@ -1,0 +1,115 @@
+"""Two examinations of one phantom patient, the later one moved and with other tumors."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_passion.data.nifti import Volume
+from monai_passion.errors import InputError
+from monai_passion.prediction.compare import Examination, change, compare, open_examination, rano_category
+from monai_passion.prediction.output.html import make_comparison_page
+from monai_passion.prediction.output.report import make_report
+from monai_passion.prediction.segmenter import Segmentation
+from monai_passion.tasks import load_task
+
+SHAPE, TASK = (48, 48, 40), load_task("brats_mri")
+
+
+def ball(center, radius, affine=None):
+    grid = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), axis=-1)
+    mm = grid @ affine[:3, :3].T + affine[:3, 3]
+    return np.linalg.norm(mm - center, axis=-1) < radius
+
+
+def examination(balls, affine, sequences=("t1c",), weights="0" * 64):
+    """A head with bright structures, and enhancing balls: center (mm), radius (mm)."""
+    head = ball((72, 72, 60), 55, affine) & ~ball((90, 60, 60), 12, affine)
+    image = np.where(head, 100.0, 0.0) + 60 * ball((50, 90, 70), 14, affine) - 40 * ball((80, 90, 45), 11, affine)
+    image = np.where(head, image + np.random.default_rng(0).normal(0, 2, SHAPE), 0).astype(np.float32)
+    labels = np.zeros(SHAPE, np.uint8)
+    for center, radius in balls:
+        labels[ball(center, radius, affine)] = 4
+    images = {m: Volume(image, affine, None, ()) for m in sequences}
+    facts = {
+        "bundle": {"name": "b", "version": "1"},
+        "weights": {"file": "w", "sha256": weights},
+        "modalities": {"used": list(sequences), "absent": [], "reference": sequences[0]},
+    }
+    data = dict.fromkeys(sequences, image)
+    report = make_report(Segmentation(labels, None, {}, {}), data, affine, TASK, remarks=[], **facts)
+    return Examination(report, Volume(labels.astype(np.float32), affine, None, ()), images)
+
+
+BEFORE = np.diag([3.0, 3, 3, 1])
+MOVED = np.array([[3.0, 0, 0, 4], [0, 3, 0, -5], [0, 0, 3, 3], [0, 0, 0, 1]])
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """The later image was taken 7 mm away; one tumor has grown, one is gone, one is new."""
+    before = examination([((60, 60, 60), 12), ((100, 80, 60), 7)], BEFORE)
+    after = examination([((60, 60, 60), 15), ((60, 100, 60), 8)], MOVED)
+    return before, after, *compare(before, after)
+
+
+def test_volumes_and_what_is_new_grown_and_gone_are_told_across_a_movement(compared):
+    before, _, result, views = compared
+    et = next(row for row in result["regions"] if row["name"] == "ET")
+    assert et["volume_ml"]["before"] == before.report["regions"][2]["volume_ml"]
+    assert et["volume_ml"]["difference"] == pytest.approx(4.19 * (15**3 + 8**3 - 12**3 - 7**3) / 1000, rel=0.1)
+    assert [row["kind"] for row in et["lesions"]] == ["both", "new", "gone"]
+    assert et["lesions"][0]["volume_ml"]["percent"] == pytest.approx(100 * ((15 / 12) ** 3 - 1), abs=15)
+    assert result["category"]["category"] == "progression"
+    assert "not a judgment" in result["category"]["caveat"]
+    overlap = (views["labels_before"] == 4) & ball((60, 60, 60), 12, MOVED)
+    assert overlap.sum() > 0.8 * ball((60, 60, 60), 12, MOVED).sum()
+
+
+def test_the_page_shows_both_at_one_place_and_needs_no_network(compared):
+    _, after, result, views = compared
+    labels = after.labels.data.astype(np.uint8)
+    text = make_comparison_page(result, views, labels, after.labels.affine, after.report)
+    own = text[: text.index("<script>")]
+    assert "progression" in own
+    assert own.count("<canvas") == 2
+    assert 'src="http' not in own
+
+
+@pytest.mark.parametrize(
+    ("products", "volumes", "new", "category"),
+    [
+        ((1000, 1250), (10, 12), False, "progression"),
+        ((1000, 1240), (10, 12), False, "stable"),
+        ((1000, 510), (10, 5), False, "stable"),
+        ((1000, 500), (10, 5), False, "partial response"),
+        ((1000, 0), (10, 0), False, "complete response"),
+        ((0, 0), (0, 0), False, "not measurable"),
+        ((0, 300), (0.1, 3), False, "progression"),
+        ((1000, 400), (10, 4), True, "progression"),
+    ],
+)
+def test_the_category_is_what_ranos_thresholds_say(products, volumes, new, category):
+    lesion = {"kind": "new", "after": {"longest_mm": 11, "perpendicular_mm": 10, "product_mm2": 110}}
+    region = {"product_mm2": change(*products), "volume_ml": change(*volumes), "lesions": [lesion] if new else []}
+    assert rano_category(region)["category"] == category
+
+
+def test_other_sequences_or_weights_are_warned_of_and_none_in_common_is_an_error():
+    one, two = examination([], BEFORE, ("t1c", "t2")), examination([], BEFORE, ("t1c",), "1" * 64)
+    texts = [remark["text"] for remark in compare(one, two)[0]["remarks"]]
+    assert any("sequences differ" in text for text in texts)
+    assert any("different weights" in text for text in texts)
+    with pytest.raises(InputError, match="share no sequence"):
+        compare(examination([], BEFORE, ("t2",)), two)
+
+
+def test_a_result_that_does_not_name_its_images_says_what_to_do(tmp_path):
+    report = examination([], BEFORE).report
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), BEFORE), tmp_path / "segmentation.nii.gz")
+    with pytest.raises(InputError, match="--keep-names"):
+        open_examination(tmp_path)
+    with pytest.raises(InputError, match=r"report\.json"):
+        open_examination(tmp_path / "nowhere")

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from monai_passion.bundle.weights import find_weights, trained_unknown
+from monai_passion.bundle.weights import find_weights, trained_settings, trained_unknown
 from monai_passion.errors import UsageError, WeightsError
 from monai_passion.networks import MultiModalBackbone
 from monai_passion.networks.weights import load_weights, save_weights, write_sidecar
@@ -72,7 +72,7 @@ def export_bundle(
             for name, path in files.items():
                 if name in CONFIGS:
                     files[name] = Path(folder) / path.name
-                    _with_settings(path, facts.get("settings", {}), files[name])
+                    _with_settings(path, trained_settings(found, facts), files[name])
         if vendor:
             files.update(_package())
         return write_atomically(output, lambda temporary: _zip(files, bundle.resolve().name, temporary))

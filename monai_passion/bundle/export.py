@@ -18,7 +18,7 @@ from monai.data import save_net_with_metadata
 from torch import nn
 
 from monai_passion.bundle.exported import JudgingAvailable, RefusingNothing
-from monai_passion.bundle.weights import find_weights, trained_unknown
+from monai_passion.bundle.weights import find_weights, trained_settings, trained_unknown
 from monai_passion.errors import UsageError, WeightsError
 from monai_passion.modalities import known_aliases
 from monai_passion.networks import MultiModalBackbone
@@ -84,7 +84,7 @@ def export_bundle(
             for name, path in files.items():
                 if name in CONFIGS:
                     files[name] = Path(folder) / path.name
-                    _with_settings(path, facts.get("settings", {}), files[name])
+                    _with_settings(path, trained_settings(found, facts), files[name])
         elif url is not None:
             raise UsageError("there are no weights that could lie at a URL; give --weights")
         if vendor:

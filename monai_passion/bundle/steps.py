@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from monai_passion import __version__
 from monai_passion.bundle.arguments import check_arguments
-from monai_passion.bundle.weights import find_weights, trained_unknown
+from monai_passion.bundle.weights import check_settings, find_weights, trained_unknown
 from monai_passion.data.cache import cached
 from monai_passion.data.datalists import SPLITS, make_datalist
 from monai_passion.data.donors import Donor, load_donors
@@ -371,12 +371,18 @@ def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) ->
     return load_network(network, weights, modalities).requires_grad_(False)
 
 
-def load_network(network: nn.Module, weights: str, modalities: Sequence[str]) -> nn.Module:
+def load_network(
+    network: nn.Module, weights: str, modalities: Sequence[str], settings: Mapping[str, Any] | None = None
+) -> nn.Module:
     """``network`` with trained weights, in evaluation mode, once they are known to fit.
 
+    Args:
+        settings: of the configuration, which must be those that the weights were trained with.
+
     Raises:
-        WeightsError: damaged weights, or of another network or other modalities.
+        WeightsError: damaged weights, or of another network, other modalities or settings.
     """
+    check_settings(weights, load_weights(weights)[1], settings or {})
     facts = load_into(network, weights)
     if not facts:
         logger.warning("warning: %s", trained_unknown(weights))

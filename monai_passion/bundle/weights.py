@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from monai_passion.bundle.trust import is_plain
 from monai_passion.errors import PassionError, WeightsError
 from monai_passion.system.resources import resource_folder
 
-__all__ = ["PHANTOM", "find_weights", "shipped_weights", "trained_unknown", "weights_of"]
+__all__ = [
+    "PHANTOM",
+    "check_settings",
+    "find_weights",
+    "shipped_weights",
+    "trained_settings",
+    "trained_unknown",
+    "weights_of",
+]
 
 PHANTOM = "phantom"
 """Name of the weights that were trained on phantoms alone."""
@@ -72,3 +84,42 @@ def trained_unknown(weights: str | os.PathLike[str]) -> str:
         f"{Path(weights).name} does not say how it was trained; the bundle's own settings (order of the modalities, "
         "spacing, window) are taken, which must be those of its training"
     )
+
+
+def trained_settings(weights: str | os.PathLike[str], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings (spacing, width, sizes) that weights were trained with: the only ones that they work with.
+
+    `predict` and exports take them in place of the bundle's; an evaluation and an inference `check_settings`.
+
+    Args:
+        weights: the file, for the message.
+        facts: its metadata, from `monai_passion.networks.weights.load_weights`.
+
+    Raises:
+        WeightsError: they are more than plain values, and would run as part of a configuration.
+    """
+    settings = facts.get("settings", {})
+    if not isinstance(settings, Mapping) or not is_plain(settings):
+        raise WeightsError(f"{weights} has settings other than numbers and plain text; get it elsewhere")
+    return dict(settings)
+
+
+def check_settings(weights: str | os.PathLike[str], facts: Mapping[str, Any], here: Mapping[str, Any]) -> None:
+    """Refuse a configuration with other settings than the weights were trained with; the window may be another.
+
+    Raises:
+        WeightsError: with the flags that set them right.
+    """
+    wrong = {
+        key: value
+        for key, value in trained_settings(weights, facts).items()
+        if key in here and key != "roi_size" and _plain(here[key]) != _plain(value)
+    }
+    if wrong:
+        found = ", ".join(f"{key} {_plain(value)}, not {_plain(here[key])}" for key, value in wrong.items())
+        flags = " ".join(f"--{key} '{json.dumps(value)}'" for key, value in wrong.items())
+        raise WeightsError(f"{weights} was trained with {found}; add {flags}")
+
+
+def _plain(value: Any) -> Any:
+    return [float(item) for item in value] if isinstance(value, list | tuple) else value

@@ -82,5 +82,8 @@ def datalist(
         table.add_row(split, *map(str, (patients, len(items), *have, labelled)))
     Console().print(table)
     print(f"labels: {made['labels']['convention']}")
+    everyone = [item for split in SPLITS for item in made[split]]
+    if nobody := [m for m in made["modalities"] if not any(item["image"][m] for item in everyone)]:
+        print(f"nobody has {', '.join(nobody)}: a network keeps a place for it, and does not learn it")
     print(f"wrote {output}")
     return Path(output)

@@ -92,7 +92,7 @@ def make_datalist(
     """
     folder = Path(folder)
     chosen_task = load_task(task) if task is not None else guess_task(folder)
-    if (other := guess_task(folder, chosen_task)) != chosen_task and chosen_task.name in task_names():
+    if chosen_task.name in task_names() and (other := guess_task(folder, chosen_task)).name != chosen_task.name:
         raise InputError(
             f"{folder} holds images of {other.name} by their names, not of {chosen_task.name}; correct task"
         )

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_passion.bundle.trust import is_plain
-from monai_passion.bundle.weights import trained_unknown, weights_of
+from monai_passion.bundle.weights import trained_settings, trained_unknown, weights_of
 from monai_passion.data.patient import Remark
-from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
+from monai_passion.errors import PassionError, ResourceError, UsageError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
 from monai_passion.system.resources import resource_folder
 from monai_passion.tasks import Task, load_task
@@ -180,11 +179,8 @@ class Segmenter:
         # What the weights were trained with goes before what the bundle says.
         _, facts = load_weights(self.weights)
         self.remarks = () if facts else (Remark("warning", trained_unknown(self.weights)),)
-        settings = facts.get("settings", {})
-        if not is_plain(settings):  # else what came with the weights would run as part of the configuration
-            raise WeightsError(f"{self.weights} has settings other than numbers and plain text; get it elsewhere")
         changes: dict[str, Any] = {
-            **settings,
+            **trained_settings(self.weights, facts),
             # Absolute, since MONAI runs text that begins with $.
             "bundle_root": str(bundle.path.absolute()),
             "weights": str(self.weights.absolute()),

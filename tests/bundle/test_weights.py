@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from monai_passion.bundle.weights import find_weights
+from monai_passion.bundle.weights import check_settings, find_weights, trained_settings
 from monai_passion.errors import WeightsError
 
 
@@ -31,3 +31,22 @@ def test_no_weights_is_answered_with_a_command_of_which_every_path_exists(tmp_pa
     with pytest.raises(WeightsError) as error:
         find_weights(tmp_path / folder)
     assert f"monai-passion train DATA {remedy.format(tmp_path)}" in str(error.value)
+
+
+TRAINED = {"settings": {"spacing": [2.0, 2.0, 2.0], "width": 4, "roi_size": [64, 64, 64]}}
+
+
+@pytest.mark.parametrize("here", [{"spacing": [2, 2, 2], "width": 4}, {"roi_size": [96, 96, 96]}, {}])
+def test_settings_of_the_training_and_another_window_go_through(here):
+    check_settings("w.pt", TRAINED, here)
+    check_settings("w.pt", {}, here)
+
+
+def test_other_settings_than_those_of_the_training_are_refused_with_the_flags_that_set_them_right():
+    with pytest.raises(WeightsError, match=r"w\.pt was trained with spacing .*; add --spacing '\[2\.0, 2\.0, 2\.0\]'$"):
+        check_settings("w.pt", TRAINED, {"spacing": [1.0, 1.0, 1.0], "width": 4, "roi_size": [80, 80, 80]})
+
+
+def test_settings_that_would_run_are_refused():
+    with pytest.raises(WeightsError, match="get it elsewhere"):
+        trained_settings("w.pt", {"settings": {"width": "$print(1)"}})

@@ -23,6 +23,7 @@ def test_a_folder_becomes_a_datalist_and_a_table_of_counts(folder, tmp_path, cap
     (row,) = [line for line in shown.splitlines() if "training" in line]
     assert [cell.strip() for cell in row.split("│")[2:-1]] == ["6", "6", "6", "6", "6", "0", "6"]
     assert f"wrote {output}" in shown
+    assert "nobody has t2" in shown
 
 
 @pytest.mark.parametrize(

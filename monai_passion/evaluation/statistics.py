@@ -2,6 +2,8 @@
 
 Several scores of one patient (slices, runs with other seeds, combinations) are not independent: the bootstrap draws
 patients with all their scores, and the paired tests see one number a patient. Every result says its ``n``: patients.
+
+Where methods are compared by several trainings, the seed is the unit and patients are nested in it: `compare_seeds`.
 """
 
 from __future__ import annotations
@@ -15,7 +17,18 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-__all__ = ["MeanCI", "Paired", "average_seeds", "bootstrap_mean", "compare_methods", "holm", "paired_comparison"]
+__all__ = [
+    "MeanCI",
+    "Paired",
+    "SeedComparison",
+    "average_seeds",
+    "bootstrap_mean",
+    "compare_methods",
+    "compare_seeds",
+    "detectable_difference",
+    "holm",
+    "paired_comparison",
+]
 
 
 class MeanCI(NamedTuple):
@@ -44,6 +57,29 @@ class Paired(NamedTuple):
     high: float
     p_value: float
     rank_biserial: float
+
+
+class SeedComparison(NamedTuple):
+    """How method a differs from b over trainings with the same seeds, scored on the same patients.
+
+    Attributes:
+        seeds, patients: how many.
+        difference: mean of a - b over seeds and patients, with the bounds ``low`` and ``high`` of its interval; NaN
+            where there are fewer than two seeds or two patients.
+        detectable: see `detectable_difference`.
+    """
+
+    seeds: int
+    patients: int
+    difference: float
+    low: float
+    high: float
+    detectable: float
+
+    @property
+    def counts(self) -> bool:
+        """Whether the interval excludes zero and the difference is one that so many seeds can show."""
+        return (self.low > 0 or self.high < 0) and abs(self.difference) >= self.detectable
 
 
 def bootstrap_mean(
@@ -179,3 +215,53 @@ def compare_methods(
     for _, family in table.groupby(["convention", "metric"]):
         table.loc[family.index, "p_holm"] = holm(family["p_value"])
     return table.sort_values(["convention", "metric"], kind="stable", ignore_index=True)
+
+
+def detectable_difference(differences: ArrayLike, *, confidence: float = 0.95, power: float = 0.8) -> float:
+    """The difference that a paired t-test over the seeds finds with this power: (t_0.975 + t_0.8) s / sqrt(n).
+
+    Args:
+        differences: one per seed; s is their standard deviation, the quantiles have n - 1 degrees of freedom.
+
+    Returns:
+        >= 0; NaN of fewer than two seeds.
+    """
+    values = np.asarray(differences, dtype=float)
+    n = len(values)
+    if n < 2:
+        return float("nan")
+    quantiles = stats.t.ppf(0.5 + confidence / 2, n - 1) + stats.t.ppf(power, n - 1)
+    return float(quantiles * values.std(ddof=1) / np.sqrt(n))
+
+
+def compare_seeds(
+    a: pd.Series, b: pd.Series, *, confidence: float = 0.95, resamples: int = 4000, seed: int = 0
+) -> SeedComparison:
+    """Compare two methods by the scores of the seeds and patients that both have.
+
+    The bootstrap draws seeds and patients, both with replacement, and takes every drawn patient of every drawn seed.
+
+    Args:
+        a, b: scores with an index of (seed, patient); NaN is left out.
+        confidence: of the interval.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Raises:
+        ValueError: no seed and patient in common.
+    """
+    difference = (a - b).unstack()
+    difference = difference.dropna(axis=0, how="all").dropna(axis=1, how="all")
+    if difference.empty:
+        raise ValueError("the two methods have no seed and patient in common")
+    values = difference.to_numpy(dtype=float)
+    seeds, patients = values.shape
+    low = high = float("nan")
+    if min(seeds, patients) > 1:
+        rng = np.random.default_rng(seed)
+        rows = rng.integers(seeds, size=(resamples, seeds, 1))
+        columns = rng.integers(patients, size=(resamples, 1, patients))
+        means = np.nanmean(values[rows, columns], axis=(1, 2))
+        low, high = (float(q) for q in np.nanquantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2]))
+    by_seed = np.nanmean(values, axis=1)
+    return SeedComparison(seeds, patients, float(np.nanmean(values)), low, high, detectable_difference(by_seed))

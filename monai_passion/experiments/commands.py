@@ -33,6 +33,7 @@ def run(
     configs: PathLike | None = None,
     bundles: PathLike | None = None,
     dry_run: bool = False,
+    measure: bool = False,
 ) -> list[Path]:
     """Run the cells of a grid of trainings that are not done yet.
 
@@ -57,7 +58,8 @@ def run(
         set: further settings of every cell, such as epochs=2; they take precedence over the grid's.
         configs: folder of the fragments (default: the one above the grid's).
         bundles: folder of the bundles (default: beside the fragments).
-        dry_run: print the cells and stop.
+        dry_run: print the cells and how many steps each takes, and stop.
+        measure: with ``dry_run``, run a step of every network and method here, and print how many hours that makes.
 
     Returns:
         The folders of the cells.
@@ -68,6 +70,7 @@ def run(
         PassionError: cells failed; the message names them.
     """
     from monai_passion.data.datalists import load_datalist, make_datalist, write_datalist
+    from monai_passion.experiments.cost import cost_lines
     from monai_passion.experiments.engines import LocalEngine, RayEngine
     from monai_passion.experiments.folders import Source, describe_data, prepare
     from monai_passion.experiments.grid import expand, load_grid
@@ -83,8 +86,17 @@ def run(
     ]
     if not cells:
         raise UsageError(f"no cell of {grid} has {' and '.join(only)} in its name; see --dry-run")
+    fragments = grid.absolute().parent.parent if configs is None else Path(configs)
+    shipped = fragments.parent / "bundles" if bundles is None else Path(bundles)
     if dry_run:
-        print("\n".join(f"{cell.name:<50} {cell.label}, seed {cell.seed}" for cell in cells))
+        try:
+            known = (
+                make_datalist(dataset_dir, split_dir=split_dir) if datalist is None else load_datalist(Path(datalist))
+            )
+            training: Any = known["training"]
+        except PassionError:  # the cells can be listed without data
+            training = None
+        print("\n".join(cost_lines(cells, fragments, shipped, training, dataset_dir, threads, measure)))
         return []
     if (jobs is not None and jobs < 1) or threads < 1:
         raise UsageError("--jobs and --threads must be 1 or more")
@@ -98,13 +110,12 @@ def run(
         raise InputError(f"{source} has no {split} patients to score; choose another --split, or other lists")
     if is_new:
         write_datalist(lists, patients)
-    fragments = grid.absolute().parent.parent if configs is None else Path(configs)
     folders = prepare(
         cells,
         output,
         Source(
             fragments,
-            fragments.parent / "bundles" if bundles is None else Path(bundles),
+            shipped,
             dataset_dir,
             lists,
             None if presence_dir is None else Path(presence_dir),

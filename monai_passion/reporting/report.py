@@ -19,6 +19,7 @@ from monai_passion.evaluation.statistics import compare_methods
 from monai_passion.evaluation.summary import AVERAGE, summarise, write_summary
 from monai_passion.reporting import examples, figures, paper, tables
 from monai_passion.reporting.runs import MODALITY_TITLES, Results, load_runs, run_folders
+from monai_passion.reporting.seeds import compare_to_first, endpoints
 from monai_passion.reporting.tables import SCALES
 from monai_passion.system.files import write_atomically
 
@@ -64,7 +65,7 @@ class _Picture(NamedTuple):
     alt: str
 
 
-def write_report(folders: Sequence[Path], output: Path) -> Path:
+def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()) -> Path:
     """Read the runs in ``folders`` and write ``report.html``, ``figures/``, ``tables/`` and ``summary.json``.
 
     Args:
@@ -72,6 +73,7 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
             ``metrics.csv`` (`monai_passion.evaluation.metrics`), and may hold ``curves.csv`` with the columns ``epoch,
             name, modality, value`` and ``run.json`` with a ``label``. Runs of equal label are seeds.
         output: made where it is missing; files of an earlier report are replaced.
+        rare: modalities, for the endpoint ``dice_rare`` of ``tables/seeds.csv`` (`monai_passion.reporting.seeds`).
 
     Returns:
         The path of the HTML file.
@@ -101,6 +103,9 @@ def write_report(folders: Sequence[Path], output: Path) -> Path:
         sections.append(f"<h2>Scores, {convention} convention</h2>{''.join(parts)}")
     if len(results.methods) > 1:
         sections.append(f"<h2>Paired comparisons</h2>{_comparisons(results, n, files)}")
+        by_seed = endpoints(results.rows, rare)
+        files["tables/seeds.csv"] = tables.csv_text(by_seed.reset_index(), n)
+        files["tables/seeds_comparison.csv"] = tables.csv_text(compare_to_first(by_seed), n)
     if results.examples:
         pictures += (own := [_example_picture(results)])
         sections.append(f"<h2>Example</h2>{''.join(map(_embed, own))}")

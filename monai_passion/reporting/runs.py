@@ -38,7 +38,8 @@ class Results(NamedTuple):
     """All runs together.
 
     Attributes:
-        rows: `monai_passion.evaluation.metrics.COLUMNS`, ``method`` and ``run``; combinations in printed order.
+        rows: `monai_passion.evaluation.metrics.COLUMNS`, ``method``, ``run`` and ``seed`` (of ``run.json``, else the
+            run's number within its method); combinations in printed order.
         curves: `CURVE_COLUMNS`, ``method`` and ``run``; no rows where no run has curves.
         modalities: in printed order.
         combinations: those that occur, in printed order, as they stand in ``rows``.
@@ -108,7 +109,9 @@ def load_runs(folders: Sequence[Path]) -> Results:
             )
         seen[key] = folder
         own: dict[str, Any] = {"method": label or folder.resolve().name, "run": number}
-        rows.append(read_metrics(folder / "metrics.csv").assign(**own))
+        before = sum(bool((table["method"] == own["method"]).any()) for table in rows)
+        seed = before if facts["seed"] is None else facts["seed"]
+        rows.append(read_metrics(folder / "metrics.csv").assign(**own, seed=seed))
         data.setdefault(facts["data"], folder)
         tables.add(facts["table"])
         if facts["table"]:
@@ -149,9 +152,9 @@ def load_runs(folders: Sequence[Path]) -> Results:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    """``label``, ``data``, ``table`` and ``row`` of ``run.json``, empty where they are not given."""
+    """``label``, ``data``, ``table``, ``row`` and ``seed`` of ``run.json``, empty where they are not given."""
     path = folder / "run.json"
-    facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}}
+    facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}, "seed": None}
     if not path.exists():
         return facts
     try:
@@ -165,6 +168,8 @@ def _facts(folder: Path) -> dict[str, Any]:
         if not isinstance(facts[key], str):
             raise InputError(f"{path}: {key} is {facts[key]!r}; it must be text")
         facts[key] = facts[key].strip()
+    if not isinstance(facts["seed"], int | None):
+        raise InputError(f"{path}: seed is {facts['seed']!r}; it must be a whole number")
     if not isinstance(facts["row"], dict):
         raise InputError(f"{path}: row is {facts['row']!r}; it must be an object such as {{'method': 'Baseline'}}")
     return facts

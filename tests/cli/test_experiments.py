@@ -15,7 +15,9 @@ def command(tmp_path):
 
 def test_a_dry_run_prints_the_chosen_cells_and_writes_nothing(command, tmp_path, capsys):
     assert command("--dry-run", "--only", "one", "--only", "seed2") == 0
-    assert capsys.readouterr().out.split() == ["idt-one-seed2", "One,", "seed", "2"]
+    assert capsys.readouterr().out.split() == [
+        *("idt-one-seed2", "One,", "seed", "2,", "3", "steps", "1", "cells,", "3", "steps")
+    ]
     assert not (tmp_path / "runs").exists()
 
 

@@ -4,7 +4,15 @@ import pytest
 from scipy import stats
 
 from monai_passion.evaluation.metrics import COLUMNS
-from monai_passion.evaluation.statistics import bootstrap_mean, compare_methods, holm, paired_comparison
+from monai_passion.evaluation.statistics import (
+    SeedComparison,
+    bootstrap_mean,
+    compare_methods,
+    compare_seeds,
+    detectable_difference,
+    holm,
+    paired_comparison,
+)
 
 
 def table(method, dice, *, patients=None, region="WT", run=0, combination="t1", convention="challenge"):
@@ -137,3 +145,45 @@ def test_holm_covers_the_combinations_where_each_is_compared():
 def test_methods_without_a_patient_in_common_have_nothing_to_compare():
     rows = pd.concat([table("a", [0.1], patients=["p"]), table("b", [0.2], patients=["q"])])
     assert compare_methods(rows, ["dice"]).empty
+
+
+def by_seed(values):
+    values = np.asarray(values, dtype=float)
+    index = pd.MultiIndex.from_product([range(values.shape[0]), [f"p{i}" for i in range(values.shape[1])]])
+    return pd.Series(values.ravel(), index=index)
+
+
+def test_seeds_are_compared_by_the_same_seed_and_patient():
+    a, b = by_seed([[1.0, 2.0], [3.0, 4.0], [5.0, 9.0]]), by_seed([[0.0, 1.0], [1.0, 2.0]])
+    result = compare_seeds(a.sample(frac=1, random_state=0), b)
+    assert (result.seeds, result.patients) == (2, 2)
+    assert result.difference == pytest.approx(1.5)
+    assert (result.low, result.high) == pytest.approx((1.0, 2.0))
+
+
+def test_many_patients_do_not_make_up_for_few_seeds():
+    rng = np.random.default_rng(0)
+    luck = rng.normal(size=(3, 1))
+    few, many = (compare_seeds(by_seed(luck + np.zeros((3, n))), by_seed(np.zeros((3, n)))) for n in (5, 200))
+    assert many.high - many.low == pytest.approx(few.high - few.low, rel=0.1)
+    assert many.detectable == pytest.approx(few.detectable)
+
+
+def test_detectable_difference_by_hand():
+    # n = 4, s = 1: t_0.975 and t_0.8 of 3 degrees of freedom are 3.182 and 0.978.
+    values = np.array([-1.0, 1.0, -1.0, 1.0]) * np.sqrt(3) / 2
+    assert detectable_difference(values) == pytest.approx((3.1824 + 0.9785) / 2, rel=1e-3)
+    assert np.isnan(detectable_difference([1.0]))
+
+
+def test_a_difference_counts_only_beyond_its_interval_and_what_is_detectable():
+    make = lambda low, high, detectable: SeedComparison(4, 5, 1.0, low, high, detectable)  # noqa: E731
+    assert make(0.5, 1.5, 0.9).counts
+    assert not make(-0.1, 2.1, 0.9).counts
+    assert not make(0.5, 1.5, 1.1).counts
+    assert not make(np.nan, np.nan, np.nan).counts
+
+
+def test_methods_without_a_common_seed_are_refused():
+    with pytest.raises(ValueError, match="in common"):
+        compare_seeds(by_seed([[1.0]]), by_seed([[np.nan]]))

@@ -30,6 +30,8 @@ def predict(
     overwrite: bool = False,
     reference: str | None = None,
     register: bool = False,
+    skull_strip: bool = False,
+    from_scanner: bool = False,
     uncertainty: bool = False,
     all_combinations: bool = False,
     probabilities: bool = False,
@@ -54,6 +56,7 @@ def predict(
     Example:
         monai-passion predict --flair FLAIR.nii.gz --t2 T2.nii.gz --output OUT
         monai-passion predict PATIENT --output OUT
+        monai-passion predict STUDY --from-scanner --output OUT
         monai-passion predict --bundle MY_BUNDLE --image flair=FLAIR.nii.gz pd=PD.nii.gz --output OUT
 
     Each sequence is a NIfTI file or a DICOM series, any non-empty subset of those that the bundle knows.
@@ -68,6 +71,8 @@ def predict(
         overwrite: replace what an earlier run left in the output.
         reference: the sequence whose grid the result gets (default: smallest voxels).
         register: co-register the other sequences rigidly onto the reference first.
+        skull_strip: remove skulls first, with deepbet (the extra strip); writes brain_mask.nii.gz.
+        from_scanner: the input is a study as it leaves the scanner: register and skull_strip.
         uncertainty: also decode each sequence alone; write uncertainty.nii.gz and a score.
         all_combinations: also segment from every subset of the sequences, encoded once.
         probabilities: also write probabilities.nii.gz, one volume per class.
@@ -124,7 +129,8 @@ def predict(
         raise UsageError(f"{source} is a cohort; give it without {', '.join(f'--{m}' for m in flags)}")
     options = Options(
         reference=reference and resolve(reference, facts.modalities),
-        register=register,
+        register=register or from_scanner,
+        skull_strip=skull_strip or from_scanner,
         decode="all" if all_combinations else "alone" if uncertainty else "fused",
         probabilities=probabilities,
         dicom_seg=dicom_seg,

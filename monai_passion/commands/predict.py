@@ -41,6 +41,7 @@ def predict(
     roi_size: Sequence[int] | int | None = None,
     overlap: float | None = None,
     workers: int = 1,
+    shard: str | None = None,
     max_voxels: int | None = None,
     allow_duplicate: bool = False,
     keep_names: bool = False,
@@ -82,6 +83,7 @@ def predict(
         roi_size: sliding window in voxels, as 96 or 96x96x64 (default: the bundle's).
         overlap: overlap of windows, 0 to 1 (default: the bundle's).
         workers: patients of a cohort at the same time.
+        shard: part of a cohort, as 3/16 for the third of sixteen, for an array of jobs that share the output.
         max_voxels: refuse larger files (default: 2^28).
         allow_duplicate: take one image for two sequences, with a warning.
         keep_names: write the paths of the inputs into report.json.
@@ -140,6 +142,9 @@ def predict(
         page=page,
         max_voxels=MAX_VOXELS if max_voxels is None else max_voxels,
     )
+    part = _part(shard)
+    if shard and not cohort:
+        raise UsageError("--shard is for a cohort; leave it out for one patient")
     if workers < 1 or (workers > 1 and not cohort):
         raise UsageError(f"--workers is {workers}; give 1 or more, and more than 1 for a cohort only")
     file = None
@@ -157,7 +162,15 @@ def predict(
             warnings.simplefilter("ignore")
         if cohort and target:
             entries = predict_cohort(
-                cohort, target, facts, open_segmenter, options, voice.stage, workers=workers, tell=voice.doubt
+                cohort,
+                target,
+                facts,
+                open_segmenter,
+                options,
+                voice.stage,
+                workers=workers,
+                tell=voice.doubt,
+                shard=part,
             )
         elif cohort:
             entries = check_cohort(cohort, facts, options, file, voice.stage, voice.doubt)
@@ -175,6 +188,14 @@ def predict(
     elif not quiet:
         print_check(report)
     return _strictly(report, strict)
+
+
+def _part(shard: str | None) -> tuple[int, int]:
+    """``"3/16"`` as numbers."""
+    words = (shard or "1/1").split("/")
+    if len(words) != 2 or not all(word.isdecimal() for word in words) or not 1 <= int(words[0]) <= int(words[1]):
+        raise UsageError(f"--shard is {shard}; give its number and how many there are, as 3/16")
+    return int(words[0]), int(words[1])
 
 
 def _modality_flags(bundle: str | None = None) -> dict[str, str]:

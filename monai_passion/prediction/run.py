@@ -156,7 +156,7 @@ def _strip(patient: Patient) -> tuple[Patient, NDArray[np.bool_], list[Remark]]:
     text = f"skull stripped by the mask of {found.modality}: a brain of {found.brain_ml:.0f} mL"
     remarks = [Remark("note", text)]
     if found.agreement < SAME_BRAIN:
-        text = f"the brain masks of the sequences agree by a mean Dice of {found.agreement:.2f} only; look at brain_mask.nii.gz"
+        text = f"brain masks of the sequences agree by a mean Dice of {found.agreement:.2f} only; see brain_mask.nii.gz"
         remarks.append(Remark("warning", text))
     if not BRAIN_ML[0] <= found.brain_ml <= BRAIN_ML[1]:
         text = f"the brain mask has {found.brain_ml:.0f} mL, which no adult brain has; look at brain_mask.nii.gz"

@@ -65,11 +65,12 @@ def predict_cohort(
         done: called with a patient's name and its entry in the manifest, as each one ends.
         workers: processes, each with a network of its own; they share the threads.
         tell: called with each doubt and the patient it is about, as soon as it is known.
-        shard: ``(3, 16)`` does the third of sixteen parts of the patients; the others may run at the same time, on other
-            machines too, into the same folder.
+        shard: ``(3, 16)`` does the third of sixteen parts of the patients; the others may run at the same time, on
+            other machines too, into the same folder.
 
     Returns:
-        The manifest of these patients: name -> ``{"status": "done" or "failed", "exit_code", "message", "remarks", "key"}``, and the
+        The manifest of these patients: name -> ``{"status": "done" or "failed", "exit_code", "message", "remarks",
+        "key"}``, and the
         ``row`` of ``volumes.csv`` of one that is done.
 
     Raises:

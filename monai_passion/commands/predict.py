@@ -30,6 +30,8 @@ def predict(
     overwrite: bool = False,
     reference: str | None = None,
     register: bool = False,
+    skull_strip: bool = False,
+    from_scanner: bool = False,
     uncertainty: bool = False,
     all_combinations: bool = False,
     probabilities: bool = False,
@@ -40,6 +42,7 @@ def predict(
     overlap: float | None = None,
     precision: str | None = None,
     workers: int = 1,
+    shard: str | None = None,
     max_voxels: int | None = None,
     allow_duplicate: bool = False,
     keep_names: bool = False,
@@ -55,6 +58,7 @@ def predict(
     Example:
         monai-passion predict --flair FLAIR.nii.gz --t2 T2.nii.gz --output OUT
         monai-passion predict PATIENT --output OUT
+        monai-passion predict STUDY --from-scanner --output OUT
         monai-passion predict --bundle MY_BUNDLE --image flair=FLAIR.nii.gz pd=PD.nii.gz --output OUT
 
     Each sequence is a NIfTI file or a DICOM series, any non-empty subset of those that the bundle knows.
@@ -69,6 +73,8 @@ def predict(
         overwrite: replace what an earlier run left in the output.
         reference: the sequence whose grid the result gets (default: smallest voxels).
         register: co-register the other sequences rigidly onto the reference first.
+        skull_strip: remove skulls first, with deepbet (the extra strip); writes brain_mask.nii.gz.
+        from_scanner: the input is a study as it leaves the scanner: register and skull_strip.
         uncertainty: also decode each sequence alone; write uncertainty.nii.gz and a score.
         all_combinations: also segment from every subset of the sequences, encoded once.
         probabilities: also write probabilities.nii.gz, one volume per class.
@@ -79,6 +85,7 @@ def predict(
         overlap: overlap of windows, 0 to 1 (default: the bundle's).
         precision: fp32, bf16, fp16 (on a GPU) or auto: bf16 where the machine is faster in it (default: fp32).
         workers: patients of a cohort at the same time.
+        shard: part of a cohort, as 3/16 for the third of sixteen, for an array of jobs that share the output.
         max_voxels: refuse larger files (default: 2^28).
         allow_duplicate: take one image for two sequences, with a warning.
         keep_names: write the paths of the inputs into report.json.
@@ -125,7 +132,8 @@ def predict(
         raise UsageError(f"{source} is a cohort; give it without {', '.join(f'--{m}' for m in flags)}")
     options = Options(
         reference=reference and facts.task.resolve(reference),
-        register=register,
+        register=register or from_scanner,
+        skull_strip=skull_strip or from_scanner,
         decode="all" if all_combinations else "alone" if uncertainty else "fused",
         probabilities=probabilities,
         dicom_seg=dicom_seg,
@@ -135,6 +143,9 @@ def predict(
         page=page,
         max_voxels=MAX_VOXELS if max_voxels is None else max_voxels,
     )
+    part = _part(shard)
+    if shard and not cohort:
+        raise UsageError("--shard is for a cohort; leave it out for one patient")
     if workers < 1 or (workers > 1 and not cohort):
         raise UsageError(f"--workers is {workers}; give 1 or more, and more than 1 for a cohort only")
     file = None
@@ -152,7 +163,15 @@ def predict(
             warnings.simplefilter("ignore")
         if cohort and target:
             entries = predict_cohort(
-                cohort, target, facts, open_segmenter, options, voice.stage, workers=workers, tell=voice.doubt
+                cohort,
+                target,
+                facts,
+                open_segmenter,
+                options,
+                voice.stage,
+                workers=workers,
+                tell=voice.doubt,
+                shard=part,
             )
         elif cohort:
             entries = check_cohort(cohort, facts, options, file, voice.stage, voice.doubt)
@@ -170,6 +189,14 @@ def predict(
     elif not quiet:
         print_check(report)
     return _strictly(report, strict)
+
+
+def _part(shard: str | None) -> tuple[int, int]:
+    """``"3/16"`` as numbers."""
+    words = (shard or "1/1").split("/")
+    if len(words) != 2 or not all(word.isdecimal() for word in words) or not 1 <= int(words[0]) <= int(words[1]):
+        raise UsageError(f"--shard is {shard}; give its number and how many there are, as 3/16")
+    return int(words[0]), int(words[1])
 
 
 def _modality_flags(bundle: str | None = None) -> dict[str, str]:

@@ -68,7 +68,7 @@ def doubt_images(volumes: Mapping[str, Volume], task: Task) -> list[Remark]:
     remarks = [
         Remark(
             "warning",
-            f"{m}: {100 * part:.0f} % of its voxels are not 0; is the skull not stripped? (try HD-BET)",
+            f"{m}: {100 * part:.0f} % of its voxels are not 0; is the skull not stripped? (add --skull-strip)",
         )
         for m, part in share.items()
         if part > STRIPPED

@@ -50,12 +50,14 @@ def predict_cohort(
     done: Callable[[str, Mapping[str, Any]], object] = lambda name, entry: None,
     workers: int = 1,
     tell: Callable[[Remark, str], object] = lambda remark, patient: None,
+    shard: tuple[int, int] = (1, 1),
 ) -> dict[str, dict[str, Any]]:
     """`predict_patient` for each of ``patients`` into ``output``/<patient>, as far as it is not done yet.
 
     ``manifest.json`` says how each ended, with its exit code; it is written after every patient, so that a run that
     was stopped goes on where it was. A patient is done again when its files, the weights or the settings changed, or
-    when it failed. ``volumes.csv`` has one row for each patient that is done.
+    when it failed. Each shard has a manifest of its own, and every one of them writes the table and the page of all, so
+    that these are complete when the last has ended. ``volumes.csv`` has one row for each patient that is done.
 
     Args:
         patients: name -> its folder, or modality -> file.
@@ -63,22 +65,29 @@ def predict_cohort(
         done: called with a patient's name and its entry in the manifest, as each one ends.
         workers: processes, each with a network of its own; they share the threads.
         tell: called with each doubt and the patient it is about, as soon as it is known.
+        shard: ``(3, 16)`` does the third of sixteen parts of the patients; the others may run at the same time, on
+            other machines too, into the same folder.
 
     Returns:
-        The manifest: name -> ``{"status": "done" or "failed", "exit_code", "message", "remarks", "key"}``, and the
+        The manifest of these patients: name -> ``{"status": "done" or "failed", "exit_code", "message", "remarks",
+        "key"}``, and the
         ``row`` of ``volumes.csv`` of one that is done.
 
     Raises:
         UsageError: ``output`` holds something else.
         WeightsError, UsageError: those of `Segmenter`, which concern every patient.
     """
+    order = list(patients)
+    patients = {name: patients[name] for name in order[shard[0] - 1 :: shard[1]]}
+    path = output / (MANIFEST if shard[1] == 1 else f"manifest-{shard[0]}of{shard[1]}.json")
     manifest = {
         name: entry
-        for name, entry in _read_manifest(output).items()  # a run killed while it replaced a patient left none of it
+        for name, entry in _read_manifests(output).items()  # a run killed while it replaced a patient left none of it
         if entry["status"] != "done" or ("row" in entry and (output / name / REPORT).is_file())
+        if shard[1] == 1 or name in patients
     }
     segmenter = open_segmenter()
-    _write(output, manifest)  # so that what is killed before its first patient ends can be started again
+    _write(path, manifest, order)  # so that what is killed before its first patient ends can be started again
     _remove_leftovers(output, patients)
     keys: dict[str, str] = {}
 
@@ -86,7 +95,7 @@ def predict_cohort(
         for remark in entry["remarks"]:
             tell(Remark(**remark), name)
         manifest[name] = {**entry, "key": keys[name]} if name in keys else entry
-        _write(output, {m: manifest[m] for m in dict.fromkeys((*patients, *manifest)) if m in manifest})
+        _write(path, {m: manifest[m] for m in dict.fromkeys((*patients, *manifest)) if m in manifest}, order)
         done(name, manifest[name])
 
     def left() -> Iterator[Job]:
@@ -281,26 +290,31 @@ def _key(files: Mapping[str, Path], segmenter: Segmenter, options: Options) -> s
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _read_manifest(output: Path) -> dict[str, dict[str, Any]]:
-    path = output / MANIFEST
-    if path.is_file():
+def _read_manifests(output: Path) -> dict[str, dict[str, Any]]:
+    """The entries of all manifests in a folder; of two about one patient the one written last."""
+    manifest: dict[str, dict[str, Any]] = {}
+    paths = sorted(output.glob("manifest*.json"), key=lambda path: path.stat().st_mtime_ns)
+    for path in paths:
         try:
-            manifest: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+            manifest |= json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UsageError(f"{path} is damaged ({error}); remove it to start again") from error
-        return manifest
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if not paths and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"--output {output} is not empty and has no {MANIFEST} of an earlier run; give another folder")
-    return {}
+    return manifest
 
 
-def _write(output: Path, manifest: Mapping[str, Mapping[str, Any]]) -> None:
-    rows = [entry["row"] for entry in manifest.values() if entry["status"] == "done"]
+def _write(path: Path, manifest: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> None:
+    """This run's manifest, then the table and the page of all patients that any manifest in the folder has."""
+    output = path.parent
     try:
-        write_atomically(output / MANIFEST, lambda path: path.write_text(json.dumps(manifest, indent=1) + "\n"))
+        write_atomically(path, lambda temporary: temporary.write_text(json.dumps(manifest, indent=1) + "\n"))
+        known = _read_manifests(output)
+        together = {name: known[name] for name in dict.fromkeys((*order, *known)) if name in known}
+        rows = [entry["row"] for entry in together.values() if entry["status"] == "done" and "row" in entry]
         if rows:
-            write_atomically(output / VOLUMES, lambda path: _write_rows(path, rows))
-        write_index(output, manifest)
+            write_atomically(output / VOLUMES, lambda temporary: _write_rows(temporary, rows))
+        write_index(output, together)
     except OSError as error:
         raise ResourceError(f"cannot write to {output} ({error.strerror or error}); free some space") from error
 

@@ -10,8 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from monai_passion.data.dicom import Series, as_nifti, original_names, write_segmentation
-from monai_passion.data.nifti import MAX_VOXELS
+from monai_passion.data.nifti import MAX_VOXELS, read_volume
 from monai_passion.data.patient import FEW_SLICES, Patient, Remark, read_patient
 from monai_passion.errors import UsageError
 from monai_passion.prediction.checks import (
@@ -25,6 +28,7 @@ from monai_passion.prediction.output.html import make_page
 from monai_passion.prediction.output.images import write_labels, write_map
 from monai_passion.prediction.output.preview import write_preview
 from monai_passion.prediction.output.report import make_report, most_helpful
+from monai_passion.prediction.output.stages import StagePicture, stage_picture
 from monai_passion.prediction.segmenter import BundleFacts, Segmentation, Segmenter
 from monai_passion.system.memory import peak_memory_mb
 from monai_passion.system.output import output_folder, writing
@@ -37,6 +41,8 @@ class Options(NamedTuple):
 
     reference: str | None = None
     register: bool = False
+    skull_strip: bool = False
+    """See `monai_passion.data.stripping`."""
     decode: str = "fused"
     """See `Segmenter.segment`."""
     probabilities: bool = False
@@ -52,6 +58,10 @@ class Options(NamedTuple):
 
 
 DEFAULTS = Options()
+SAME_BRAIN = 0.9
+"""Dice of the brain masks of two sequences of one examination."""
+BRAIN_ML = (800, 2000)
+"""Volume of a brain with its ventricles."""
 
 
 class Stage(Protocol):
@@ -76,6 +86,10 @@ class Examined(NamedTuple):
     """Modality -> the DICOM series it was given as."""
     remarks: tuple[Remark, ...]
     """About the files and the images."""
+    mask: NDArray[np.bool_] | None = None
+    """The brain, where skulls were stripped."""
+    pictures: tuple[StagePicture, ...] = ()
+    """What registration and stripping did."""
 
 
 def examine(
@@ -93,6 +107,8 @@ def examine(
     Raises:
         PassionError: see `read_patient`.
     """
+    if options.skull_strip and bundle.task.anatomy != "brain":
+        raise UsageError(f"--skull-strip is for heads; {bundle.name} is about the {bundle.task.anatomy}; leave it out")
     nifti, series, doubts = as_nifti(dict(files), converted, options.max_voxels)
     with original_names({m: path for m, path in nifti.items() if m in series}, files):
         patient = read_patient(
@@ -109,14 +125,44 @@ def examine(
             f"--dicom-seg wants the reference, {patient.reference_name}, as a DICOM series; give it as one, or "
             "choose another by --reference"
         )
+    mask, stripping, pictures, titles = None, [], [], bundle.task.titles
+    if options.register or options.skull_strip:
+        pictures = [
+            stage_picture("As given", {m: read_volume(nifti[m]) for m in patient.used}, titles),
+            stage_picture(f"On the grid of {titles[patient.reference_name]}", patient.used, titles),
+        ]
+    if options.skull_strip:
+        patient, mask, stripping = _strip(patient)
+        pictures.append(stage_picture("Brain, skull removed", patient.used, titles, mask))
     remarks = (
         *(Remark("warning", text) for text in doubts),
         *patient.remarks,
+        *stripping,
         *doubt_images(patient.used, bundle.task),
     )
     for remark in remarks:
         tell(remark)
-    return Examined(patient, series, remarks)
+    return Examined(patient, series, remarks, mask, tuple(pictures))
+
+
+def _strip(patient: Patient) -> tuple[Patient, NDArray[np.bool_], list[Remark]]:
+    """The patient without skull, the mask of the brain, and what is to be said of it."""
+    from monai_passion.data.stripping import strip
+
+    found = strip(patient.used)
+    volumes = tuple(
+        None if volume is None else found.volumes[m]
+        for m, volume in zip(patient.modalities, patient.volumes, strict=True)
+    )
+    text = f"skull stripped by the mask of {found.modality}: a brain of {found.brain_ml:.0f} mL"
+    remarks = [Remark("note", text)]
+    if found.agreement < SAME_BRAIN:
+        text = f"brain masks of the sequences agree by a mean Dice of {found.agreement:.2f} only; see brain_mask.nii.gz"
+        remarks.append(Remark("warning", text))
+    if not BRAIN_ML[0] <= found.brain_ml <= BRAIN_ML[1]:
+        text = f"the brain mask has {found.brain_ml:.0f} mL, which no adult brain has; look at brain_mask.nii.gz"
+        remarks.append(Remark("warning", text))
+    return patient._replace(volumes=volumes), found.mask, remarks
 
 
 def check_patient(
@@ -141,7 +187,7 @@ def check_patient(
     given = {m: Path(path) for m, path in files.items()}
     stage("reading")
     with TemporaryDirectory() as converted:
-        patient, _, remarks = examine(given, bundle, options, Path(converted), tell)
+        patient, _, remarks, *_ = examine(given, bundle, options, Path(converted), tell)
     expected = _expected(weights, bundle) if weights else {}
     used = list(patient.used)
     quality = expected.get("+".join(used), [])
@@ -191,7 +237,7 @@ def predict_patient(
     with output_folder(output, paths, options.overwrite) as folder, TemporaryDirectory() as converted:
         seconds.start("reading")
         given = {m: Path(path) for m, path in files.items()}
-        patient, series, remarks = examine(given, bundle, options, Path(converted), tell)
+        patient, series, remarks, mask, pictures = examine(given, bundle, options, Path(converted), tell)
         seconds.start("loading the network")
         segmenter = open_segmenter()
         expected = _expected(segmenter.weights, bundle)
@@ -213,6 +259,8 @@ def predict_patient(
         seconds.start("writing")
         with writing(output):
             _write_images(folder, patient, result)
+            if mask is not None:
+                write_labels(folder / "brain_mask.nii.gz", mask.astype(np.uint8), patient.reference.path)
             if options.dicom_seg:
                 chosen = series[patient.reference_name]
                 affine = patient.reference.affine
@@ -222,7 +270,7 @@ def predict_patient(
             write_preview(folder / "preview.png", images, result.labels, patient.reference.affine, report)
             report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
             if options.page:
-                page = make_page(images, result, patient.reference.affine, report)
+                page = make_page(images, result, patient.reference.affine, report, pictures)
                 (folder / "report.html").write_text(page, encoding="utf-8")
             (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report

@@ -101,6 +101,25 @@ def test_doubts_stand_in_words_in_the_table_and_on_the_page_of_the_cohort(cohort
     assert "failed (exit code 3)" in page
 
 
+@pytest.mark.parametrize("ends_last", [1, 2])
+def test_shards_do_each_patient_once_and_the_last_leaves_the_table_of_all(cohort, tmp_path, ends_last):
+    patients = {name: tmp_path / "in" / name for name in ("a", "b", "c")}
+    segmenter = Threshold(tmp_path / "w")
+
+    def run(number, of=2):
+        given = patients, tmp_path / "out", segmenter.bundle, lambda: segmenter, Options(page=False)
+        return predict_cohort(*given, shard=(number, of))
+
+    assert list(run(3 - ends_last)) == (["a", "c"] if ends_last == 2 else ["b"])
+    run(ends_last)
+    assert segmenter.calls == 2
+    with open(tmp_path / "out" / "volumes.csv") as file:
+        assert [row["patient"] for row in csv.DictReader(file)] == ["a", "c"]
+    assert "failed (exit code 3)" in (tmp_path / "out" / "index.html").read_text()
+    assert {name: e["status"] for name, e in run(1, 1).items()} == {"a": "done", "b": "failed", "c": "done"}
+    assert segmenter.calls == 2
+
+
 def test_names_of_patients_cannot_break_the_page_of_a_cohort(cohort, tmp_path):
     cohort()
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())

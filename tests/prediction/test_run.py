@@ -250,6 +250,29 @@ def test_uncertainty_is_the_entropy_of_the_mean_of_the_decodes(segmenter, files,
     assert result.agreement["t1"] == {"WT": 1, "TC": 0, "ET": 1}
 
 
+def test_a_stripped_skull_leaves_its_mask_a_note_and_a_picture_of_each_stage(files, predict, monkeypatch):
+    """The mask keeps one half; what lies outside of it is not segmented, and masks that disagree are warned of."""
+    from monai_passion.data import stripping
+
+    halves = iter([slice(0, 17), slice(0, 17), slice(0, 30)])
+
+    def half(volume):
+        mask = np.zeros(volume.shape, bool)
+        mask[next(halves)] = True
+        return mask
+
+    monkeypatch.setattr(stripping, "brain_mask", half)
+    labels, report, folder = predict({m: files[m] for m in ("flair", "t1", "t2")}, skull_strip=True)
+    assert np.asarray(nib.load(folder / "brain_mask.nii.gz").dataobj)[:17].all()
+    assert not labels[17:].any()
+    texts = [remark["text"] for remark in report["remarks"]]
+    assert any("skull stripped by the mask of flair" in text for text in texts)
+    assert any("agree by a mean Dice" in text for text in texts)
+    assert any("which no adult brain has" in text for text in texts)
+    page = (folder / "report.html").read_text()
+    assert [title in page for title in ("As given", "On the grid of", "Brain, skull removed")] == [True] * 3
+
+
 def test_neither_names_nor_paths_are_in_the_report_unless_asked_for(files, predict, tmp_path):
     os.rename(files["flair"], tmp_path / "SURNAME.nii.gz")
     given = {"flair": tmp_path / "SURNAME.nii.gz", "t2": write(files["t2"], np.zeros(SHAPE, np.float32))}

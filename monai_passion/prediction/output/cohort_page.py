@@ -19,7 +19,7 @@ def write_index(output: Path, manifest: Mapping[str, Mapping[str, Any]]) -> Path
         output: the folder of the cohort.
         manifest: see `predict_cohort`.
     """
-    rows = {name: entry["row"] for name, entry in manifest.items() if entry["status"] == "done"}
+    rows = {name: entry["row"] for name, entry in manifest.items() if "row" in entry}
     columns = list(
         dict.fromkeys(key.removesuffix("_ml") for row in rows.values() for key in row if key.endswith("_ml"))
     )

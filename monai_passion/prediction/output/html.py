@@ -6,7 +6,7 @@ import base64
 import gzip
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nibabel as nib
@@ -16,6 +16,7 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from monai_passion.prediction.output.preview import canonical, plane_slice, preview, view_point, window
+from monai_passion.prediction.output.stages import StagePicture
 from monai_passion.prediction.output.templates import VIEWER, render
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.prediction.terminal import expected_text, helpful_text
@@ -28,6 +29,7 @@ def make_page(
     result: Segmentation,
     affine: NDArray[np.float64],
     report: Mapping[str, Any],
+    stages: Sequence[StagePicture] = (),
 ) -> str:
     """The page's HTML. The images in it have 8 bits and new headers: nothing of the files' own is left.
 
@@ -36,6 +38,7 @@ def make_page(
         result: on their grid.
         affine: of it.
         report: the content of ``report.json``.
+        stages: what was done to the images first.
     """
     used = report["modalities"]["used"]
     everything = {"modalities": used, "regions": report["regions"], "expected_quality": report["expected_quality"]}
@@ -78,6 +81,7 @@ def make_page(
         absent=", ".join(titles.get(m, m) for m in report["modalities"]["absent"]),
         spacing=" x ".join(f"{size:.3g}" for size in report["grid"]["spacing_mm"]),
         subsets=[{**subset, "picture": picture} for subset, picture in zip(subsets, pictures, strict=True)],
+        stages=[{"title": stage.title, "picture": _jpeg(stage.jpeg)} for stage in stages],
         still=_still(images, result.labels, affine, report),
         data=_script_text(json.dumps(data)),
         niivue=Markup((VIEWER / "niivue.umd.js").read_text(encoding="utf-8")),  # noqa: S704
@@ -211,7 +215,11 @@ def _still(
     """The preview, for paper and for browsers without WebGL."""
     figure, buffer = preview(images, labels, affine, report), io.BytesIO()
     figure.savefig(buffer, format="jpeg", dpi=80, facecolor=figure.get_facecolor())
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return _jpeg(buffer.getvalue())
+
+
+def _jpeg(content: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _gray(image: NDArray[np.float32]) -> NDArray[np.uint8]:

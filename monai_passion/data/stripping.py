@@ -1,0 +1,134 @@
+"""Skulls taken off by deepbet's networks (Fisch et al., Med Image Anal 2024): the extra ``strip``.
+
+Its wheel holds two TorchScript networks, which are run here as its authors describe it: a coarse one finds the box of
+the brain in 128^3 voxels, a fine one the brain within that box in 256^3. They were trained on T1 images of healthy
+heads; so every sequence gets a mask of its own, and that which agrees best with the others is taken for all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
+from typing import Any, NamedTuple
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from monai_passion.data.nifti import Volume
+from monai_passion.errors import UsageError
+
+__all__ = ["Stripped", "brain_mask", "choose_mask", "strip"]
+
+COARSE, FINE = (128,) * 3, (256,) * 3
+MARGIN = 0.1
+"""Around the box of the brain, on each side, as a part of its size."""
+MEAN, DEVIATION = 0.449, 0.226
+"""Of the gray values that the networks were trained with."""
+
+
+class Stripped(NamedTuple):
+    """What `strip` found."""
+
+    volumes: dict[str, Volume]
+    """0 outside the brain."""
+    mask: NDArray[np.bool_]
+    """(X, Y, Z)."""
+    modality: str
+    """Whose mask was taken."""
+    agreement: float
+    """Mean Dice of it with the masks of the other modalities; 1 where there is no other."""
+    brain_ml: float
+
+
+def strip(volumes: Mapping[str, Volume]) -> Stripped:
+    """Set to 0 what is not brain, by one mask for all.
+
+    Args:
+        volumes: modality -> heads on one grid, registered onto each other.
+
+    Raises:
+        UsageError: the extra is not installed.
+    """
+    masks = {m: brain_mask(volume) for m, volume in volumes.items()}
+    modality, agreement = choose_mask(masks)
+    mask = masks[modality]
+    voxel_ml = abs(float(np.linalg.det(next(iter(volumes.values())).affine[:3, :3]))) / 1000
+    stripped = {m: v._replace(data=np.where(mask, v.data, np.float32(0))) for m, v in volumes.items()}
+    return Stripped(stripped, mask, modality, agreement, float(mask.sum()) * voxel_ml)
+
+
+def choose_mask(masks: Mapping[str, NDArray[np.bool_]]) -> tuple[str, float]:
+    """The modality whose mask agrees best with those of the others, and its mean Dice with them."""
+    if len(masks) == 1:
+        return next(iter(masks)), 1.0
+    means = {a: float(np.mean([_dice(masks[a], masks[b]) for b in masks if b != a])) for a in masks}
+    best = max(means, key=lambda m: means[m])
+    return best, means[best]
+
+
+def _dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else 1.0
+
+
+def brain_mask(volume: Volume) -> NDArray[np.bool_]:
+    """The brain in a head, (X, Y, Z): one component, without holes."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    coarse, fine = _networks()
+    turn = nib.io_orientation(volume.affine)
+    head = nib.apply_orientation(volume.data, turn)
+    image = torch.from_numpy(np.ascontiguousarray(head))[None, None]
+    with torch.no_grad():
+        small = interpolate(image, COARSE, mode="nearest-exact")
+        low, high = (float(np.quantile(small.numpy(), q)) for q in (0.005, 0.995))
+        found = _largest(coarse(_normalized(small, low, high))[0, 1].numpy() > 0.5)
+        box = _box(found, head.shape)
+        part = image[(slice(None), slice(None), *box)]
+        within = fine(_normalized(interpolate(part, FINE, mode="nearest-exact"), low, high))[:, 1:2]
+        brain = interpolate(within, part.shape[2:], mode="trilinear")[0, 0].numpy() > 0.5
+    mask = np.zeros(head.shape, bool)
+    mask[box] = ndimage.binary_fill_holes(_largest(brain))
+    back = nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), turn)
+    return np.asarray(nib.apply_orientation(mask, back), bool)
+
+
+@cache
+def _networks() -> tuple[Any, Any]:
+    import torch
+
+    try:
+        package = distribution("deepbet")
+    except PackageNotFoundError:
+        raise UsageError("--skull-strip needs deepbet; install it with: pip install 'monai_passion[strip]'") from None
+    files = (package.locate_file(f"data/models/{name}.pt") for name in ("bbox_model", "model"))
+    coarse, fine = (torch.jit.load(str(file), map_location="cpu").eval() for file in files)
+    return coarse, fine
+
+
+def _normalized(image: Any, low: float, high: float) -> Any:
+    scaled = ((image - low) / max(high - low, 1e-6)).clamp(0, 1)
+    return DEVIATION * (scaled - scaled.mean()) / scaled.std().clamp(min=1e-6) + MEAN
+
+
+def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected component."""
+    labels, count = ndimage.label(mask)
+    return labels == 1 + int(np.argmax(np.bincount(labels.ravel())[1:])) if count else mask
+
+
+def _box(found: NDArray[np.bool_], shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """That of the brain with `MARGIN`, in an image of ``shape``; all of it where nothing was found."""
+    boxes = ndimage.find_objects(found.astype(np.uint8))
+    if not boxes:
+        return tuple(slice(0, size) for size in shape)
+    result = []
+    for part, small, size in zip(boxes[0], found.shape, shape, strict=True):
+        low, high = part.start * size / small, part.stop * size / small
+        more = MARGIN * (high - low)
+        result.append(slice(max(int(low - more), 0), min(int(np.ceil(high + more)), size)))
+    return tuple(result)

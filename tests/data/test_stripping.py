@@ -1,0 +1,69 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_passion.data import stripping
+from monai_passion.data.nifti import Volume
+from monai_passion.data.stripping import brain_mask, choose_mask, strip
+from monai_passion.errors import UsageError
+
+
+def head(affine, shape=(40, 44, 36)):
+    """A bright brain in a darker shell, and a bright dot outside; axes as ``affine`` has them."""
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    r = np.sqrt((grid**2).sum(0))
+    image = np.where(r < 0.6, 100.0, np.where(r < 0.85, 40.0, 0.0)).astype(np.float32)
+    image[1, 1, 1] = 100
+    return Volume(image, affine, None, ()), r < 0.6
+
+
+@pytest.fixture
+def thresholds(monkeypatch):
+    """In place of the networks: what is brighter than the mean gray value of the training is brain."""
+    import torch
+
+    def bright(image):
+        brain = (image > 0.449 + 0.226).float()
+        return torch.cat([1 - brain, brain], dim=1)
+
+    monkeypatch.setattr(stripping, "_networks", lambda: (bright, bright))
+    monkeypatch.setattr(stripping, "COARSE", (24,) * 3)
+    monkeypatch.setattr(stripping, "FINE", (48,) * 3)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1)])
+def test_the_mask_lies_where_the_brain_is_however_the_file_is_oriented(thresholds, axes, signs):
+    affine = nib.affines.from_matvec(np.diag(signs)[:, axes] * [1.0, 0.9, 2.0], [3, -4, 5])
+    volume, brain = head(affine)
+    mask = brain_mask(volume)
+    assert mask.shape == volume.shape
+    assert not mask[1, 1, 1]
+    assert 2 * (mask & brain).sum() / (mask.sum() + brain.sum()) > 0.93
+
+
+def test_all_sequences_get_the_mask_that_agrees_best(thresholds):
+    volume, brain = head(np.diag([1.0, 1, 1, 1]))
+    poor = volume._replace(data=np.where(np.arange(40)[:, None, None] < 20, volume.data, volume.data / 10))
+    found = strip({"t1": volume, "flair": poor, "t2": volume})
+    assert found.modality in ("t1", "t2")
+    assert 0.5 < found.agreement < 1
+    assert found.brain_ml == pytest.approx(brain.sum() / 1000, rel=0.15)
+    for stripped in found.volumes.values():
+        assert not stripped.data[~found.mask].any()
+
+
+def test_the_only_mask_is_taken_as_it_is():
+    assert choose_mask({"t1": np.ones((2, 2, 2), bool)}) == ("t1", 1.0)
+
+
+def test_without_the_extra_the_message_says_how_to_install_it(monkeypatch):
+    from importlib.metadata import PackageNotFoundError
+
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    stripping._networks.cache_clear()
+    monkeypatch.setattr(stripping, "distribution", missing)
+    with pytest.raises(UsageError, match=r"monai_passion\[strip\]"):
+        brain_mask(head(np.eye(4))[0])

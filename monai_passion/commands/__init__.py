@@ -19,6 +19,7 @@ COMMANDS = {
     "phantom": "commands.phantom",
     "datalist": "commands.datalist",
     "presence": "commands.presence",
+    "composite": "commands.composite",
     "score": "commands.score",
     "report": "commands.report",
     "experiments": "experiments",

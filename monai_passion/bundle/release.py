@@ -31,7 +31,7 @@ def release_weights(
     Returns:
         The path of the weights.
     """
-    state, facts = load_weights(weights)
+    state, facts = load_weights(Path(weights))
     half = {name: values.half() if torch.is_floating_point(values) else values for name, values in state.items()}
     path = Path(folder) / "model.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)

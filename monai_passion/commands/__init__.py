@@ -23,6 +23,7 @@ COMMANDS = {
     "datalist": "commands.datalist",
     "verify": "commands.verify",
     "presence": "commands.presence",
+    "composite": "commands.composite",
     "score": "commands.score",
     "report": "commands.report",
     "experiments": "experiments",

@@ -12,7 +12,12 @@ __all__ = ["phantom"]
 
 
 def phantom(
-    layout: Literal["brats", "myops"], output: PathLike, *, cases: int = 24, seed: int = 0, size: int | None = None
+    layout: Literal["brats", "brats-healthy", "myops"],
+    output: PathLike,
+    *,
+    cases: int = 24,
+    seed: int = 0,
+    size: int | None = None,
 ) -> Path:
     """Write a cohort of digital phantoms in the folder layout of BraTS2020 or MyoPS2020.
 
@@ -20,7 +25,7 @@ def phantom(
         monai-passion phantom brats COHORT --cases 28 --size 48 --seed 1
 
     Args:
-        layout: brain tumors or infarcted hearts.
+        layout: brain tumors, heads without any, or infarcted hearts.
         output: a new folder, or one with the same cohort to go on with.
         cases: how many patients.
         seed: same seed, same bytes.

@@ -303,7 +303,7 @@ class Segmenter:
             if mask == present:
                 fused = pred.argmax(0)
                 labels = self._restore(item, pred, shape)
-                result = result._replace(labels=labels * shown, outside=np.count_nonzero(labels[~shown]))
+                result = result._replace(labels=labels * shown, outside=int(np.count_nonzero(labels[~shown])))
                 if probabilities:
                     result = result._replace(probabilities=self._restore_probabilities(item, pred))
             elif decode == "all":

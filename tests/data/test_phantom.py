@@ -281,6 +281,16 @@ def test_regions_of_heart_images_have_the_contrast_of_their_tissues(hearts):
     assert descending(mean["t2"][1220], mean["t2"][2221], mean["t2"][200], mean["t2"][500])
 
 
+def test_a_healthy_head_has_no_label_and_no_voxel_as_bright_as_edema(brains):
+    for index, case in enumerate(brains[:2]):
+        healthy = brain.brain_case(3, index, 40, healthy=True)
+        assert not healthy.label.any()
+        assert all(image.any() for image in healthy.images.values())
+        edema = np.median(case.images["flair"][case.label == 2])
+        bright = (healthy.images["flair"] > edema).sum() / (case.images["flair"] > edema).sum()
+        assert bright < 0.3
+
+
 def test_brain_images_are_zero_outside_and_positive_inside(brains):
     for case in brains:
         supports = [image > 0 for image in case.images.values()]

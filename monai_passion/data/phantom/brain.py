@@ -282,9 +282,9 @@ def spread_oedema(subject: Subject) -> np.ndarray:
     return travel_time(speed, sources, SCOUT.spacing[0])
 
 
-def tissue_fractions(subject: Subject, grid: Grid) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def tissue_fractions(subject: Subject, grid: Grid, healthy: bool = False) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The brain's mask on the grid, and what each of its n voxels is made of: {tissue: (n,)}, of sum 1."""
-    points = atlas_points(subject, grid)
+    points = atlas_points(subject, grid, mass_effect=not healthy)
     brain = sample(atlas().brain, points) > 0.6
     points = points[:, brain]
     tumour, rng = subject.tumour, subject.stream(2)
@@ -297,6 +297,8 @@ def tissue_fractions(subject: Subject, grid: Grid) -> tuple[np.ndarray, dict[str
     vessels = np.exp(-(field(25.0) ** 2 + field(25.0) ** 2) / (2 * 0.12**2))
     paint(fractions, "vessel", 0.9 * vessels * (1 - fractions["wm"]))
 
+    if healthy:
+        return brain, fractions
     core = core_distance(subject, grid)[brain]
     scout = [(axis / s + (n - 1) / 2) for axis, s, n in zip(grid.axes, SCOUT.spacing, SCOUT.shape, strict=True)]
     time = sample(spread_oedema(subject), np.stack(np.broadcast_arrays(*scout))[:, brain])
@@ -336,13 +338,14 @@ def mix_signals(
     return signals
 
 
-def brain_case(seed: int, index: int, size: int = FULL.shape[0]) -> Case:
+def brain_case(seed: int, index: int, size: int = FULL.shape[0], healthy: bool = False) -> Case:
     """Case ``index`` of cohort ``seed``: ``size``^3 voxels over the whole head, or for 240 the grid of BraTS2020.
 
     That is 240 x 240 x 155 voxels of 1 mm.
 
     The same patient comes at each size; only the noise is another. Images are int16, exactly 0 outside the brain and
-    positive inside; the label is uint8 with the values of BraTS2020.
+    positive inside; the label is uint8 with the values of BraTS2020. With ``healthy`` there is no tumor, and the label
+    is 0.
 
     Raises:
         UsageError: nilearn is not installed.
@@ -355,7 +358,7 @@ def brain_case(seed: int, index: int, size: int = FULL.shape[0]) -> Case:
     subject = draw_subject(streams.anatomy)
     protocol = draw_protocol(streams.tissue)
     tissues = draw_tissues(streams.tissue)
-    inside, fractions = tissue_fractions(subject, fine)
+    inside, fractions = tissue_fractions(subject, fine, healthy)
     water = smooth_field(streams.tissue, fine, 16.0, 8.0, 4.0)[inside]
     uptake = smooth_field(streams.tissue, fine, 16.0, 8.0)[inside]
     signals = mix_signals(fractions, tissues, protocol, water, uptake)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +65,10 @@ LAYOUTS = {
         sizes=range(32, 513),
     ),
 }
+
+LAYOUTS["brats-healthy"] = LAYOUTS["brats"]._replace(
+    case=partial(brain.brain_case, healthy=True), name="Healthy_{:03d}"
+)
 
 
 def write_cohort(

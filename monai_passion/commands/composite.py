@@ -1,0 +1,102 @@
+"""``monai-passion composite``: patients with another patient's tumor, as files."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from monai_passion.system.files import PathLike
+
+__all__ = ["composite"]
+
+
+def composite(
+    data: PathLike,
+    *,
+    output: PathLike,
+    cases: int = 10,
+    seed: int = 0,
+    healthy_dir: PathLike | None = None,
+    cube_dir: PathLike | None = None,
+    cube_label_dir: PathLike | None = None,
+    spacing: float = 1.0,
+) -> Path:
+    """Write composite patients, as a training with transplanted tumors sees them, to look at.
+
+    Each is one patient's head, made healthy about half the time, with another patient's tumor. Images are z-scored over
+    the brain.
+
+    Example:
+        monai-passion composite DATA --output COMPOSITES --cases 5
+
+    Args:
+        data: labeled patients with FLAIR, T1c, T1 and T2, as in BraTS2020: hosts, and donors.
+        output: a new folder, in the layout of BraTS2020, with composites.csv: who is host and donor of each.
+        cases: how many.
+        seed: same seed, same patients.
+        healthy_dir: heads without a glioma, as further hosts.
+        cube_dir: cubes of further donors.
+        cube_label_dir: the whole label maps of these.
+        spacing: mm.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        InputError: patients or files that cannot be used.
+        UsageError: ``output`` is not empty.
+    """
+    import nibabel as nib
+    import numpy as np
+    from monai.bundle import ConfigParser
+    from monai.transforms import Compose
+
+    from monai_passion.bundle.steps import training_donors, with_healthy
+    from monai_passion.data.donors import FILES
+    from monai_passion.data.training_set import prepare_datalist
+    from monai_passion.errors import UsageError
+    from monai_passion.system.resources import resource_folder
+    from monai_passion.tasks import load_task
+    from monai_passion.transforms import RandTransplantTumord
+
+    output = Path(output)
+    if output.exists() and any(output.iterdir()):
+        raise UsageError(f"{output} is not empty; give a new folder")
+    task = resource_folder("configs") / "tasks" / "brats_mri"
+    parser = ConfigParser()
+    files = [resource_folder("configs") / "common" / "base.json", *(task / f"{n}.json" for n in ("knobs", "labelled"))]
+    parser.read_config(ConfigParser.load_config_files([str(file) for file in files]))
+    parser["preprocess"] = json.loads((task / "fast.json").read_text(encoding="utf-8"))["preprocess"]
+    parser["spacing"], parser["bundle_root"] = [spacing] * 3, "."
+    transforms = [parser.get_parsed_content("load"), *parser.get_parsed_content("preprocess")]
+    modalities = parser.get_parsed_content("modalities")
+
+    found = prepare_datalist(data, fractions=(1, 0, 0))
+    hosts = with_healthy(found, None if healthy_dir is None else str(healthy_dir))
+    places = [None if place is None else str(place) for place in (cube_dir, cube_label_dir)]
+    donors = training_donors(hosts, transforms, modalities, *places)
+    transplant = RandTransplantTumord(["image", "label"], donors, prob=1.0).set_random_state(seed)
+    preprocess, order = Compose(transforms), np.random.default_rng(seed)
+    values = np.array(load_task("brats_mri").label_values, np.uint8)
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / "composites.csv").open("w", newline="") as table:
+        rows = csv.writer(table)
+        rows.writerow(["case", "host", "host_made_healthy", "donor", "shift_mm", "scale", "mirrored"])
+        for k in range(cases):
+            host = hosts["training"][order.integers(len(hosts["training"]))]
+            item = transplant(preprocess(host))
+            case, place = f"Composite_{k + 1:03d}", transplant.placement
+            (output / case).mkdir()
+            affine = np.asarray(item["image"].affine)
+            for m, image in zip(modalities, np.asarray(item["image"]), strict=True):
+                nib.save(nib.Nifti1Image(image, affine), output / case / f"{case}_{FILES[m]}.nii.gz")
+            label = values[np.asarray(item["label"])[0].astype(int)]
+            nib.save(nib.Nifti1Image(label, affine), output / case / f"{case}_seg.nii.gz")
+            told = ["", "", "", ""]
+            if transplant.donor is not None and place is not None:
+                shift = " ".join(f"{x:.1f}" for x in place.shift)
+                told = [transplant.donor.patient, shift, f"{place.scale:.2f}", str(place.mirror)]
+            rows.writerow([case, host["patient"], transplant.healthy, *told])
+            print(f"{case}: tumor of {told[0] or 'nobody'} in {host['patient']}", flush=True)
+    return output

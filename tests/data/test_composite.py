@@ -1,0 +1,41 @@
+import csv
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_passion.commands.composite import composite
+from monai_passion.data.datalists import make_datalist
+from monai_passion.errors import UsageError
+from tests.bundles.conftest import write_case
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("patients")
+    for k in range(3):
+        write_case(folder, f"P{k}", "brats_mri", k)
+    return folder
+
+
+def test_composites_are_patients_in_the_layout_of_brats_and_the_same_for_the_same_seed(patients, tmp_path):
+    composite(patients, output=tmp_path / "a", cases=2, seed=3)
+    composite(patients, output=tmp_path / "b", cases=2, seed=3)
+    items = make_datalist(tmp_path / "a", fractions=(1, 0, 0))["training"]
+    assert [item["case"] for item in items] == ["Composite_001", "Composite_002"]
+    assert all(all(item["image"].values()) and item["label"] for item in items)
+    with (tmp_path / "a" / "composites.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for item, row in zip(items, rows, strict=True):
+        label = np.asarray(nib.load(tmp_path / "a" / item["label"]).dataobj)
+        assert set(np.unique(label)) <= {0, 1, 2, 4}
+        assert row["donor"] != row["host"]
+        for path in (*item["image"].values(), item["label"]):
+            one, other = (np.asarray(nib.load(tmp_path / run / path).dataobj) for run in "ab")
+            assert np.array_equal(one, other)
+
+
+def test_a_folder_with_something_in_it_is_left_alone(patients, tmp_path):
+    (tmp_path / "note").write_text("mine")
+    with pytest.raises(UsageError, match="not empty"):
+        composite(patients, output=tmp_path, cases=1)

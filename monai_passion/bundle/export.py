@@ -109,8 +109,7 @@ def describe_network(
     config.update(settings)
     ends = metadata["network_data_format"]
     names = ends["outputs"]["pred"]["channel_def"]
-    restored = config["restore_labels"]
-    values = dict(zip(restored["orig_labels"], restored["target_labels"], strict=True))
+    values = dict(enumerate(config["label_values"]))
     facts = {
         "bundle": config["bundle_name"],
         "version": metadata["version"],

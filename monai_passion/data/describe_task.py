@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from monai_passion.data.nifti import read_geometry
@@ -141,8 +142,13 @@ def _files(folder: Path, ends: Sequence[str]) -> list[Path]:
     return found[:: max(len(found) // SAMPLE, 1)]
 
 
+def _header(path: Path) -> nib.Nifti1Header:
+    read_geometry(path)  # is it a NIfTI?
+    return nib.load(path).header
+
+
 def _sizes(files: Sequence[Path], spatial_dims: int) -> dict[str, Any]:
-    headers = [read_geometry(path) for path in files]
+    headers = [_header(path) for path in files]
     shape = np.median([(*header.get_data_shape()[:3], 1, 1)[:3] for header in headers], axis=0)
     spacing = np.median([(*header.get_zooms()[:3], 1.0, 1.0)[:3] for header in headers], axis=0)
     most = CROP if spatial_dims == 3 else PLANE

@@ -199,8 +199,11 @@ class Segmenter:
 
     @cached_property
     def network(self) -> nn.Module:
-        """With the weights in it, on the device."""
-        network: nn.Module = self._content("network")
+        """With the weights in it, on the device; the host's random numbers stay as they were."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            network: nn.Module = self._content("network")
         return network
 
     @property
@@ -305,7 +308,9 @@ class Segmenter:
                 labels = self._restore(item, pred, shape)
                 result = result._replace(labels=labels * shown, outside=int(np.count_nonzero(labels[~shown])))
                 if probabilities:
-                    result = result._replace(probabilities=self._restore_probabilities(item, pred))
+                    found = self._restore_probabilities(item, pred)
+                    found[~shown] = np.eye(found.shape[-1])[0]
+                    result = result._replace(probabilities=found)
             elif decode == "all":
                 result.combinations[name] = self._restore(item, pred, shape) * shown
             if mask != present and sum(mask) == 1:

@@ -107,13 +107,14 @@ def test_the_next_patient_is_tried_as_the_bundle_says_again(segmenter):
     assert segmenter.segment(volumes).remarks == ()
 
 
-def test_when_nothing_helps_one_line_says_so(segmenter, monkeypatch, tmp_path, capsys):
+def test_when_nothing_helps_one_line_says_so(segmenter, weights, monkeypatch, tmp_path, capsys):
     refuse(segmenter, lambda image: True)
     with pytest.raises(ResourceError, match="16x16x16"):
         segmenter.segment([volume(), None, None, None])
     monkeypatch.setattr("monai_passion.prediction.segmenter.Segmenter", lambda *_: segmenter)
     nib.save(nib.Nifti1Image(volume().data, np.eye(4)), tmp_path / "flair.nii.gz")
-    assert main(["predict", "--flair", str(tmp_path / "flair.nii.gz"), "--output", str(tmp_path / "out")]) == 5
+    command = ["predict", "--weights", str(weights), "--flair", str(tmp_path / "flair.nii.gz")]
+    assert main([*command, "--output", str(tmp_path / "out")]) == 5
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("monai-passion: error: not enough memory on cpu")
     assert not (tmp_path / "out").exists()

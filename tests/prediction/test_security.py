@@ -215,4 +215,4 @@ def test_a_report_names_no_file_of_the_patient_unless_asked(tmp_path, capsys, ca
         output = tmp_path / f"out{len(more)}"
         assert main([*command, "--roi-size", "32", "--output", str(output), *more]) == 0
         leaks = {path.name for path in output.iterdir() if b"Zwingli" in path.read_bytes()}
-        assert leaks == ({"report.json", "report.html"} if more else set())
+        assert leaks == ({"report.json"} if more else set())

@@ -200,7 +200,10 @@ class Segmenter:
     @cached_property
     def network(self) -> nn.Module:
         """With the weights in it, on the device."""
-        network: nn.Module = self._content("network")
+        import torch
+
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
+            network: nn.Module = self._content("network")
         return network
 
     @property

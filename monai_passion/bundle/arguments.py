@@ -55,8 +55,8 @@ def check_arguments(argv: Sequence[str]) -> None:
 def _check_path(name: str, text: str) -> None:
     if text[:1] in ("@", "$", "%"):
         raise UsageError(f"--{name} {text}: MONAI takes {text[0]} for the start of an expression; give ./{text}")
-    read = _value(text)  # by fire; MONAI reads once more what is text then
-    if read is not None and read != text and not (isinstance(read, str) and isinstance(_value(read), str)):
+    read = _value(text)
+    if read is not None and read not in (text, text[1:-1]):  # without the quotes that say that it is text
         raise UsageError(
             f"--{name} {text} is read as {read!r}, not as text; put it in two kinds of quotes: --{name} \"'{text}'\""
         )

@@ -20,11 +20,11 @@ from torch import nn
 from monai_passion.bundle.exported import JudgingAvailable, RefusingNothing
 from monai_passion.bundle.weights import find_weights, trained_settings, trained_unknown
 from monai_passion.errors import UsageError, WeightsError
-from monai_passion.modalities import known_aliases
 from monai_passion.networks import MultiModalBackbone
 from monai_passion.networks.weights import load_weights, save_weights, write_sidecar
 from monai_passion.system.files import sha256, write_atomically
 from monai_passion.system.resources import resource_folder
+from monai_passion.tasks import load_task
 
 __all__ = ["describe_network", "export_bundle", "export_onnx", "export_torchscript", "torchscript"]
 
@@ -107,17 +107,15 @@ def describe_network(
         for name in ("inference.json", "metadata.json")
     )
     config.update(settings)
-    ends = metadata["network_data_format"]
-    names = ends["outputs"]["pred"]["channel_def"]
-    values = dict(enumerate(config["label_values"]))
+    task = load_task(config["task"])
     facts = {
         "bundle": config["bundle_name"],
         "version": metadata["version"],
         "weights_sha256": sha256(weights),
         "intended_use": metadata["intended_use"],
         "modalities": config["modalities"],
-        "aliases": {m: known_aliases().get(m, ()) for m in config["modalities"]},
-        "labels": [{"class": k, "name": names[str(k)], "value": values.get(k, k)} for k in range(len(names))],
+        "aliases": {m.name: m.aliases for m in task.modalities},
+        "labels": [{"class": k, "name": label.name, "value": label.value} for k, label in enumerate(task.classes)],
         "spacing_mm": config.get("spacing"),
         "orientation": "RAS" if any("Orientation" in step["_target_"] for step in config["preprocess"]) else None,
         "roi_size": config["roi_size"],

@@ -12,7 +12,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from monai_passion.data.nifti import read_geometry
+from monai_passion.data.nifti import Header, read_header
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import known_aliases
 from monai_passion.tasks import Task, task_from_json
@@ -81,7 +81,7 @@ def describe_task(
             {"name": "background", "value": 0},
             *({"name": label, "value": value} for label, value in values.items()),
         ],
-        "settings": _sizes(files, spatial_dims),
+        "settings": _sizes(files, len(names), spatial_dims),
     }
     return task_from_json(content)
 
@@ -142,16 +142,19 @@ def _files(folder: Path, ends: Sequence[str]) -> list[Path]:
     return found[:: max(len(found) // SAMPLE, 1)]
 
 
-def _header(path: Path) -> nib.Nifti1Header:
-    read_geometry(path)  # is it a NIfTI?
-    return nib.load(path).header
-
-
-def _sizes(files: Sequence[Path], spatial_dims: int) -> dict[str, Any]:
-    headers = [_header(path) for path in files]
-    shape = np.median([(*header.get_data_shape()[:3], 1, 1)[:3] for header in headers], axis=0)
-    spacing = np.median([(*header.get_zooms()[:3], 1.0, 1.0)[:3] for header in headers], axis=0)
+def _sizes(files: Sequence[Path], channels: int, spatial_dims: int) -> dict[str, Any]:
+    headers = [_header(path, channels) for path in files]
+    shape = np.median([header.shape for header in headers], axis=0)
+    spacing = np.median([np.linalg.norm(header.affine[:3, :3], axis=0) for header in headers], axis=0)
     most = CROP if spatial_dims == 3 else PLANE
     crop = [int(min(most, max(2 * STEP, STEP * math.ceil(size / STEP)))) for size in shape[:spatial_dims]]
     sizes: dict[str, Any] = {"crop_size": crop, "roi_size": crop}
     return sizes if spatial_dims == 2 else {"spacing": [round(float(step), 3) for step in spacing], **sizes}
+
+
+def _header(path: Path, channels: int) -> Header:
+    """Of one modality, or of a file that holds all of them."""
+    try:
+        return read_header(path)
+    except InputError:
+        return read_header(path, num_volumes=channels)

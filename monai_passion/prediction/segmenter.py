@@ -199,10 +199,10 @@ class Segmenter:
 
     @cached_property
     def network(self) -> nn.Module:
-        """With the weights in it, on the device; the host's random numbers stay as they were."""
+        """With the weights in it, on the device."""
         import torch
 
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
             network: nn.Module = self._content("network")
         return network
 

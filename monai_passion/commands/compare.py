@@ -122,7 +122,7 @@ def _examination(
 
     if (source / "report.json").is_file():
         return open_examination(source)
-    files = find_files(source, facts.modalities)
+    files = find_files(source, facts.task)
     tell = functools.partial(voice.doubt, patient=folder.name)
     predict_patient(files, folder, facts, open_segmenter, options, voice.stage, tell)
     with TemporaryDirectory() as converted:

@@ -218,7 +218,9 @@ def _label_values(volume: Volume) -> str | None:
 
 
 def _wrapped(volume: Volume) -> bool:
-    """Whether an image without negative values seems to have lost its brightest voxels to an integer overflow."""
+    """Whether an image of whole numbers, none below zero, seems to have lost its brightest voxels to an overflow."""
+    if (volume.data != np.rint(volume.data)).any():
+        return False
     negative = volume.data < 0
     if not 0 < negative.mean() < MAX_WRAPPED or not (volume.data > 0).any():
         return False

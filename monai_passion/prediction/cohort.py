@@ -145,7 +145,7 @@ def check_cohort(
     for name, source in patients.items():
         told = functools.partial(_about, tell, name)
         try:
-            files = find_files(source, bundle.modalities) if isinstance(source, Path) else source
+            files = find_files(source, bundle.task) if isinstance(source, Path) else source
             found = check_patient(files, bundle, options, weights, functools.partial(_tell, stage, name), told)
             entries[name] = {"status": "done", "exit_code": 0, "message": "", **found}
         except PassionError as error:

@@ -39,7 +39,7 @@ def score_patients(
     regions = {name: tuple(bundle.label_values[k] for k in classes) for name, classes in bundle.regions.items()}
     for item in items:
         files = {m: path for m, path in item["image"].items() if path}
-        patient = read_patient(files, bundle.modalities)
+        patient = read_patient(files, bundle.task)
         truth = read_volume(item["label"])
         check_same_grid(patient.reference, truth)
         result = segmenter.segment(patient.volumes, "all")

@@ -1,6 +1,8 @@
+import nibabel as nib
+import numpy as np
 import pytest
 
-from monai_passion.bundle.steps import presence_facts, training_data
+from monai_passion.bundle.steps import inference_data, presence_facts, training_data
 from tests.data.layouts import BRATS_FILES, write_image
 
 
@@ -39,3 +41,11 @@ def test_a_modality_that_nobody_has_is_one_warning(caplog):
     assert facts.rarity == [1, 0]
     (record,) = (record for record in caplog.records if record.levelname == "WARNING")
     assert "no training patient has t1c" in record.message
+
+
+def test_labels_whose_meaning_cannot_be_told_do_not_stop_an_inference(tmp_path):
+    for n in range(2):
+        write_image(tmp_path / f"P{n}" / f"P{n}_flair.nii.gz")
+        nib.save(nib.Nifti1Image(np.full((4, 4, 3), 3, np.int16), np.eye(4)), tmp_path / f"P{n}" / f"P{n}_seg.nii.gz")
+    items = inference_data(str(tmp_path), "brats_mri", None, None, 0, str(tmp_path))
+    assert [item["case"] for item in items] == ["P0", "P1"]

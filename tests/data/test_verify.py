@@ -136,6 +136,13 @@ def test_a_sound_cohort_has_nothing_to_tell(cohort):
     assert (verdict.task.name, verdict.layout, verdict.labels.name) == ("brats_mri", "folders", "brats_mri")
 
 
+def test_a_few_negative_numbers_of_a_normalized_image_are_no_overflow(cohort):
+    data = (image(1) - 90) / 300 + 0.01
+    data[2, 2, 2] = -9
+    save(at(cohort, "t1"), np.where(image(1) == 0, 0, data))
+    assert not verify_cohort(cohort).problems
+
+
 def test_there_are_20_broken_cohorts():
     assert len(BROKEN) >= 20
 

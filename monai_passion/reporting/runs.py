@@ -90,7 +90,8 @@ def load_runs(folders: Sequence[Path]) -> Results:
         InputError: a missing or unreadable file, or runs that were not scored on the same regions.
         UsageError: two runs without a label whose folders have the same name, or one folder twice.
     """
-    rows, curves = [], []
+    rows: list[pd.DataFrame] = []
+    curves: list[pd.DataFrame] = []
     seen: dict[Path | str, Path] = {}
     data: dict[str, Path] = {}
     titles: dict[str, str] = {}

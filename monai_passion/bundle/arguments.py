@@ -7,10 +7,12 @@ that looks like a Python value into one: ``2024`` into a number, ``a,b`` into a 
 from __future__ import annotations
 
 import inspect
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from monai_passion.errors import UsageError, did_you_mean
+from monai_passion.system.settings import as_text
 
 __all__ = ["check_arguments"]
 
@@ -53,10 +55,13 @@ def check_arguments(argv: Sequence[str]) -> None:
 
 
 def _check_path(name: str, text: str) -> None:
+    if text.startswith(('$"', "$'")):  # an expression that is text
+        return
+    if "#" in text:
+        raise UsageError(f"--{name} {text}: MONAI changes # in text; give --{name} {shlex.quote(as_text(text))}")
     if text[:1] in ("@", "$", "%"):
         raise UsageError(f"--{name} {text}: MONAI takes {text[0]} for the start of an expression; give ./{text}")
-    read = _value(text)
-    if read is not None and read not in (text, text[1:-1]):  # without the quotes that say that it is text
+    if (read := _value(text)) is not None and not isinstance(read, str):
         raise UsageError(
             f"--{name} {text} is read as {read!r}, not as text; put it in two kinds of quotes: --{name} \"'{text}'\""
         )

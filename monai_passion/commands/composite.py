@@ -24,11 +24,11 @@ def composite(
 ) -> Path:
     """Write composite patients, as a training with transplanted tumors sees them, to look at.
 
-    Each is one patient's head, made healthy about half the time, with another patient's tumor. Images are z-scored over
-    the brain.
-
     Example:
         monai-passion composite DATA --output COMPOSITES --cases 5
+
+    Each is one patient's head, made healthy about half the time, with another patient's tumor. Images are z-scored over
+    the brain.
 
     Args:
         data: labeled patients with FLAIR, T1c, T1 and T2, as in BraTS2020: hosts, and donors.

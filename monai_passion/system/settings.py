@@ -28,7 +28,8 @@ def read_value(text: Any) -> Any:
 def as_text(text: str) -> str:
     """What a configuration takes as this very text: MONAI runs what begins with ``$`` or ``@``, and changes ``#``."""
     if text[:1] in ("$", "@", "%") or "#" in text:
-        return "$" + "".join(rf"\x{ord(c):02x}" if c in "#@$%" else c for c in repr(text))
+        quoted = json.dumps(text, ensure_ascii=False)
+        return "$" + "".join(rf"\x{ord(c):02x}" if c in "#@$%" else c for c in quoted)
     return text
 
 

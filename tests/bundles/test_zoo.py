@@ -1,5 +1,5 @@
 """What the model zoo's own checks ask of a bundle, by its published rules (https://github.com/Project-MONAI/model-zoo),
-for every bundle: docs/reference/model-zoo.md has the table."""
+for every bundle."""
 
 import contextlib
 import io

@@ -120,7 +120,8 @@ def test_in_a_terminal_a_bar_shows_them(monkeypatch):
 
 
 @pytest.mark.parametrize("more", [[], ["--weights", "nowhere.pt"]])
-def test_missing_weights_are_found_out_before_an_image_is_read(predict, tmp_path, more):
+def test_missing_weights_are_found_out_before_an_image_is_read(predict, tmp_path, more, monkeypatch):
+    monkeypatch.setattr("monai_passion.bundle.weights.shipped_weights", lambda name: None)
     result = predict("--flair", tmp_path / "nowhere.nii.gz", *more, weights=None)
     failed(result, 4, "no weights", *([] if more else ["monai-passion train DATA --bundle"]), output=tmp_path / "out")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from monai_passion.commands.train import ARGUMENTS
 from monai_passion.errors import InputError, UsageError
 from monai_passion.system.files import PathLike
+from monai_passion.tasks import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,8 @@ def evaluate(
     """
     from monai_passion.bundle.run import command_line, run_bundle
     from monai_passion.bundle.trust import check_trusted
-    from monai_passion.bundle.weights import find_weights
+    from monai_passion.bundle.weights import find_weights, trained_settings
+    from monai_passion.networks.weights import load_weights
     from monai_passion.prediction.segmenter import find_bundle
     from monai_passion.system.files import write_text
     from monai_passion.system.output import output_folder
@@ -92,9 +94,11 @@ def evaluate(
     source = Path(data) if data is not None else home
     assert source is not None
     is_outside = home is None or source.resolve() != home.resolve()
-    chosen, patients = _patients(source, split, datalist, folder, str(config["task"]) if is_outside else None)
+    chosen, patients = _patients(source, split, datalist, folder, facts.task if is_outside else None)
     target = Path(output) if output is not None else folder / f"scores_{source.name if is_outside else chosen}"
+    learned = trained_settings(weights, load_weights(weights)[1])
     settings = {
+        **{key: value for key, value in learned.items() if key in config},
         **own,
         **given,
         "dataset_dir": as_text(str(source.absolute())),
@@ -131,7 +135,7 @@ def _arguments(folder: Path) -> dict[str, Any] | None:
 
 
 def _patients(
-    source: Path, split: Split | None, datalist: PathLike | None, run: Path, task: str | None
+    source: Path, split: Split | None, datalist: PathLike | None, run: Path, task: Task | None
 ) -> tuple[str, Datalist]:
     """Who is scored: the name of the split, and the datalist that has it; ``task`` is that of an outside cohort."""
     from monai_passion.data.datalists import load_datalist, make_datalist

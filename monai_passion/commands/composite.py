@@ -10,6 +10,9 @@ from monai_passion.system.files import PathLike
 
 __all__ = ["composite"]
 
+BUNDLE = "brats_mri_segmentation_rfnet_passion"
+"""Whose way of loading patients is taken."""
+
 
 def composite(
     data: PathLike,
@@ -63,11 +66,10 @@ def composite(
     output = Path(output)
     if output.exists() and any(output.iterdir()):
         raise UsageError(f"{output} is not empty; give a new folder")
-    task = resource_folder("configs") / "tasks" / "brats_mri"
     parser = ConfigParser()
-    files = [resource_folder("configs") / "common" / "base.json", *(task / f"{n}.json" for n in ("knobs", "labelled"))]
-    parser.read_config(ConfigParser.load_config_files([str(file) for file in files]))
-    parser["preprocess"] = json.loads((task / "fast.json").read_text(encoding="utf-8"))["preprocess"]
+    parser.read_config(str(resource_folder("bundles") / BUNDLE / "configs" / "train.json"))
+    fast = resource_folder("configs") / "tasks" / "brats_mri" / "fast.json"
+    parser["preprocess"] = json.loads(fast.read_text(encoding="utf-8"))["preprocess"]
     parser["spacing"], parser["bundle_root"] = [spacing] * 3, "."
     transforms = [parser.get_parsed_content("load"), *parser.get_parsed_content("preprocess")]
     modalities = parser.get_parsed_content("modalities")

@@ -93,7 +93,12 @@ class Examined(NamedTuple):
 
 
 def examine(
-    files: Mapping[str, Path], bundle: BundleFacts, options: Options, converted: Path, tell: Tell = lambda remark: None
+    files: Mapping[str, Path],
+    bundle: BundleFacts,
+    options: Options,
+    converted: Path,
+    tell: Tell = lambda remark: None,
+    start: Callable[[str], object] = lambda name: None,
 ) -> Examined:
     """Read a patient's files and say what is doubtful about them, before anything is computed.
 
@@ -103,10 +108,12 @@ def examine(
         options: see `Options`.
         converted: an empty folder for NIfTI files of what was DICOM.
         tell: called with each doubt.
+        start: called with the name of each step as it begins.
 
     Raises:
         PassionError: see `read_patient`.
     """
+    start("reading and registering" if options.register else "reading")
     if options.skull_strip and bundle.task.anatomy != "brain":
         raise UsageError(f"--skull-strip is for heads; {bundle.name} is about the {bundle.task.anatomy}; leave it out")
     nifti, series, doubts = as_nifti(dict(files), converted, options.max_voxels)
@@ -132,6 +139,7 @@ def examine(
             stage_picture(f"On the grid of {titles[patient.reference_name]}", patient.used, titles),
         ]
     if options.skull_strip:
+        start("removing the skull")
         patient, mask, stripping = _strip(patient)
         pictures.append(stage_picture("Brain, skull removed", patient.used, titles, mask))
     remarks = (
@@ -185,9 +193,8 @@ def check_patient(
         PassionError: see `read_patient`.
     """
     given = {m: Path(path) for m, path in files.items()}
-    stage("reading")
     with TemporaryDirectory() as converted:
-        patient, _, remarks, *_ = examine(given, bundle, options, Path(converted), tell)
+        patient, _, remarks, *_ = examine(given, bundle, options, Path(converted), tell, stage)
     expected = _expected(weights, bundle) if weights else {}
     used = list(patient.used)
     quality = expected.get("+".join(used), [])
@@ -235,9 +242,8 @@ def predict_patient(
     output, seconds = Path(output), Stopwatch(stage)
     paths = [Path(path) for path in files.values()]
     with output_folder(output, paths, options.overwrite) as folder, TemporaryDirectory() as converted:
-        seconds.start("reading")
         given = {m: Path(path) for m, path in files.items()}
-        patient, series, remarks, mask, pictures = examine(given, bundle, options, Path(converted), tell)
+        patient, series, remarks, mask, pictures = examine(given, bundle, options, Path(converted), tell, seconds.start)
         seconds.start("loading the network")
         segmenter = open_segmenter()
         expected = _expected(segmenter.weights, bundle)

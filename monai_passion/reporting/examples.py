@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from monai_passion import NOTICE
 from monai_passion.errors import InputError
@@ -58,53 +60,52 @@ def read_example(path: Path) -> Example:
 def example_figure(
     examples: Mapping[str, Example], combinations: Sequence[str], modalities: Mapping[str, str]
 ) -> Figure:
-    """A row a method, a column a combination, above it the paper's dots; first the reference.
+    """A square of panels per method: the reference, then what each combination makes of it, with its Dice.
 
     Args:
         examples: method -> its example.
-        combinations: columns, in this order, those that the examples have.
-        modalities: name -> title; rows of dots, in this order.
+        combinations: panels, in this order, those that the examples have.
+        modalities: name -> title, in this order; the image is that of the first.
     """
-    columns = len(combinations) + 1
-    figure = Figure(figsize=(0.95 * columns + 1.2, 0.95 * len(examples) + 0.18 * len(modalities) + 0.9), dpi=200)
-    grid = figure.add_gridspec(
-        len(examples) + 1,
-        columns,
-        height_ratios=[0.18 * len(modalities), *(0.95 for _ in examples)],
-        wspace=0.04,
-        hspace=0.04,
-        left=1.15 / (0.95 * columns + 1.2),
-        right=0.995,
-        bottom=0.35 / (0.95 * len(examples) + 0.18 * len(modalities) + 0.9),
-        top=0.97,
-    )
-    _dots(figure, grid, combinations, modalities)
-    for row, (method, example) in enumerate(examples.items(), start=1):
+    columns = math.ceil(math.sqrt(len(combinations) + 1))
+    rows = math.ceil((len(combinations) + 1) / columns)
+    width, block = 1.7 * columns, 1.9 * rows + 0.35
+    height = block * len(examples) + 0.6
+    figure = Figure(figsize=(width, height), dpi=130)
+    labels: set[int] = set()
+    for number, (method, example) in enumerate(examples.items()):
+        top = 1 - (block * number + 0.35) / height
+        grid = figure.add_gridspec(
+            rows,
+            columns,
+            **{"wspace": 0.04, "hspace": 0.22, "left": 0.01, "right": 0.99},
+            top=top - 0.2 / height,
+            bottom=top - (block - 0.35) / height,
+        )
+        figure.text(0.01, top + 0.08 / height, method, fontsize=10, fontweight="bold")
         kept = [frozenset(parse_combination(name, example.modalities)) for name in example.combinations]
         window = _window(example)
         background = example.image[example.modalities.index(next(iter(modalities)))][window]
         drawn = [example.label, *(example.prediction[kept.index(frozenset(name.split("+")))] for name in combinations)]
-        for column, labels in enumerate(drawn):
-            axis = figure.add_subplot(grid[row, column])
-            _draw(axis, background, labels[window])
-            if column == 0:
-                axis.set_ylabel(textwrap.fill(method, 14), rotation=0, ha="right", va="center", fontsize=8)
-            if column == 0 and row == len(examples):
-                axis.set_xlabel("Reference", fontsize=8)
-    figure.supxlabel(f"One patient, the slice with the most labelled voxels. {NOTICE}", fontsize=7, color="#767676")
+        labels |= {int(value) for value in np.unique(drawn) if value > 0}
+        for place, (name, shown) in enumerate(zip(("", *combinations), drawn, strict=True)):
+            axis = figure.add_subplot(grid[place // columns, place % columns])
+            _draw(axis, background, shown[window])
+            given = " + ".join(title for m, title in modalities.items() if m in name.split("+"))
+            score = f"  {_dice(shown, example.label):.2f}" if name and shown.min() >= 0 else ""
+            axis.set_title(f"{given}{score}" if name else "Reference", fontsize=7, pad=2)
+    handles = [Patch(color=COLOURS[(k - 1) % len(COLOURS)], label=f"class {k}") for k in sorted(labels)]
+    if handles:
+        figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=7, frameon=False)
+    text = f"One patient, the slice with the most labelled voxels; Dice of all labels together. {NOTICE}"
+    figure.text(0.5, 0.28 / height, textwrap.fill(text, int(16 * width)), fontsize=7, ha="center", color="#595959")
     return figure
 
 
-def _dots(figure: Figure, grid: Any, combinations: Sequence[str], modalities: Mapping[str, str]) -> None:
-    for column, name in enumerate(combinations, start=1):
-        axis = figure.add_subplot(grid[0, column])
-        axis.set_axis_off()
-        axis.set(xlim=(-1, 1), ylim=(len(modalities) - 0.5, -0.5))
-        for y, modality in enumerate(modalities):
-            given = modality in name.split("+")
-            axis.plot(0, y, "o", markersize=4, color="black", markerfacecolor="black" if given else "white")
-            if column == 1:
-                axis.text(-1.2, y, modalities[modality], ha="right", va="center", fontsize=7)
+def _dice(shown: np.ndarray, label: np.ndarray) -> float:
+    """Of everything that is labelled, whatever the class."""
+    total = int((shown > 0).sum() + (label > 0).sum())
+    return 2 * int(((shown > 0) & (label > 0)).sum()) / total if total else 1.0
 
 
 def _window(example: Example) -> tuple[slice, slice]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import html
 import io
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,8 +33,8 @@ EMPTY_REGIONS = {
     "challenge": "Empty regions: one that only the network or only the reference has scores Dice 0 and, as a distance,"
     " the diagonal of the image, as in the BraTS challenge.",
     "released": "Empty regions as in the published evaluation code: one that only the network or only the reference has"
-    " scores a distance of 1, and an enhancing tumour of fewer than 500 predicted voxels is removed. That flatters;"
-    " it is here for comparison with published numbers.",
+    " scores a distance of 1, and an enhancing tumor of fewer than 500 predicted voxels is removed: 0.5 mL where voxels"
+    " have 1 mm, but 13.5 mL at 3 mm. That flatters; it is here for comparison with published numbers.",
 }
 LEGEND = (
     "Filled dots: modalities that the network was given. 95% CI of the average by bootstrap over patients. Distances"
@@ -48,6 +50,8 @@ h1 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #76767
 table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums }
 caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3rem 0 }
 th, td { padding: .15rem .4rem; text-align: right; white-space: nowrap } th { font-weight: 600 }
+.dots tbody th { position: sticky; left: 0; background: #fff }
+summary { cursor: pointer } nav ol { columns: 2; max-width: 50rem }
 thead { border-top: 2px solid; border-bottom: 1px solid } tbody { border-bottom: 1px solid }
 tbody th, td:first-child, thead th:first-child { text-align: left }
 tr.paper { color: #595959; font-style: italic } .dots thead td { text-align: center } .dots td b { font-weight: 700 }
@@ -82,12 +86,13 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
         InputError: a file of a run is missing or not what it must be, or ``output`` cannot be made.
         UsageError: two runs that cannot be told apart.
     """
-    results = load_runs(run_folders(folders))
+    runs = run_folders(folders)
+    results = load_runs(runs)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {output}: {error.strerror}; give another --output") from error
-    n = tables.patients(results.patients)
+    n = tables.patients(results.patients, _kind(results))
     summary = pd.concat(
         [summarise(own).assign(method=method) for method, own in results.rows.groupby("method", sort=False)],
         ignore_index=True,
@@ -96,11 +101,16 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
     files: dict[str, str] = {"tables/summary.csv": tables.csv_text(summary, n)}
     sections = [_paper_table(results, summary, n, files)] if results.table else []
     for convention in dict.fromkeys(results.rows["convention"]):
-        parts = [f"<p>{html.escape(EMPTY_REGIONS.get(convention, ''))}</p>"]
+        rule = html.escape(EMPTY_REGIONS.get(convention, ""))
+        parts = [] if convention == "released" else [f"<p>{rule}</p>"]
         parts += _combination_tables(results, summary, convention, n, files)
         pictures += (own := _score_pictures(results, summary, convention, n, files))
         parts += map(_embed, own)
-        sections.append(f"<h2>Scores, {convention} convention</h2>{''.join(parts)}")
+        parts.append(_worst_cases(results, convention, n, files))
+        title, text = f"Scores, {convention} convention", "".join(parts)
+        if convention == "released":  # for comparison only
+            text = f"<details><summary>{rule}</summary>{text}</details>"
+        sections.append(f"<h2>{title}</h2>{text}")
     if len(results.methods) > 1:
         sections.append(f"<h2>Paired comparisons</h2>{_comparisons(results, n, files)}")
         by_seed = endpoints(results.rows, rare)
@@ -112,12 +122,55 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
     if len(results.curves):
         pictures += (own := _training_pictures(results, f"Evaluated on {n}"))
         sections.append(f"<h2>Training</h2>{''.join(map(_embed, own))}")
+    sections.append(_runs(runs, results))
     for picture in pictures:
         _write(output / "figures" / f"{picture.name}.png", picture.png)
     for name, text in files.items():
         _write(output / name, text.encode())
     write_summary(summary, output / "summary.json", notice=NOTICE, patients=results.patients)
     return _write(output / "report.html", _page(results, n, sections).encode())
+
+
+def _kind(results: Results) -> str:
+    """Phantoms are named as such."""
+    return "phantom" if "phantom" in results.data.lower() else "patient"
+
+
+def _worst_cases(results: Results, convention: str, n: str, files: dict[str, str]) -> str:
+    """The patients that were segmented worst, folded away."""
+    table = tables.worst_table(results.rows, convention)
+    files[f"tables/worst_{convention}.csv"] = tables.csv_text(table, n)
+    caption = (
+        f"Dice (%) of the patients segmented worst, mean over combinations, {convention} convention, {n}. {NOTICE}"
+    )
+    return f"<details><summary>Worst cases</summary>{tables.worst_html(table, caption)}</details>"
+
+
+def _contents(sections: Sequence[str]) -> tuple[str, list[str]]:
+    """A list of links to the sections, and the sections with their anchors."""
+    links, anchored = [], []
+    for number, section in enumerate(sections):
+        title = section.partition("<h2>")[2].partition("</h2>")[0]
+        links.append(f'<li><a href="#s{number}">{title}</a></li>')
+        anchored.append(section.replace("<h2>", f'<h2 id="s{number}">', 1))
+    return f'<nav aria-label="contents"><ol>{"".join(links)}</ol></nav>', anchored
+
+
+def _runs(folders: Sequence[Path], results: Results) -> str:
+    """What was read: folder, method, when it was scored, with which version and split."""
+    rows = []
+    for folder, (_, own) in zip(folders, results.rows.groupby("run", sort=True), strict=True):
+        path = folder / "run.json"
+        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        scored = datetime.datetime.fromtimestamp((folder / "metrics.csv").stat().st_mtime, datetime.timezone.utc)
+        known = [str(facts.get(key) or tables.DASH) for key in ("data", "split", "seed", "version", "command")]
+        cells = [str(own["method"].iloc[0]), folder.name, f"{scored:%Y-%m-%d %H:%M} UTC", *known]
+        rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+    head = "".join(
+        f"<th>{name}</th>" for name in ("method", "folder", "scored", "data", "split", "seed", "version", "command")
+    )
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return f'<h2>Runs</h2><div class="wide" tabindex="0" role="region" aria-label="runs">{table}</div>'
 
 
 def _write(path: Path, content: bytes) -> Path:
@@ -287,15 +340,16 @@ def _embed(picture: _Picture) -> str:
 def _page(results: Results, n: str, sections: Sequence[str]) -> str:
     runs = results.rows.groupby("method", sort=False).agg(runs=("run", "nunique"), patients=("patient", "nunique"))
     listed = "".join(
-        f"<li>{html.escape(str(method))}: runs {row.runs}, {tables.patients(row.patients)}</li>"
+        f"<li>{html.escape(str(method))}: runs {row.runs}, {tables.patients(row.patients, _kind(results))}</li>"
         for method, row in runs.iterrows()
     )
+    contents, sections = _contents(sections)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Segmentation with missing sequences</title><style>{STYLE}</style></head><body><main>"
         f'<h1>Segmentation with missing sequences</h1><p class="notice" role="note">{NOTICE}</p>'
-        f"<p>{n}. Methods:</p><ul>{listed}</ul>{''.join(sections)}</main>"
+        f"<p>{n}. Methods:</p><ul>{listed}</ul>{contents}{''.join(sections)}</main>"
         f"<footer><p>{NOTICE} {n}. Made by monai_passion {__version__}. The same tables as CSV and LaTeX lie in"
         " <code>tables</code>, the figures in <code>figures</code>, beside this file.</p></footer></body></html>\n"
     )

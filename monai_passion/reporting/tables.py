@@ -62,9 +62,9 @@ LATEX = str.maketrans(
 )
 
 
-def patients(number: int) -> str:
-    """``n = 45 patients``."""
-    return f"n = {number} patient{'' if number == 1 else 's'}"
+def patients(number: int, kind: str = "patient") -> str:
+    """``n = 45 patients``, or phantoms."""
+    return f"n = {number} {kind}{'' if number == 1 else 's'}"
 
 
 def combination_table(
@@ -139,23 +139,53 @@ def combination_html(table: pd.DataFrame, metric: str, modalities: Mapping[str, 
             )
         )
         rest = "".join(f'<th scope="col" rowspan="{len(modalities)}">{name}</th>' for name in ("Avg.", "95% CI", "n"))
-        head.append(f'<tr><th scope="row" colspan="2">{title}</th>{dots}{rest if number == 0 else ""}</tr>')
+        head.append(f'<tr><th scope="row" colspan="2">{title}</th>{rest if number == 0 else ""}{dots}</tr>')
     body = []
     for region, block in table.groupby("region", sort=False):
         rows = []
-        cells = _cells(block, [*combinations, AVERAGE], scale)
+        cells = _cells(block, [AVERAGE, *combinations], scale)
         for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
             first = f'<th scope="rowgroup" rowspan="{len(block)}">{html.escape(_region(str(region)))}</th>'
-            texts = "".join(f"<td>{f'<b>{text}</b>' if best else text}</td>" for text, best in values)
+            average, *texts = (f"<td>{f'<b>{text}</b>' if best else text}</td>" for text, best in values)
+            interval = f"<td>{_interval(row['low'], row['high'], scale.digits)}</td><td>{row['n']:.0f}</td>"
             rows.append(
-                f'<tr>{first if number == 0 else ""}<th scope="row">{html.escape(row["method"])}</th>{texts}'
-                f"<td>{_interval(row['low'], row['high'], scale.digits)}</td><td>{row['n']:.0f}</td></tr>"
+                f'<tr>{first if number == 0 else ""}<th scope="row">{html.escape(row["method"])}</th>{average}'
+                f"{interval}{''.join(texts)}</tr>"
             )
         body.append(f"<tbody>{''.join(rows)}</tbody>")
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(caption)}"><table class="dots">'
         f"<caption>{html.escape(caption)}</caption><thead>{''.join(head)}</thead>{''.join(body)}</table></div>"
     )
+
+
+def worst_table(rows: pd.DataFrame, convention: str, number: int = 10) -> pd.DataFrame:
+    """The patients with the lowest mean Dice over combinations and regions, the worst first.
+
+    Returns:
+        ``method, patient, <regions>, mean``, in percent; at most ``number`` rows per method.
+    """
+    own = rows[rows["convention"] == convention]
+    means = own.groupby(["method", "patient", "region"], sort=False)["dice"].mean().unstack("region") * 100
+    means = means[list(dict.fromkeys(own["region"]))].assign(mean=means.mean(axis=1)).reset_index()
+    ordered = means.sort_values("mean", kind="stable").groupby("method", sort=False).head(number)
+    order = {method: k for k, method in enumerate(dict.fromkeys(rows["method"]))}
+    return ordered.sort_values("method", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+
+
+def worst_html(table: pd.DataFrame, caption: str) -> str:
+    """`worst_table` as HTML."""
+    regions = list(table.columns[2:-1])
+    styled = (
+        table.style.format("{:.1f}", subset=[*regions, "mean"], na_rep=DASH)
+        .format(html.escape, subset=["method", "patient"])
+        .hide(axis="index")
+        .set_caption(html.escape(caption))
+        .set_table_styles([])
+    )
+    text: str = styled.to_html(exclude_styles=True)
+    label = html.escape(caption)
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{label}">{text}</div>'
 
 
 def latex_text(text: str) -> str:
@@ -190,7 +220,7 @@ def combination_latex(table: pd.DataFrame, metric: str, modalities: Mapping[str,
     blocks = []
     for region, block in table.groupby("region", sort=False):
         rows = []
-        cells = _cells(block, [*combinations, AVERAGE], scale)
+        cells = _cells(block, [AVERAGE, *combinations], scale)
         for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
             texts = [f"\\textbf{{{latex_text(text)}}}" if best else latex_text(text) for text, best in values]
             first = latex_text(_region(str(region))) if number == 0 else ""

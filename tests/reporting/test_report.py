@@ -74,6 +74,29 @@ def test_both_conventions_and_all_metrics_have_tables(report):
     assert {"comparison.csv", "comparison_per_combination.csv"} <= names
 
 
+def test_contents_lead_to_every_section_and_runs_are_dated(report):
+    text = report.read_text(encoding="utf-8")
+    links = re.findall(r'<a href="#(s\d+)">([^<]+)</a>', text)
+    assert [title for _, title in links][-1] == "Runs"
+    assert all(f'<h2 id="{anchor}">{title}</h2>' in text for anchor, title in links)
+    assert re.search(r"<td>base &amp; line</td><td>a</td><td>\d{4}-\d\d-\d\d", text)
+
+
+def test_the_worst_patient_of_each_method_comes_first(report):
+    worst = pd.read_csv(report.parent / "tables" / "worst_challenge.csv", comment="#")
+    for _, own in worst.groupby("method"):
+        assert own["mean"].is_monotonic_increasing
+        assert own["mean"].to_numpy() == pytest.approx(own[["WT", "TC", "ET"]].mean(axis=1).to_numpy())
+    assert "Worst cases" in report.read_text(encoding="utf-8")
+
+
+def test_phantoms_are_not_called_patients(make_run, tmp_path):
+    run = make_run("a", facts={"label": "a", "data": "BraTS phantoms"}, curves=False)
+    text = write_report([run], tmp_path / "out").read_text(encoding="utf-8")
+    assert "n = 6 phantoms" in text
+    assert "6 patients" not in text
+
+
 def test_seeds_are_averaged_before_methods_are_compared(report):
     comparison = pd.read_csv(report.parent / "tables" / "comparison.csv", comment="#")
     dice = comparison[(comparison["metric"] == "dice") & (comparison["convention"] == "challenge")]

@@ -28,7 +28,11 @@ def refuse_older(path: Path, overwrite: bool = False) -> None:
 
 @contextmanager
 def output_folder(
-    output: Path, inputs: Iterable[Path] = (), overwrite: bool = False, last: str = "report.json"
+    output: Path,
+    inputs: Iterable[Path] = (),
+    overwrite: bool = False,
+    last: str = "report.json",
+    names: Iterable[str] = (),
 ) -> Iterator[Path]:
     """A temporary folder whose files become those of ``output`` when the block ends well, and which is removed if not.
 
@@ -41,6 +45,7 @@ def output_folder(
         inputs: files that must not be replaced.
         overwrite: see ``output``.
         last: the file that says that all others are there.
+        names: of the files that may be written, so that an input among them is found out at once.
 
     Raises:
         UsageError: ``output`` holds files, is a file, or would replace an input.
@@ -49,6 +54,7 @@ def output_folder(
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output {output} is a file; give a folder")
     within = output.is_dir()
+    _check_inputs(names, output, inputs)
     with writing(output):
         if within:
             _remove_leftovers(output)
@@ -58,7 +64,7 @@ def output_folder(
         temporary.mkdir(parents=True)
     try:
         yield temporary
-        _check_inputs(temporary, output, inputs)
+        _check_inputs((file.name for file in temporary.iterdir()), output, inputs)
         with writing(output):
             if not output.is_dir():
                 os.replace(temporary, output)
@@ -103,8 +109,8 @@ def writing(output: Path) -> Iterator[None]:
         ) from error
 
 
-def _check_inputs(temporary: Path, output: Path, inputs: Iterable[Path]) -> None:
-    inputs = {path.resolve() for path in inputs}
-    for file in temporary.iterdir():
-        if (target := (output / file.name).resolve()) in inputs:
+def _check_inputs(names: Iterable[str], output: Path, inputs: Iterable[Path]) -> None:
+    taken = {os.path.realpath(path) for path in inputs}
+    for name in names:
+        if (target := os.path.realpath(output / name)) in taken:
             raise UsageError(f"{target} is an input and would be replaced; give another --output")

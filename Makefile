@@ -84,6 +84,8 @@ bundles-check: dev  ## are bundles/ what configs/ makes, and do they run?
 # The whole way, on phantoms: a cohort, a training with missing sequences, all combinations scored, one patient segmented.
 CASE = $(DEMO)/cohort/BraTS20_Training_002/BraTS20_Training_002
 demo: install  ## train, evaluate and segment phantoms with missing sequences (about 5 minutes)
+	@echo "== with the weights that come with the package"
+	$(BIN)/monai-passion demo --output $(DEMO)/shipped --overwrite
 	@echo "== 1/5 a cohort of 28 phantoms, 48 x 48 x 48 voxels"
 	$(BIN)/monai-passion phantom brats $(DEMO)/cohort --cases 28 --size 48 --seed 1
 	@echo "== 2/5 training on 19 of them; missing rates: flair 0.4, t1c 0.2, t1 0.6, t2 0.8"

@@ -15,6 +15,7 @@ from typing import Any
 __all__ = ["COMMANDS", "find_module", "load_command"]
 
 COMMANDS = {
+    "demo": "commands.demo",
     "predict": "commands.predict",
     "train": "commands.train",
     "evaluate": "commands.evaluate",

@@ -36,13 +36,6 @@ from monai_passion.system.output import output_folder, writing
 __all__ = ["Examined", "Options", "Stage", "Tell", "check_patient", "examine", "predict_patient", "silent"]
 
 
-RESULTS = (
-    *("segmentation.nii.gz", "segmentation.dcm", "report.json", "report.html", "preview.png"),
-    *("probabilities.nii.gz", "uncertainty.nii.gz", "brain_mask.nii.gz"),
-)
-"""Names of the files that a prediction may write."""
-
-
 class Options(NamedTuple):
     """How one patient is handled; see ``monai-passion predict --help``."""
 
@@ -248,7 +241,7 @@ def predict_patient(
     """
     output, seconds = Path(output), Stopwatch(stage)
     paths = [Path(path) for path in files.values()]
-    with output_folder(output, paths, options.overwrite, names=RESULTS) as folder, TemporaryDirectory() as converted:
+    with output_folder(output, paths, options.overwrite) as folder, TemporaryDirectory() as converted:
         given = {m: Path(path) for m, path in files.items()}
         patient, series, remarks, mask, pictures = examine(given, bundle, options, Path(converted), tell, seconds.start)
         seconds.start("loading the network")

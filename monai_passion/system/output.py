@@ -28,11 +28,7 @@ def refuse_older(path: Path, overwrite: bool = False) -> None:
 
 @contextmanager
 def output_folder(
-    output: Path,
-    inputs: Iterable[Path] = (),
-    overwrite: bool = False,
-    last: str = "report.json",
-    names: Iterable[str] = (),
+    output: Path, inputs: Iterable[Path] = (), overwrite: bool = False, last: str = "report.json"
 ) -> Iterator[Path]:
     """A temporary folder whose files become those of ``output`` when the block ends well, and which is removed if not.
 
@@ -42,29 +38,30 @@ def output_folder(
     Args:
         output: missing, an empty folder or, given ``overwrite``, any folder: files and folders of the same name are
             replaced, others stay.
-        inputs: files that must not be replaced.
+        inputs: files that must not lie in ``output``, where they might be replaced.
         overwrite: see ``output``.
         last: the file that says that all others are there.
-        names: of the files that may be written, so that an input among them is found out at once.
 
     Raises:
-        UsageError: ``output`` holds files, is a file, or would replace an input.
+        UsageError: ``output`` holds files or an input, or is a file.
         ResourceError: nothing can be written there (found out at once), or the disk is full.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output {output} is a file; give a folder")
     within = output.is_dir()
-    _check_inputs(names, output, inputs)
     with writing(output):
         if within:
             _remove_leftovers(output)
         if within and any(output.iterdir()) and not overwrite:
             raise UsageError(f"--output {output} is not empty; give another folder, or add --overwrite")
+        home = os.path.realpath(output)
+        for path in inputs if within else ():
+            if home in (os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path))):
+                raise UsageError(f"{path} is an input and might be replaced; give another --output")
         temporary = (output if within else output.parent) / f".{output.resolve().name}.{os.getpid()}"
         temporary.mkdir(parents=True)
     try:
         yield temporary
-        _check_inputs((file.name for file in temporary.iterdir()), output, inputs)
         with writing(output):
             if not output.is_dir():
                 os.replace(temporary, output)
@@ -107,10 +104,3 @@ def writing(output: Path) -> Iterator[None]:
         raise ResourceError(
             f"cannot write to {output} ({error.strerror or error}); free some space or give another folder"
         ) from error
-
-
-def _check_inputs(names: Iterable[str], output: Path, inputs: Iterable[Path]) -> None:
-    taken = {os.path.realpath(path) for path in inputs}
-    for name in names:
-        if (target := os.path.realpath(output / name)) in taken:
-            raise UsageError(f"{target} is an input and would be replaced; give another --output")

@@ -1,10 +1,10 @@
 import pytest
 
-from monai_passion.bundle.weights import shipped_weights
+from monai_passion.bundle.weights import PHANTOM, shipped_weights
 from monai_passion.networks.weights import load_weights
 
 
-@pytest.mark.parametrize("name", ["brats_mri_segmentation_rfnet_passion"])
+@pytest.mark.parametrize("name", ["brats_mri_segmentation_rfnet_passion", PHANTOM])
 def test_shipped_weights_are_small_have_a_card_and_say_how_to_use_them(name):
     path = shipped_weights(name)
     _, facts = load_weights(path)  # checks the checksum

@@ -1,0 +1,57 @@
+"""``monai-passion demo``: a phantom patient, segmented from three sequences."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from monai_passion.system.files import PathLike
+
+__all__ = ["demo"]
+
+SIZE = 80
+"""Voxels per edge, of 3 mm: as the weights were trained."""
+
+
+def demo(*, output: PathLike = "demo", seed: int = 1000, overwrite: bool = False) -> dict[str, Any]:
+    """Make a phantom patient and segment it from FLAIR, T1 and T2, as if T1c were missing.
+
+    The weights were trained on phantoms alone; they are for this demonstration, not for patients.
+
+    Example:
+        monai-passion demo --output OUT
+
+    Args:
+        output: a new folder, for the phantom and the result.
+        seed: another one, another patient.
+        overwrite: replace what an earlier run left in the output.
+
+    Returns:
+        The content of report.json.
+
+    Raises:
+        UsageError: packages of the extra ``phantom`` are missing, or ``output`` holds something else.
+        WeightsError: this package came without weights for phantoms.
+    """
+    import nibabel as nib
+    import numpy as np
+
+    from monai_passion.bundle.weights import PHANTOM, shipped_weights
+    from monai_passion.commands.predict import predict
+    from monai_passion.data.phantom import write_cohort
+    from monai_passion.errors import WeightsError
+
+    weights = shipped_weights(PHANTOM)
+    if weights is None:
+        raise WeightsError("this installation has no weights for phantoms; install the package again")
+    output = Path(output)
+    (folder,) = write_cohort(output / "phantom", "brats", 1, seed, SIZE)
+    files = {m: folder / f"{folder.name}_{m}.nii.gz" for m in ("flair", "t1", "t2")}
+    report = predict(output=output / "result", weights=weights, overwrite=overwrite, **files)
+    found, truth = (
+        np.asarray(nib.load(path).dataobj) > 0
+        for path in (output / "result" / "segmentation.nii.gz", folder / f"{folder.name}_seg.nii.gz")
+    )
+    dice = 2 * np.count_nonzero(found & truth) / max(np.count_nonzero(found) + np.count_nonzero(truth), 1)
+    print(f"whole tumor: Dice {dice:.2f} with the truth, which a phantom has. Open {output / 'result' / 'report.html'}")
+    return report

@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -220,9 +221,7 @@ def _put_aside(models: Sequence[Path], output: Path, url: str, listed: Path) -> 
     """Copy weights beside the zip, and write the list of where they will be; JSON, which YAML includes."""
     entries = []
     for model in models:
-        write_atomically(
-            output.parent / f"{output.stem}_weights" / model.name, lambda t, m=model: shutil.copyfile(m, t)
-        )
+        write_atomically(output.parent / f"{output.stem}_weights" / model.name, partial(shutil.copyfile, model))
         entry = {"path": f"models/{model.name}", "url": f"{url.rstrip('/')}/{model.name}"}
         entries.append({**entry, "hash_val": sha256(model), "hash_type": "sha256"})
     listed.write_text(json.dumps({"large_files": entries}, indent=2) + "\n", encoding="utf-8")

@@ -277,7 +277,9 @@ def inference_data(
     else:
         _given(dataset_dir)
         datalist = _or_none(datalist)
-        options = {} if datalist else {"fractions": (1, 0, 0), "labels": load_task(task).name}  # not looked at
+        options: dict[str, Any] = (
+            {} if datalist else {"fractions": (1, 0, 0), "labels": load_task(task).name}
+        )  # not looked at
         data = prepare_datalist(dataset_dir, datalist, seed=seed, task=task, **options)
         items = [item for key in SPLITS for item in data[key]]
         items = whole_files(items) if spatial_dims == 2 else items

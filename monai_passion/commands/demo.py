@@ -46,7 +46,7 @@ def demo(*, output: PathLike = "demo", seed: int = 1000, overwrite: bool = False
         raise WeightsError("this installation has no weights for phantoms; install the package again")
     output = Path(output)
     (folder,) = write_cohort(output / "phantom", "brats", 1, seed, SIZE)
-    files = {m: folder / f"{folder.name}_{m}.nii.gz" for m in ("flair", "t1", "t2")}
+    files: dict[str, Any] = {m: folder / f"{folder.name}_{m}.nii.gz" for m in ("flair", "t1", "t2")}
     report = predict(output=output / "result", weights=weights, overwrite=overwrite, **files)
     found, truth = (
         np.asarray(nib.load(path).dataobj) > 0

@@ -88,7 +88,7 @@ def brain_mask(volume: Volume) -> NDArray[np.bool_]:
         low, high = (float(np.quantile(small.numpy(), q)) for q in (0.005, 0.995))
         found = _largest(coarse(_normalized(small, low, high))[0, 1].numpy() > 0.5)
         box = _box(found, head.shape)
-        part = image[(slice(None), slice(None), *box)]
+        part = image[0, 0][box][None, None]
         within = fine(_normalized(interpolate(part, FINE, mode="nearest-exact"), low, high))[:, 1:2]
         brain = interpolate(within, part.shape[2:], mode="trilinear")[0, 0].numpy() > 0.5
     mask = np.zeros(head.shape, bool)

@@ -89,7 +89,7 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
     name = shared[0]
     motion = rigid(after.images[name], before.images[name])
     labels_before = np.rint(moved_onto(before.labels, after.labels, motion, order=0)).astype(np.uint16)
-    views = {
+    views: dict[str, NDArray[Any]] = {
         "before": moved_onto(before.images[name], after.labels, motion, order=1),
         "after": moved_onto(after.images[name], after.labels, np.eye(4), order=1),
         "labels_before": labels_before,
@@ -200,7 +200,7 @@ def lesion_changes(
         ``before`` and ``after`` (rows, or None), ``kind``: ``"new"``, ``"gone"`` or ``"both"``, and the change of
         volume. A lesion that overlaps nothing earlier is new.
     """
-    inverse = np.linalg.inv(to_before)
+    inverse: NDArray[np.float64] = np.linalg.inv(to_before).astype(np.float64)
     grown = ndimage.binary_dilation(where_after, iterations=2)
     parts, rows, matched = components(where_after), [], set[int]()
     for row, part in zip(after, parts, strict=False):

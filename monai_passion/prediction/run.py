@@ -132,7 +132,7 @@ def examine(
             f"--dicom-seg wants the reference, {patient.reference_name}, as a DICOM series; give it as one, or "
             "choose another by --reference"
         )
-    mask, stripping, pictures, titles = None, [], [], bundle.task.titles
+    mask, stripping, pictures, titles = None, list[Remark](), [], bundle.task.titles
     if options.register or options.skull_strip:
         pictures = [
             stage_picture("As given", {m: read_volume(nifti[m]) for m in patient.used}, titles),

@@ -167,7 +167,7 @@ def modality_curves(
     figure, axes = _figure(2.6 * columns + 1.4, 2.4 * lines + 1.0, lines, columns, sharex=True, sharey=True)
     for axis in axes.flat[len(methods) :]:
         axis.set_visible(False)
-    styles = _styles(modalities)
+    styles = _styles(list(modalities))
     for axis, method in zip(axes.flat, methods, strict=False):
         axis.axhline(neutral, color=GREY, linewidth=0.8)
         for modality, style in styles.items():

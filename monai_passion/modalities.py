@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 BRATS_MRI = ("flair", "t1c", "t1", "t2")
-"""Brain tumour MRI, in the channel order of the published networks."""
+"""Brain tumor MRI, in the channel order of the published networks."""
 MYOPS_CMR = ("bssfp", "lge", "t2")
 """Cardiac MR, in the channel order of the published networks."""
 

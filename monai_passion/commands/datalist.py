@@ -77,9 +77,9 @@ def datalist(
     for split in SPLITS:
         items = made[split]
         have = [sum(bool(item["image"][m]) for item in items) for m in made["modalities"]]
-        labelled = sum("label" in item for item in items)
+        labeled = sum("label" in item for item in items)
         patients = len({item["patient"] for item in items})
-        table.add_row(split, *map(str, (patients, len(items), *have, labelled)))
+        table.add_row(split, *map(str, (patients, len(items), *have, labeled)))
     Console().print(table)
     print(f"labels: {made['labels']['convention']}")
     everyone = [item for split in SPLITS for item in made[split]]

@@ -158,12 +158,12 @@ def _patients(
         found = load_datalist(stored if datalist is None else Path(datalist))
     splits: Any = found
     name = split or ("test" if splits["test"] else "validation")
-    labelled = [item for item in splits[name] if "label" in item]
-    if unlabelled := sorted({item["case"] for item in splits[name] if "label" not in item}):
-        print(f"warning: not scored for lack of a label: {', '.join(unlabelled)}")
-    if not labelled:
+    labeled = [item for item in splits[name] if "label" in item]
+    if unlabeled := sorted({item["case"] for item in splits[name] if "label" not in item}):
+        print(f"warning: not scored for lack of a label: {', '.join(unlabeled)}")
+    if not labeled:
         raise InputError(f"{datalist or source}: no {name} patients with a label to score; choose another split")
-    return name, {**splits, name: labelled}
+    return name, {**splits, name: labeled}
 
 
 def _show(metrics: Path) -> None:

@@ -45,7 +45,7 @@ def score(
     """
     from monai_passion.data.datalists import load_datalist, make_datalist
     from monai_passion.errors import InputError
-    from monai_passion.evaluation.summary import read_metrics, summarise, write_metrics, write_summary
+    from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
     from monai_passion.prediction.scoring import score_patients
     from monai_passion.prediction.segmenter import Segmenter, find_bundle
     from monai_passion.system.files import sha256
@@ -63,6 +63,6 @@ def score(
     rows = score_patients(items, segmenter, lambda case, dice: print(f"{case}  mean Dice {dice:.3f}", flush=True))
     table = read_metrics(write_metrics(rows, output / "metrics.csv"))
     facts = {"weights_sha256": sha256(segmenter.weights), "split": split}
-    path = write_summary(summarise(table), output / "summary.json", **facts)
+    path = write_summary(summarize(table), output / "summary.json", **facts)
     print(f"mean Dice {table['dice'].mean():.3f} of {len(items)} patients; {path}")
     return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]

@@ -27,7 +27,7 @@ LAYOUTS = {
     "folders": "one folder per patient, as BraTS, UPENN-GBM, UCSF-PDGM, LUMIERE and MyoPS: CASE/CASE_flair.nii.gz",
     "flat": "files of many patients in a folder: CASE_flair.nii.gz; labels may lie in a folder of their own",
     "bids": "sub-X[/ses-Y]/anat/sub-X_FLAIR.nii.gz; a label ends in _dseg, also below derivatives/",
-    "decathlon": "dataset.json and 4-D files, as Task01_BrainTumour of the Medical Segmentation Decathlon",
+    "decathlon": "dataset.json and 4-D files, as Task01_BrainTumor of the Medical Segmentation Decathlon",
     "nnunet": "dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz, as nnU-Net has them",
     "cubes": "index.csv and CASE/CASE_flair.nii.gz; a case is PATIENT_L...",
 }

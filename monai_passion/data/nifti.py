@@ -277,7 +277,7 @@ def _judge(path: Path, raw: nib.Nifti1Header, num_volumes: int, max_voxels: int)
 
     dtype = raw.get_data_dtype()
     if dtype.fields is not None:
-        raise InputError(f"{path} holds colour (RGB) voxels; export the original grey-value image")
+        raise InputError(f"{path} holds color (RGB) voxels; export the original gray-value image")
     if dtype.kind not in "iuf":
         raise InputError(f"{path} holds {dtype} voxels; export a real-valued image, of complex data the magnitude")
     try:

@@ -35,7 +35,7 @@ MAX_LABELS = 8
 WRAPPED = "a few voxels are far below zero; did an export overflow (16-bit numbers)? export it again"
 BACKGROUND = "has a background of {:g}, not 0; subtract it, or load with the policy repair"
 MAX_WRAPPED = 0.02
-"""Part of the voxels that may have overflowed; with more below zero, an image is a centred one."""
+"""Part of the voxels that may have overflowed; with more below zero, an image is a centered one."""
 
 
 class Remark(NamedTuple):

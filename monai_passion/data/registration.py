@@ -49,8 +49,8 @@ def rigid(fixed: Volume, moving: Volume, seed: int = 1) -> NDArray[np.float64]:
     images = [_to_itk(volume) for volume in (fixed, moving)]
     kind = type(images[0])
     transform = itk.Euler3DTransform[itk.D].New()
-    centre = LPS @ fixed.affine @ [*((size - 1) / 2 for size in fixed.shape), 1]
-    transform.SetCenter([float(c) for c in centre[:3]])
+    center = LPS @ fixed.affine @ [*((size - 1) / 2 for size in fixed.shape), 1]
+    transform.SetCenter([float(c) for c in center[:3]])
     metric = itk.MattesMutualInformationImageToImageMetricv4[kind, kind].New()
     metric.SetNumberOfHistogramBins(BINS)
     optimizer = itk.RegularStepGradientDescentOptimizerv4.New(

@@ -104,10 +104,10 @@ def verify_cohort(
     problems = list(_of_cohort(cohort, chosen, patient_pattern))
     convention: Convention | None = None
     try:
-        labelled = (path for case in cohort.cases for path in case.files.get(LABEL, [])[:1])
+        labeled = (path for case in cohort.cases for path in case.files.get(LABEL, [])[:1])
         names = [case.name for case in cohort.cases]
         where = str(folder / "dataset.json")
-        convention = find_convention(chosen, names, labelled, labels, cohort.label_names, where)
+        convention = find_convention(chosen, names, labeled, labels, cohort.label_names, where)
     except InputError as error:
         problems.append(Problem("error", "label", "", str(error)))
     for k, case in enumerate(cohort.cases):
@@ -121,11 +121,11 @@ def _of_cohort(cohort: Cohort, task: Task, patient_pattern: str | None) -> Itera
     for m in task.modality_names:
         if not any(m in case.files for case in cohort.cases):
             yield Problem("warning", "name", "", f"no patient has {m}; a network does not learn it")
-    unlabelled = [case.name for case in cohort.cases if LABEL not in case.files]
-    if unlabelled and len(unlabelled) < len(cohort.cases):
-        for name in unlabelled:
+    unlabeled = [case.name for case in cohort.cases if LABEL not in case.files]
+    if unlabeled and len(unlabeled) < len(cohort.cases):
+        for name in unlabeled:
             yield Problem("error", "label", name, f"{name} has no label; add it, or take the patient out")
-    elif unlabelled:
+    elif unlabeled:
         yield Problem("warning", "label", "", "no patient has a label: nothing to train on or to score")
     if patient_pattern is None and (shared := repeated(case.name for case in cohort.cases)):
         text = f"{sum(shared.values())} cases share the beginning of their names, as {next(iter(shared))}; if they are "

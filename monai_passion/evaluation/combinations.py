@@ -15,7 +15,7 @@ from ignite.metrics import Metric
 from torch import Tensor
 
 from monai_passion.evaluation.metrics import CHALLENGE, score_case, score_slices
-from monai_passion.evaluation.summary import read_metrics, summarise, write_metrics, write_summary
+from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
 from monai_passion.modalities import combinations
 from monai_passion.system.files import write_atomically
 
@@ -62,7 +62,7 @@ class CombinationScores(Metric):
         spacing_known: False where the voxels have no size in mm, then distances are in voxels.
         diagonal: distance in mm for a missed region where the images are crops; by default the images' own diagonal.
         per_slice: every slice of the third axis is a case of its own, as 2-D segmentation is scored.
-        example: also write ``example.npz``, the slice of the first patient with the most labelled voxels, and what
+        example: also write ``example.npz``, the slice of the first patient with the most labeled voxels, and what
             each combination made of it. It shows voxels of that patient.
     """
 
@@ -107,7 +107,7 @@ class CombinationScores(Metric):
             true = label[0].as_subclass(Tensor).long()
             maps = label_maps(probability.as_subclass(Tensor), len(self.combinations))
             if self.example and not self.slices:
-                self.slices = self._most_labelled_slice(batch["image"][b], true, maps)
+                self.slices = self._most_labeled_slice(batch["image"][b], true, maps)
             spacing = None
             if self.spacing_known and hasattr(label, "pixdim"):
                 pixdim = label.pixdim[b] if label.pixdim.ndim == 2 else label.pixdim
@@ -140,7 +140,7 @@ class CombinationScores(Metric):
             diagonal=self.diagonal,
         )
 
-    def _most_labelled_slice(self, image: Tensor, true: Tensor, maps: Tensor) -> dict[str, np.ndarray]:
+    def _most_labeled_slice(self, image: Tensor, true: Tensor, maps: Tensor) -> dict[str, np.ndarray]:
         z = int((true > 0).sum(dim=(0, 1)).argmax())
         return {
             "image": image.as_subclass(Tensor)[..., z].float().cpu().numpy(),
@@ -167,4 +167,4 @@ class CombinationScores(Metric):
         if self.slices:
             write_atomically(self.output_dir / "example.npz", self._write_slices)
         path = write_metrics(self.rows, self.output_dir / "metrics.csv")
-        write_summary(summarise(read_metrics(path)), self.output_dir / "summary.json")
+        write_summary(summarize(read_metrics(path)), self.output_dir / "summary.json")

@@ -1,6 +1,6 @@
 """Overlap and surface distances of segmented regions, in mm, with the rule for empty regions named.
 
-Of two regions P (predicted) and R (reference), whose border voxels are those with a face neighbour outside the region
+Of two regions P (predicted) and R (reference), whose border voxels are those with a face neighbor outside the region
 (voxels at the edge of the image count), let d be the distances of all border voxels of P to the nearest of R together
 with those of all border voxels of R to the nearest of P.
 
@@ -15,7 +15,7 @@ NSD         share of d up to the tolerance, as MONAI's ``compute_surface_dice`` 
 The distances are found inside the bounding box of P and R together. That is exact without any margin: both borders lie
 in the box, and what is just outside the box is outside both regions, as is what lies outside the image.
 
-Two dimensions are as good as three. On an H x W x 1 array, however, every voxel is border, since it has no neighbour
+Two dimensions are as good as three. On an H x W x 1 array, however, every voxel is border, since it has no neighbor
 along the last axis; the published 2-D results were computed that way, and their HD95 is too small. A slice is H x W
 here.
 
@@ -66,9 +66,9 @@ __all__ = [
 Regions = Mapping[str, tuple[int, ...]]
 """Region name -> the labels that make it up."""
 BRATS_REGIONS: Regions = {"WT": (1, 2, 3), "TC": (1, 3), "ET": (3,)}
-"""Whole tumour, tumour core, enhancing tumour; labels 1 necrosis, 2 oedema, 3 enhancing."""
+"""Whole tumor, tumor core, enhancing tumor; labels 1 necrosis, 2 edema, 3 enhancing."""
 MYOPS_REGIONS: Regions = {"LVB": (2,), "RVB": (3,), "MYO": (1, 4, 5)}
-"""Blood pools and the whole myocardium; labels 1 healthy, 4 oedema, 5 scar."""
+"""Blood pools and the whole myocardium; labels 1 healthy, 4 edema, 5 scar."""
 
 METRICS = ("dice", "hd95", "assd", "nsd")
 COLUMNS = ("case", "patient", "combination", "region", "convention", *METRICS, "predicted_ml", "reference_ml")

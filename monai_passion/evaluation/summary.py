@@ -15,7 +15,7 @@ from monai_passion.evaluation.metrics import COLUMNS, METRICS
 from monai_passion.evaluation.statistics import average_seeds, bootstrap_mean
 from monai_passion.system.files import write_atomically, write_text
 
-__all__ = ["AVERAGE", "read_metrics", "summarise", "write_metrics", "write_summary"]
+__all__ = ["AVERAGE", "read_metrics", "summarize", "write_metrics", "write_summary"]
 
 AVERAGE = "average"
 """In place of a combination or region: the mean over all of them."""
@@ -58,14 +58,14 @@ def read_metrics(path: str | os.PathLike[str]) -> pd.DataFrame:
     return rows[list(COLUMNS)]
 
 
-def summarise(
+def summarize(
     rows: pd.DataFrame, metrics: Sequence[str] = METRICS, *, confidence: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:
     """Mean and bootstrap interval by patient of every metric, per convention, combination and region.
 
     Args:
         rows: the columns of `COLUMNS` for one or more runs (seeds) of one method; runs are averaged first.
-        metrics: columns to summarise.
+        metrics: columns to summarize.
         confidence: of the intervals.
         seed: of the bootstrap.
 

@@ -72,10 +72,10 @@ def prototype_distillation(
     s, t = student.detach().flatten(2), teacher.detach().flatten(2)
     onehot, count = onehot[:, present], count[:, present]
     size = max(onehot.shape[1] * s.shape[2], 1)
-    centre_s, centre_t = prototypes(s, onehot, count), prototypes(t, onehot, count)
-    norm = torch.linalg.vector_norm(centre_s, dim=2, keepdim=True)
-    towards_s = centre_s / norm.clamp_min(EPSILON)
-    towards_t = centre_t / torch.linalg.vector_norm(centre_t, dim=2, keepdim=True).clamp_min(EPSILON)
+    center_s, center_t = prototypes(s, onehot, count), prototypes(t, onehot, count)
+    norm = torch.linalg.vector_norm(center_s, dim=2, keepdim=True)
+    towards_s = center_s / norm.clamp_min(EPSILON)
+    towards_t = center_t / torch.linalg.vector_norm(center_t, dim=2, keepdim=True).clamp_min(EPSILON)
     loss, gap = s.new_zeros(len(s)), s.new_zeros(len(s))
     gradient = torch.empty_like(s) if _wants_gradient(student) else None
     pull = torch.zeros_like(towards_s)

@@ -39,9 +39,9 @@ def prototypical_terms(features: Tensor, onehot: Tensor, count: Tensor) -> tuple
     present = count[0] > 0
     onehot, count = onehot[:, present], count[:, present]
     flat = features.flatten(2)
-    centre = prototypes(flat.detach(), onehot, count)
+    center = prototypes(flat.detach(), onehot, count)
     # Without matrix products, which cancel where a voxel is close to a prototype.
-    distance = torch.cdist(flat.transpose(1, 2), centre, compute_mode="donot_use_mm_for_euclid_dist")
+    distance = torch.cdist(flat.transpose(1, 2), center, compute_mode="donot_use_mm_for_euclid_dist")
     log_p = (-distance).log_softmax(dim=2)
     log_true = (log_p * onehot.transpose(1, 2)).sum(dim=2)
     weight = class_weights(onehot, count)

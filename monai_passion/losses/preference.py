@@ -1,4 +1,4 @@
-"""Relative preference of the modalities, and the two regularisations built on it (Eq. 9-13)."""
+"""Relative preference of the modalities, and the two regularizations built on it (Eq. 9-13)."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class Infer(BundleInferTask):
 
 
 class Train(BundleTrainTask):
-    """A bundle's training on what was labelled, of all the files of each patient.
+    """A bundle's training on what was labeled, of all the files of each patient.
 
     Each training has a folder of its own, ``trainings/<number>`` in the bundle's; its best weights become the
     bundle's ``models/model.pt`` when it has ended.
@@ -123,7 +123,7 @@ class Train(BundleTrainTask):
                 }
             )
         if not pairs:
-            raise InputError("nothing is labelled yet; label at least one image and submit it, then train")
+            raise InputError("nothing is labeled yet; label at least one image and submit it, then train")
         return training_items(pairs, bundle.modalities)
 
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[Any]) -> None:

@@ -1,4 +1,4 @@
-"""What was labelled in MONAI Label, as items of a training: Label names one file, a patient may have several."""
+"""What was labeled in MONAI Label, as items of a training: Label names one file, a patient may have several."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["label_values", "training_items"]
 
 
 def training_items(pairs: Iterable[Mapping[str, Any]], modalities: Sequence[str]) -> list[dict[str, Any]]:
-    """Label's image and label pairs as items of a training: every patient once, though labelled on several files.
+    """Label's image and label pairs as items of a training: every patient once, though labeled on several files.
 
     Raises:
         InputError: see `monai_passion.data.studies.find_study`.

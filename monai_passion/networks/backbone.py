@@ -129,7 +129,7 @@ class MultiModalBackbone(nn.Module, ABC):
                 "one channel a modality, with any values in the channels of absent ones"
             )
         strides = self.stride if isinstance(self.stride, tuple) else (self.stride,) * self.spatial_dims
-        # One voxel at the coarsest level could be neither normalised nor reflected.
+        # One voxel at the coarsest level could be neither normalized nor reflected.
         if any(size % stride or size < 2 * stride for size, stride in zip(image.shape[2:], strides, strict=True)):
             raise ValueError(
                 f"image has spatial size {tuple(image.shape[2:])}; {type(self).__name__} needs multiples of {strides}, "

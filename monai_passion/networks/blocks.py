@@ -1,6 +1,6 @@
 """Building blocks that the published backbones share.
 
-`IN` below is instance normalisation without affine parameters or running statistics, `LReLU` has slope 0.2: `activate`.
+`IN` below is instance normalization without affine parameters or running statistics, `LReLU` has slope 0.2: `activate`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = [
     "SeparateDecoder",
     "TransformerBlock",
     "convolution",
-    "initialise",
+    "initialize",
     "map_to_tokens",
     "resize_tokens",
     "token_grid",
@@ -68,8 +68,8 @@ def upsample(x: Tensor, factor: int = 2) -> Tensor:
     return F.interpolate(x, scale_factor=factor, mode=mode, align_corners=True)
 
 
-def initialise(network: nn.Module) -> None:
-    """He initialisation of every convolution's weight (fan-in, gain sqrt 2), as the published networks."""
+def initialize(network: nn.Module) -> None:
+    """He initialization of every convolution's weight (fan-in, gain sqrt 2), as the published networks."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d, FusionConv)):
             nn.init.kaiming_normal_(module.weight)
@@ -167,7 +167,7 @@ class SeparateDecoder(nn.Module):
             for wide, deep in steps
         )
         self.head = convolution(spatial_dims, channels[0], num_classes)
-        initialise(self)
+        initialize(self)
 
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         x = pyramid[-1]

@@ -18,7 +18,7 @@ from monai_passion.networks.blocks import (
     FusionConv,
     TransformerBlock,
     convolution,
-    initialise,
+    initialize,
     map_to_tokens,
     resize_tokens,
     token_grid,
@@ -206,7 +206,7 @@ class M2FTrans(MultiModalBackbone):
             for c in channels
         )
         self.head = convolution(spatial_dims, width, num_classes)
-        initialise(self)
+        initialize(self)
 
     def encode_modality(self, modality: int, image: Tensor) -> EncodedModality:
         pyramid = self.encoders[modality](image)

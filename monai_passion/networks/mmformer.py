@@ -16,7 +16,7 @@ from monai_passion.networks.blocks import (
     FusionConv,
     TransformerBlock,
     convolution,
-    initialise,
+    initialize,
     map_to_tokens,
     resize_tokens,
     token_grid,
@@ -121,11 +121,11 @@ class MMFormer(MultiModalBackbone):
         self.merge = nn.ModuleList(nn.Sequential(block(2 * c, c, 3), block(c, c, 1)) for c in channels[:-1])
         self.head = convolution(spatial_dims, width, num_classes)
         self.deep_heads = nn.ModuleList(convolution(spatial_dims, c, num_classes) for c in channels[1:])
-        initialise(self)
+        initialize(self)
 
     def encode_modality(self, modality: int, image: Tensor) -> EncodedModality:
         pyramid = self.encoders[modality](image)
-        # Normalisation and activation are channel by channel, so the concatenation need not be made for them either.
+        # Normalization and activation are channel by channel, so the concatenation need not be made for them either.
         skips = tuple(fuse.project(modality, activate(x)) for fuse, x in zip(self.fuse, pyramid, strict=False))
         positions = resize_tokens(self.positions[modality : modality + 1], self.grid, pyramid[-1].shape[2:])
         tokens = self.intra[modality](map_to_tokens(self.embed[modality](pyramid[-1])), positions)
@@ -149,7 +149,7 @@ class MMFormer(MultiModalBackbone):
         """Tokens (D, M, P, embedding), absent ones zero -> map (D, M * deepest, *grid)."""
         positions = resize_tokens(self.positions, self.grid, grid).flatten(0, 1)
         fused = self.inter(tokens.flatten(1, 2), positions)
-        # As published, M neighbours in the sequence (not the M modalities of a place) become the channels of a voxel.
+        # As published, M neighbors in the sequence (not the M modalities of a place) become the channels of a voxel.
         fused = fused.reshape(tokens.shape[0], tokens.shape[2], -1)
         return self.bottleneck(tokens_to_map(fused, grid))
 

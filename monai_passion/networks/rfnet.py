@@ -16,7 +16,7 @@ from monai_passion.networks.blocks import (
     ConvEncoder,
     FusionConv,
     convolution,
-    initialise,
+    initialize,
     upsample,
 )
 from monai_passion.networks.cpu.activation import SLOPE, activate
@@ -153,7 +153,7 @@ class RFNet(MultiModalBackbone):
         self.up = nn.ModuleList(block(2 * c, c, 3) for c in channels[:-1])
         self.merge = nn.ModuleList(nn.Sequential(block(2 * c, c, 3), block(c, c, 1)) for c in channels[:-1])
         self.head = convolution(spatial_dims, width, num_classes)
-        initialise(self)
+        initialize(self)
 
     def encode_modality(self, modality: int, image: Tensor) -> EncodedModality:
         pyramid = self.encoders[modality](image)

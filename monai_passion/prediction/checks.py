@@ -31,7 +31,7 @@ SAME_HEAD = 0.8
 OUTSIDE_HEAD = 0.01
 """Part of a segmentation that may lie where every image is zero."""
 FILLS_IMAGE = 0.4
-"""Part of what the images show from which on a segmentation is not believed: no tumour or heart takes so much."""
+"""Part of what the images show from which on a segmentation is not believed: no tumor or heart takes so much."""
 FAR = 30.0
 """mm from the largest part of a segmentation from which on a small one is worth a look."""
 SMALL = 0.1
@@ -115,7 +115,7 @@ def _doubt_orientation(volumes: Mapping[str, Volume]) -> list[Remark]:
 
 
 def _ranks(volume: Volume) -> NDArray[np.intp]:
-    """The image in few voxels and ``BINS`` grey values that are equally frequent, from 1; 0 outside the head."""
+    """The image in few voxels and ``BINS`` gray values that are equally frequent, from 1; 0 outside the head."""
     step = -(-max(volume.shape) // FINE)
     trimmed = volume.data[tuple(slice(size // step * step) for size in volume.shape)]
     blocks = trimmed.reshape([n for size in trimmed.shape for n in (size // step, step)])

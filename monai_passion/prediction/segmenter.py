@@ -151,7 +151,7 @@ class Segmenter:
         device: as torch names it; None for what the bundle chooses.
         roi_size: edges of the sliding window in voxels, one for all axes or one an axis; None for the bundle's.
             -1 for as large as memory allows.
-        overlap: of neighbouring windows, in [0, 1); None for the bundle's.
+        overlap: of neighboring windows, in [0, 1); None for the bundle's.
         precision: of the network, see `monai_passion.networks.precision.choose_precision`; None for the bundle's.
 
     Raises:

@@ -20,10 +20,10 @@ from monai_passion.modalities import parse_combination
 
 __all__ = ["Example", "example_figure", "read_example"]
 
-COLOURS = ("#D55E00", "#009E73", "#F0E442", "#0072B2", "#CC79A7", "#56B4E9")
+COLORS = ("#D55E00", "#009E73", "#F0E442", "#0072B2", "#CC79A7", "#56B4E9")
 """Of the labels 1, 2, ..."""
 MARGIN = 6
-"""Voxels around everything that is labelled."""
+"""Voxels around everything that is labeled."""
 
 
 class Example(NamedTuple):
@@ -94,16 +94,16 @@ def example_figure(
             given = " + ".join(title for m, title in modalities.items() if m in name.split("+"))
             score = f"  {_dice(shown, example.label):.2f}" if name and shown.min() >= 0 else ""
             axis.set_title(f"{given}{score}" if name else "Reference", fontsize=7, pad=2)
-    handles = [Patch(color=COLOURS[(k - 1) % len(COLOURS)], label=f"class {k}") for k in sorted(labels)]
+    handles = [Patch(color=COLORS[(k - 1) % len(COLORS)], label=f"class {k}") for k in sorted(labels)]
     if handles:
         figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=7, frameon=False)
-    text = f"One patient, the slice with the most labelled voxels; Dice of all labels together. {NOTICE}"
+    text = f"One patient, the slice with the most labeled voxels; Dice of all labels together. {NOTICE}"
     figure.text(0.5, 0.28 / height, textwrap.fill(text, int(16 * width)), fontsize=7, ha="center", color="#595959")
     return figure
 
 
 def _dice(shown: np.ndarray, label: np.ndarray) -> float:
-    """Of everything that is labelled, whatever the class."""
+    """Of everything that is labeled, whatever the class."""
     total = int((shown > 0).sum() + (label > 0).sum())
     return 2 * int(((shown > 0) & (label > 0)).sum()) / total if total else 1.0
 
@@ -126,5 +126,5 @@ def _draw(axis: Any, background: np.ndarray, labels: np.ndarray) -> None:
     low, high = np.percentile(background, (1, 99.5))
     axis.imshow(background.T, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower")
     shown = np.ma.masked_less(labels, 1)
-    norm = BoundaryNorm(np.arange(0.5, len(COLOURS) + 1), len(COLOURS))
-    axis.imshow(shown.T, cmap=ListedColormap(COLOURS), norm=norm, alpha=0.75, origin="lower", interpolation="nearest")
+    norm = BoundaryNorm(np.arange(0.5, len(COLORS) + 1), len(COLORS))
+    axis.imshow(shown.T, cmap=ListedColormap(COLORS), norm=norm, alpha=0.75, origin="lower", interpolation="nearest")

@@ -1,6 +1,6 @@
-"""Figures of a report: colour-blind-safe, told apart by marker and dash too, readable in print.
+"""Figures of a report: color-blind-safe, told apart by marker and dash too, readable in print.
 
-The colours are those of Okabe and Ito. Every figure carries the notice and the number of patients.
+The colors are those of Okabe and Ito. Every figure carries the notice and the number of patients.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from monai_passion.reporting.tables import SCALES
 
 __all__ = ["combination_figure", "modality_curves", "number_figure", "training_curves"]
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1, 1, 1)))
-GREY = "#767676"
+GRAY = "#767676"
 
 
 def _styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    looks = zip(cycle(COLOURS), cycle(MARKERS), cycle(DASHES), strict=False)
+    looks = zip(cycle(COLORS), cycle(MARKERS), cycle(DASHES), strict=False)
     return {
-        name: {"color": colour, "marker": marker, "linestyle": dash, "markersize": 4.5, "linewidth": 1.4}
-        for name, (colour, marker, dash) in zip(names, looks, strict=False)
+        name: {"color": color, "marker": marker, "linestyle": dash, "markersize": 4.5, "linewidth": 1.4}
+        for name, (color, marker, dash) in zip(names, looks, strict=False)
     }
 
 
@@ -48,7 +48,7 @@ def _finish(figure: Figure, axis: Any, title: str, patients: str) -> Figure:
     handles, labels = axis.get_legend_handles_labels()
     options = {"ncols": min(len(labels), 5), "frameon": False, "fontsize": 9, "title_fontsize": 11, "handlelength": 3}
     figure.legend(handles, labels, title=title, loc="outside upper center", **options)
-    figure.supxlabel(f"{patients}. {NOTICE}", fontsize=7, color=GREY)
+    figure.supxlabel(f"{patients}. {NOTICE}", fontsize=7, color=GRAY)
     return figure
 
 
@@ -64,7 +64,7 @@ def combination_figure(
     """Mean and interval of every method per combination, a panel a region, above the paper's dots.
 
     Args:
-        summary: of `monai_passion.evaluation.summary.summarise`, with a column ``method``.
+        summary: of `monai_passion.evaluation.summary.summarize`, with a column ``method``.
         metric: of `SCALES`.
         convention: for empty regions.
         combinations: positions, in this order.
@@ -97,7 +97,7 @@ def combination_figure(
         given = np.array([modality in name.split("+") for name in combinations])
         dots.scatter(place[given], np.full(given.sum(), row), s=34, color="black", clip_on=False)
         dots.scatter(
-            place[~given], np.full((~given).sum(), row), s=34, facecolor="white", edgecolor=GREY, clip_on=False
+            place[~given], np.full((~given).sum(), row), s=34, facecolor="white", edgecolor=GRAY, clip_on=False
         )
     dots.set_yticks(range(len(modalities)), list(modalities.values()))
     dots.tick_params(length=0)
@@ -157,7 +157,7 @@ def modality_curves(
     Args:
         curves: `monai_passion.reporting.runs.CURVE_COLUMNS`, ``method`` and ``run``, all of one ``name``.
         title: what it is, e.g. ``Beta``.
-        neutral: value that favours no modality, drawn as a grey line.
+        neutral: value that favors no modality, drawn as a gray line.
         modalities: name -> title; lines, in this order.
         patients: for the foot line.
     """
@@ -169,7 +169,7 @@ def modality_curves(
         axis.set_visible(False)
     styles = _styles(list(modalities))
     for axis, method in zip(axes.flat, methods, strict=False):
-        axis.axhline(neutral, color=GREY, linewidth=0.8)
+        axis.axhline(neutral, color=GRAY, linewidth=0.8)
         for modality, style in styles.items():
             own = curves[(curves["method"] == method) & (curves["modality"] == modality)]
             _runs_and_mean(axis, own, modalities[modality], style)

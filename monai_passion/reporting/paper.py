@@ -88,7 +88,7 @@ def dots_table(summary: pd.DataFrame, results: Results, convention: str) -> pd.D
     """Table 3 in the form of `monai_passion.reporting.tables.combination_table`: Dice of every combination.
 
     Args:
-        summary: of `monai_passion.evaluation.summary.summarise`, with a column ``method``.
+        summary: of `monai_passion.evaluation.summary.summarize`, with a column ``method``.
         results: of the same runs.
         convention: for empty regions.
     """
@@ -146,7 +146,7 @@ def _texts(table: pd.DataFrame, number: str) -> list[tuple[str, list[str], list[
 
 
 def score_html(table: pd.DataFrame, number: str, caption: str) -> str:
-    """`score_table` as HTML; the paper's rows are grey and italic, beneath ours."""
+    """`score_table` as HTML; the paper's rows are gray and italic, beneath ours."""
     head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in _head(table, number))
     body = []
     for source, lead, numbers in _texts(table, number):

@@ -18,7 +18,7 @@ from monai_passion import NOTICE, __version__
 from monai_passion.errors import InputError
 from monai_passion.evaluation.metrics import METRICS
 from monai_passion.evaluation.statistics import compare_methods
-from monai_passion.evaluation.summary import AVERAGE, summarise, write_summary
+from monai_passion.evaluation.summary import AVERAGE, summarize, write_summary
 from monai_passion.reporting import examples, figures, paper, tables
 from monai_passion.reporting.runs import Results, load_runs, run_folders
 from monai_passion.reporting.seeds import compare_to_first, endpoints
@@ -94,7 +94,7 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
         raise InputError(f"cannot make the folder {output}: {error.strerror}; give another --output") from error
     n = tables.patients(results.patients, _kind(results))
     summary = pd.concat(
-        [summarise(own).assign(method=method) for method, own in results.rows.groupby("method", sort=False)],
+        [summarize(own).assign(method=method) for method, own in results.rows.groupby("method", sort=False)],
         ignore_index=True,
     )
     pictures: list[_Picture] = []
@@ -308,7 +308,7 @@ def _training_pictures(results: Results, n: str) -> list[_Picture]:
         own = curves[curves["name"] == name]
         if len(own):
             figure = figures.modality_curves(own, title, neutral, results.modalities, n)
-            caption = f"{title} of each modality over the epochs; {neutral:g} favours none."
+            caption = f"{title} of each modality over the epochs; {neutral:g} favors none."
             pictures.append(_picture(name, figure, caption, _last(own, "modality")))
     general = curves[curves["modality"] == ""]
     if len(general):

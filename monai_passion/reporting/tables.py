@@ -73,7 +73,7 @@ def combination_table(
     """The paper's Table 3: a row a region and method, a column a combination, then the average over combinations.
 
     Args:
-        summary: of `monai_passion.evaluation.summary.summarise`, with a column ``method``.
+        summary: of `monai_passion.evaluation.summary.summarize`, with a column ``method``.
         metric: of `SCALES`; the numbers come in its unit.
         convention: for empty regions.
         combinations: columns, in this order.

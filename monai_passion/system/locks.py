@@ -21,7 +21,7 @@ class RunLock:
     """Keeps a second training out of a folder; ``train.lock`` in it names the process and host of the first.
 
     The operating system holds the lock (``lockf``) and lets go when the process ends, however it ends and on whichever
-    host of a shared file system, so the file that a killed training leaves behind is recognised as stale.
+    host of a shared file system, so the file that a killed training leaves behind is recognized as stale.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:

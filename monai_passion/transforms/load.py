@@ -241,7 +241,7 @@ LoadModalitiesd = LoadImageModalitiesd
 
 class TakeSliced(MapTransform):
     """Of 3-D images the slice that the item asks for, (C, X, Y, Z) -> (C, X, Y): for networks that see slices, after
-    what has to see the whole volume, as its normalisation.
+    what has to see the whole volume, as its normalization.
 
     Args:
         slice_key: the item's number of the slice along the third axis.

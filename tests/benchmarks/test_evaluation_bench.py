@@ -29,13 +29,13 @@ APART = (0, 7, 14)
 """The runs that are timed of the 15: of one, two and four modalities. As published, all cost the same."""
 
 
-def ellipsoid(centre, radii):
-    """Centre and radii are shares of the volume."""
+def ellipsoid(center, radii):
+    """Center and radii are shares of the volume."""
     grid = np.meshgrid(*(np.arange(n) / n for n in SIZE), indexing="ij", sparse=True)
-    return sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, centre, radii, strict=True)) <= 1
+    return sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, center, radii, strict=True)) <= 1
 
 
-def tumour(shift=0.0):
+def tumor(shift=0.0):
     labels = np.zeros(SIZE, np.int64)
     for value, radius in ((2, 0.15), (3, 0.1), (1, 0.05)):
         labels[ellipsoid((0.42 + shift, 0.5, 0.52 - shift), (radius, radius * 1.2, radius))] = value
@@ -63,9 +63,9 @@ def test_all_combinations_are_four_times_faster_than_one_run_each_with_the_same_
     head = ellipsoid((0.5, 0.5, 0.5), (0.3, 0.37, 0.45))
     image = torch.from_numpy((rng.normal(size=(1, 4, *SIZE)) * head).astype(np.float32))
     network = RFNet(num_modalities=4, num_classes=4, spatial_dims=3, width=8).eval()
-    true = tumour()
+    true = tumor()
     # an untrained network segments noise, so what is scored is made up; it is the same for both contenders
-    preds = [tumour(0.002 * n) for n in range(len(NAMES))]
+    preds = [tumor(0.002 * n) for n in range(len(NAMES))]
     seconds = dict.fromkeys(("apart: network", "apart: scores", "together: network", "together: scores"), 0.0)
 
     slow_rows, slow_maps = [], []

@@ -24,12 +24,12 @@ def full_volume_hd95(result, reference):
     return np.percentile(np.hstack((distances(result, reference), distances(reference, result))), 95)
 
 
-def tumour_and_prediction():
-    """A lobed whole tumour of some 120 mL, and a prediction that is shifted, eroded in places and has islands."""
+def tumor_and_prediction():
+    """A lobed whole tumor of some 120 mL, and a prediction that is shifted, eroded in places and has islands."""
     grid = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in SHAPE), indexing="ij", sparse=True)
 
-    def ellipsoid(centre, radii):
-        return sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, centre, radii, strict=True)) <= 1
+    def ellipsoid(center, radii):
+        return sum(((axis - c) / r) ** 2 for axis, c, r in zip(grid, center, radii, strict=True)) <= 1
 
     true = ellipsoid((100, 120, 80), (32, 28, 24)) | ellipsoid((112, 135, 90), (20, 30, 22))
     pred = ellipsoid((104, 117, 83), (33, 32, 24))
@@ -39,7 +39,7 @@ def tumour_and_prediction():
 
 @pytest.mark.bench
 def test_hd95_is_ten_times_faster_than_on_the_full_volume_with_the_same_number():
-    pred, true = tumour_and_prediction()
+    pred, true = tumor_and_prediction()
     contenders = {
         "full volume": lambda: full_volume_hd95(pred, true),
         "bounding box, with Dice, ASSD and NSD": lambda: score_region(pred, true, (1, 1, 1)).hd95,

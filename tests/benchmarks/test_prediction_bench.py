@@ -38,7 +38,7 @@ def head(seed):
 
 @torch.no_grad()
 def plainly(network, volumes):
-    """Zero for what is absent, each channel normalised within its head, all four encoders in every window."""
+    """Zero for what is absent, each channel normalized within its head, all four encoders in every window."""
     channels = [np.zeros(SIZE, np.float32) if v is None else v.data for v in volumes]
     for channel in channels:
         inside = channel != 0

@@ -43,8 +43,8 @@ def write_case(folder, case, task, seed):
     label = np.zeros(shape, np.int16)
     axes = np.meshgrid(*(np.arange(n) for n in shape), indexing="ij")
     for value in labels:
-        centre = [rng.uniform(0.3, 0.7) * n for n in shape]
-        label[sum((a - c) ** 2 for a, c in zip(axes[:2], centre[:2], strict=True)) < 40] = value
+        center = [rng.uniform(0.3, 0.7) * n for n in shape]
+        label[sum((a - c) ** 2 for a, c in zip(axes[:2], center[:2], strict=True)) < 40] = value
     (folder / case).mkdir(parents=True)
     affine = np.diag([1.0, 1.0, 5.0 if shape[2] < 10 else 1.0, 1.0])
     for m, modality in enumerate(modalities):

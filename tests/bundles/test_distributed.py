@@ -46,7 +46,7 @@ def train(tmp_path, cohort, processes):
         "datalist": str(cohort / "list.json"),
         "augment": [{"_target_": "CenterSpatialCropd", "keys": ["image", "label"], "roi_size": "@crop_size"}],
         "batch_size": 2 // processes,
-        # Not AdamW, which makes whole steps of gradients that are nothing but rounding, as before a normalisation.
+        # Not AdamW, which makes whole steps of gradients that are nothing but rounding, as before a normalization.
         "optimizer": {"_target_": "torch.optim.SGD", "params": "$@training_network.parameters()", "lr": 0.01, "momentum": 0.9},
         "train#sampler#shuffle" if processes > 1 else "train#dataloader#shuffle": False,
     }

@@ -119,7 +119,7 @@ def lopsided(seed):
 
 
 def contrasts(fluid, tissue, seed):
-    """Fluid in the middle of a head, in other grey values than the tissue about it."""
+    """Fluid in the middle of a head, in other gray values than the tissue about it."""
     grid = np.stack(np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in SHAPE), indexing="ij"))
     r = np.sqrt((grid**2).sum(0))
     values = np.where(r < 0.5, fluid, np.where(r < 0.8, tissue, tissue * 0.85))
@@ -158,7 +158,7 @@ FAILS = {
     "16 a single slice": (lambda d: flair(d, data=image(shape=(24, 22, 3))[:, :, 1:2]), 3, "is a single slice"),
     "15 a 2-D image": (lambda d: flair(d, data=image()[:, :, 10]), 3, "2-D"),
     "18 a series": (lambda d: flair(d, data=np.stack([image()] * 3, -1)), 3, "24x22x20x3"),
-    "19 colour": (lambda d: flair(d, data=cells(*SHAPE)), 3, "colour"),
+    "19 color": (lambda d: flair(d, data=cells(*SHAPE)), 3, "color"),
     "20 complex": (lambda d: flair(d, data=image().astype(np.complex64)), 3, "magnitude"),
     "22 many NaN": (lambda d: flair(d, data=spoilt(0.2, np.nan)), 3, "NaN"),
     "24 only an empty volume": (lambda d: flair(d, data=np.zeros(SHAPE, np.float32)), 3, "same value"),
@@ -222,7 +222,7 @@ SILENT = {
 
 
 class Threshold:
-    """In place of the network: the brightest fifth is enhancing tumour."""
+    """In place of the network: the brightest fifth is enhancing tumor."""
 
     settings = {"roi_size": [16, 16, 16], "overlap": 0.5}  # noqa: RUF012
 

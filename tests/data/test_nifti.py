@@ -64,7 +64,7 @@ BAD = {
     "2-D": nifti_bytes(DATA[0]),
     "4-D": nifti_bytes(np.stack([DATA, DATA], axis=-1)),
     "5-D": nifti_bytes(DATA.reshape(4, 5, 6, 1, 1).repeat(2, axis=-1)),
-    "colour": nifti_bytes(RGB),
+    "color": nifti_bytes(RGB),
     "complex": nifti_bytes(DATA.astype(np.complex64)),
     "NaN affine": nifti_bytes(edit=put(280, "f", np.nan)),
     "infinite affine": nifti_bytes(edit=put(292, "f", np.inf)),

@@ -103,7 +103,7 @@ def test_flair_contrast():
     assert min(normal_and_lesions, key=normal_and_lesions.get) == "csf"
 
 
-def test_enhancing_tumour_stands_out_after_contrast_only():
+def test_enhancing_tumor_stands_out_after_contrast_only():
     def nearest(modality):
         others = [s[modality] for name, s in BRAIN_SIGNAL.items() if name not in ("et", "vessel")]
         return min(abs(np.log(BRAIN_SIGNAL["et"][modality] / other)) for other in others)
@@ -113,9 +113,9 @@ def test_enhancing_tumour_stands_out_after_contrast_only():
 
 
 def test_cardiac_contrast():
-    assert descending(*of("bssfp", "lv_blood", "oedema", "myocardium", table=HEART_SIGNAL))
-    assert descending(*of("lge", "scar", "lv_blood", "oedema", "myocardium", table=HEART_SIGNAL))
-    assert descending(*of("t2", "oedema", "scar", "myocardium", table=HEART_SIGNAL))
+    assert descending(*of("bssfp", "lv_blood", "edema", "myocardium", table=HEART_SIGNAL))
+    assert descending(*of("lge", "scar", "lv_blood", "edema", "myocardium", table=HEART_SIGNAL))
+    assert descending(*of("t2", "edema", "scar", "myocardium", table=HEART_SIGNAL))
     assert HEART_SIGNAL["myocardium"]["lge"] == pytest.approx(0, abs=1e-9)
     assert HEART_SIGNAL["scar"]["bssfp"] == pytest.approx(HEART_SIGNAL["myocardium"]["bssfp"], rel=0.1)
 
@@ -165,7 +165,7 @@ def test_noise_in_the_background_is_rayleigh():
 # geometry of the brain
 
 
-def test_oedema_goes_round_a_wall():
+def test_edema_goes_round_a_wall():
     speed = np.ones((21, 21, 1))
     speed[10, :-1] = 1e-3
     sources = np.zeros(speed.shape, bool)
@@ -176,21 +176,19 @@ def test_oedema_goes_round_a_wall():
     assert time[20, 0, 0] == pytest.approx(20 + 20 * np.sqrt(2))  # through the gap at the far end
 
 
-def test_about_one_tumour_in_ten_does_not_enhance():
-    share = np.mean([not brain.draw_tumour(np.random.default_rng(seed)).enhancing for seed in range(600)])
+def test_about_one_tumor_in_ten_does_not_enhance():
+    share = np.mean([not brain.draw_tumor(np.random.default_rng(seed)).enhancing for seed in range(600)])
     assert 0.06 < share < 0.14
 
 
-def test_a_tumour_that_does_not_enhance_has_neither_rim_nor_necrosis():
+def test_a_tumor_that_does_not_enhance_has_neither_rim_nor_necrosis():
     subject = brain.draw_subject(np.random.default_rng(0))
-    _, fractions = brain.tissue_fractions(
-        subject._replace(tumour=subject.tumour._replace(enhancing=False)), brain.SCOUT
-    )
+    _, fractions = brain.tissue_fractions(subject._replace(tumor=subject.tumor._replace(enhancing=False)), brain.SCOUT)
     assert not {"et", "ncr"} & set(fractions)
     assert fractions["net"].max() == 1
 
 
-def test_fractions_sum_to_one_and_csf_holds_no_oedema():
+def test_fractions_sum_to_one_and_csf_holds_no_edema():
     subject = brain.draw_subject(np.random.default_rng(1))
     inside, fractions = brain.tissue_fractions(subject, brain.SCOUT)
     np.testing.assert_allclose(sum(fractions.values()), 1, atol=1e-5)
@@ -198,9 +196,9 @@ def test_fractions_sum_to_one_and_csf_holds_no_oedema():
     assert not (fractions["ed"][fractions["csf"] > 0.7] > 0.3).any()
 
 
-def test_the_tumour_pushes_but_the_skull_stays():
+def test_the_tumor_pushes_but_the_skull_stays():
     subject = brain.draw_subject(np.random.default_rng(2))
-    subject = subject._replace(tumour=subject.tumour._replace(push=6.0))
+    subject = subject._replace(tumor=subject.tumor._replace(push=6.0))
     before, after = (brain.atlas_points(subject, brain.SCOUT, mass_effect=moved) for moved in (False, True))
     moved = np.linalg.norm(after - before, axis=0)
     depth = brain.sample(brain.atlas().depth, before / 2)
@@ -208,20 +206,20 @@ def test_the_tumour_pushes_but_the_skull_stays():
     assert moved[depth == 0].max() < 1e-3
 
 
-def test_the_tumour_core_lies_deeper_than_the_oedema(brains):
+def test_the_tumor_core_lies_deeper_than_the_edema(brains):
     for case in brains:
         label = case.label
         dark = label == 1
         if not (label == 4).any() or dark.sum() < 30:
             continue
         x = np.stack(np.indices(label.shape))
-        centre = x[:, np.isin(label, (1, 4))].mean(1)
-        distance = np.linalg.norm(x - centre[:, None, None, None], axis=0)
+        center = x[:, np.isin(label, (1, 4))].mean(1)
+        distance = np.linalg.norm(x - center[:, None, None, None], axis=0)
         assert distance[label == 4].mean() < distance[label == 2].mean()
         assert distance[dark].mean() < distance[label == 2].mean()
 
 
-def test_the_tumour_core_is_one_piece_inside_the_brain(brains):
+def test_the_tumor_core_is_one_piece_inside_the_brain(brains):
     for case in brains:
         pieces, _ = ndimage.label(np.isin(case.label, (1, 4)), np.ones((3, 3, 3)))
         sizes = np.bincount(pieces.ravel())[1:]
@@ -299,7 +297,7 @@ def test_brain_images_are_zero_outside_and_positive_inside(brains):
         assert all(image.dtype == np.int16 and image.min() == 0 for image in case.images.values())
 
 
-def test_no_threshold_of_one_image_finds_the_whole_tumour(brains):
+def test_no_threshold_of_one_image_finds_the_whole_tumor(brains):
     """Otherwise a network would have nothing to learn."""
 
     def dice(image, truth):
@@ -319,7 +317,7 @@ def test_label_values(brains, hearts):
         assert set(np.unique(case.label)) == {0, 200, 500, 600, 1220, 2221}
 
 
-def test_scar_and_oedema_lie_in_the_wall_about_the_blood(hearts):
+def test_scar_and_edema_lie_in_the_wall_about_the_blood(hearts):
     for case in hearts:
         wall = np.isin(case.label, (200, 1220, 2221))
         for k in range(case.label.shape[2]):

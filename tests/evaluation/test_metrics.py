@@ -30,7 +30,7 @@ def blobs(shape, seed):
 
 
 def brute_force(pred, true, spacing):
-    """All pairs of border voxels, found by looking at each voxel's neighbours in the whole image."""
+    """All pairs of border voxels, found by looking at each voxel's neighbors in the whole image."""
 
     def border(region):
         padded = np.pad(region, 1)

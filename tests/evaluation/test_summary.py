@@ -6,7 +6,7 @@ import pytest
 
 from monai_passion.errors import InputError
 from monai_passion.evaluation.metrics import BRATS_REGIONS, COLUMNS, score_case
-from monai_passion.evaluation.summary import AVERAGE, read_metrics, summarise, write_metrics, write_summary
+from monai_passion.evaluation.summary import AVERAGE, read_metrics, summarize, write_metrics, write_summary
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_every_cell_is_the_mean_of_its_rows(rows):
     frame = pd.DataFrame(rows)
-    summary = summarise(frame)
+    summary = summarize(frame)
     for (convention, combination, region), group in frame.groupby(["convention", "combination", "region"]):
         found = cell(summary, convention=convention, combination=combination, region=region, metric="assd")
         assert found["mean"] == pytest.approx(group["assd"].mean())
@@ -77,7 +77,7 @@ def test_every_cell_is_the_mean_of_its_rows(rows):
 
 
 def test_averages_are_means_over_combinations_and_regions(rows):
-    summary = summarise(pd.DataFrame(rows), ["dice"])
+    summary = summarize(pd.DataFrame(rows), ["dice"])
     challenge = summary[summary["convention"] == "challenge"]
     single = challenge[(challenge["combination"] != AVERAGE) & (challenge["region"] != AVERAGE)]
     for region, group in single.groupby("region"):
@@ -89,12 +89,12 @@ def test_averages_are_means_over_combinations_and_regions(rows):
 
 def test_a_second_seed_adds_no_patients_and_does_not_narrow_the_interval(rows):
     frame = pd.DataFrame(rows)
-    pd.testing.assert_frame_equal(summarise(pd.concat([frame, frame])), summarise(frame))
+    pd.testing.assert_frame_equal(summarize(pd.concat([frame, frame])), summarize(frame))
 
 
 def test_summary_is_strict_json_with_null_for_unknown(rows, tmp_path):
     frame = pd.DataFrame([row for row in rows if row["patient"] == "p0"])
-    path = write_summary(summarise(frame), tmp_path / "new" / "summary.json", label="passion")
+    path = write_summary(summarize(frame), tmp_path / "new" / "summary.json", label="passion")
     document = json.loads(path.read_text(), parse_constant=pytest.fail)
     assert document["label"] == "passion"
     assert document["results"][0]["low"] is None
@@ -102,9 +102,9 @@ def test_summary_is_strict_json_with_null_for_unknown(rows, tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file_alone(rows, tmp_path):
-    path = write_summary(summarise(pd.DataFrame(rows), ["dice"]), tmp_path / "summary.json")
+    path = write_summary(summarize(pd.DataFrame(rows), ["dice"]), tmp_path / "summary.json")
     before = path.read_text()
     with pytest.raises(TypeError):
-        write_summary(summarise(pd.DataFrame(rows), ["dice"]), path, label=object())
+        write_summary(summarize(pd.DataFrame(rows), ["dice"]), path, label=object())
     assert path.read_text() == before
     assert [file.name for file in tmp_path.iterdir()] == ["summary.json"]

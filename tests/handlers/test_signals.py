@@ -121,7 +121,7 @@ def test_a_second_training_in_the_folder_is_refused_and_the_first_is_named(tmp_p
         RunLock(tmp_path).acquire()
 
 
-def test_the_lock_of_a_killed_training_is_recognised_as_stale(tmp_path, holder, caplog):
+def test_the_lock_of_a_killed_training_is_recognized_as_stale(tmp_path, holder, caplog):
     holder.kill()
     holder.join()
     caplog.set_level(logging.WARNING)

@@ -33,10 +33,10 @@ def test_prototypical_terms_voxel_by_voxel():
     target = make_target(label.reshape(1, 1, -1), 3)
     features = torch.randn(2, 4, 5)
     for row, ours in enumerate(zip(*(t.tolist() for t in prototypical_terms(features, *target[1:])), strict=True)):
-        centres = [features[row][:, label == k].mean(dim=1) for k in (0, 1)]
+        centers = [features[row][:, label == k].mean(dim=1) for k in (0, 1)]
         expected = [0.0, 0.0, 0.0]
         for i, k in enumerate(label.tolist()):
-            near = [math.exp(-(features[row][:, i] - c).norm().item()) for c in centres]
+            near = [math.exp(-(features[row][:, i] - c).norm().item()) for c in centers]
             p = [x / sum(near) for x in near]
             weight = 0.5 / (label == k).sum().item()
             for n, term in enumerate((-math.log(p[k]), p[k], -sum(q * math.log(q) for q in p))):
@@ -54,7 +54,7 @@ def test_ratio_without_another_is_one(mask, score):
     assert (imbalance_ratio(torch.full((1, M), score), torch.tensor([mask]).bool()) == 1).all()
 
 
-def test_pmr_speeds_up_the_slow_and_regularises_the_dominant_in_early_epochs():
+def test_pmr_speeds_up_the_slow_and_regularizes_the_dominant_in_early_epochs():
     loss = PMRLoss(M, K, lambda_pce=0.5, lambda_entropy=0.2, entropy_epochs=1)
     value, _ = run(loss, toy.network(separate=True))
     terms = loss.terms

@@ -67,10 +67,10 @@ def test_a_damaged_file_is_one_sentence_for_whoever_asked(client, studies, tmp_p
         client.segment("", session_id=session)
 
 
-def test_training_with_nothing_labelled_says_so(client):
+def test_training_with_nothing_labeled_says_so(client):
     status = client.train()
     assert status["status"] == "ERROR"
-    assert "nothing is labelled yet" in " ".join(status["details"])
+    assert "nothing is labeled yet" in " ".join(status["details"])
 
 
 def test_three_rounds_of_annotating_and_training_each_change_the_segmentation(client, studies):

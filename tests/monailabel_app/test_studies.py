@@ -9,7 +9,7 @@ from monai_passion.monailabel_app.studies import label_values, training_items
 BRATS = ("background", "NCR/NET", "ED", "ET"), (0, 1, 2, 4)
 
 
-def test_a_patient_labelled_on_two_files_is_one_training_item(tmp_path):
+def test_a_patient_labeled_on_two_files_is_one_training_item(tmp_path):
     for name in ("anna_flair", "anna_t2", "ben"):
         shape = (4, 4, 4, 4) if name == "ben" else (4, 4, 4)
         nib.save(nib.Nifti1Image(np.zeros(shape, np.uint8), np.eye(4)), tmp_path / f"{name}.nii.gz")

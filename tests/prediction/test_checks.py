@@ -20,7 +20,7 @@ from monai_passion.tasks import load_task
 
 BRAIN, HEART = load_task("brats_mri"), load_task("myops_cmr")
 
-SIGNAL = {  # fluid, grey and white matter
+SIGNAL = {  # fluid, gray and white matter
     "flair": (0.1, 0.7, 0.6),
     "t1c": (0.2, 0.6, 0.9),
     "t1": (0.2, 0.6, 0.9),
@@ -29,11 +29,11 @@ SIGNAL = {  # fluid, grey and white matter
 
 
 def head(modality, radius=1.0, shift=0, seed=0):
-    """A ball of fluid, grey and white matter, from the inside out 12, 40 and 48 % of it, in an empty box."""
+    """A ball of fluid, gray and white matter, from the inside out 12, 40 and 48 % of it, in an empty box."""
     x, y, z = np.meshgrid(*(np.linspace(-1.3, 1.3, 28),) * 3, indexing="ij")
     r = np.sqrt((x - shift) ** 2 + y**2 + z**2) / radius
-    fluid, grey, white = SIGNAL[modality]
-    image = np.select([r < 0.5, r < 0.8, r < 1], [fluid, grey, white], 0)
+    fluid, gray, white = SIGNAL[modality]
+    image = np.select([r < 0.5, r < 0.8, r < 1], [fluid, gray, white], 0)
     noise = np.random.default_rng(seed).normal(0, 0.03, r.shape)
     return Volume(np.where(r < 1, image + noise, 0).astype(np.float32), np.eye(4), None, ())
 

@@ -117,8 +117,8 @@ def open_page():
         browser.close()
 
 
-def coloured(shown, path):
-    """How many pixels of the viewer are not grey."""
+def colored(shown, path):
+    """How many pixels of the viewer are not gray."""
     shown.locator("canvas").screenshot(path=path, timeout=120_000)
     return int((np.ptp(matplotlib.image.imread(path)[..., :3], axis=2) > 0.15).sum())
 
@@ -128,17 +128,17 @@ def test_a_click_takes_the_overlay_off_the_images_and_puts_it_back(page, open_pa
     shown, problems = open_page(page[0])
     shown.get_by_label("diameters").uncheck()
     box = shown.get_by_label("segmentation", exact=True)
-    counts = [coloured(shown, tmp_path / "on.png")]
+    counts = [colored(shown, tmp_path / "on.png")]
     for name in ("off", "again"):
         box.click()
-        counts.append(coloured(shown, tmp_path / f"{name}.png"))
+        counts.append(colored(shown, tmp_path / f"{name}.png"))
     assert counts[0] == counts[2]
     assert counts[0] > counts[1] + 1000
     shown.get_by_role("button", name="T1", exact=True).click()
     other = matplotlib.image.imread(shot(shown, tmp_path / "t1.png"))
     assert np.abs(other - matplotlib.image.imread(tmp_path / "again.png")).mean() > 0.01
     shown.get_by_label("opacity").fill("0")
-    assert coloured(shown, tmp_path / "clear.png") == counts[1]
+    assert colored(shown, tmp_path / "clear.png") == counts[1]
     assert not problems
     assert "t1 is odd" in shown.inner_text("#banner")
 
@@ -148,15 +148,15 @@ def test_each_label_has_a_switch_and_an_outline_has_fewer_pixels(page, open_page
     """The fused map has label 4 only, that of T1 alone label 2 only."""
     shown, problems = open_page(page[0])
     shown.get_by_label("diameters").uncheck()
-    full = coloured(shown, tmp_path / "full.png")
+    full = colored(shown, tmp_path / "full.png")
     shown.get_by_label("edema").uncheck()
-    assert coloured(shown, tmp_path / "edema.png") == full
+    assert colored(shown, tmp_path / "edema.png") == full
     shown.get_by_label("enhancing tumor").uncheck()
-    none = coloured(shown, tmp_path / "none.png")
+    none = colored(shown, tmp_path / "none.png")
     assert full > none + 1000
     shown.get_by_label("enhancing tumor").check()
     shown.get_by_label("outline only").check()
-    assert none < coloured(shown, tmp_path / "outline.png") < full
+    assert none < colored(shown, tmp_path / "outline.png") < full
     assert not problems
 
 
@@ -165,14 +165,14 @@ def test_a_subset_of_the_sequences_is_shown_with_its_volumes_beside_those_of_all
     shown, problems = open_page(page[0])
     shown.get_by_label("edema").uncheck()
     shown.get_by_label("diameters").uncheck()
-    full = coloured(shown, tmp_path / "all.png")
+    full = colored(shown, tmp_path / "all.png")
     subset = shown.get_by_role("group", name="subset of the sequences").get_by_role("button").nth(1)
     subset.focus()
     shown.keyboard.press("Enter")
     shown.wait_for_function("document.getElementById('shown').textContent !== ''")
     assert "from T1" in shown.inner_text("#shown")
     assert shown.inner_text('tr[data-region="ET"] .volume').startswith("0.00 (")
-    assert coloured(shown, tmp_path / "t1alone.png") < full - 1000
+    assert colored(shown, tmp_path / "t1alone.png") < full - 1000
     assert not problems
 
 
@@ -204,8 +204,8 @@ def test_a_heart_of_a_few_slices_is_shown_with_its_own_labels(open_page, tmp_pat
     (tmp_path / "report.html").write_text(make_page({"bssfp": image}, result, affine, report), encoding="utf-8")
     shown, problems = open_page(tmp_path / "report.html")
     shown.get_by_role("button", name="axial", exact=True).click()
-    on = coloured(shown, tmp_path / "heart_on.png")
+    on = colored(shown, tmp_path / "heart_on.png")
     shown.get_by_label("segmentation", exact=True).click()
-    assert on > coloured(shown, tmp_path / "heart_off.png") + 1000
+    assert on > colored(shown, tmp_path / "heart_off.png") + 1000
     assert "scar" in shown.inner_text("#volumes")
     assert not problems

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from monai_passion.errors import InputError
-from monai_passion.evaluation.summary import AVERAGE, summarise
+from monai_passion.evaluation.summary import AVERAGE, summarize
 from monai_passion.modalities import combinations
 from monai_passion.reporting.paper import dots_table, paper_numbers, score_html, score_latex, score_table
 from monai_passion.reporting.report import write_report
@@ -14,7 +14,7 @@ KEYS = ["table", "data", "setting", "backbone", "method", "metric"]
 
 
 def summaries(results):
-    parts = [summarise(own).assign(method=method) for method, own in results.rows.groupby("method", sort=False)]
+    parts = [summarize(own).assign(method=method) for method, own in results.rows.groupby("method", sort=False)]
     return pd.concat(parts, ignore_index=True)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from monai_passion import NOTICE
 from monai_passion.evaluation.statistics import compare_methods
-from monai_passion.evaluation.summary import AVERAGE, summarise
+from monai_passion.evaluation.summary import AVERAGE, summarize
 from monai_passion.reporting.runs import load_runs
 from monai_passion.reporting.tables import (
     DASH,
@@ -32,7 +32,7 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def table(results):
     summaries = [
-        summarise(own, ["dice"]).assign(method=method) for method, own in results.rows.groupby("method", sort=False)
+        summarize(own, ["dice"]).assign(method=method) for method, own in results.rows.groupby("method", sort=False)
     ]
     return combination_table(
         pd.concat(summaries), "dice", "challenge", results.combinations, [*results.regions, AVERAGE]

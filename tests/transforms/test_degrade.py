@@ -35,7 +35,7 @@ def test_more_strength_moves_further_from_the_original(volume, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_normalised_images_may_be_negative(volume, kind):
+def test_normalized_images_may_be_negative(volume, kind):
     inside = volume != 0
     normal = torch.where(inside, (volume - volume[inside].mean()) / volume[inside].std(), 0)
     poorer = DegradeModality(kind, 0.3, seed=1)(normal)

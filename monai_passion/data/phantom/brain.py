@@ -1,4 +1,4 @@
-"""Glioma phantom: an MNI brain, warped for each subject, with a tumour, imaged by four sequences as BraTS has them."""
+"""Glioma phantom: an MNI brain, warped for each subject, with a tumor, imaged by four sequences as BraTS has them."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from monai_passion.data.phantom.signal import (
 )
 from monai_passion.errors import UsageError
 
-__all__ = ["Protocol", "Tumour", "acquire", "brain_case", "draw_protocol", "draw_tumour"]
+__all__ = ["Protocol", "Tumor", "acquire", "brain_case", "draw_protocol", "draw_tumor"]
 
 FULL = Grid((240, 240, 155), (1.0, 1.0, 1.0))
-CENTRE = np.array([-119.5, 119.5, 77.0])
-"""Centre of a BraTS2020 volume in its own world coordinates (mm, RAS+)."""
+CENTER = np.array([-119.5, 119.5, 77.0])
+"""Center of a BraTS2020 volume in its own world coordinates (mm, RAS+)."""
 FIELD_OF_VIEW = 180.0
 """Edge of the cube that ``size`` voxels divide: the whole head."""
 SCOUT = Grid((45, 45, 45), (4.0, 4.0, 4.0))
-"""Where the tumour is placed and the oedema spreads."""
+"""Where the tumor is placed and the edema spreads."""
 
 NOISE = 0.03
 INU = 0.20
@@ -52,19 +52,19 @@ class Atlas(NamedTuple):
     """Voxel in the middle of the brain's bounding box."""
 
 
-class Tumour(NamedTuple):
+class Tumor(NamedTuple):
     """Geometry of one glioma; lengths in mm."""
 
     radius: float
-    """Of the tumour core, on average."""
+    """Of the tumor core, on average."""
     stretch: tuple[float, float, float]
     enhancing: bool
     rim: float
     """Thickness of the enhancing rim about the necrosis."""
     patches: float
     """Share of the rim that does not enhance."""
-    oedema: float
-    """How far oedema travels in white matter."""
+    edema: float
+    """How far edema travels in white matter."""
     push: float
     """How far the core's surface displaced the brain."""
 
@@ -111,17 +111,17 @@ def atlas() -> Atlas:
     )
 
 
-def draw_tumour(rng: np.random.Generator) -> Tumour:
+def draw_tumor(rng: np.random.Generator) -> Tumor:
     """Size and composition of a glioma; about one in ten has no enhancing part, as in BraTS."""
     radius = float(np.clip(19 * np.exp(0.25 * rng.standard_normal()), 11, 30))
     a, b = np.exp(0.15 * rng.standard_normal(2))
-    return Tumour(
+    return Tumor(
         radius=radius,
         stretch=(a, b, 1 / (a * b)),
         enhancing=bool(rng.random() >= 0.1),
         rim=float(np.clip(rng.uniform(0.2, 0.45) * radius, 3, 8)),
         patches=float(rng.beta(1, 4)),
-        oedema=float(np.clip(18 * np.exp(0.45 * rng.standard_normal()), 5, 32)),
+        edema=float(np.clip(18 * np.exp(0.45 * rng.standard_normal()), 5, 32)),
         push=float(rng.uniform(0.05, 0.3) * radius),
     )
 
@@ -157,16 +157,16 @@ def draw_tissues(rng: np.random.Generator) -> dict[str, Tissue]:
 
 
 class Subject(NamedTuple):
-    """How one head differs from the atlas, and where its tumour is."""
+    """How one head differs from the atlas, and where its tumor is."""
 
     matrix: np.ndarray
-    """From mm about the centre of the volume to atlas voxels about the centre of the atlas."""
+    """From mm about the center of the volume to atlas voxels about the center of the atlas."""
     fields: int
     """Seed of the smooth warp and of the other random fields of the anatomy."""
     atrophy: float
     """Width of the sulci and ventricles, 1 on average."""
-    tumour: Tumour
-    centre: tuple[float, ...]
+    tumor: Tumor
+    center: tuple[float, ...]
 
     def stream(self, purpose: int) -> np.random.Generator:
         """The same numbers whenever the same field is drawn on another grid."""
@@ -184,11 +184,11 @@ def atlas_points(subject: Subject, grid: Grid, mass_effect: bool = True) -> np.n
 
     if not mass_effect:
         return points(*grid.axes)
-    # What is now at distance r was at r - push(r) before the tumour grew; the skull does not give way.
+    # What is now at distance r was at r - push(r) before the tumor grew; the skull does not give way.
     depth = sample(atlas().depth, points(*grid.axes) / 2)
-    offset = [axis - c for axis, c in zip(grid.axes, subject.centre, strict=True)]
+    offset = [axis - c for axis, c in zip(grid.axes, subject.center, strict=True)]
     r = np.sqrt(sum(o**2 for o in offset)) + np.float32(1e-3)
-    radius, push = subject.tumour.radius, subject.tumour.push
+    radius, push = subject.tumor.radius, subject.tumor.push
     shrink = push * np.minimum(r / radius, np.exp((radius - r) / 25)) * np.minimum(depth / 15, 1) / r
     return points(*(axis - shrink * o for axis, o in zip(grid.axes, offset, strict=True)))
 
@@ -214,7 +214,7 @@ def normal_tissue(subject: Subject, points: np.ndarray, detail: np.ndarray) -> d
 def travel_time(speed: np.ndarray, sources: np.ndarray, spacing: float) -> np.ndarray:
     """Time to reach each voxel of a lattice from the nearest source, at a speed (mm a unit of time) per voxel.
 
-    Shortest path over the 26 neighbours, so that what it spreads to hangs together and goes round what blocks it.
+    Shortest path over the 26 neighbors, so that what it spreads to hangs together and goes round what blocks it.
     """
     nodes = np.arange(speed.size).reshape(speed.shape)
     rows, columns, costs = [], [], []
@@ -233,29 +233,29 @@ def travel_time(speed: np.ndarray, sources: np.ndarray, spacing: float) -> np.nd
 
 
 def core_distance(subject: Subject, grid: Grid) -> np.ndarray:
-    """Signed distance (mm, roughly) to the lumpy surface of the tumour core; negative inside."""
+    """Signed distance (mm, roughly) to the lumpy surface of the tumor core; negative inside."""
     rng = subject.stream(1)
-    offset = (axis - c for axis, c in zip(grid.axes, subject.centre, strict=True))
-    r = np.sqrt(sum((o / s) ** 2 for o, s in zip(offset, subject.tumour.stretch, strict=True)))
+    offset = (axis - c for axis, c in zip(grid.axes, subject.center, strict=True))
+    r = np.sqrt(sum((o / s) ** 2 for o, s in zip(offset, subject.tumor.stretch, strict=True)))
     lumps = 0.75 * smooth_field(rng, grid, 20.0) + 0.5 * smooth_field(rng, grid, 9.0)
-    return r - subject.tumour.radius * (1 + 0.28 * lumps)
+    return r - subject.tumor.radius * (1 + 0.28 * lumps)
 
 
-def place_tumour(subject: Subject, rng: np.random.Generator) -> Subject:
-    """Put the centre into cerebral white matter, deep enough for the tumour's size."""
+def place_tumor(subject: Subject, rng: np.random.Generator) -> Subject:
+    """Put the center into cerebral white matter, deep enough for the tumor's size."""
     points = atlas_points(subject, SCOUT, mass_effect=False)
     x, _, z = (p - m for p, m in zip(points, atlas().middle, strict=True))
-    deep = sample(atlas().depth, points / 2) > 0.8 * subject.tumour.radius
+    deep = sample(atlas().depth, points / 2) > 0.8 * subject.tumor.radius
     weight = sample(atlas().wm, points) * (deep & (z > -15) & (np.abs(x) > 14))
     chosen = np.unravel_index(rng.choice(weight.size, p=weight.ravel() / weight.sum(dtype=float)), weight.shape)
     jitter = rng.uniform(-2, 2, 3)
     return subject._replace(
-        centre=tuple(float(axis.ravel()[i] + j) for axis, i, j in zip(SCOUT.axes, chosen, jitter, strict=True))
+        center=tuple(float(axis.ravel()[i] + j) for axis, i, j in zip(SCOUT.axes, chosen, jitter, strict=True))
     )
 
 
 def draw_subject(rng: np.random.Generator) -> Subject:
-    """A head with its tumour."""
+    """A head with its tumor."""
     scale = 0.92 * np.exp(0.03 * rng.standard_normal(3))
     a, b, c = np.deg2rad(4) * rng.standard_normal(3)
     turn = np.array([[1, -c, b], [c, 1, -a], [-b, a, 1]])
@@ -265,20 +265,20 @@ def draw_subject(rng: np.random.Generator) -> Subject:
         matrix,
         fields=int(rng.integers(2**63)),
         atrophy=float(np.exp(0.25 * rng.standard_normal())),
-        tumour=draw_tumour(rng),
-        centre=(0, 0, 0),
+        tumor=draw_tumor(rng),
+        center=(0, 0, 0),
     )
-    return place_tumour(subject, rng)
+    return place_tumor(subject, rng)
 
 
-def spread_oedema(subject: Subject) -> np.ndarray:
-    """Travel time of oedema from the core on the `SCOUT` lattice: fast in WM, slow in GM, blocked by CSF and skull."""
+def spread_edema(subject: Subject) -> np.ndarray:
+    """Travel time of edema from the core on the `SCOUT` lattice: fast in WM, slow in GM, blocked by CSF and skull."""
     points = atlas_points(subject, SCOUT)
     inside = sample(atlas().brain, points)
     tissue = normal_tissue(subject, points, np.zeros(SCOUT.shape, np.float32))
     speed = inside * (tissue["wm"] + 0.3 * tissue["gm"]) + 0.02
     sources = core_distance(subject, SCOUT) < 0
-    sources[tuple(np.abs(axis.ravel() - c).argmin() for axis, c in zip(SCOUT.axes, subject.centre, strict=True))] = True
+    sources[tuple(np.abs(axis.ravel() - c).argmin() for axis, c in zip(SCOUT.axes, subject.center, strict=True))] = True
     return travel_time(speed, sources, SCOUT.spacing[0])
 
 
@@ -287,7 +287,7 @@ def tissue_fractions(subject: Subject, grid: Grid, healthy: bool = False) -> tup
     points = atlas_points(subject, grid, mass_effect=not healthy)
     brain = sample(atlas().brain, points) > 0.6
     points = points[:, brain]
-    tumour, rng = subject.tumour, subject.stream(2)
+    tumor, rng = subject.tumor, subject.stream(2)
 
     def field(*knots: float) -> np.ndarray:
         return smooth_field(rng, grid, *knots)[brain]
@@ -301,15 +301,15 @@ def tissue_fractions(subject: Subject, grid: Grid, healthy: bool = False) -> tup
         return brain, fractions
     core = core_distance(subject, grid)[brain]
     scout = [(axis / s + (n - 1) / 2) for axis, s, n in zip(grid.axes, SCOUT.spacing, SCOUT.shape, strict=True)]
-    time = sample(spread_oedema(subject), np.stack(np.broadcast_arrays(*scout))[:, brain])
-    wet = soft_step(np.maximum(time, core) - tumour.oedema * (1 + 0.25 * field(14.0)), 5.0)
+    time = sample(spread_edema(subject), np.stack(np.broadcast_arrays(*scout))[:, brain])
+    wet = soft_step(np.maximum(time, core) - tumor.edema * (1 + 0.25 * field(14.0)), 5.0)
     paint(fractions, "ed", wet * (fractions["wm"] + 0.4 * fractions["gm"]))
 
     infiltration = np.maximum(0, 2.5 * field(16.0))
     paint(fractions, "net", soft_step(core - infiltration, 2.0))
-    if tumour.enhancing:
-        necrosis = soft_step(core + tumour.rim * np.exp(0.5 * field(11.0)), 1.5)
-        patchy = soft_step(5.0 * (ndtri(tumour.patches) - field(12.0)), 1.5)
+    if tumor.enhancing:
+        necrosis = soft_step(core + tumor.rim * np.exp(0.5 * field(11.0)), 1.5)
+        patchy = soft_step(5.0 * (ndtri(tumor.patches) - field(12.0)), 1.5)
         paint(fractions, "et", soft_step(core, 1.5) * patchy)
         paint(fractions, "ncr", necrosis)
     return brain, fractions
@@ -377,7 +377,7 @@ def brain_case(seed: int, index: int, size: int = FULL.shape[0], healthy: bool =
         brightest = float(acquire(t.pd, t.t1, t.t1_gd, t.t2, protocol)[modality])
         noisy = common.rician(streams.noise, clean, NOISE * brightest)
         unit = brightest / streams.tissue.uniform(400, 1200)  # the scanner's arbitrary units
-        images[modality] = np.where(brain, np.maximum(common.quantise(noisy, unit), 1), 0).astype(np.int16)
+        images[modality] = np.where(brain, np.maximum(common.quantize(noisy, unit), 1), 0).astype(np.int16)
 
     classes = {0: ("wm", "gm", "csf", "vessel"), 1: ("ncr", "net"), 2: ("ed",), 4: ("et",)}
     shares = [measure(sum(fractions.get(name, 0 * water) for name in names)) for names in classes.values()]
@@ -385,5 +385,5 @@ def brain_case(seed: int, index: int, size: int = FULL.shape[0], healthy: bool =
 
     x, y, z = grid.spacing
     affine = np.diag([-x, -y, z, 1.0])
-    affine[:3, 3] = CENTRE - affine[:3, :3] @ (np.array(grid.shape) - 1) / 2
+    affine[:3, 3] = CENTER - affine[:3, :3] @ (np.array(grid.shape) - 1) / 2
     return Case(images, label, affine)

@@ -17,7 +17,7 @@ __all__ = [
     "bias_field",
     "block_mean",
     "paint",
-    "quantise",
+    "quantize",
     "random_streams",
     "rician",
     "smooth_field",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 FIELD_HALF_WIDTH = 128.0
-"""Random fields cover this many mm to each side of the centre, whatever the grid: one patient at any resolution."""
+"""Random fields cover this many mm to each side of the center, whatever the grid: one patient at any resolution."""
 
 
 class Case(NamedTuple):
@@ -38,14 +38,14 @@ class Case(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """A lattice of voxels, centred on 0; sizes in voxels, spacing in mm."""
+    """A lattice of voxels, centered on 0; sizes in voxels, spacing in mm."""
 
     shape: tuple[int, int, int]
     spacing: tuple[float, float, float]
 
     @property
     def axes(self) -> tuple[np.ndarray, ...]:
-        """Positions of the voxel centres along each axis in mm, shaped so that they broadcast to ``shape``."""
+        """Positions of the voxel centers along each axis in mm, shaped so that they broadcast to ``shape``."""
         lines = [
             (np.arange(n, dtype=np.float32) - (n - 1) / 2) * s for n, s in zip(self.shape, self.spacing, strict=True)
         ]
@@ -138,6 +138,6 @@ def rician(rng: np.random.Generator, signal: np.ndarray, sigma: float) -> np.nda
     return np.hypot(signal + real, imaginary)
 
 
-def quantise(signal: np.ndarray, unit: float) -> np.ndarray:
+def quantize(signal: np.ndarray, unit: float) -> np.ndarray:
     """``signal / unit`` as int16."""
     return np.rint(np.clip(signal / unit, 0, 32767)).astype(np.int16)

@@ -1,4 +1,4 @@
-"""Infarct phantom: short-axis slices of a heart with scar and oedema, imaged by three sequences as MyoPS has them.
+"""Infarct phantom: short-axis slices of a heart with scar and edema, imaged by three sequences as MyoPS has them.
 
 Positions: x runs along the first array axis from the patient's right (and front) to the left, y along the second from
 the diaphragm upwards; both in mm about the middle of the picture.
@@ -25,7 +25,7 @@ DIRECTIONS = np.array([[-0.87, -0.22, 0.44], [-0.48, 0.15, -0.86], [0.12, 0.96, 
 
 NOISE = {"bssfp": 0.03, "lge": 0.06, "t2": 0.06}
 INU = 0.40
-BRIGHTEST = {"bssfp": "lv_blood", "lge": "scar", "t2": "oedema"}
+BRIGHTEST = {"bssfp": "lv_blood", "lge": "scar", "t2": "edema"}
 """The tissue that noise is relative to."""
 BLOOD_LEFT = 0.05
 """What the black-blood preparation of the T2 sequence leaves of flowing blood."""
@@ -38,7 +38,7 @@ LABELS = {
     200: ("myocardium",),
     500: ("lv_blood", "papillary"),
     600: ("rv_blood", "trabecula"),
-    1220: ("oedema",),
+    1220: ("edema",),
     2221: ("scar",),
 }
 
@@ -48,17 +48,17 @@ class Infarct(NamedTuple):
 
     angle: float
     scar_width: float
-    oedema_width: float
+    edema_width: float
     transmurality: float
 
 
 def draw_infarct(rng: np.random.Generator) -> Infarct:
-    """Scar over 60 to 120 degrees and 25 to 100 % of the wall, oedema over a wider sector and the whole wall."""
+    """Scar over 60 to 120 degrees and 25 to 100 % of the wall, edema over a wider sector and the whole wall."""
     scar = rng.uniform(60, 120)
     return Infarct(
         angle=float(rng.uniform(-np.pi, np.pi)),
         scar_width=float(np.deg2rad(scar)),
-        oedema_width=float(np.deg2rad(scar + rng.uniform(25, 80))),
+        edema_width=float(np.deg2rad(scar + rng.uniform(25, 80))),
         transmurality=float(rng.uniform(0.25, 1.0)),
     )
 
@@ -147,12 +147,12 @@ def paint_heart(fractions: dict[str, np.ndarray], rng: np.random.Generator, grid
     paint(fractions, "trabecula", 0.7 * trabeculae * soft_step(right, edge))
 
     angle = np.arctan2(y, x)
-    off_centre = np.abs((angle - infarct.angle + np.pi) % (2 * np.pi) - np.pi)
-    arc = np.maximum(r, 5) * (off_centre - infarct.oedema_width / 2 * (1 - 0.15 * apical)) + 2.0 * ripple
-    scar_arc = np.maximum(r, 5) * (off_centre - infarct.scar_width / 2 * (1 - 0.15 * apical)) + 2.0 * ripple
+    off_center = np.abs((angle - infarct.angle + np.pi) % (2 * np.pi) - np.pi)
+    arc = np.maximum(r, 5) * (off_center - infarct.edema_width / 2 * (1 - 0.15 * apical)) + 2.0 * ripple
+    scar_arc = np.maximum(r, 5) * (off_center - infarct.scar_width / 2 * (1 - 0.15 * apical)) + 2.0 * ripple
     depth = endocardium - infarct.transmurality * thickness * (1 + 0.25 * smooth_field(rng, grid, 18.0))
     paint(fractions, "myocardium", soft_step(epicardium, edge))
-    paint(fractions, "oedema", soft_step(np.maximum(epicardium, arc), 4.0))
+    paint(fractions, "edema", soft_step(np.maximum(epicardium, arc), 4.0))
     paint(fractions, "scar", soft_step(np.maximum.reduce([epicardium, scar_arc, depth]), 3.0))
     paint(fractions, "lv_blood", soft_step(endocardium, edge))
     for muscle in np.deg2rad([rng.uniform(20, 60), rng.uniform(-80, -40)]):
@@ -168,7 +168,7 @@ def heart_case(seed: int, index: int, size: int = 256) -> Case:
     """Case ``index`` of cohort ``seed``: 3 to 6 short-axis slices of ``size`` x ``size`` voxels over 187 mm.
 
     The same patient comes at each size; only the noise is another. Images are int16, the label is int16 with the
-    values of MyoPS2020: 200 myocardium, 500 LV blood, 600 RV blood, 1220 oedema, 2221 scar.
+    values of MyoPS2020: 200 myocardium, 500 LV blood, 600 RV blood, 1220 edema, 2221 scar.
     """
     streams = common.random_streams(seed, index)
     slices = int(streams.anatomy.choice(list(SLICES)))
@@ -198,7 +198,7 @@ def heart_case(seed: int, index: int, size: int = 256) -> Case:
         clean = np.abs(signal) * coil / coil.mean() * common.bias_field(streams.tissue, grid, INU)
         brightest = float(acquire(tissues[BRIGHTEST[modality]], inversion_time)[modality])
         noisy = common.rician(streams.noise, clean, NOISE[modality] * brightest)
-        images[modality] = common.quantise(noisy, brightest / streams.tissue.uniform(300, 900))
+        images[modality] = common.quantize(noisy, brightest / streams.tissue.uniform(300, 900))
 
     heart = [sum(fractions[name] for name in names) for names in LABELS.values()]
     shares = np.stack([1 - sum(heart), *heart])

@@ -50,7 +50,7 @@ BRAIN = {
     "net": Tissue(1700, 1550, 160, 0.90),
     "ed": Tissue(1350, 1230, 140, 0.85),
 }
-"""Brain at 3 T: white and grey matter, CSF, vessels; necrotic, enhancing, non-enhancing tumour and oedema."""
+"""Brain at 3 T: white and gray matter, CSF, vessels; necrotic, enhancing, non-enhancing tumor and edema."""
 
 LESIONS = ("ncr", "et", "net", "ed")
 """The tissues of `BRAIN` that are disease."""
@@ -59,7 +59,7 @@ HEART = {
     "myocardium": Tissue(1000, 450, 52, 0.80),
     "lv_blood": Tissue(1550, 330, 250, 0.95),
     "rv_blood": Tissue(1550, 330, 170, 0.95),
-    "oedema": Tissue(1150, 400, 70, 0.85),
+    "edema": Tissue(1150, 400, 70, 0.85),
     "scar": Tissue(1100, 280, 56, 0.80),
     "fat": Tissue(260, 250, 85, 0.75),
     "muscle": Tissue(1000, 520, 44, 0.80),

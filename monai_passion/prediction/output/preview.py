@@ -56,7 +56,7 @@ def plane_slice(volume: NDArray[Any], plane: str, index: int) -> NDArray[Any]:
 
 
 def window(image: NDArray[np.float32]) -> tuple[float, float]:
-    """The grey values between which an image is shown."""
+    """The gray values between which an image is shown."""
     low, high = np.percentile(image[image != 0], (0.5, 99.5))
     return float(low), float(max(high, low + 1e-6))
 

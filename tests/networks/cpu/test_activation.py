@@ -33,7 +33,7 @@ def test_what_it_returns_may_be_written_into():
     activate(x)[:, 0] = 0
 
 
-def test_one_voxel_cannot_be_normalised():
+def test_one_voxel_cannot_be_normalized():
     with pytest.raises(ValueError, match="spatial element"):
         activate(torch.zeros(1, 2, 1, 1, 1, requires_grad=True))
 

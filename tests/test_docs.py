@@ -1,11 +1,37 @@
-"""The documentation site."""
+"""The documentation: its site builds without a warning, its words are spelled right, and mean one thing."""
 
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PHRASES = {
+    r"\bgoes before\b": "takes precedence over",
+    r"\bis no name\b": "is not a name",
+    r"\bWhat a person turns\b": "The settings you are most likely to change",
+    r"\bReasons to doubt\b": "Plausibility checks",
+    r"\b(one|a row|a value|a column) a (modality|patient|case|sequence|class|region)\b": "one per ...",
+    r"\b(colour|tumour|oedema|normalis|optimis(?!t)|initialis)\w*": "American spelling",
+    r"\b(grey|centre|behaviour|licence|neighbour)\w*": "American spelling",
+}
+"""What we do not write -> what we write."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_pages_use_the_words_of_the_field(page):
+    text = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(encoding="utf-8"), flags=re.S)
+    found = [f"{m.group(0)} -> {better}" for pattern, better in PHRASES.items() for m in re.finditer(pattern, text)]
+    assert not found
+
+
+def test_words_are_spelled_right():
+    paths = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "monai_passion", "configs"]
+    run = subprocess.run([sys.executable, "-m", "codespell_lib", *paths], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
 
 
 def test_the_site_builds_without_a_warning(tmp_path):

@@ -16,10 +16,10 @@ SIZE = 80
 def demo(*, output: PathLike = "demo", seed: int = 1000, overwrite: bool = False) -> dict[str, Any]:
     """Make a phantom patient and segment it from FLAIR, T1 and T2, as if T1c were missing.
 
-    The weights were trained on phantoms alone; they are for this demonstration, not for patients.
-
     Example:
         monai-passion demo --output OUT
+
+    The weights were trained on phantoms alone; they are for this demonstration, not for patients.
 
     Args:
         output: a new folder, for the phantom and the result.

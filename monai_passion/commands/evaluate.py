@@ -96,9 +96,7 @@ def evaluate(
     is_outside = home is None or source.resolve() != home.resolve()
     chosen, patients = _patients(source, split, datalist, folder, facts.task if is_outside else None)
     target = Path(output) if output is not None else folder / f"scores_{source.name if is_outside else chosen}"
-    learned = trained_settings(weights, load_weights(weights)[1])
     settings = {
-        **{key: value for key, value in learned.items() if key in config},
         **own,
         **given,
         "dataset_dir": as_text(str(source.absolute())),
@@ -108,6 +106,8 @@ def evaluate(
         **{key: value for key, value in (("label", label), ("device", device)) if value is not None},
     }
     with output_folder(target, overwrite=overwrite, last="summary.json") as made:
+        learned = trained_settings(weights, load_weights(weights)[1])
+        settings = {**{key: value for key, value in learned.items() if key in config}, **settings}
         write_text(made / "datalist.json", json.dumps(patients, indent=1) + "\n")
         for where, show in ((target, True), (made, False)):
             for key, path in (("datalist", where / "datalist.json"), ("output_dir", where)):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 from monai_passion.errors import InputError, UsageError, did_you_mean
@@ -68,6 +70,8 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> No
         for depth, key in enumerate(parts := name.replace("::", "#").split("#")):
             known = _parts(place)
             if key not in known:
+                known = {**_arguments(place), **known}
+            if key not in known:
                 within = f"{'#'.join(parts[:depth])} has no '{key}'" if depth else f"unknown setting '{key}'"
                 raise UsageError(f"{within}{did_you_mean(key, known)}")
             place = known[key]
@@ -81,3 +85,12 @@ def _parts(place: Any) -> dict[str, Any]:
     if isinstance(place, list):
         return {str(k): value for k, value in enumerate(place)}
     return place if isinstance(place, dict) else {}
+
+
+def _arguments(place: Any) -> dict[str, Any]:
+    """The arguments of the component that a part of a configuration makes, with their defaults."""
+    target = place.get("_target_", "") if isinstance(place, dict) else ""
+    component = locate(target) if "." in target else None
+    if not callable(component):
+        return {}
+    return {name: argument.default for name, argument in inspect.signature(component).parameters.items()}

@@ -151,10 +151,10 @@ def test_each_label_has_a_switch_and_an_outline_has_fewer_pixels(page, open_page
     full = colored(shown, tmp_path / "full.png")
     shown.get_by_label("edema").uncheck()
     assert colored(shown, tmp_path / "edema.png") == full
-    shown.get_by_label("enhancing tumor").uncheck()
+    shown.get_by_label("enhancing tumor", exact=True).uncheck()
     none = colored(shown, tmp_path / "none.png")
     assert full > none + 1000
-    shown.get_by_label("enhancing tumor").check()
+    shown.get_by_label("enhancing tumor", exact=True).check()
     shown.get_by_label("outline only").check()
     assert none < colored(shown, tmp_path / "outline.png") < full
     assert not problems

@@ -46,13 +46,22 @@ async function start() {
   const hex = (color, at) => parseInt(color.slice(at, at + 2), 16);
   let current = 0;
   viewer.addVolume(await load(subsets[0].base64, "segmentation", { opacity: 0.45 }));
-  const segmentation = viewer.volumes[first], voxels = [segmentation.img];
+  const segmentation = viewer.volumes[first], voxels = [segmentation.img], borders = [];
+  /** Of each label the voxels that have a neighbor outside of it. */
+  function border(filled) {
+    const [, nx, ny, nz] = segmentation.hdr.dims, found = new filled.constructor(filled.length), steps = [1, nx, nx * ny];
+    for (let n = 0; n < filled.length; n++) {
+      const place = [n % nx, Math.floor(n / nx) % ny, Math.floor(n / (nx * ny))], value = filled[n];
+      const inside = (j) => place[j] > 0 && place[j] < [nx, ny, nz][j] - 1 && filled[n - steps[j]] === value && filled[n + steps[j]] === value;
+      if (value && !(inside(0) && inside(1) && inside(2))) found[n] = value;
+    }
+    return found;
+  }
   /** The segmentation from one subset, in the one overlay that there is. */
   async function show(chosen) {
     voxels[chosen] ??= (await load(subsets[chosen].base64, "segmentation", {})).img;
     current = chosen;
-    segmentation.img = voxels[chosen];
-    viewer.updateGLVolume();
+    overlay();
     draw();
   }
   /** Colors of the labels that are switched on. */
@@ -66,8 +75,10 @@ async function start() {
     viewer.updateGLVolume();
   }
   function overlay() {
-    segmentation.opacity = byId("overlay").checked ? (byId("outline").checked ? 1 : byId("opacity").value / 100) : 0;
-    viewer.setAtlasOutline(byId("outline").checked ? 1 : 0);
+    const outline = byId("outline").checked;
+    segmentation.img = outline ? (borders[current] ??= border(voxels[current])) : voxels[current];
+    segmentation.opacity = byId("overlay").checked ? (outline ? 1 : byId("opacity").value / 100) : 0;
+    viewer.updateGLVolume();
   }
   function windowing() {
     const level = Number(byId("level").value), half = byId("window").value / 2;
@@ -119,8 +130,10 @@ async function start() {
     all("[data-subset]").forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
     byId("shown").textContent = current ? `from ${subsets[current].title}, beside those from all` : "";
     for (const row of all("#volumes tr[data-region]")) {
-      const own = subsets[current].volumes[row.dataset.region], whole = subsets[0].volumes[row.dataset.region];
-      row.querySelector(".volume").textContent = current ? `${own.toFixed(2)} (${whole.toFixed(2)})` : whole.toFixed(2);
+      const cell = row.querySelector(".volume"), own = subsets[current].volumes[row.dataset.region];
+      cell.dataset.whole ??= cell.textContent;
+      if (!current) cell.textContent = cell.dataset.whole;
+      else cell.textContent = own === undefined ? "-" : `${own.toFixed(2)} (${cell.dataset.whole})`;  // of labels, none is known
     }
   }));
   const moves = { ArrowLeft: [-1, 0, 0], ArrowRight: [1, 0, 0], ArrowUp: [0, 1, 0], ArrowDown: [0, -1, 0], PageUp: [0, 0, 1], PageDown: [0, 0, -1] };

@@ -19,7 +19,8 @@ FILES = {"flair": "flair", "t2": "t2", "FLAIR": "flair", "T1": "t1", "BSSFP": "C
 
 def commands(path, **variables):
     """Command lines of a Markdown file's blocks in words, with $B replaced."""
-    text = "\n".join(re.findall(r"```\n(.*?)```", path.read_text(), re.DOTALL)).replace("\\\n", " ")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", path.read_text(), re.DOTALL | re.MULTILINE)
+    text = "\n".join(block for language, block in blocks if not language).replace("\\\n", " ")
     for line in text.splitlines():
         if found := re.fullmatch(r"(\w+)=(\S+)", line):
             variables[found[1]] = found[2]

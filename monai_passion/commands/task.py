@@ -50,11 +50,10 @@ def task(
         InputError: ``source`` is neither, or has files that are not as named.
     """
     from monai_passion.data.describe_task import describe_task
-    from monai_passion.errors import UsageError
     from monai_passion.system.files import write_json
+    from monai_passion.system.output import refuse_older
 
-    if Path(output).exists() and not overwrite:
-        raise UsageError(f"{output} exists; choose another --output or add --overwrite")
+    refuse_older(Path(output), overwrite)
     made = describe_task(Path(source), modalities, labels, name, anatomy, skull_stripped, spatial_dims)
     write_json(Path(output), made.to_json())
     for label, value in (

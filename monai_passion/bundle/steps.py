@@ -45,6 +45,7 @@ __all__ = [
     "find_bundle_root",
     "find_weights",
     "inference_data",
+    "initial_network",
     "keep_summary",
     "load_network",
     "load_teacher",
@@ -373,6 +374,26 @@ def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) ->
     return load_network(network, weights, modalities).requires_grad_(False)
 
 
+def initial_network(network: nn.Module, weights: str | None, modalities: Sequence[str]) -> nn.Module:
+    """``network`` as a training starts with it: at random, or with the ``weights`` of another training of its kind.
+
+    Their method, spacing and sizes may be others than here; a checkpoint that is resumed takes precedence.
+
+    Raises:
+        WeightsError: damaged weights, or of another network or other modalities.
+    """
+    if weights:
+        _check_modalities(weights, load_into(network, weights), modalities)
+        logger.info("starting from the weights %s", weights)
+    return network
+
+
+def _check_modalities(weights: str, facts: Mapping[str, Any], modalities: Sequence[str]) -> None:
+    trained_on = facts.get("modalities")
+    if trained_on is not None and list(trained_on) != list(modalities):
+        raise WeightsError(f"{weights} belong to the modalities {trained_on}, not {list(modalities)}")
+
+
 def load_network(
     network: nn.Module, weights: str, modalities: Sequence[str], settings: Mapping[str, Any] | None = None
 ) -> nn.Module:
@@ -388,7 +409,5 @@ def load_network(
     facts = load_into(network, weights)
     if not facts:
         logger.warning("warning: %s", trained_unknown(weights))
-    trained_on = facts.get("modalities")
-    if trained_on is not None and list(trained_on) != list(modalities):
-        raise WeightsError(f"{weights} belong to the modalities {trained_on}, not {list(modalities)}")
+    _check_modalities(weights, facts, modalities)
     return network.eval()

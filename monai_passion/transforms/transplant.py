@@ -27,6 +27,8 @@ FEATHER = 3.0
 """Width (mm) of the border between donor and host."""
 TRIES = 3
 """Donors to try until enough of one lies inside the host's brain."""
+LACKING = 0.03
+"""Share of a tumor below which it counts as without a class."""
 
 
 class Placement(NamedTuple):
@@ -43,6 +45,11 @@ class Placement(NamedTuple):
     """Factor of each modality's difference from the host's surroundings; all 1 by default."""
     seed: int = 0
     """Of the texture where the donor is not known."""
+
+
+def _share(donor: Donor, k: int) -> float:
+    """The part of a donor's tumor that is of class ``k``."""
+    return float(np.count_nonzero(donor.label == k) / max(1, np.count_nonzero(donor.label)))
 
 
 def _blur(mask: NDArray[Any], width: float, spacing: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -231,6 +238,9 @@ class RandTransplantTumord(RandomizableTransform, MapTransform):
         rotation: standard deviation in radians.
         scale: range of the size.
         contrast: standard deviation of the logarithm of a modality's contrast.
+        lacking: a class of tumor, such as that of enhancing tumor; None: all donors are drawn alike.
+        lacking_share: share of the draws that go to donors with less than ``LACKING`` of their tumor in that class,
+            where there are any. Networks segment a class in every tumor when few that they saw were without it.
         patient_key: of the patient's name, who is no donor for him- or herself.
         allow_missing_keys: see MapTransform.
     """
@@ -245,6 +255,8 @@ class RandTransplantTumord(RandomizableTransform, MapTransform):
         rotation: float = 0.15,
         scale: tuple[float, float] = (0.6, 1.15),
         contrast: float = 0.15,
+        lacking: int | None = None,
+        lacking_share: float = 0.0,
         patient_key: str = "patient",
         allow_missing_keys: bool = False,
     ) -> None:
@@ -253,6 +265,8 @@ class RandTransplantTumord(RandomizableTransform, MapTransform):
         self.donors = tuple(donors)
         self.healthy_prob = healthy_prob
         self.shift, self.rotation, self.scale, self.contrast = shift, rotation, scale, contrast
+        self.without = tuple(donor for donor in donors if lacking is not None and _share(donor, lacking) < LACKING)
+        self.lacking_share = lacking_share if self.without else 0.0
         self.patient_key = patient_key
         self.healthy = False
         self.donor: Donor | None = None
@@ -268,7 +282,8 @@ class RandTransplantTumord(RandomizableTransform, MapTransform):
             return
         self.healthy = bool(self.R.uniform() < self.healthy_prob)
         for _ in range(TRIES):
-            donor = self.donors[self.R.randint(len(self.donors))]
+            donors = self.without if self.R.uniform() < self.lacking_share else self.donors
+            donor = donors[self.R.randint(len(donors))]
             place = Placement(
                 tuple(self.R.normal(0, self.shift, 3)),
                 tuple(self.R.normal(0, self.rotation, 3)),

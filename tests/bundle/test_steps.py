@@ -1,8 +1,12 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
-from monai_passion.bundle.steps import inference_data, presence_facts, training_data
+from monai_passion.bundle.steps import inference_data, initial_network, presence_facts, training_data
+from monai_passion.errors import WeightsError
+from monai_passion.networks import RFNet
+from monai_passion.networks.weights import save_weights
 from tests.data.layouts import BRATS_FILES, write_image
 
 
@@ -49,3 +53,17 @@ def test_labels_whose_meaning_cannot_be_told_do_not_stop_an_inference(tmp_path):
         nib.save(nib.Nifti1Image(np.full((4, 4, 3), 3, np.int16), np.eye(4)), tmp_path / f"P{n}" / f"P{n}_seg.nii.gz")
     items = inference_data(str(tmp_path), "brats_mri", None, None, 0, str(tmp_path))
     assert [item["case"] for item in items] == ["P0", "P1"]
+
+
+def test_a_training_may_start_from_weights_of_its_own_kind(tmp_path):
+    modalities = ("flair", "t1c")
+    made, other = (RFNet(num_modalities=2, num_classes=3, spatial_dims=2, width=2) for _ in range(2))
+    path = tmp_path / "model.safetensors"
+    save_weights(made, path, {"network": "RFNet", "modalities": modalities, "settings": {"width": 2}})
+    started = initial_network(other, str(path), modalities)
+    assert all(torch.equal(a, b) for a, b in zip(started.parameters(), made.parameters(), strict=True))
+    assert started.training
+    fresh = initial_network(RFNet(num_modalities=2, num_classes=3, spatial_dims=2, width=2), None, modalities)
+    assert not all(torch.equal(a, b) for a, b in zip(fresh.parameters(), made.parameters(), strict=True))
+    with pytest.raises(WeightsError, match="belong to the modalities"):
+        initial_network(other, str(path), ("t1c", "flair"))

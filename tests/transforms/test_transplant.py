@@ -205,3 +205,24 @@ def test_an_item_without_label_gets_one_of_zeros_and_a_label_stays():
         assert healthy["label"].shape == item["label"].shape
         assert not healthy["label"].any()
         assert torch.equal(healthy["label"].affine, item["image"].affine)
+
+
+def test_donors_without_a_class_can_be_drawn_more_often(donor):
+    without = donor._replace(patient="without", label=np.where(donor.label == 3, 1, donor.label).astype(np.uint8))
+    donors = [donor] * 9 + [without]
+
+    def drawn(share):
+        transform = RandTransplantTumord(["image", "label"], donors, prob=1.0, lacking=3, lacking_share=share)
+        transform.set_random_state(4)
+        transform.randomize(("host", 4))
+        names = []
+        for _ in range(100):
+            transform.randomize(("host", 4))
+            names += [chosen.patient for chosen, _ in transform._choices]
+        return names.count("without") / len(names)
+
+    assert drawn(0.0) == pytest.approx(0.1, abs=0.05)
+    assert drawn(0.5) == pytest.approx(0.55, abs=0.08)
+    everybody = RandTransplantTumord(["image", "label"], [donor], prob=1.0, lacking=3, lacking_share=1.0)
+    everybody.randomize(("host", 4))
+    assert {chosen.patient for chosen, _ in everybody._choices} == {"donor"}

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion import __version__
-from monai_passion.data.naming import read_name
+from monai_passion.data.naming import read_description
 from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.tasks import ClassLabel, Task
 
@@ -189,13 +189,13 @@ def recognize_series(series: Sequence[Series], task: Task) -> tuple[dict[str, li
     candidates: dict[str, list[Series]] = {}
     others: list[tuple[Series, str]] = []
     for one in series:
-        said = read_name(one.description, task, contrast_agent=one.contrast)
+        role, why = read_description(one.description, task, one.contrast)
         if one.is_localizer:
             others.append((one, "a localizer"))
-        elif said.role in task.modality_names:
-            candidates.setdefault(str(said.role), []).append(one)
+        elif role in task.modality_names:
+            candidates.setdefault(str(role), []).append(one)
         else:
-            others.append((one, said.why or "a label map"))
+            others.append((one, why or "a label map"))
     return candidates, others
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from monai_passion.tasks import Task
 
-__all__ = ["ENDINGS", "LABEL", "NOT_TOLD", "Named", "is_ignored", "read_name", "stem_of"]
+__all__ = ["ENDINGS", "LABEL", "NOT_TOLD", "Named", "is_ignored", "read_description", "read_name", "stem_of"]
 
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".dcm")
 LABEL = "label"
@@ -32,12 +32,12 @@ SEQUENCES = {
 """Words that name a sequence. A vendor's words that do not (SPACE, CUBE, TSE, PROPELLER) are in ``NEUTRAL``."""
 CONTRAST = (
     "contrast ce gd gad gado gadolinium gadovist gadavist gadobutrol dotarem magnevist multihance prohance omniscan "
-    "clariscan km kontrast kontrastmittel contraste mdc contrasto postcontrast enhanced enhancement inj injection "
-    "injecte post ct1 t1ks t1wks cet1"
+    "clariscan vueway elucirem primovist eovist km kontrast kontrastmittel contraste mdc contrasto postcontrast "
+    "enhanced enhancement enh inj injection injected injecte gbca civ post ct1 t1ks t1wks cet1"
 )
 """Words of a T1 after contrast agent."""
 NATIVE = "precontrast noncontrast nocontrast unenhanced nonenhanced native nativ plain pre"
-NEGATIONS = "no non not without ohne kein keine sans senza sin sem wo pre before prior vor avant"
+NEGATIONS = "no non not without ohne kein keine sans senza sin sem wo pre before prior vor avant zonder voor uten utan"
 """Turn the word of contrast that follows into its opposite; alone, "without" and "wo" do so, too."""
 EVENTS = (
     "op operative operation operativ surgery surgical treatment tx therapy rt radiation radiotherapy chemo crt "
@@ -48,26 +48,35 @@ EVENTS = (
 EXCLUDED = {
     "a mask": "mask brainmask roi",
     "a segmentation": "seg segm segmentation label labels prob probs probability probabilities probseg pred prediction "
-    "aseg aparc parcellation tissue pve automated approx uncertainty",
-    "a map": "map maps mapping molli shmolli t1map t2map rho t1rho relaxometry qsm mtr "
-    "ratio distance jacobian warpfield deformation "
-    "displacement field fieldmap",
-    "a T2* or susceptibility image": "star t2star t2starw t2s swi swan swip suscept susceptibility gre hemo medic mgre",
+    "aseg aparc wmparc parcellation tissue pve pveseg firstseg csf gm wm automated approx uncertainty",
+    "a map": "map maps mapping molli shmolli t1map t2map rho t1rho relaxometry relax relaxation qsm mtr values "
+    "ratio distance jacobian jac warpfield deformation displacement field fieldmap biasfield "
+    "stdev variance snr cnr noise residual error",
+    "a transformation": "warp 1warp 1inversewarp inversewarp warpcoef 0genericaffine genericaffine xfm",
+    "an image with parts taken out or made up": "voided inpainted inpainting inference filled",
+    "one of several inversions": "inv1 inv2",
+    "a T2* or susceptibility image": "star t2star t2starw t2s swi swan swip suscept susceptibility hemo medic mgre "
+    "merge",
     "a diffusion image": "b0 b50 b500 b800 b1000 b2000 dwi dti diff diffusion trace tracew "
     "adc hbv ep2d fa eadc isodiff resolve",
     "a perfusion or functional image": "bold fmri perf perfusion asl pcasl pasl pwi dsc dce cbv cbf "
     "mtt ttp tmax ktrans",
     "an angiography": "tof mra mrv angio angiography venography pca",
-    "a localizer": "loc localizer localiser scout survey 3plane 3pl aahead aahscout calibration cal asset",
-    "a difference image": "subtraction subtracted subtract subtr minus delta difference",
+    "a localizer": "loc localizer localiser scout survey smartbrain 3plane 3pl aahead aahscout calibration cal asset "
+    "posdisp",
+    "a difference image": "subtraction subtracted subtract subtr subtraktion soustraction sottrazione sustraccion "
+    "substraccion subtracao minus delta difference",
     "a spectroscopy": "mrs svs csi spectroscopy spectro press",
     "a projection": "mip minip",
-    "a synthetic image": "synth synthetic synthesized synthesised synthsr synthseg generated fake gan",
+    "a dynamic series": "dynamic dyn dynamics cine twist",
+    "a double or other inversion recovery": "dir fgatir",
+    "a synthetic image": "symri magic pseudo virtual simulated synth synthetic synthesized synthesised "
+    "synthsr synthseg generated fake gan",
     "a template": "template atlas",
     "a phase or Dixon image": "phase inphase opp opposed outphase fatfraction",
     "a fat-suppressed inversion recovery": "stir tirm",
     "a steady-state image": "ciss fiesta fisp ci3d",
-    "a screenshot or report": "screenshot screensave report phoenix",
+    "a screenshot or report": "screenshot screensave report phoenix overlay preview heatmap thumbnail",
 }
 """What a word says that an image is, other than a plain sequence. A task that has such an image names it itself."""
 VARIANTS = "bias n4 biascorr unstripped"
@@ -77,7 +86,7 @@ NEUTRAL = (
     "brain head cranial skull axial ax axi ax3d sagittal sag coronal cor tra transversal transverse trans obl "
     "oblique 2d 3d iso isotropic tse fse se ir tir haste space cube vista propeller blade multivane frfse ffe tfe tfl "
     "tfl3d fl2d fl3d flash vibe thrive lava mpr mprnav wi weighted weighting w fs fatsat fat sat spair spir ns p2 p3 "
-    "p4 caipi grappa sense cs dark fluid drive star_vibe fast turbo spin echo single shot high res hires hr thin "
+    "p4 caipi grappa sense cs dark fluid drive starvibe gre eg fast turbo spin echo single shot high res hires hr thin "
     "masked stripped skullstripped strip ss bet hdbet brainextracted extracted preproc preprocessed pp norm normalized "
     "normalised zscore resampled resliced reg registered coreg coregistered aligned rigid affine warped mni mni152 "
     "sri sri24 crop cropped defaced deface anon anonymized mm 1mm 1mm3 rec reformat reformatted orig original "
@@ -89,14 +98,15 @@ SPACES = "mni mni152 sri sri24 atlas template native standard talairach referenc
 LABELS = "seg segm segmentation label labels dseg gt groundtruth truth gtv annotation delineation consensus ot"
 NO_LABELS = (
     "brain skull prob probs probability probabilities probseg pred prediction automated approx uncertainty parenchyma "
-    "tissue aseg aparc parcellation pve csf gm wm bet synthseg"
+    "tissue aseg aparc parcellation pve csf gm wm bet synthseg fast first freesurfer fastsurfer brainstem hippocampus "
+    "hippocampal ventricle ventricles thalamus cortex cortical lobes vessel vessels auto"
 )
 ENTITY = re.compile(
     r"(sub|ses|acq|ce|rec|dir|run|echo|part|desc|space|res|label|hemi|den|task|mod|trc|inv|mt|recording|proc|atlas|from"
     r"|to|mode)-([a-z0-9+]+)"
 )
 """A key and its value, as BIDS writes them."""
-MARKERS = "to onto into in on"
+MARKERS = "to onto into in on ref"
 
 
 class Named(NamedTuple):
@@ -125,17 +135,28 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
-def read_name(name: str, task: Task, patient: str = "", *, contrast_agent: bool = False) -> Named:
-    """What a file or a DICOM series of this name holds.
+def read_description(text: str, task: Task, contrast_agent: bool = False) -> tuple[str | None, str]:
+    """The ``role`` and the ``why`` of `Named`, of a DICOM series, whose description names no patient.
 
-    ``BraTS20_001_t1ce.nii.gz``, ``sub-01_ce-gadolinium_T1w.nii.gz``, ``AX T1 POST GAD`` are all ``t1c``;
+    Args:
+        text: the description.
+        task: whose modalities and aliases count.
+        contrast_agent: whether the header names one; it makes a T1 a T1c where the description is silent.
+    """
+    role, why, _ = _read(_plain(text), task, contrast_agent)
+    return role, why
+
+
+def read_name(name: str, task: Task, patient: str = "") -> Named:
+    """What a file of this name holds.
+
+    ``BraTS20_001_t1ce.nii.gz``, ``sub-01_ce-gadolinium_T1w.nii.gz``, ``AX T1 POST GAD.nii`` are all ``t1c``;
     ``t2_tirm_tra_dark-fluid`` is ``flair``; ``FLAIR_space-T1w`` and ``flair_to_t1`` are ``flair``, in the space of T1.
 
     Args:
-        name: of the file, with or without its ending; or the description of a series.
+        name: of the file, with or without its ending.
         task: whose modalities and aliases count; a word of its aliases is never held against a file.
         patient: the name of the patient's folder: is no part of what names the sequence.
-        contrast_agent: whether the header of a series names one; it makes a T1 a T1c where the name is silent.
     """
     stem = _plain(stem_of(name))
     beginning = _plain(patient)
@@ -147,7 +168,7 @@ def read_name(name: str, task: Task, patient: str = "", *, contrast_agent: bool 
     whose = stem_of(name)[len(stem) - len(rest) :][: bids.end()] if bids else before or _before(stem_of(name), task)
     if not bids and not before and len(_tokens(_plain(whose))) and not _said(_words(_plain(whose)), False):
         rest = stem[len(whose) :]
-    role, why, is_variant = _read(rest, task, contrast_agent)
+    role, why, is_variant = _read(rest, task, False)
     return Named(role, why, whose.rstrip("_-. "), is_variant)
 
 
@@ -206,15 +227,27 @@ def _split(token: str) -> tuple[str, ...] | None:
     return None
 
 
+_BOTH = " contrast without contrast "
+_JOIN = "[ _]*(?:[/&+]|and|und|et|y|e|en)[ _]*"
 _SPELLINGS = [
-    (re.compile(pattern.replace("<", "(?<![a-z0-9])").replace(">", "(?![a-z0-9])")), word)
+    (re.compile(re.sub("(?<!\\?)<", "(?<![a-z0-9])", pattern).replace(">", "(?![a-z0-9])").replace("&", _JOIN)), word)
     for pattern, word in (
-        ("w[ _]*/[ _]*wo>|<with[ _]and[ _]without>|<w[ _]wo>", " contrast without contrast "),
+        ("<(?:pre|before|vor|avant|prima|voor)&(?:post|after|nach|apres|dopo|na)>|<pre[_ -]?post>", _BOTH),
+        ("<(?:with|w|mit|avec|con|met)&(?:without|wo|w/o|ohne|sans|senza|sin|zonder)>|<w[ _]wo>", _BOTH),
+        ("<(?:without|wo|w/o|ohne|sans|senza|sin|zonder)&(?:with|w|mit|avec|con|met)>", _BOTH),
+        (r"\+[ _]*/[ _]*-|<c-[ _]*c\+", _BOTH),
         ("<w[ _]*/[ _]*o>", " without "),
         (r"t2[ _]*\*|t2[_\- ]star>", " t2star "),
         (r"\+[ _]*(c|gd|gad|gado|gadolinium|km|ce|k|contrast)>|<c\+", " contrast "),
         (r"(t1w?)[ _]*\+(?=$|[ _.\-])", r"\1 contrast "),
-        ("<c-(?=[ _]|$)", " native "),
+        (r"(?<=[ _])-(?:c|km|gd|gad)>|<(?:c|km|gd|gado?|iv)-(?=[ _)]|$)|<s/c>", " native "),
+        (r"<iv\+|\+iv>|<c/(?:c>|(?=gd|gad|contras))|<with$", " contrast "),
+        ("<s/(?=gd|gad|contras)", " sin "),
+        ("<kontrastmittel[a-z]*|<gado(?!flair)[a-z]+", " contrast "),
+        ("(?:<|(?<=t1)|(?<=t1w))(?:without|wo|non?)(?=gd>|gad|contras|km>|c>)", " without "),
+        ("(?:<|(?<=t1))with(?=gd>|gad|contras|km>|c>)|<wc>|(?<=t1)[ _-]?pc>", " contrast "),
+        ("(?<=mp2rage)(.*)t1[ _]images", r"\1 map "),
+        ("bias[ _]?field[ _]?corr[a-z]*", " n4 "),
         ("da-fl>|dark[_ -]?fluid", " darkfluid "),
         ("fluid[_ -]attenuated", " fluidattenuated "),
         ("proton[_ -]density", " protondensity "),
@@ -223,13 +256,13 @@ _SPELLINGS = [
             r"\1 to ",
         ),
         ("<(?:s?m?w?|w)c[1-6](?=t1|t2|flair|_t1|_t2)", " tissue "),
-        ("<(?:r|w|m|u|rm|wm|mr|rr|wr|sw|swr)(?=(?:t1|t2|flair)(?:w|c|ce)?>)", " "),
-        ("<reg2>", " to "),
+        ("<(?:r|w|m|u|s|rm|wm|mr|rr|wr|sw|swr)(?=(?:t1|t2|flair)(?:w|c|ce)?>)", " "),
+        ("<reg2>|<(?:co)?reg(?:istered)?[ _]*(?=t1|t2|flair)|<(?:aligned|resampled)[ _]+(?=t1|t2|flair)", " to "),
         ("3[_ -]plane", " 3plane "),
     )
 ]
 """Spellings of more than one token, in one word each; the prefixes of SPM (rT1, c1T1) are among them. < and > are the
-ends of a token."""
+ends of a token, & joins what is both before and after contrast agent."""
 
 
 @lru_cache
@@ -251,7 +284,9 @@ def _words(stem: str) -> list[str]:
         if not entity or (entity[1] == "ce" and _split(entity[2]) and entity[2] not in _set(CONTRAST + " none no pre")):
             kept.append(part)
         elif entity[1] == "ce":
-            kept.append("native" if entity[2] in ("none", "no", "pre") else "contrast")
+            kept.append("native" if entity[2] in ("none", "no", "pre", "0") else "contrast")
+        elif entity[1] == "inv":
+            kept.append("inv1")
         elif entity[1] == "part" and entity[2] in ("phase", "real", "imag"):
             kept.append("phase")
         elif entity[1] in ("acq", "rec", "desc", "label"):
@@ -292,9 +327,9 @@ def _role(words: list[str], tokens: list[str], task: Task, contrast_agent: bool)
     said = set(words) - lifted
     if "wmh" in said and not _said(words, contrast_agent):
         return LABEL, ""
-    if said & _set(LABELS) or {"tumor", "mask"} <= said or {"tumour", "mask"} <= said or {"lesion", "mask"} <= said:
-        wrong = said & _set(NO_LABELS)
-        return (None, "a segmentation of something else") if wrong else (LABEL, "")
+    if said & _set(LABELS) or (said & _set("tumor tumour lesion lesions") and said & {"mask", "roi"}):
+        wrong = said & _set(NO_LABELS) - {word for one in task.classes for word in _tokens(_plain(one.title))}
+        return (None, f"another segmentation ({', '.join(sorted(wrong))})") if wrong else (LABEL, "")
     for what, table in EXCLUDED.items():
         if (found := said & _set(table)) and not _is_flair(words, found):
             return None, f"{what} ({', '.join(sorted(found))})"
@@ -342,8 +377,10 @@ def _said(words: list[str], contrast_agent: bool) -> set[str]:
             found = {"t1"}  # a T1 FLAIR, as GE calls it
         else:
             found -= {"t2"}
-    if "t2" in found and set(words) & {"ffe", "fl2d", "fl3d", "flash"}:
+    if "t2" in found and set(words) & {"ffe", "fl2d", "fl3d", "flash", "gre", "eg"}:
         return {"T2*"}
+    if "t2" in found and set(words) & {"ir", "tir"}:
+        return {"T2 with inversion recovery"}
     if "t1" in found:
         found.remove("t1")
         again = any(a in _set(CONTRAST) and b in ("t1", "t1w", "t1n") for a, b in pairwise(words[first + 1 :]))
@@ -391,7 +428,8 @@ def _without_target(words: list[str]) -> list[str]:
         is_number = word in ("2", "reg2") and bool(after) and after[0] in sequence  # "flair 2 t1"
         is_marked = (word in _set(MARKERS) or is_number) and set(after) & (sequence | _set(SPACES) | {"space"})
         if is_marked or (word == "space" and after and after[0] in sequence - {"flair", "darkfluid", before[-1]}):
-            return before + [w for w in after if any(w in _set(t) for t in EXCLUDED.values()) or w in _set(LABELS)]
+            said = {w for table in (*EXCLUDED.values(), LABELS) for w in _set(table)} - _set(SPACES)
+            return before + [w for w in after if w in said]
         if word == "space":
             start = k - 1
             while start > 0 and words[start] in contrast:

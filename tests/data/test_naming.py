@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_passion.data.naming import LABEL, read_name
+from monai_passion.data.naming import ENDINGS, LABEL, read_description, read_name
 from monai_passion.tasks import load_task, task_from_json
 
 BRATS, MYOPS = load_task("brats_mri"), load_task("myops_cmr")
@@ -31,6 +31,20 @@ def test_a_name_tells_the_sequence(row):
     said = read_name(row["name"], BRATS)
     assert said.role == (row["sequence"] or None), said
     assert bool(said.why) == (said.role is None)
+
+
+@pytest.mark.parametrize("row", [r for r in NAMES if not r["name"].endswith(ENDINGS)], ids=lambda row: row["name"])
+def test_a_description_tells_the_sequence(row):
+    role, why = read_description(row["name"], BRATS)
+    assert role == (row["sequence"] or None), why
+
+
+@pytest.mark.parametrize(
+    ("text", "role"),
+    [("PosDisp: [5] t1_mprage_sag", None), ("MIP_3 T1", None), ("Seg 2 T1", LABEL), ("CE 2 T1 tra", "t1")],
+)
+def test_no_word_of_a_description_is_taken_for_the_name_of_a_patient(text, role):
+    assert read_description(text, BRATS)[0] == role
 
 
 @pytest.mark.parametrize(
@@ -88,7 +102,7 @@ def test_the_name_of_the_folder_says_nothing_of_the_sequence(folder, rest, role)
     [("AX T1 SE", "t1c"), ("AX T1 pre", "t1"), ("AX T2", "t2"), ("AX FLAIR", "flair"), ("AX DWI", None)],
 )
 def test_a_contrast_agent_in_the_header_makes_a_t1_a_t1c_unless_its_name_says_no(description, role):
-    assert read_name(description, BRATS, contrast_agent=True).role == role
+    assert read_description(description, BRATS, contrast_agent=True)[0] == role
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ class Placement(NamedTuple):
 
 def _share(donor: Donor, k: int) -> float:
     """The part of a donor's tumor that is of class ``k``."""
-    return float(np.count_nonzero(donor.label == k) / max(1, np.count_nonzero(donor.label)))
+    return int(np.count_nonzero(donor.label == k)) / max(int(np.count_nonzero(donor.label)), 1)
 
 
 def _blur(mask: NDArray[Any], width: float, spacing: NDArray[np.float64]) -> NDArray[np.float32]:

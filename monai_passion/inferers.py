@@ -6,6 +6,8 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
+from itertools import combinations as subsets_of_size
 from typing import Any
 
 import torch
@@ -80,6 +82,8 @@ class IncompleteModalityInferer(Inferer):
             with a modality that the sample lacks gives NaN.
         skip_empty: leave out the windows that are zero everywhere.
         precision: of the network, see `monai_passion.networks.precision.choose_precision`.
+        mirror_axes: spatial axes along which the image is mirrored too, and the results averaged (test-time
+            augmentation): n axes take 2^n times as long.
 
     The result holds softmax probabilities averaged over overlapping windows, (B, K or C * K, *spatial), float32.
     """
@@ -90,9 +94,11 @@ class IncompleteModalityInferer(Inferer):
         combinations: Combinations | None = None,
         skip_empty: bool = True,
         precision: str = "fp32",
+        mirror_axes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.inferer = inferer
+        self.mirror_axes = tuple(mirror_axes)
         self.combinations = combinations
         self.skip_empty = skip_empty
         self.precision = precision
@@ -124,7 +130,10 @@ class IncompleteModalityInferer(Inferer):
         combinations = self.combinations if combinations is None else combinations
         inferer = self._sized(image, network, combinations, roi_size, batch_size)
         roi_size = getattr(inferer, "roi_size", image.shape[2:])
-        total = len(image) * count_windows(image.shape[2:], roi_size, getattr(inferer, "overlap", 0.0))
+        sizes = range(len(self.mirror_axes) + 1)
+        flips = chain.from_iterable(subsets_of_size(self.mirror_axes, size) for size in sizes)
+        views = [tuple(2 + axis for axis in axes) for axes in flips]
+        total = len(views) * len(image) * count_windows(image.shape[2:], roi_size, getattr(inferer, "overlap", 0.0))
         done = 0
 
         def predict(available: Tensor, windows: Tensor) -> Tensor:
@@ -142,7 +151,8 @@ class IncompleteModalityInferer(Inferer):
             if not bool(has.any()):
                 raise ValueError("this image has no modality: every channel is constant or marked as absent")
             sample = sample * has.reshape(1, -1, *(1,) * (sample.ndim - 2)) if not bool(has.all()) else sample
-            results.append(inferer(sample, partial(predict, has), *args, **kwargs))
+            seen = (inferer(sample.flip(view), partial(predict, has), *args, **kwargs).flip(view) for view in views)
+            results.append(torch.stack(list(seen)).mean(dim=0) if len(views) > 1 else next(seen))
         result = torch.cat(results) if len(results) > 1 else results[0]
         # As MONAI's own inferers do: without the image's history `Invertd` would leave the result as it is.
         return convert_to_dst_type(result, inputs, dtype=result.dtype, device=result.device)[0]
@@ -260,6 +270,7 @@ def sliding_window(
     batch_size: int = 1,
     combinations: Combinations | None = None,
     precision: str = "fp32",
+    mirror_axes: Sequence[int] = (),
     device: torch.device | str | None = None,
     sw_device: torch.device | str | None = None,
 ) -> IncompleteModalityInferer:
@@ -278,7 +289,7 @@ def sliding_window(
         "sw_device": sw_device,
     }
     inner = SliceInferer(spatial_dim=2, **windows) if len(roi_size) == 2 else SlidingWindowInferer(**windows)
-    return IncompleteModalityInferer(inner, combinations, precision=precision)
+    return IncompleteModalityInferer(inner, combinations, precision=precision, mirror_axes=mirror_axes)
 
 
 def count_windows(shape: Sequence[int], roi_size: Sequence[int], overlap: float) -> int:

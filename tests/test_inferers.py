@@ -188,3 +188,18 @@ def test_half_precision_is_close_and_gives_single_precision(network, image, comb
     assert half.dtype == torch.float32
     assert not torch.equal(half, single)
     assert (half - single).abs().mean() < 0.01
+
+
+@pytest.mark.parametrize("axes", [(0,), (0, 2)])
+def test_mirrored_views_are_averaged_so_that_a_mirrored_image_gives_the_mirrored_result(network, image, axes):
+    shares = []
+    inferer = windows(mirror_axes=axes)
+    result = inferer(image, network, available=ALL, progress=shares.append)
+    flips = [2 + axis for axis in axes]
+    assert not torch.allclose(windows()(image, network).flip(flips), windows()(image.flip(flips), network))
+    torch.testing.assert_close(inferer(image.flip(flips), network).flip(flips), result)
+    one_by_one = [windows()(image.flip(view), network).flip(view) for view in ([], [2], [4], [2, 4])]
+    used = one_by_one if len(axes) == 2 else one_by_one[:2]
+    torch.testing.assert_close(result, torch.stack(used).mean(dim=0))
+    assert shares[-1] == 1
+    assert shares == sorted(shares)

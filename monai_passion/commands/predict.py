@@ -41,6 +41,7 @@ def predict(
     roi_size: Sequence[int] | int | None = None,
     overlap: float | None = None,
     precision: str | None = None,
+    mirror: bool = False,
     workers: int = 1,
     shard: str | None = None,
     max_voxels: int | None = None,
@@ -84,6 +85,7 @@ def predict(
         roi_size: sliding window in voxels, as 96 or 96x96x64; -1 for as large as memory allows (default: the bundle's).
         overlap: overlap of windows, 0 to 1 (default: the bundle's).
         precision: fp32, bf16, fp16 (on a GPU) or auto: bf16 where the machine is faster in it (default: fp32).
+        mirror: average with the segmentation of the images mirrored left to right, at twice the time.
         workers: patients of a cohort at the same time.
         shard: part of a cohort, as 3/16 for the third of sixteen, for an array of jobs that share the output.
         max_voxels: refuse larger files (default: 2^28).
@@ -157,7 +159,7 @@ def predict(
         if not check or weights:
             raise
     sizes = [roi_size] if isinstance(roi_size, int) else roi_size
-    open_segmenter = functools.partial(Segmenter, facts, file, device, sizes, overlap, precision)
+    open_segmenter = functools.partial(Segmenter, facts, file, device, sizes, overlap, precision, mirror)
     with warnings.catch_warnings(), speaking(quiet) as voice:
         if not verbose:
             warnings.simplefilter("ignore")

@@ -20,6 +20,7 @@ def score(
     bundle: str | None = None,
     weights: PathLike | None = None,
     device: str | None = None,
+    mirror: bool = False,
 ) -> dict[str, Any]:
     """Score predict on labeled patients: every combination of their sequences, on the grid of their files.
 
@@ -35,6 +36,7 @@ def score(
         bundle: its folder or name (default: the RFNet bundle for brain tumors).
         weights: file (default: as of predict).
         device: cpu, cuda or cuda:1 (default: cuda where there is one).
+        mirror: as of predict.
 
     Returns:
         The content of summary.json. A copy of it beside the weights lets predict warn of regions that were poor.
@@ -59,7 +61,7 @@ def score(
     for item in items:
         item["image"] = {m: path and str(root / path) for m, path in item["image"].items()}
         item["label"] = str(root / item["label"])
-    segmenter = Segmenter(find_bundle(bundle), None if weights is None else Path(weights), device)
+    segmenter = Segmenter(find_bundle(bundle), None if weights is None else Path(weights), device, mirror=mirror)
     rows = score_patients(items, segmenter, lambda case, dice: print(f"{case}  mean Dice {dice:.3f}", flush=True))
     table = read_metrics(write_metrics(rows, output / "metrics.csv"))
     facts = {"weights_sha256": sha256(segmenter.weights), "split": split}

@@ -153,6 +153,7 @@ class Segmenter:
             -1 for as large as memory allows.
         overlap: of neighboring windows, in [0, 1); None for the bundle's.
         precision: of the network, see `monai_passion.networks.precision.choose_precision`; None for the bundle's.
+        mirror: average with the segmentation of the image mirrored left to right, at twice the time.
 
     Raises:
         WeightsError: there are no weights, or not for this network.
@@ -167,6 +168,7 @@ class Segmenter:
         roi_size: Sequence[int] | None = None,
         overlap: float | None = None,
         precision: str | None = None,
+        mirror: bool = False,
     ) -> None:
         from monai.bundle import ConfigParser
 
@@ -186,6 +188,7 @@ class Segmenter:
             "weights": str(self.weights.absolute()),
             "overlap": overlap,
             "precision": precision,
+            "mirror_axes": [0] if mirror else None,
         }
         if device is not None:
             changes["device"] = f"$torch.device('{_usable_device(device)}')"
@@ -213,7 +216,7 @@ class Segmenter:
     @property
     def settings(self) -> dict[str, Any]:
         """The knobs that change the result."""
-        return {key: self._content(key) for key in ("roi_size", "overlap", "precision")}
+        return {key: self._content(key) for key in ("roi_size", "overlap", "precision", "mirror_axes")}
 
     def segment(
         self,

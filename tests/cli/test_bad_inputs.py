@@ -224,7 +224,7 @@ SILENT = {
 class Threshold:
     """In place of the network: the brightest fifth is enhancing tumor."""
 
-    settings = {"roi_size": [16, 16, 16], "overlap": 0.5}  # noqa: RUF012
+    settings = {"roi_size": [16, 16, 16], "overlap": 0.5, "precision": "fp32", "mirror_axes": []}  # noqa: RUF012
 
     def __init__(self, bundle, weights, *rest):
         self.bundle, self.weights = bundle, weights

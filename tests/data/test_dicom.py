@@ -72,7 +72,7 @@ def write_series(folder, description, data=None, affine=OBLIQUE, uid=None, **val
 class Threshold:
     """In place of the network: the upper half of the values are two labels."""
 
-    settings = {"roi_size": [16, 16, 16], "overlap": 0.5}  # noqa: RUF012
+    settings = {"roi_size": [16, 16, 16], "overlap": 0.5, "precision": "fp32", "mirror_axes": []}  # noqa: RUF012
 
     def __init__(self, bundle, weights, *rest):
         self.bundle, self.weights = bundle, weights

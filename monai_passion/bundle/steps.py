@@ -32,6 +32,8 @@ from monai_passion.errors import InputError, UsageError, WeightsError, install_e
 from monai_passion.networks.weights import load_into, load_weights
 from monai_passion.system.distributed import first_process_first
 from monai_passion.system.files import sha256, write_text
+from monai_passion.system.logs import calm_terminal
+from monai_passion.system.logs import keep_log as log_to
 from monai_passion.system.memory import keep_freed_memory
 from monai_passion.tasks import TaskLike, load_task
 
@@ -46,6 +48,7 @@ __all__ = [
     "find_weights",
     "inference_data",
     "initial_network",
+    "keep_log",
     "keep_summary",
     "load_network",
     "load_teacher",
@@ -86,12 +89,15 @@ def find_bundle_root(bundle_name: str) -> str:
 def start(seed: int | None, deterministic: bool = False) -> None:
     """Before anything is built: seed everything (unless ``None``), keep freed memory, let errors end in one line.
 
+    The terminal gets what this package says, and of the libraries only errors.
+
     ``deterministic`` also makes torch choose the deterministic form of each operation; one that has none warns.
 
     Raises:
         UsageError: a setting on MONAI's command line that the configuration does not have; see `check_arguments`.
     """
     install_excepthook()
+    calm_terminal()
     check_arguments(sys.argv)
     keep_freed_memory()
     if seed is not None:
@@ -99,6 +105,12 @@ def start(seed: int | None, deterministic: bool = False) -> None:
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def keep_log(ckpt_dir: str) -> None:
+    """All that is logged goes to ``ckpt_dir``/log.txt, of several processes' that of the first."""
+    if idist.get_rank() == 0:
+        log_to(ckpt_dir)
 
 
 def training_data(

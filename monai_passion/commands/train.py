@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_passion.errors import InputError, UsageError, did_you_mean
 from monai_passion.system.files import PathLike
+from monai_passion.system.logs import LOG
 
 if TYPE_CHECKING:
     from monai_passion.prediction.segmenter import BundleFacts
@@ -26,6 +27,7 @@ WRITTEN = (
     "*.pt.sha256",
     "*.safetensors*",
     "curves.csv",
+    LOG,
     "datalist.json",
     "presence.csv",
     "events.*",
@@ -60,7 +62,8 @@ def train(
 
     Args:
         data: folder of the patients.
-        output: folder of the run: checkpoints, model.pt with the best weights, curves.csv, the split.
+        output: folder of the run: checkpoints, model.pt with the best weights, curves.csv, the split, and
+            log.txt with what the terminal does not show.
         task: what is segmented; with network, chooses the bundle.
         network: backbone, such as rfnet, mmformer, m2ftrans or transunet.
         bundle: name or folder of the bundle, in place of task and network.

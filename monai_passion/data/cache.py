@@ -1,4 +1,7 @@
-"""Preprocessed items on the disk: found again only when nothing has changed, verified when read, never unpickled."""
+"""Preprocessed items, in memory as far as there is some, and on the disk.
+
+On the disk they are found again only when nothing has changed, verified when read, and never unpickled.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,17 @@ import io
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import monai
 import nibabel
 import numpy as np
 import torch
+from monai.data.dataset import CacheDataset
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
 from monai.transforms.transform import Transform
@@ -25,13 +31,73 @@ from monai.transforms.transform import Transform
 from monai_passion import __version__
 from monai_passion.errors import ResourceError
 from monai_passion.system.files import write_atomically
+from monai_passion.system.memory import free_memory
+from monai_passion.system.status import StatusLine, time_text
 
-__all__ = ["CachedOnDisk", "cached"]
+__all__ = ["CachedInMemory", "CachedOnDisk", "cached"]
 
 logger = logging.getLogger(__name__)
 
 VERSIONS = ["1", __version__, *(str(library.__version__) for library in (monai, torch, np, nibabel))]
 """Of the format of the files, of this package and of what computes their content: another one, another key."""
+
+
+SHARE = 0.5
+"""Of the free memory that cached items may take; the rest is for the training itself."""
+
+
+class CachedInMemory(CacheDataset):
+    """MONAI's `CacheDataset` that says how much memory its items take before it loads them, and stops at half of it,
+    which the processes of a machine share.
+
+    The items that do not fit are loaded anew in every epoch. Progress is shown in the terminal.
+
+    Args:
+        data: the items.
+        transform: `Compose`; what comes before its first random transform is cached.
+        cache_rate: the share of the items to cache at most.
+    """
+
+    cache_num: int
+
+    def __init__(self, data: Sequence[Any], transform: Callable[..., Any], cache_rate: float = 1.0) -> None:
+        super().__init__(data, transform, cache_rate=cache_rate, num_workers=1, progress=False)
+
+    def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
+        wanted = list(range(self.cache_num) if indices is None else indices)
+        if not wanted:
+            return []
+        began, free, status = time.monotonic(), free_memory(), StatusLine(15.0, silent=idist.get_rank() > 0)
+        items, sizes = [self._load_cache_item(wanted[0])], []
+        sizes.append(_bytes(items[0]))
+        room = SHARE * free / idist.get_nproc_per_node() if free is not None else float("inf")
+        of_all = f"{len(wanted)} items take about {sizes[0] * len(wanted) / 1e9:.2f} GB"
+        logger.info("cache: %s, %s GB are free", of_all, "?" if free is None else f"{free / 1e9:.2f}")
+        for done, index in enumerate(wanted[1:], 1):
+            if sum(sizes) + max(sizes) > room:
+                rest = len(wanted) - done
+                logger.warning(
+                    f"warning: {of_all}, more than {SHARE:.0%} of the {(free or 0) / 1e9:.2f} GB that are free: {rest} "
+                    "of them are not kept but loaded anew in every epoch; the setting cache_dir keeps them on a disk"
+                )
+                break
+            left = (time.monotonic() - began) / done * (len(wanted) - done)
+            status.passing(f"caching {done}/{len(wanted)}, {sum(sizes) / 1e9:.2f} GB, about {time_text(left)} left")
+            items.append(self._load_cache_item(index))
+            sizes.append(_bytes(items[-1]))
+        self.cache_num = len(items)
+        if len(wanted) > 1:
+            status.say(f"cached {len(items)} of {len(wanted)} items, {sum(sizes) / 1e9:.2f} GB")
+        return items
+
+
+def _bytes(value: Any) -> int:
+    """Of the tensors and arrays in an item."""
+    if isinstance(value, Mapping):
+        return sum(map(_bytes, value.values()))
+    if isinstance(value, list | tuple):
+        return sum(map(_bytes, value))
+    return int(getattr(value, "nbytes", 0))
 
 
 def cached(

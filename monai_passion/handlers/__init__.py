@@ -8,7 +8,7 @@ from monai_passion.handlers.checkpoint import (
     verify_checkpoint,
     write_checkpoint,
 )
-from monai_passion.handlers.curves import CurvesHandler, ScoresHandler
+from monai_passion.handlers.curves import CurvesHandler
 from monai_passion.handlers.meta import MetaStepHandler
 from monai_passion.handlers.modulation import GradientModulationHandler
 from monai_passion.handlers.nonfinite import NonFiniteGuard
@@ -29,7 +29,6 @@ __all__ = [
     "PreferenceHandler",
     "ProgressHandler",
     "RunLock",
-    "ScoresHandler",
     "SignalHandler",
     "newest_checkpoint",
     "read_checkpoint",

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from monai_passion.losses import LossTerms, MultiModalLoss
 
-__all__ = ["COLUMNS", "CurvesHandler", "ScoresHandler"]
+__all__ = ["COLUMNS", "CurvesHandler"]
 
 COLUMNS = ("epoch", "name", "modality", "value")
 """Columns of ``curves.csv``: ``modality`` is empty for what belongs to none."""
@@ -56,21 +56,30 @@ class _Curves:
 
 
 class CurvesHandler:
-    """Logs every unweighted loss term, beta and the relative preference, per modality.
+    """Logs every unweighted loss term, beta and the relative preference, per modality; and the validation's scores.
 
     Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``, and into
     ``engine.state.metrics``, where MONAI's ``MLFlowHandler`` (``--tracking mlflow``) and others find them. A term of
     one modality is averaged over the samples that have it (those of distillation: it and another). In a distributed
-    training the epoch means are over all processes, the iterations those of the first. Goes after `PreferenceHandler`.
+    training the epoch means are over all processes, the iterations those of the first. Goes after `PreferenceHandler`
+    and MONAI's ``ValidationHandler``.
 
     Args:
         loss: the training objective.
         modalities: names in channel order.
         log_dir: folder of ``curves.csv`` and of the TensorBoard files.
+        evaluator: whose metrics are scores of the epoch in which it ran.
     """
 
-    def __init__(self, loss: MultiModalLoss, modalities: Sequence[str], log_dir: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        loss: MultiModalLoss,
+        modalities: Sequence[str],
+        log_dir: str | os.PathLike[str],
+        evaluator: Engine | None = None,
+    ) -> None:
         self.loss = loss
+        self.evaluator = evaluator
         self.modalities = tuple(modalities)
         self.curves = _Curves(log_dir)
         self.log_dir = Path(log_dir)
@@ -110,6 +119,8 @@ class CurvesHandler:
             rows += [(epoch, name, m, float(v)) for m, v in zip(self.modalities, values, strict=True)]
         engine.state.metrics.update({_tag(name, modality): value for _, name, modality, value in rows})
         rows.append((epoch, "learning_rate", "", engine.optimizer.param_groups[0]["lr"]))  # type: ignore[attr-defined]
+        if self.evaluator is not None and self.evaluator.state.epoch == epoch:  # as MONAI's ValidationHandler sets it
+            rows += [(epoch, name, "", float(value)) for name, value in self.evaluator.state.metrics.items()]
         self.curves.append(rows)
         if self.writer is None:
             return
@@ -121,25 +132,6 @@ class CurvesHandler:
         if self.writer is not None:
             self.writer.close()
             self.writer = None
-
-
-class ScoresHandler:
-    """Adds a validation engine's metrics to the same ``curves.csv``, under the training epoch.
-
-    Args:
-        trainer: the training engine, whose epoch counts. Given late because configurations build the validator first.
-        log_dir: as of `CurvesHandler`.
-    """
-
-    def __init__(self, log_dir: str | os.PathLike[str]) -> None:
-        self.curves = _Curves(log_dir)
-
-    def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
-
-    def __call__(self, engine: Engine) -> None:
-        # MONAI's ValidationHandler sets the validator's epoch to the trainer's.
-        self.curves.append([(engine.state.epoch, name, "", float(v)) for name, v in engine.state.metrics.items()])
 
 
 def _tag(name: str, modality: str) -> str:

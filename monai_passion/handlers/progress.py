@@ -1,28 +1,36 @@
-"""A line an epoch, or every few seconds where epochs are long, so that nobody waits before a silent terminal."""
+"""A line an epoch, and what goes on within one, so that nobody waits before a silent terminal."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 
+from monai_passion.system.logs import PROGRESS
+from monai_passion.system.status import StatusLine, time_text
+
 __all__ = ["ProgressHandler"]
+
+logger = logging.getLogger(PROGRESS)
 
 
 class ProgressHandler:
-    """Prints what an engine is doing: epoch, iteration, loss, seconds left; of several processes the first prints.
+    """Prints what an engine has done after each epoch: loss, scores, time left; of several processes the first prints.
+
+    Within an epoch one line changes in a terminal; elsewhere there is one every now and then of an engine that has but
+    one epoch, and none of a training.
 
     Args:
-        every: seconds between two lines within an epoch.
-        name: put before each line.
+        evaluator: whose scores belong to the epoch in which it ran; its handler goes before this one.
+        every: seconds between two lines within the only epoch.
     """
 
-    def __init__(self, every: float = 15.0, name: str = "") -> None:
-        self.every = every
-        self.name = f"{name} " if name else ""
-        self.last = self.began = 0.0
+    def __init__(self, evaluator: Engine | None = None, every: float = 15.0) -> None:
+        self.evaluator, self.every = evaluator, every
+        self.status = StatusLine()
+        self.began = 0.0
         self.first_iteration = 0
         self.loss_sum, self.loss_count = 0.0, 0
 
@@ -30,10 +38,14 @@ class ProgressHandler:
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.epoch)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self.validated)
 
     def start(self, engine: Engine) -> None:
-        self.began = self.last = time.monotonic()
+        self.began = time.monotonic()
         self.first_iteration = engine.state.iteration
+        several = (engine.state.max_epochs or 1) > 1
+        self.status = StatusLine(None if several else self.every, silent=idist.get_rank() > 0)
 
     def iteration(self, engine: Engine) -> None:
         output = engine.state.output
@@ -41,27 +53,34 @@ class ProgressHandler:
         if isinstance(output, dict) and "loss" in output:
             self.loss_sum += float(output["loss"])
             self.loss_count += 1
-        if time.monotonic() - self.last >= self.every:
-            self.line(engine)
+        length = engine.state.epoch_length or 1
+        done = f"{(engine.state.iteration - 1) % length + 1}/{length}"
+        self.status.passing(", ".join([*self.parts(engine, done), self.left(engine)]))
+
+    def validated(self, engine: Engine) -> None:
+        self.status.passing(f"validation {engine.state.iteration}/{engine.state.epoch_length}")
 
     def epoch(self, engine: Engine) -> None:
-        self.line(engine)
+        parts = self.parts(engine)
+        for source in (engine, self.evaluator):
+            if source is not None and source.state.epoch == engine.state.epoch:
+                # Names with a slash are the details that `CurvesHandler` logs.
+                metrics = {k: v for k, v in source.state.metrics.items() if isinstance(v, float) and "/" not in k}
+                parts += [f"{name.replace('_', ' ')} {value:.4f}" for name, value in metrics.items()]
+        line = ", ".join([*parts, self.left(engine)])
+        self.status.say(line)
+        logger.info(line)
         self.loss_sum, self.loss_count = 0.0, 0
 
-    def line(self, engine: Engine) -> None:
-        state, now = engine.state, time.monotonic()
-        length = state.epoch_length or 1
-        total = length * (state.max_epochs or 1)
-        done = state.iteration - self.first_iteration
-        left = (now - self.began) / max(done, 1) * (total - state.iteration)
-        parts = [f"epoch {state.epoch}/{state.max_epochs}"] if (state.max_epochs or 1) > 1 else []
-        parts.append(f"{(state.iteration - 1) % length + 1}/{length}")
-        if self.loss_count:
-            parts.append(f"loss {self.loss_sum / self.loss_count:.4f}")
-        # Names with a slash are the details that `CurvesHandler` logs.
-        metrics = {k: v for k, v in state.metrics.items() if isinstance(v, float) and "/" not in k}
-        parts += [f"{k} {v:.4f}" for k, v in metrics.items()]
-        parts.append(f"{now - self.began:.0f} s, about {max(left, 0):.0f} s left")
-        if idist.get_rank() == 0:
-            print(self.name + ", ".join(parts), file=sys.stderr, flush=True)
-        self.last = now
+    def parts(self, engine: Engine, done: str = "") -> list[str]:
+        several = (engine.state.max_epochs or 1) > 1
+        parts = [f"epoch {engine.state.epoch}/{engine.state.max_epochs}"] if several else []
+        parts += [done] if done else []
+        return parts + ([f"loss {self.loss_sum / self.loss_count:.4f}"] if self.loss_count else [])
+
+    def left(self, engine: Engine) -> str:
+        """How long it took, and what is left at this speed."""
+        state, passed = engine.state, time.monotonic() - self.began
+        total = (state.epoch_length or 1) * (state.max_epochs or 1)
+        left = passed / max(state.iteration - self.first_iteration, 1) * max(total - state.iteration, 0)
+        return f"{time_text(passed)}, about {time_text(left)} left" if left else time_text(passed)

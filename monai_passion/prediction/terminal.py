@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monai_passion.data.patient import Remark
+from monai_passion.system.status import time_text
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from monai_passion.prediction.run import Stage
 
-__all__ = ["Voice", "expected_text", "helpful_text", "print_check", "print_summary", "speaking", "time_text"]
+__all__ = ["Voice", "expected_text", "helpful_text", "print_check", "print_summary", "speaking"]
 
 STYLES = {"unusable": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -103,11 +104,6 @@ class _Doubts:
 
         line = f"{patient}: {level}: {text}" if patient else f"{level}: {text}"
         self.console.print(f"[{STYLES[level]}]{escape(line)}", highlight=False)
-
-
-def time_text(seconds: float) -> str:
-    """As people say it: ``"40 s"``, ``"12 min"``."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def expected_text(quality: Sequence[Mapping[str, Any]], region: str) -> str:

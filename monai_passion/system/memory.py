@@ -1,4 +1,4 @@
-"""The memory of this process: how much it needed, and keeping what it freed."""
+"""Memory: how much this process needed, keeping what it freed, and how much is left."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ctypes
 import sys
 from pathlib import Path
 
-__all__ = ["keep_freed_memory", "peak_memory_mb"]
+__all__ = ["free_memory", "keep_freed_memory", "peak_memory_mb"]
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Of mallopt(3)."""
@@ -37,3 +37,18 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     return all(mallopt(parameter, value) == 1 for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1)))
+
+
+def free_memory() -> int | None:
+    """Bytes that processes can still have: of the machine, or what their control group leaves; None where not known."""
+    found = []
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found += [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        files = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["inactive_file"]
+        found += [max(int(limit) - int(used) + int(files), 0)] if limit.isdecimal() else []
+    except (OSError, KeyError):  # another system, or no control groups
+        pass
+    return min(found, default=None)

@@ -1,5 +1,7 @@
 """``train`` and ``evaluate``, on patients of a few voxels."""
 
+import contextlib
+import io
 import json
 import os
 import shlex
@@ -39,8 +41,21 @@ def train(data, run, *more, epochs=1):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     data = cohort(folder / "data, 2024#1", [f"P{k}" for k in range(5)])
-    assert train(data, folder / "run") == 0
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        assert train(data, folder / "run", epochs=2) == 0
+    (folder / "said.txt").write_text(said.getvalue())
     return data, folder / "run"
+
+
+def test_a_training_says_one_line_an_epoch_and_the_rest_to_its_log(trained):
+    run = trained[1]
+    said, log = (run.parent / "said.txt").read_text(), (run / "log.txt").read_text()
+    lines = [line for line in said.splitlines() if line.startswith("epoch ")]
+    assert [line[:9] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    assert all("loss " in line and "mean dice " in line for line in lines)
+    assert "Engine run" in log
+    assert "Engine run" not in said
+    assert lines[0] in log
 
 
 def test_the_printed_line_gives_monai_the_same_settings(trained):

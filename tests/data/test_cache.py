@@ -10,6 +10,7 @@ import torch
 from monai.data import CacheDataset
 from monai.transforms import Compose, NormalizeIntensityd, RandFlipd, ScaleIntensityd
 
+from monai_passion.data import cache
 from monai_passion.data.cache import CachedOnDisk, _checksum, _describe, cached
 from monai_passion.transforms import LoadModalitiesd, is_foreground
 from tests.handlers.test_checkpoint import Malicious, flip_bit
@@ -139,3 +140,17 @@ def test_none_is_no_cache_and_random_transforms_stay_outside_of_it(items, tmp_pa
     flipped, whole = data[0]["image"], CachedOnDisk(transforms, tmp_path / "cache")(items[0])["image"]
     assert torch.equal(torch.as_tensor(flipped), torch.as_tensor(whole).flip(1, 2, 3))
     assert CALLS == ["a", "b"]
+
+
+@pytest.mark.parametrize(("free", "kept"), [(None, 4), (10**9, 4), (2 * 2 * 4000, 2), (1, 1)])
+def test_items_are_kept_in_half_of_the_free_memory_and_what_is_not_is_still_there(
+    free, kept, monkeypatch, caplog, capsys
+):
+    monkeypatch.setattr(cache, "free_memory", lambda: free)
+    items = [{"image": np.full(1000, k, np.float32)} for k in range(4)]
+    with caplog.at_level(logging.WARNING):
+        data = cache.CachedInMemory(items, Compose([]))
+    assert data.cache_num == kept
+    assert [float(item["image"][0]) for item in data] == [0, 1, 2, 3]
+    assert bool(caplog.records) == (kept < 4)
+    assert f"cached {kept} of 4 items" in capsys.readouterr().err

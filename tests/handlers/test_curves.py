@@ -8,7 +8,7 @@ from monai_passion.handlers import CurvesHandler, PreferenceHandler
 from monai_passion.losses import LossTerms, PassionLoss
 
 
-def run(folder, epochs, resume_at=0, pixel=4.0):
+def run(folder, epochs, resume_at=0, pixel=4.0, validate_at=()):
     loss = PassionLoss(2, 2, missing_rates=[0.5, 0.0])
 
     def step(engine, batch):
@@ -26,8 +26,18 @@ def run(folder, epochs, resume_at=0, pixel=4.0):
     def resume(engine):
         engine.state.epoch, engine.state.iteration = resume_at, 3 * resume_at
 
+    evaluator = Engine(lambda engine, batch: None)
+    evaluator.add_event_handler(Events.COMPLETED, lambda: evaluator.state.metrics.update(mean_dice=0.5))
+
+    @engine.on(Events.EPOCH_COMPLETED)
+    def validate(engine):  # as MONAI's ValidationHandler
+        if engine.state.epoch in validate_at:
+            evaluator.state.max_epochs = None
+            evaluator.run([0], max_epochs=1)
+            evaluator.state.epoch = engine.state.epoch
+
     PreferenceHandler(loss, ["a", "b"]).attach(engine)
-    CurvesHandler(loss, ["a", "b"], folder).attach(engine)
+    CurvesHandler(loss, ["a", "b"], folder, evaluator).attach(engine)
     engine.run(range(3), max_epochs=epochs, epoch_length=3)
     with (folder / "curves.csv").open() as file:
         return list(csv.DictReader(file))
@@ -77,3 +87,14 @@ def test_tensorboard_gets_every_unweighted_term(tmp_path):
         "epoch/relative_preference/b",
     } <= tags
     assert len(events.Scalars("iteration/loss/pixel/a")) == 3
+
+
+def test_scores_of_a_validation_belong_to_its_epoch_in_the_table_and_in_tensorboard(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    rows = run(tmp_path, 3, validate_at=[2])
+    assert [row["epoch"] for row in rows if row["name"] == "mean_dice"] == ["2"]
+    assert value(rows, 2, "mean_dice") == 0.5
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("epoch/mean_dice")] == [(2, 0.5)]

@@ -1,0 +1,49 @@
+"""Where records of a run go: few to the terminal, all to a file."""
+
+from __future__ import annotations
+
+import logging
+import os
+from io import TextIOWrapper
+from pathlib import Path
+
+__all__ = ["LOG", "PROGRESS", "calm_terminal", "keep_log"]
+
+LOG = "log.txt"
+PROGRESS = "monai_passion.progress"
+"""Logger of what is said in the terminal anyway."""
+
+
+def calm_terminal() -> None:
+    """From here on handlers of the terminal pass what this package says, without a date, and errors of others."""
+    for handler in logging.getLogger().handlers:
+        if type(handler) is logging.StreamHandler and _for_terminal not in handler.filters:
+            handler.addFilter(_for_terminal)
+            handler.setFormatter(logging.Formatter("%(message)s"))
+
+
+def keep_log(folder: str | os.PathLike[str]) -> None:
+    """From here on every record goes to ``folder``/log.txt too, and warnings of Python only there.
+
+    The file of an earlier call gets no more. It is made with the first record.
+    """
+    root = logging.getLogger()
+    for old in [handler for handler in root.handlers if isinstance(handler, _RunFile)]:
+        root.removeHandler(old)
+        old.close()
+    file = _RunFile(Path(folder) / LOG, encoding="utf-8", delay=True)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(file)
+    root.setLevel(min(root.level, logging.INFO))
+    logging.captureWarnings(True)
+
+
+class _RunFile(logging.FileHandler):
+    def _open(self) -> TextIOWrapper:
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        return super()._open()
+
+
+def _for_terminal(record: logging.LogRecord) -> bool:
+    ours = record.name.startswith("monai_passion.") and record.name != PROGRESS
+    return ours or record.levelno >= logging.ERROR

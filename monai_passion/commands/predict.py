@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from monai_passion.errors import InputError, PassionError, UsageError, WarningsError, WeightsError
 from monai_passion.system.files import PathLike
@@ -31,6 +31,7 @@ def predict(
     reference: str | None = None,
     register: bool = False,
     skull_strip: bool = False,
+    stripper: Literal["deepbet", "hd-bet"] = "deepbet",
     from_scanner: bool = False,
     uncertainty: bool = False,
     all_combinations: bool = False,
@@ -75,6 +76,7 @@ def predict(
         reference: the sequence whose grid the result gets (default: smallest voxels).
         register: co-register the other sequences rigidly onto the reference first.
         skull_strip: remove skulls first, with deepbet (the extra strip); writes brain_mask.nii.gz.
+        stripper: what removes them; hd-bet is a program of its own, larger and slower.
         from_scanner: the input is a study as it leaves the scanner: register and skull_strip.
         uncertainty: also decode each sequence alone; write uncertainty.nii.gz and a score.
         all_combinations: also segment from every subset of the sequences, encoded once.
@@ -136,6 +138,7 @@ def predict(
         reference=reference and facts.task.resolve(reference),
         register=register or from_scanner,
         skull_strip=skull_strip or from_scanner,
+        stripper=stripper,
         decode="all" if all_combinations else "alone" if uncertainty else "fused",
         probabilities=probabilities,
         dicom_seg=dicom_seg,

@@ -8,14 +8,19 @@ import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 from nibabel.processing import resample_from_to
+from numpy.typing import NDArray
 
 from monai_passion.data.nifti import Grid, Volume
 from monai_passion.errors import InputError
 
-__all__ = ["MIN_COVERAGE", "bring_onto", "choose_reference", "coverage"]
+__all__ = ["MIN_COVERAGE", "bring_onto", "choose_reference", "coverage", "shown_voxels"]
 
 MIN_COVERAGE = 0.1
 """With less of the reference inside another file's field of view, the two do not show the same place."""
+NOISE = 0.1
+"""Of the bright voxels' value, up to which a voxel may be air."""
+SAMPLED = 40
+"""Voxels along an axis that suffice to tell what an image shows."""
 
 
 def choose_reference(grids: Mapping[str, Grid]) -> str:
@@ -24,12 +29,22 @@ def choose_reference(grids: Mapping[str, Grid]) -> str:
     return min(volumes, key=lambda m: volumes[m])
 
 
-def coverage(reference: Grid, other: Grid) -> float:
-    """Which part of the reference's field of view lies in that of another volume, 0 to 1."""
-    steps = [np.linspace(0, size - 1, min(size, 33)) for size in reference.shape]
-    places = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1)
+def coverage(reference: Grid, other: Grid, voxels: NDArray[np.intp] | None = None) -> float:
+    """Which part of the reference's field of view, or of ``voxels`` (N, 3) in it, lies in that of another, 0 to 1."""
+    if voxels is None or not len(voxels):
+        steps = [np.linspace(0, size - 1, min(size, 33)) for size in reference.shape]
+        places = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1)
+    else:
+        places = voxels.astype(float)
     there = apply_affine(np.linalg.inv(other.affine) @ reference.affine, places)
     return float(((there > -0.5) & (there < np.array(other.shape) - 0.5)).all(axis=-1).mean())
+
+
+def shown_voxels(volume: Volume) -> NDArray[np.intp]:
+    """Indices (N, 3) of voxels, a sample, where an image shows something: noise in the air is nothing."""
+    steps = np.array([-(-size // SAMPLED) for size in volume.shape])
+    coarse = np.abs(volume.data[tuple(slice(step // 2, None, step) for step in steps)])
+    return np.argwhere(coarse > NOISE * np.percentile(coarse, 99)) * steps + steps // 2
 
 
 def bring_onto(volume: Volume, reference: Volume) -> Volume:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from monai_passion.data.geometry import bring_onto, choose_reference, coverage
+from monai_passion.data.geometry import bring_onto, choose_reference, coverage, shown_voxels
 from monai_passion.data.nifti import MAX_VOXELS, Volume, check_same_grid, read_header, read_volume, same_grid
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import Task, as_task
@@ -239,7 +239,7 @@ def _on_one_grid(
             continue
         result[m] = bring_onto(volume, onto)
         findings.append(Remark("note", f"{m}: {_text(volume)} resampled to the grid of {reference}, {_text(onto)}"))
-        if (share := coverage(onto, volume)) < FULL_COVERAGE:
+        if (share := coverage(onto, volume, shown_voxels(onto))) < FULL_COVERAGE:
             text = f"{m} covers {100 * share:.0f} % of what {reference} shows; it is 0 in the rest"
             findings.append(Remark("warning", text))
     return result, findings

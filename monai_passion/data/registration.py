@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
+from monai_passion.data.geometry import shown_voxels
 from monai_passion.data.nifti import Volume
 
-__all__ = ["register", "rigid"]
+__all__ = ["moved_mm", "register", "rigid"]
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """ITK's axes point left and posterior, those of NIfTI right and anterior."""
@@ -25,18 +27,22 @@ def register(volumes: Mapping[str, Volume], reference: str) -> tuple[dict[str, V
     """Every volume where the reference shows the same place: their affines change, their voxels do not.
 
     Returns:
-        The volumes, and how far each was moved: the mean over the corners of the reference, in mm.
+        The volumes, and how far each was moved, see `moved_mm`.
     """
     result, moved = dict(volumes), {}
     onto = volumes[reference]
-    corners = np.array(np.meshgrid(*((0, size - 1) for size in onto.shape), indexing="ij")).reshape(3, -1)
-    places = onto.affine @ np.vstack([corners, np.ones(8)])
     for m, volume in volumes.items():
         if m != reference:
             motion = rigid(onto, volume)
             result[m] = volume._replace(affine=np.linalg.inv(motion) @ volume.affine)
-            moved[m] = float(np.linalg.norm((motion @ places - places)[:3], axis=0).mean())
+            moved[m] = moved_mm(motion, onto)
     return result, moved
+
+
+def moved_mm(motion: NDArray[np.float64], image: Volume) -> float:
+    """How far a motion takes what an image shows, mean over its voxels."""
+    places = apply_affine(image.affine, shown_voxels(image))
+    return float(np.linalg.norm(apply_affine(motion, places) - places, axis=1).mean())
 
 
 def rigid(fixed: Volume, moving: Volume, seed: int = 1) -> NDArray[np.float64]:

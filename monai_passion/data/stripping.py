@@ -1,15 +1,20 @@
-"""Skulls taken off by deepbet's networks (Fisch et al., Med Image Anal 2024): the extra ``strip``.
+"""Skulls taken off by deepbet's networks (Fisch et al., Med Image Anal 2024), the extra ``strip``, or by HD-BET.
 
-Its wheel holds two TorchScript networks, which are run here as its authors describe it: a coarse one finds the box of
+deepbet's wheel holds two TorchScript networks, run here as its authors describe it: a coarse one finds the box of
 the brain in 128^3 voxels, a fine one the brain within that box in 256^3. They were trained on T1 images of healthy
-heads; so every sequence gets a mask of its own, and that which agrees best with the others is taken for all.
+heads; so every sequence gets a mask of its own, and that which agrees best with the others is taken for all. HD-BET
+(Isensee et al., Human Brain Mapping 2019), trained on all four sequences of patients, is a program of its own.
 """
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import nibabel as nib
@@ -18,10 +23,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_passion.data.nifti import Volume
-from monai_passion.errors import UsageError
+from monai_passion.errors import PassionError, UsageError
 
-__all__ = ["Stripped", "brain_mask", "choose_mask", "strip"]
+__all__ = ["STRIPPERS", "Stripped", "brain_mask", "choose_mask", "strip"]
 
+STRIPPERS = ("deepbet", "hd-bet")
 COARSE, FINE = (128,) * 3, (256,) * 3
 MARGIN = 0.1
 """Around the box of the brain, on each side, as a part of its size."""
@@ -43,16 +49,18 @@ class Stripped(NamedTuple):
     brain_ml: float
 
 
-def strip(volumes: Mapping[str, Volume]) -> Stripped:
+def strip(volumes: Mapping[str, Volume], stripper: str = "deepbet") -> Stripped:
     """Set to 0 what is not brain, by one mask for all.
 
     Args:
         volumes: modality -> heads on one grid, registered onto each other.
+        stripper: one of `STRIPPERS`.
 
     Raises:
-        UsageError: the extra is not installed.
+        UsageError: the extra, or HD-BET, is not installed.
+        PassionError: HD-BET failed.
     """
-    masks = {m: brain_mask(volume) for m, volume in volumes.items()}
+    masks = hd_bet_masks(volumes) if stripper == "hd-bet" else {m: brain_mask(v) for m, v in volumes.items()}
     modality, agreement = choose_mask(masks)
     mask = masks[modality]
     voxel_ml = abs(float(np.linalg.det(next(iter(volumes.values())).affine[:3, :3]))) / 1000
@@ -72,6 +80,29 @@ def choose_mask(masks: Mapping[str, NDArray[np.bool_]]) -> tuple[str, float]:
 def _dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
     total = int(a.sum()) + int(b.sum())
     return 2 * int((a & b).sum()) / total if total else 1.0
+
+
+def hd_bet_masks(volumes: Mapping[str, Volume]) -> dict[str, NDArray[np.bool_]]:
+    """The brain in each head, by the program ``hd-bet`` (version 2) in one run."""
+    import torch
+
+    program = shutil.which("hd-bet")
+    if program is None:
+        raise UsageError("--stripper hd-bet needs the program hd-bet; install it with: pip install hd-bet")
+    with TemporaryDirectory() as folder:
+        heads, brains = Path(folder, "heads"), Path(folder, "brains")
+        heads.mkdir()
+        for m, volume in volumes.items():
+            nib.save(nib.Nifti1Image(volume.data, volume.affine), heads / f"{m}.nii.gz")
+        device = ["-device", "cuda"] if torch.cuda.is_available() else ["-device", "cpu", "--disable_tta"]
+        places = ["-i", str(heads), "-o", str(brains)]
+        command = [program, *places, "--save_bet_mask", "--no_bet_image", *device]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        masks = {m: brains / f"{m}_bet.nii.gz" for m in volumes}
+        if done.returncode or not all(mask.is_file() for mask in masks.values()):
+            said = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["it said nothing"]
+            raise PassionError(f"hd-bet failed with exit code {done.returncode} ({said[0]}); try --stripper deepbet")
+        return {m: np.asarray(nib.load(mask).dataobj) > 0 for m, mask in masks.items()}  # type: ignore[attr-defined]
 
 
 def brain_mask(volume: Volume) -> NDArray[np.bool_]:

@@ -73,7 +73,7 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
     Raises:
         InputError: no sequence that both have, or segmentations of different tasks.
     """
-    from monai_passion.data.registration import rigid
+    from monai_passion.data.registration import moved_mm, rigid
 
     for report in (before.report, after.report):
         if [row["name"] for row in report["regions"]] != [row["name"] for row in after.report["regions"]]:
@@ -94,8 +94,6 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         "after": moved_onto(after.images[name], after.labels, np.eye(4), order=1),
         "labels_before": labels_before,
     }
-    corners = np.array(np.meshgrid(*((0, size - 1) for size in after.labels.shape), indexing="ij")).reshape(3, -1).T
-    places = apply_affine(after.labels.affine, corners)
     regions = []
     for first, second in zip(before.report["regions"], after.report["regions"], strict=True):
         values = second["values"]
@@ -121,7 +119,7 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         "notice": NOTICE,
         "bundle": after.report["bundle"],
         "shown": name,
-        "moved_mm": round(float(np.linalg.norm(apply_affine(motion, places) - places, axis=1).mean()), 2),
+        "moved_mm": round(moved_mm(motion, after.images[name]), 2),
         "used": {"before": before.report["modalities"]["used"], "after": after.report["modalities"]["used"]},
         "regions": regions,
         "lesions_of": enhancing["name"],

@@ -42,6 +42,7 @@ class Options(NamedTuple):
     reference: str | None = None
     register: bool = False
     skull_strip: bool = False
+    stripper: str = "deepbet"
     """See `monai_passion.data.stripping`."""
     decode: str = "fused"
     """See `Segmenter.segment`."""
@@ -132,16 +133,19 @@ def examine(
             f"--dicom-seg wants the reference, {patient.reference_name}, as a DICOM series; give it as one, or "
             "choose another by --reference"
         )
-    mask, stripping, pictures, titles = None, list[Remark](), [], bundle.task.titles
-    if options.register or options.skull_strip:
-        pictures = [
-            stage_picture("As given", {m: read_volume(nifti[m]) for m in patient.used}, titles),
-            stage_picture(f"On the grid of {titles[patient.reference_name]}", patient.used, titles),
-        ]
+    mask, stripping, pictures, titles = None, list[Remark](), list[StagePicture](), bundle.task.titles
+    heads = patient.used
     if options.skull_strip:
         start("removing the skull")
-        patient, mask, stripping = _strip(patient)
-        pictures.append(stage_picture("Brain, skull removed", patient.used, titles, mask))
+        patient, mask, stripping = _strip(patient, options.stripper)
+    if options.register or options.skull_strip:
+        given = {m: read_volume(nifti[m]) for m in heads}
+        pictures = [
+            stage_picture("As given", given, titles),
+            stage_picture(f"On the grid of {titles[patient.reference_name]}", heads, titles, mask),
+        ]
+    if options.skull_strip:
+        pictures.append(stage_picture("Brain, skull removed", patient.used, titles))
     remarks = (
         *(Remark("warning", text) for text in doubts),
         *patient.remarks,
@@ -153,11 +157,11 @@ def examine(
     return Examined(patient, series, remarks, mask, tuple(pictures))
 
 
-def _strip(patient: Patient) -> tuple[Patient, NDArray[np.bool_], list[Remark]]:
+def _strip(patient: Patient, stripper: str) -> tuple[Patient, NDArray[np.bool_], list[Remark]]:
     """The patient without skull, the mask of the brain, and what is to be said of it."""
     from monai_passion.data.stripping import strip
 
-    found = strip(patient.used)
+    found = strip(patient.used, stripper)
     volumes = tuple(
         None if volume is None else found.volumes[m]
         for m, volume in zip(patient.modalities, patient.volumes, strict=True)

@@ -1,3 +1,5 @@
+import sys
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -5,7 +7,7 @@ import pytest
 from monai_passion.data import stripping
 from monai_passion.data.nifti import Volume
 from monai_passion.data.stripping import brain_mask, choose_mask, strip
-from monai_passion.errors import UsageError
+from monai_passion.errors import PassionError, UsageError
 
 
 def head(affine, shape=(40, 44, 36)):
@@ -67,3 +69,33 @@ def test_without_the_extra_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(stripping, "distribution", missing)
     with pytest.raises(UsageError, match=r"monai_passion\[strip\]"):
         brain_mask(head(np.eye(4))[0])
+
+
+HD_BET = """#!{python}
+import os, sys
+import nibabel as nib, numpy as np
+words = sys.argv[1:]
+assert "--save_bet_mask" in words and "--no_bet_image" in words and "-device" in words
+heads, brains = words[words.index("-i") + 1], words[words.index("-o") + 1]
+os.makedirs(brains)
+for name in os.listdir(heads):
+    if name == "t2.nii.gz":
+        sys.exit("no weights could be loaded")
+    image = nib.load(os.path.join(heads, name))
+    mask = (np.asarray(image.dataobj) > 50).astype(np.uint8)
+    nib.save(nib.Nifti1Image(mask, image.affine), os.path.join(brains, name[:-7] + "_bet.nii.gz"))
+"""
+
+
+def test_hd_bet_is_run_once_for_all_sequences_where_it_is_asked_for(monkeypatch, tmp_path):
+    volume, _ = head(np.diag([1.0, 1.0, 2.0, 1.0]))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="pip install hd-bet"):
+        strip({"t1": volume}, "hd-bet")
+    (tmp_path / "hd-bet").write_text(HD_BET.format(python=sys.executable))
+    (tmp_path / "hd-bet").chmod(0o755)
+    found = strip({"t1": volume, "flair": volume}, "hd-bet")
+    assert np.array_equal(found.mask, volume.data > 50)
+    assert found.agreement == 1
+    with pytest.raises(PassionError, match=r"no weights could be loaded.*--stripper deepbet"):
+        strip({"t2": volume}, "hd-bet")

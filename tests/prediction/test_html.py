@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_passion.prediction.output.html import make_page
+from monai_passion.prediction.output.html import make_page, straightened
 from monai_passion.prediction.output.report import find_focus, make_report
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.tasks import load_task
@@ -209,3 +209,33 @@ def test_a_heart_of_a_few_slices_is_shown_with_its_own_labels(open_page, tmp_pat
     assert on > colored(shown, tmp_path / "heart_off.png") + 1000
     assert "scar" in shown.inner_text("#volumes")
     assert not problems
+
+
+@pytest.mark.browser
+def test_on_an_oblique_grid_the_cross_is_in_the_slices_that_the_report_names_and_diameters_are_drawn_there(
+    open_page, tmp_path
+):
+    labels = np.zeros((40, 40, 16), np.uint8)
+    labels[22:32, 25:31, 9:13] = 4
+    image = np.random.default_rng(0).uniform(50, 99, labels.shape).astype(np.float32)
+    affine = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.1, 0.3, 0.05) @ np.diag([-0.9, 0.9, 5.5]), [9, -8, 7])
+    result = Segmentation(labels, None, {}, {})
+    report = make_report(result, {"t1": image}, affine, load_task("brats_mri"), **FACTS, remarks=[])
+    (tmp_path / "report.html").write_text(make_page({"t1": image}, result, affine, report), encoding="utf-8")
+    shown, problems = open_page(tmp_path / "report.html")
+    i, j, k = report["focus"]["voxel"]
+    text = shown.inner_text("#where")
+    assert f"i, j, k = {i}, {j}, {k} of the file" in text
+    assert f"{abs(report['focus']['mm'][2]):.1f} mm" in text
+    shown.get_by_role("button", name="show 1").click()
+    assert f", {report['regions'][2]['lesions'][0]['slice']} of the file" in shown.inner_text("#where")
+    assert shown.evaluate("window.viewer.document.completedMeasurements.length") == 2
+    assert not problems
+
+
+def test_a_grid_is_straightened_to_the_nearest_axes_with_its_spacing():
+    affine = np.array([[0.1, 0, -2.0, 5], [0.9, 0.1, 0.2, 6], [0, 3.0, 0.1, 7], [0, 0, 0, 1]])
+    straight = straightened(affine)
+    assert np.array_equal(straight != 0, np.abs(affine) > 0.5)
+    assert np.allclose(np.linalg.norm(straight[:3, :3], axis=0), np.linalg.norm(affine[:3, :3], axis=0))
+    assert straight[0, 2] < 0

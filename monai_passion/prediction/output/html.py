@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.image import imsave
+from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from monai_passion.prediction.output.preview import canonical, plane_slice, preview, view_point, window
@@ -21,7 +22,7 @@ from monai_passion.prediction.output.templates import VIEWER, render
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.prediction.terminal import expected_text, helpful_text
 
-__all__ = ["make_comparison_page", "make_page"]
+__all__ = ["make_comparison_page", "make_page", "straightened"]
 
 
 def make_page(
@@ -44,22 +45,23 @@ def make_page(
     everything = {"modalities": used, "regions": report["regions"], "expected_quality": report["expected_quality"]}
     rows = [everything, *sorted(report["combinations"], key=lambda row: -len(row["modalities"]))]
     maps = [result.labels, *(result.combinations["+".join(row["modalities"])] for row in rows[1:])]
-    voxel = view_point(images, report, affine)[0]
+    voxel, grid = view_point(images, report, affine)[0], straightened(affine)
     measured = _measured_region(report)
     unsure = None if result.uncertainty is None else (255 * result.uncertainty.clip(0, 1)).round().astype(np.uint8)
     titles = report["titles"]
     subsets = [_subset(row, titles) for row in rows]
     data = {
         "report": {key: report[key] for key in ("labels", "regions", "grid", "weights")},
+        "viewer_affine": grid.tolist(),
         "measured": measured,
         "focus": voxel,
-        "images": [{"name": titles.get(m, m), "base64": _packed(_gray(image), affine)} for m, image in images.items()],
-        "uncertainty": None if unsure is None else _packed(unsure, affine),
+        "images": [{"name": titles.get(m, m), "base64": _packed(_gray(image), grid)} for m, image in images.items()],
+        "uncertainty": None if unsure is None else _packed(unsure, grid),
         "subsets": [
             {
                 "title": subset["title"],
                 "volumes": {row["name"]: row["volume_ml"] for row in subset["rows"]},
-                "base64": _packed(labels.astype(np.min_scalar_type(labels.max())), affine),
+                "base64": _packed(labels.astype(np.min_scalar_type(labels.max())), grid),
             }
             for subset, labels in zip(subsets, maps, strict=True)
         ],
@@ -107,9 +109,10 @@ def make_comparison_page(
     """
     images = {"before": views["before"], "after": views["after"]}
     maps = {"before": views["labels_before"].astype(labels.dtype), "after": labels}
-    mm = view_point(images, report, affine)[1]
+    grid = straightened(affine)
+    mm = apply_affine(grid, view_point(images, report, affine)[0]).tolist()
     sides = {
-        name: {"image": _packed(_gray(image), affine), "labels": _packed(maps[name], affine)}
+        name: {"image": _packed(_gray(image), grid), "labels": _packed(maps[name], grid)}
         for name, image in images.items()
     }
     shown = {**report, "titles": {**report["titles"], "before": "before", "after": "after"}}
@@ -125,6 +128,20 @@ def make_comparison_page(
         data=_script_text(json.dumps({"labels": report["labels"], "focus": mm, "sides": sides})),
         niivue=Markup((VIEWER / "niivue.umd.js").read_text(encoding="utf-8")),  # noqa: S704
     )
+
+
+def straightened(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The affine whose axes are the nearest of those of the body, for a viewer that shows a grid as if it were so.
+
+    NiiVue does with oblique grids: only with this are its millimeters those of the slices that it shows.
+    """
+    spacing, turn = np.linalg.norm(affine[:3, :3], axis=0), nib.io_orientation(affine)
+    result = np.eye(4)
+    result[:3, :3] = 0
+    for axis, (onto, sign) in enumerate(turn):
+        result[int(onto), axis] = sign * spacing[axis]
+    result[:3, 3] = affine[:3, 3]
+    return result
 
 
 def _script_text(text: str) -> Markup:

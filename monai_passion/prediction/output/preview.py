@@ -15,7 +15,17 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-__all__ = ["Canonical", "canonical", "plane_slice", "preview", "view_point", "window", "write_preview"]
+__all__ = [
+    "AXIS",
+    "Canonical",
+    "canonical",
+    "plane_aspect",
+    "plane_slice",
+    "preview",
+    "view_point",
+    "window",
+    "write_preview",
+]
 
 PLANES = ("axial", "coronal", "sagittal")
 EDGES = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
@@ -138,7 +148,7 @@ def preview(
             ax = figure.add_subplot(rows[row, column])
             ax.set_axis_off()
             shown = plane_slice(np.where(image[within] == 0, low, image[within]), plane, point[axis])
-            ax.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=_aspect(scene, plane))
+            ax.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=plane_aspect(scene, plane))
             for label in report["labels"]:
                 of_it = outlines == label["value"]
                 if of_it.any() and not of_it.all():
@@ -199,7 +209,8 @@ def _extent(head: NDArray[np.bool_], axis: int) -> slice:
     return slice(max(there[0] - 3, 0), min(there[-1] + 4, head.shape[axis]))
 
 
-def _aspect(scene: Canonical, plane: str) -> float:
+def plane_aspect(scene: Canonical, plane: str) -> float:
+    """How much taller than wide a pixel of a slice is."""
     across, down = (scene.spacing[a] for a in range(3) if a != AXIS[plane])
     return down / across
 

@@ -11,12 +11,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from monai_passion.data.nifti import Volume
-from monai_passion.prediction.output.preview import canonical, plane_slice
+from monai_passion.prediction.output.preview import AXIS, canonical, plane_aspect, plane_slice
 
 __all__ = ["StagePicture", "stage_picture"]
 
-WIDTH = 1.9
-"""Of an image, in inches."""
+WIDTH, HEIGHT, LINE = 1.9, 2.1, 0.25
+"""Of an image, and of a line of text, in inches."""
 
 
 class StagePicture(NamedTuple):
@@ -29,7 +29,7 @@ class StagePicture(NamedTuple):
 def stage_picture(
     title: str, volumes: Mapping[str, Volume], titles: Mapping[str, str], mask: NDArray[np.bool_] | None = None
 ) -> StagePicture:
-    """The middle axial slice of each volume on its own grid, with the outline of ``mask``.
+    """The middle axial and coronal slices of each volume on its own grid, with the outline of ``mask``.
 
     Args:
         title: of the stage.
@@ -37,21 +37,24 @@ def stage_picture(
         titles: modality -> as people read it.
         mask: (X, Y, Z) on the grid of all volumes.
     """
-    figure = Figure(figsize=(WIDTH * len(volumes), WIDTH * 1.25), facecolor="black", dpi=80)
+    count, planes = len(volumes), ("axial", "coronal")
+    figure = Figure(figsize=(WIDTH * count, HEIGHT * len(planes) + LINE), facecolor="black", dpi=110)
+    body = 1 - LINE / figure.get_figheight()
     for column, (m, volume) in enumerate(volumes.items()):
         outline = np.zeros(volume.shape, np.uint8) if mask is None else mask.astype(np.uint8)
         scene = canonical({m: volume.data}, outline, volume.affine)
-        index = scene.labels.shape[2] // 2
-        image = plane_slice(scene.images[m], "axial", index)
-        ax = figure.add_axes((column / len(volumes), 0, 1 / len(volumes), 0.88))
-        ax.set_axis_off()
-        low, high = np.percentile(image, (1, 99.5))
-        ax.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=scene.spacing[1] / scene.spacing[0])
-        shown = plane_slice(scene.labels, "axial", index)
-        if shown.any() and not shown.all():
-            ax.contour(shown, levels=[0.5], colors=["#33BBEE"], linewidths=1.0)
+        low, high = np.percentile(volume.data, (1, 99.5))
+        for row, plane in enumerate(planes):
+            index = scene.labels.shape[AXIS[plane]] // 2
+            ax = figure.add_axes((column / count, body * (1 - (row + 1) / len(planes)), 1 / count, body / len(planes)))
+            ax.set_axis_off()
+            image, shown = (plane_slice(array, plane, index) for array in (scene.images[m], scene.labels))
+            ax.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=plane_aspect(scene, plane))
+            if shown.any() and not shown.all():
+                ax.contour(shown, levels=[0.5], colors=["#33BBEE"], linewidths=1.0)
         size = " x ".join(f"{length:.2g}" for length in scene.spacing)
-        ax.set_title(f"{titles.get(m, m)}, {size} mm", color="white", fontsize=8, pad=3)
+        middle = (column + 0.5) / count
+        figure.text(middle, body, f"{titles.get(m, m)}, {size} mm", color="white", fontsize=8, ha="center", va="bottom")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="jpeg", facecolor=figure.get_facecolor())
     return StagePicture(title, buffer.getvalue())

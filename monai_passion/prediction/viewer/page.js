@@ -1,6 +1,6 @@
 "use strict";
 // The viewer of a report page: NiiVue draws, the rest is plain HTML that works without it.
-const { report, measured, images, subsets, uncertainty, focus } = JSON.parse(document.getElementById("data").textContent);
+const { report, viewer_affine: affine, measured, images, subsets, uncertainty, focus } = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 const all = (selector) => [...document.querySelectorAll(selector)];
 
@@ -18,8 +18,7 @@ function choice(group, names, choose) {
   buttons[0].setAttribute("aria-pressed", "true");
 }
 
-const affine = report.grid.affine;
-/** Voxel indices of the file, from mm. */
+/** Voxel indices of the file, from mm of the viewer, in which no grid is oblique. */
 function voxelOf(mm) {
   const [a, b, c] = affine.slice(0, 3).map((row) => row.slice(0, 3));
   const d = mm.slice(0, 3).map((value, i) => value - affine[i][3]);
@@ -29,7 +28,8 @@ function voxelOf(mm) {
   const det = dot(columns[0], cross(columns[1], columns[2]));
   return [0, 1, 2].map((j) => dot(d, cross(columns[(j + 1) % 3], columns[(j + 2) % 3])) / det);
 }
-const mmOf = (voxel) => affine.slice(0, 3).map((row) => row[3] + row.slice(0, 3).reduce((sum, value, j) => sum + value * voxel[j], 0));
+const placeOf = (affine, voxel) => affine.slice(0, 3).map((row) => row[3] + row.slice(0, 3).reduce((sum, value, j) => sum + value * voxel[j], 0));
+const mmOf = (voxel) => placeOf(affine, voxel);
 
 async function start() {
   const viewer = new niivue.Niivue({
@@ -109,7 +109,7 @@ async function start() {
     draw();
   }
   function where() {
-    const mm = viewer.frac2mm(viewer.scene.crosshairPos), voxel = voxelOf(mm).map(Math.round);
+    const voxel = voxelOf(viewer.frac2mm(viewer.scene.crosshairPos)).map(Math.round), mm = placeOf(report.grid.affine, voxel);
     const side = (value, names) => `${names[value < 0 ? 1 : 0]} ${Math.abs(value).toFixed(1)}`;
     byId("where").textContent = `slices i, j, k = ${voxel.join(", ")} of the file · ${side(mm[0], "RL")}, ${side(mm[1], "AP")}, ${side(mm[2], "SI")} mm`;
   }

@@ -29,9 +29,18 @@ from monai_passion.errors import EXIT_TERMINATED, PassionError, ResourceError, U
 from monai_passion.prediction.output.cohort_page import write_index
 from monai_passion.prediction.run import Options, Stage, Tell, check_patient, predict_patient, silent
 from monai_passion.prediction.segmenter import BundleFacts, Segmenter
+from monai_passion.prediction.terminal import unknown_text
 from monai_passion.system.files import write_atomically
 
-__all__ = ["MANIFEST", "check_cohort", "predict_cohort"]
+__all__ = [
+    "MANIFEST",
+    "check_cohort",
+    "failure",
+    "predict_cohort",
+    "read_manifests",
+    "shard_manifest",
+    "write_manifest",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -79,15 +88,15 @@ def predict_cohort(
     """
     order = list(patients)
     patients = {name: patients[name] for name in order[shard[0] - 1 :: shard[1]]}
-    path = output / (MANIFEST if shard[1] == 1 else f"manifest-{shard[0]}of{shard[1]}.json")
+    path = shard_manifest(output, shard)
     manifest = {
         name: entry
-        for name, entry in _read_manifests(output).items()  # a run killed while it replaced a patient left none of it
+        for name, entry in read_manifests(output).items()  # a run killed while it replaced a patient left none of it
         if entry["status"] != "done" or ("row" in entry and (output / name / REPORT).is_file())
         if shard[1] == 1 or name in patients
     }
     segmenter = open_segmenter()
-    _write(path, manifest, order)  # so that what is killed before its first patient ends can be started again
+    write_manifest(path, manifest, order)  # so that what is killed before its first patient ends can be started again
     _remove_leftovers(output, patients)
     keys: dict[str, str] = {}
 
@@ -95,7 +104,7 @@ def predict_cohort(
         for remark in entry["remarks"]:
             tell(Remark(**remark), name)
         manifest[name] = {**entry, "key": keys[name]} if name in keys else entry
-        _write(path, {m: manifest[m] for m in dict.fromkeys((*patients, *manifest)) if m in manifest}, order)
+        write_manifest(path, {m: manifest[m] for m in dict.fromkeys((*patients, *manifest)) if m in manifest}, order)
         done(name, manifest[name])
 
     def left() -> Iterator[Job]:
@@ -109,7 +118,7 @@ def predict_cohort(
                         f"{output / name} holds the input of {name}, which is not replaced; give another --output"
                     )
             except Exception as error:
-                end(name, _failure(error))
+                end(name, failure(error))
                 continue
             old = manifest.get(name, {})
             if (old.get("status"), old.get("key")) == ("done", keys[name]) and (output / name / REPORT).is_file():
@@ -149,7 +158,7 @@ def check_cohort(
             found = check_patient(files, bundle, options, weights, functools.partial(_tell, stage, name), told)
             entries[name] = {"status": "done", "exit_code": 0, "message": "", **found}
         except PassionError as error:
-            entries[name] = _failure(error)
+            entries[name] = failure(error)
     return entries
 
 
@@ -176,12 +185,18 @@ def _attempt(job: Job, segmenter: Segmenter, stage: Stage = silent, tell: Tell =
         report = predict_patient(job.files, job.output, segmenter.bundle, lambda: segmenter, job.options, stage, tell)
     except Exception as error:
         logger.debug("%s failed", job.name, exc_info=True)
-        return _failure(error)
+        return failure(error)
     done = {"status": "done", "exit_code": 0, "message": ""}
     return {**done, "remarks": report["remarks"], "row": _row(job.name, report)}
 
 
-def _failure(error: Exception) -> dict[str, Any]:
+def shard_manifest(output: Path, shard: tuple[int, int]) -> Path:
+    """The file of a shard, as ``(3, 16)``; there is one for a cohort in one piece."""
+    return output / (MANIFEST if shard[1] == 1 else f"manifest-{shard[0]}of{shard[1]}.json")
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """The entry of the manifest of a patient that failed."""
     known = isinstance(error, PassionError)
     return {
         "status": "failed",
@@ -223,7 +238,7 @@ def _in_processes(
                         again.extend(running.values())
                     else:
                         error = ResourceError("its process was killed, most likely for lack of memory")
-                        yield running[future].name, _failure(error)
+                        yield running[future].name, failure(error)
                     running.clear()
                     pool, workers = None, 1
                     break
@@ -290,7 +305,7 @@ def _key(files: Mapping[str, Path], segmenter: Segmenter, options: Options) -> s
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _read_manifests(output: Path) -> dict[str, dict[str, Any]]:
+def read_manifests(output: Path) -> dict[str, dict[str, Any]]:
     """The entries of all manifests in a folder; of two about one patient the one written last."""
     manifest: dict[str, dict[str, Any]] = {}
     paths = sorted(output.glob("manifest*.json"), key=lambda path: path.stat().st_mtime_ns)
@@ -304,12 +319,12 @@ def _read_manifests(output: Path) -> dict[str, dict[str, Any]]:
     return manifest
 
 
-def _write(path: Path, manifest: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> None:
+def write_manifest(path: Path, manifest: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> None:
     """This run's manifest, then the table and the page of all patients that any manifest in the folder has."""
     output = path.parent
     try:
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(manifest, indent=1) + "\n"))
-        known = _read_manifests(output)
+        known = read_manifests(output)
         together = {name: known[name] for name in dict.fromkeys((*order, *known)) if name in known}
         rows = [entry["row"] for entry in together.values() if entry["status"] == "done" and "row" in entry]
         if rows:
@@ -320,15 +335,22 @@ def _write(path: Path, manifest: Mapping[str, Mapping[str, Any]], order: Sequenc
 
 
 def _row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Of ``volumes.csv``: regions and labels in mL, the expected Dice, and the doubts in words."""
+    """Of ``volumes.csv``: regions and labels in mL, the Dice to expect with its interval, and the doubts in words."""
     measured = {f"{row['name']}_ml": row["volume_ml"] for row in (*report["regions"], *report["labels"])}
-    expected = {row["region"]: row["dice"] for row in report["expected_quality"]}
+    quality = report["expected_quality"]
+    known = {row["region"]: (row["dice"], row["low"], row["high"]) for row in quality}
+    expected = {
+        f"{row['name']}_expected_{what}": "" if (value := known.get(row["name"], (None,) * 3)[k]) is None else value
+        for row in report["regions"]
+        for k, what in enumerate(("dice", "low", "high"))
+    }
     doubts = [r for r in report["remarks"] if r["level"] != "note"]
     return {
         "patient": name,
         "used": "+".join(report["modalities"]["used"]),
         **measured,
-        **{f"{row['name']}_expected_dice": expected.get(row["name"], "") for row in report["regions"]},
+        **expected,
+        "expected_quality": unknown_text(quality) or f"from {quality[0]['patients']} patients",
         "usable": "no" if any(r["level"] == "unusable" for r in doubts) else "yes",
         "warnings": "; ".join(r["text"] for r in doubts),
     }

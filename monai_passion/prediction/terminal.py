@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from monai_passion.prediction.run import Stage
 
-__all__ = ["Voice", "expected_text", "helpful_text", "print_check", "print_summary", "speaking"]
+__all__ = ["Voice", "expected_text", "helpful_text", "print_check", "print_summary", "speaking", "unknown_text"]
 
 STYLES = {"unusable": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -114,6 +114,11 @@ def expected_text(quality: Sequence[Mapping[str, Any]], region: str) -> str:
             interval = f" ({row['low']:.2f} to {row['high']:.2f})" if known else ""
             return f"{row['dice']:.2f}{interval}"
     return "unknown"
+
+
+def unknown_text(quality: Sequence[Mapping[str, Any]]) -> str:
+    """What is said in one place where no quality is known; empty where there is."""
+    return "" if quality else "expected quality unknown: evaluate these weights"
 
 
 def print_summary(report: Mapping[str, Any], output: Path) -> None:

@@ -95,10 +95,35 @@ def test_doubts_stand_in_words_in_the_table_and_on_the_page_of_the_cohort(cohort
     assert float(row["ET_ml"]) == pytest.approx(4, rel=0.1)
     assert float(row["ED_ml"]) == 0
     assert {patient for _, patient in said} == {"a"}
+    assert (row["ET_expected_dice"], row["expected_quality"]) == (
+        "",
+        "expected quality unknown: evaluate these weights",
+    )
     page = (tmp_path / "out" / "index.html").read_text()
     assert 'src="a/preview.png"' in page
     assert "do not use this result" in page
     assert "failed (exit code 3)" in page
+    assert "expected quality unknown: evaluate these weights" in page
+
+
+def test_the_expected_dice_stands_beside_each_volume_with_its_interval_in_table_and_page(cohort, tmp_path):
+    rows = [
+        {"metric": "dice", "convention": "challenge", "region": region, "combination": "flair"} | numbers
+        for region, numbers in (
+            ("WT", {"mean": 0.81, "low": 0.7, "high": 0.9, "n": 7}),
+            ("ET", {"mean": 0.62, "low": None, "high": None, "n": 7}),
+        )
+    ]
+    (tmp_path / "summary.json").write_text(json.dumps({"results": rows}))
+    cohort()
+    with open(tmp_path / "out" / "volumes.csv") as file:
+        row = next(csv.DictReader(file))
+    assert [row[f"WT_expected_{what}"] for what in ("dice", "low", "high")] == ["0.81", "0.7", "0.9"]
+    assert [row[f"ET_expected_{what}"] for what in ("dice", "low", "high")] == ["0.62", "", ""]
+    assert row["expected_quality"] == "from 7 patients"
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<small>0.81 (0.70 to 0.90)</small>" in page
+    assert "<small>0.62</small>" in page
 
 
 @pytest.mark.parametrize("ends_last", [1, 2])

@@ -67,6 +67,27 @@ def test_each_region_and_label_stands_in_the_table_once_with_its_full_name_and_w
     assert "Expected quality unknown: evaluate these weights" in text
 
 
+def test_each_subset_says_which_of_the_other_sequences_would_help_most():
+    labels = np.zeros((8, 8, 8), np.uint8)
+    images = {m: np.ones(labels.shape, np.float32) for m in ("flair", "t1c")}
+    result = Segmentation(labels, None, {}, {"flair": labels, "t1c": labels})
+    expected = {
+        name: [{"region": "ET", "dice": dice, "low": None, "high": None, "patients": 7}]
+        for name, dice in (("flair", 0.31), ("t1c", 0.7), ("flair+t1c", 0.74))
+    }
+    used = {"used": ["flair", "t1c"], "absent": ["t1", "t2"], "reference": "flair"}
+    task = load_task("brats_mri")
+    report = make_report(result, images, np.eye(4), task, expected, **{**FACTS, "modalities": used}, remarks=[])
+    text = make_page(images, result, np.eye(4), report)
+    data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+    helpful = {subset["title"]: subset["helpful"] for subset in data["subsets"]}
+    assert helpful == {
+        "FLAIR + T1c": "",
+        "FLAIR": "The sequence that would help most is T1c: expected ET Dice 0.31 -> 0.74.",
+        "T1c": "The sequence that would help most is FLAIR: expected ET Dice 0.70 -> 0.74.",
+    }
+
+
 @pytest.mark.parametrize(("level", "says"), [("warning", "1 warning"), ("unusable", "Do not use this result.")])
 def test_doubts_stand_in_a_banner_on_top(level, says):
     labels = np.zeros((8, 8, 8), np.uint8)

@@ -41,4 +41,7 @@ def write_index(output: Path, manifest: Mapping[str, Mapping[str, Any]]) -> Path
         "doubted": sum(bool(patient["doubts"]) for patient in patients),
         "unusable": sum(patient["kind"] == "unusable" for patient in patients),
     }
-    return write_text(output / "index.html", render("index.html", patients=patients, columns=columns, **counts))
+    said = dict.fromkeys(str(row.get("expected_quality", "")) for row in rows.values())
+    unknown = [text for text in said if "unknown" in text]
+    page = render("index.html", patients=patients, columns=columns, unknown=unknown, **counts)
+    return write_text(output / "index.html", page)

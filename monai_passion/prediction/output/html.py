@@ -17,6 +17,7 @@ from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
 from monai_passion.prediction.output.preview import canonical, plane_slice, preview, view_point, window
+from monai_passion.prediction.output.report import most_helpful
 from monai_passion.prediction.output.stages import StagePicture
 from monai_passion.prediction.output.templates import VIEWER, render
 from monai_passion.prediction.segmenter import Segmentation
@@ -50,6 +51,8 @@ def make_page(
     unsure = None if result.uncertainty is None else (255 * result.uncertainty.clip(0, 1)).round().astype(np.uint8)
     titles = report["titles"]
     subsets = [_subset(row, titles) for row in rows]
+    expected = {"+".join(row["modalities"]): row["expected_quality"] for row in rows}
+    helpful = [most_helpful(expected, row["modalities"], used) for row in rows]
     data = {
         "report": {key: report[key] for key in ("labels", "regions", "grid", "weights")},
         "viewer_affine": grid.tolist(),
@@ -61,9 +64,10 @@ def make_page(
             {
                 "title": subset["title"],
                 "volumes": {row["name"]: row["volume_ml"] for row in subset["rows"]},
+                "helpful": helpful_text({"titles": titles, "most_helpful": best}) if best else "",
                 "base64": _packed(labels.astype(np.min_scalar_type(labels.max())), grid),
             }
-            for subset, labels in zip(subsets, maps, strict=True)
+            for subset, labels, best in zip(subsets, maps, helpful, strict=True)
         ],
     }
     pictures = _pictures(images, maps, affine, report, voxel) if len(maps) > 1 else [""]

@@ -15,6 +15,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
+from monai_passion.prediction.terminal import expected_text, unknown_text
+
 __all__ = [
     "AXIS",
     "Canonical",
@@ -195,13 +197,18 @@ def _bands(report: Mapping[str, Any], letters: int) -> list[tuple[str, str]]:
 
 def _texts(report: Mapping[str, Any], letters: int) -> list[str]:
     """What stands beneath the images."""
-    volumes = ",  ".join(f"{row['title']} {row['volume_ml']:.1f} mL" for row in report["regions"])
+    quality = report["expected_quality"]
+    volumes = ",  ".join(
+        f"{row['title']} {row['volume_ml']:.1f} mL"
+        + (f" (expected Dice {expected_text(quality, row['name'])})" if quality else "")
+        for row in report["regions"]
+    )
     absent = ", ".join(report["titles"].get(m, m) for m in report["modalities"]["absent"])
     bundle = (
         f"{report['bundle']['name']} {report['bundle']['version']}, {f'without {absent}' if absent else 'complete'}"
     )
-    lines = (volumes, bundle, report["notice"])
-    return [line for text in lines for line in textwrap.wrap(text, letters)]
+    lines = (volumes, unknown_text(quality), bundle, report["notice"])
+    return [line for text in lines if text for line in textwrap.wrap(text, letters)]
 
 
 def _extent(head: NDArray[np.bool_], axis: int) -> slice:

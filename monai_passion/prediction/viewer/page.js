@@ -128,6 +128,8 @@ async function start() {
   all("[data-subset]").forEach((button) => (button.onclick = async () => {
     await show(Number(button.dataset.subset));
     all("[data-subset]").forEach((other) => other.setAttribute("aria-pressed", String(other === button)));
+    byId("helpful").dataset.whole ??= byId("helpful").textContent;
+    byId("helpful").textContent = current ? subsets[current].helpful : byId("helpful").dataset.whole;
     byId("shown").textContent = current ? `from ${subsets[current].title}, beside those from all` : "";
     for (const row of all("#volumes tr[data-region]")) {
       const cell = row.querySelector(".volume"), own = subsets[current].volumes[row.dataset.region];

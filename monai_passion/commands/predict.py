@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import sys
 import warnings
@@ -16,8 +17,13 @@ from monai_passion.tasks import load_task, task_names
 
 if TYPE_CHECKING:
     from monai_passion.prediction.segmenter import BundleFacts
+    from monai_passion.prediction.terminal import Voice
 
 __all__ = ["predict"]
+
+WHOLE = {"input", "output", "image", "modalities", "workers", "engine", "shard", "check", "strict", "quiet", "verbose"}
+"""Arguments that are about a whole call, not about its patients."""
+PATHS = {"bundle", "weights"}
 
 
 def predict(
@@ -44,6 +50,7 @@ def predict(
     precision: str | None = None,
     mirror: bool = False,
     workers: int = 1,
+    engine: Literal["local", "ray"] = "local",
     shard: str | None = None,
     max_voxels: int | None = None,
     allow_duplicate: bool = False,
@@ -89,6 +96,8 @@ def predict(
         precision: fp32, bf16, fp16 (on a GPU) or auto: bf16 where the machine is faster in it (default: fp32).
         mirror: average with the segmentation of the images mirrored left to right, at twice the time.
         workers: patients of a cohort at the same time.
+        engine: where the workers of a cohort run: on this machine, or in the Ray cluster of RAY_ADDRESS, whose nodes
+            need this package and the same folders.
         shard: part of a cohort, as 3/16 for the third of sixteen, for an array of jobs that share the output.
         max_voxels: refuse larger files (default: 2^28).
         allow_duplicate: take one image for two sequences, with a warning.
@@ -110,6 +119,7 @@ def predict(
         WarningsError: ``strict``, and there were warnings; all is written.
         PassionError: patients of a cohort failed; the others are written.
     """
+    call = dict(locals())
     from monai_passion.bundle.trust import check_trusted
     from monai_passion.bundle.weights import weights_of
     from monai_passion.data.nifti import MAX_VOXELS
@@ -153,6 +163,8 @@ def predict(
         raise UsageError("--shard is for a cohort; leave it out for one patient")
     if workers < 1 or (workers > 1 and not cohort):
         raise UsageError(f"--workers is {workers}; give 1 or more, and more than 1 for a cohort only")
+    if engine == "ray" and (shard or not (cohort and target)):
+        raise UsageError("--engine ray is for a whole cohort with an --output; leave it out, or leave out --shard")
     file = None
     try:  # before any image is read
         file = Path(weights or weights_of(facts.path, facts.name))
@@ -166,7 +178,9 @@ def predict(
     with warnings.catch_warnings(), speaking(quiet) as voice:
         if not verbose:
             warnings.simplefilter("ignore")
-        if cohort and target:
+        if cohort and target and engine == "ray":
+            entries = _on_ray(call, cohort, target, workers, device, voice)
+        elif cohort and target:
             entries = predict_cohort(
                 cohort,
                 target,
@@ -194,6 +208,39 @@ def predict(
     elif not quiet:
         print_check(report)
     return _strictly(report, strict)
+
+
+def _on_ray(
+    given: Mapping[str, Any], cohort: Mapping[str, Any], output: Path, workers: int, device: str | None, voice: Voice
+) -> dict[str, dict[str, Any]]:
+    """`predict_cohort` by the tasks of a Ray cluster, a shard of the cohort each."""
+    from monai_passion.data.patient import Remark
+    from monai_passion.experiments.engines import RayEngine
+    from monai_passion.prediction.shards import predict_shards
+
+    engine = RayEngine(workers, gpus=1.0 if device and device.startswith("cuda") else 0.0)
+    entries = predict_shards(_words(given), list(cohort), output.absolute(), engine, workers, voice.stage)
+    for name, entry in entries.items():
+        for remark in entry["remarks"]:
+            voice.doubt(Remark(**remark), name)
+    return entries
+
+
+def _words(given: Mapping[str, Any]) -> list[str]:
+    """The command line that gives a call's arguments, of those that concern each patient."""
+    words = ["predict", str(Path(given["input"]).absolute()), "--output", str(Path(given["output"]).absolute())]
+    for name, parameter in inspect.signature(predict).parameters.items():
+        value: Any = given.get(name)
+        if name in WHOLE or value == parameter.default:
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, bool):
+            words.append(flag if value else f"--no-{name}")
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            words += [flag, *map(str, value)]
+        else:
+            words += [flag, str(Path(value).absolute()) if name in PATHS and Path(value).exists() else str(value)]
+    return [*words, "--quiet"]
 
 
 def _part(shard: str | None) -> tuple[int, int]:

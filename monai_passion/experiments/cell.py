@@ -6,24 +6,20 @@ It ends itself when the process that started it is gone, so that a runner that w
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
-from monai_passion.errors import EXIT_TERMINATED, UsageError, install_excepthook
+from monai_passion.errors import UsageError, install_excepthook
 from monai_passion.experiments.folders import is_done
 from monai_passion.system.files import write_text
 from monai_passion.system.locks import RunLock
+from monai_passion.system.parent import end_with
 
 __all__ = ["EXIT_BUSY", "run_cell"]
 
 EXIT_BUSY = 75
 """Another process has the folder."""
-GRACE = 30.0
-"""Seconds that a process may take to end after SIGTERM."""
 
 
 def run_cell(folder: Path) -> int:
@@ -66,15 +62,7 @@ def _finish(folder: Path, seconds: float) -> None:
     write_text(folder / "done.json", json.dumps(done, indent=2) + "\n")
 
 
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GRACE)
-    os._exit(EXIT_TERMINATED)
-
-
 if __name__ == "__main__":
     install_excepthook()
-    threading.Thread(target=_end_with, args=(int(sys.argv[2]),), daemon=True).start()
+    end_with(int(sys.argv[2]))
     raise SystemExit(run_cell(Path(sys.argv[1])))

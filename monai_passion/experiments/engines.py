@@ -1,4 +1,4 @@
-"""Where cells run: as processes of this machine, or as tasks of a Ray cluster."""
+"""Where long work runs: as processes of this machine, or as tasks of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Task(Protocol):
-    """A cell that runs; `subprocess.Popen` is one."""
+    """A process that runs; `subprocess.Popen` is one."""
 
     def poll(self) -> int | None:
         """Its exit code once it has ended."""
@@ -30,7 +31,7 @@ class Task(Protocol):
 
 
 class Engine(Protocol):
-    """Starts cells.
+    """Starts processes: a module, its arguments, and last the id of the process that they end with.
 
     Attributes:
         jobs: how many at a time; None leaves that to the engine.
@@ -38,7 +39,7 @@ class Engine(Protocol):
 
     jobs: int | None
 
-    def start(self, folder: Path) -> Task: ...
+    def start(self, arguments: Sequence[str], log: Path) -> Task: ...
 
 
 class LocalEngine:
@@ -47,17 +48,17 @@ class LocalEngine:
     def __init__(self, jobs: int = 1, threads: int = 1) -> None:
         self.jobs, self.threads = jobs, threads
 
-    def start(self, folder: Path) -> Task:
-        return start_process(folder, self.threads)
+    def start(self, arguments: Sequence[str], log: Path) -> Task:
+        return start_process(arguments, log, self.threads)
 
 
-def start_process(folder: Path, threads: int) -> subprocess.Popen[bytes]:
-    """The process of one cell, in a session of its own: Ctrl-C reaches the runner, which then ends its cells."""
-    command = [sys.executable, "-m", "monai_passion.experiments.cell", str(folder), str(os.getpid())]
+def start_process(arguments: Sequence[str], log: Path, threads: int) -> subprocess.Popen[bytes]:
+    """A process in a session of its own: Ctrl-C reaches the one that started it, which then ends it."""
+    command = [sys.executable, "-m", *arguments, str(os.getpid())]
     environment = {**os.environ, **dict.fromkeys(THREADS, str(threads))}
-    with open(folder / "log.txt", "ab") as log:
+    with log.open("ab") as file:
         return subprocess.Popen(  # noqa: S603
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
         )
 
 
@@ -68,8 +69,8 @@ class RayEngine:
 
     Args:
         jobs: at a time; None: as many as the cluster has room for.
-        threads: CPUs of a cell.
-        gpus: of a cell; 0.25 puts four on one card.
+        threads: CPUs of each.
+        gpus: of each; 0.25 puts four on one card.
 
     Raises:
         UsageError: Ray is not installed.
@@ -84,17 +85,17 @@ class RayEngine:
         own = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False}
         before = signal.getsignal(signal.SIGTERM)
         ray.init(log_to_driver=False, ignore_reinit_error=True, **own)
-        signal.signal(signal.SIGTERM, before)  # Ray's own handler aborts, and the cells would not be ended
-        # a cell resumes by itself, so a lost node costs an epoch; three attempts, then it counts as failed
+        signal.signal(signal.SIGTERM, before)  # Ray's own handler aborts, and the tasks would not be ended
+        # what is started resumes by itself, so a lost node costs little; three attempts, then it counts as failed
         self.remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=2)(run_process)
 
-    def start(self, folder: Path) -> Task:
-        return _RayTask(self.ray, self.remote.remote(str(folder), self.threads))
+    def start(self, arguments: Sequence[str], log: Path) -> Task:
+        return _RayTask(self.ray, self.remote.remote(list(arguments), str(log), self.threads))
 
 
-def run_process(folder: str, threads: int) -> int:
-    """Run a cell to its end. Where this process is killed, the cell notices and ends by itself."""
-    return start_process(Path(folder), threads).wait()
+def run_process(arguments: Sequence[str], log: str, threads: int) -> int:
+    """Run a process to its end. Where this one is killed, that one notices and ends by itself."""
+    return start_process(arguments, Path(log), threads).wait()
 
 
 class _RayTask:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from monai_passion.experiments.cell import EXIT_BUSY, GRACE
+from monai_passion.experiments.cell import EXIT_BUSY
 from monai_passion.experiments.engines import Engine, Task
 from monai_passion.experiments.folders import is_done, read_state
 from monai_passion.system.locks import RunLock
+from monai_passion.system.parent import GRACE
 
-__all__ = ["run_cells"]
+__all__ = ["end_tasks", "run_cells"]
 
 
 def run_cells(
@@ -52,7 +53,7 @@ def run_cells(
                 elif RunLock(folder).owner():
                     waiting.append(folder)
                 else:
-                    running[folder] = engine.start(folder)
+                    running[folder] = engine.start(("monai_passion.experiments.cell", str(folder)), folder / "log.txt")
                     report(f"{folder.name} started, from epoch {read_state(folder).epoch}")
             for folder, task in list(running.items()):
                 code = task.poll()
@@ -75,7 +76,7 @@ def run_cells(
             if waiting or running:
                 time.sleep(pause)
     finally:
-        _stop(running, pause)
+        end_tasks(running.values(), pause)
     return failed
 
 
@@ -99,12 +100,14 @@ def _left(folders: Sequence[Path], failed: dict[Path, int], began: float, before
     return f"; about {f'{hours} h {minutes} min' if hours else f'{minutes} min' if minutes else f'{seconds} s'} left"
 
 
-def _stop(running: dict[Path, Task], pause: float) -> None:
-    for task in running.values():
+def end_tasks(tasks: Iterable[Task], pause: float = 0.1) -> None:
+    """Ask them to end, and end those that do not within `GRACE` seconds."""
+    tasks = list(tasks)
+    for task in tasks:
         task.terminate()
     deadline = time.monotonic() + GRACE
-    while any(task.poll() is None for task in running.values()) and time.monotonic() < deadline:
+    while any(task.poll() is None for task in tasks) and time.monotonic() < deadline:
         time.sleep(min(pause, 0.1))
-    for task in running.values():
+    for task in tasks:
         if task.poll() is None:
             task.kill()

@@ -39,7 +39,8 @@ class FakeEngine:
         self.jobs, self.codes, self.endless = jobs, codes or {}, endless
         self.started, self.running, self.most = [], 0, 0
 
-    def start(self, folder):
+    def start(self, arguments, log):
+        folder = log.parent
         self.running += 1
         self.most = max(self.most, self.running)
         self.started.append(folder.name)

@@ -9,7 +9,10 @@ from typing import Any
 
 from monai_passion.errors import passion_cause
 
-__all__ = ["command_line", "run_bundle"]
+__all__ = ["ARGUMENTS", "command_line", "run_bundle"]
+
+ARGUMENTS = "train_args.json"
+"""What a training was started with, beside its checkpoints, as MONAI's ``--args_file`` takes it."""
 
 
 def command_line(run_id: str, config_files: Sequence[Path], settings: Mapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from monai_passion import __version__
 from monai_passion.bundle.arguments import check_arguments
+from monai_passion.bundle.run import ARGUMENTS, command_line
 from monai_passion.bundle.weights import check_settings, find_weights, trained_unknown
 from monai_passion.data.cache import cached
 from monai_passion.data.datalists import SPLITS, make_datalist
@@ -350,6 +351,7 @@ def describe_run(output_dir: str, ckpt_dir: str, weights: str, label: str | None
         "label": label or trained.get("method") or "",
         "split": split,
         "weights_sha256": sha256(weights),
+        "command": _training_command(Path(ckpt_dir)),
         "titles": {m: task.titles[m] for m in task.printed},
         **trained,
     }
@@ -357,6 +359,16 @@ def describe_run(output_dir: str, ckpt_dir: str, weights: str, label: str | None
     curves = Path(ckpt_dir) / "curves.csv"
     if curves.is_file() and curves.resolve().parent != Path(output_dir).resolve():
         write_text(Path(output_dir) / "curves.csv", curves.read_text())
+
+
+def _training_command(ckpt_dir: Path) -> str:
+    """The line that trained what is in a folder, where it was kept there or, as of a grid, one above."""
+    for path in (ckpt_dir / ARGUMENTS, ckpt_dir.parent / ARGUMENTS):
+        if path.is_file():
+            given = json.loads(path.read_text(encoding="utf-8"))
+            files = [Path(name) for name in given.pop("config_file", [])]
+            return command_line(given.pop("run_id", "training"), files, given) if files else ""
+    return ""
 
 
 def keep_summary(output_dir: str, weights: str, split: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_passion.bundle.run import ARGUMENTS
 from monai_passion.errors import InputError, UsageError, did_you_mean
 from monai_passion.system.files import PathLike
 from monai_passion.system.logs import LOG
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ARGUMENTS", "train"]
 
-ARGUMENTS = "train_args.json"
-"""What a training was started with, beside its checkpoints, as MONAI's ``--args_file`` takes it."""
 MAY_CHANGE = {"epochs", "device", "num_workers", "learning_rate", "batch_size", "val_interval", "save_interval", "amp"}
 MAY_CHANGE |= {"cache_rate", "cache_dir", "resume", "deterministic"}
 """Settings that may be others when a training goes on."""

@@ -81,20 +81,21 @@ class Convention(NamedTuple):
         name: as it stands in the rows.
         missed_distance: HD95 and ASSD where exactly one of the two is empty; ``None``: the diagonal of the image.
         epsilon: added to numerator and denominator of Dice.
-        min_voxels: a predicted region with fewer voxels than this counts as empty.
+        min_ml: a predicted region with a smaller volume counts as empty; a voxel of unknown size is 1 mm^3.
     """
 
     name: str
     missed_distance: float | None = None
     epsilon: float = 0.0
-    min_voxels: Mapping[str, int] = {}
+    min_ml: Mapping[str, float] = {}
 
 
 CHALLENGE = Convention("challenge")
 """The image diagonal for a missed region, as the BraTS challenge: 373.13 mm for 240 x 240 x 155 voxels of 1 mm."""
-RELEASED = Convention("released", missed_distance=1.0, epsilon=1e-8, min_voxels={"ET": 500})
+RELEASED = Convention("released", missed_distance=1.0, epsilon=1e-8, min_ml={"ET": 0.5})
 """The published evaluation code. It flatters: a missed lesion costs an HD95 of 1. ASSD, which that code lacks, follows
-HD95; the voxels of ET are counted per case, as that code does for a batch of one."""
+HD95. The 500 voxels of ET are those of BraTS, of 1 mm^3: 0.5 mL on any grid, per case, as that code does for a batch of
+one."""
 CONVENTIONS = {convention.name: convention for convention in (CHALLENGE, RELEASED)}
 
 
@@ -198,7 +199,7 @@ def score_region(
         pred: bool, any number of dimensions.
         true: the same shape.
         spacing: size of a voxel along each axis in mm; ``None``: unknown, distances are in voxels.
-        convention: for empty regions. Its ``min_voxels`` needs the names of regions: see `score_case`.
+        convention: for empty regions. Its ``min_ml`` needs the names of regions: see `score_case`.
         tolerance: of NSD, in the unit of the distances.
         diagonal: distance for a missed region where ``pred`` is a crop; by default the diagonal of ``pred``.
 
@@ -253,7 +254,8 @@ def score_case(
     for region, labels in regions.items():
         measured = _measure(np.isin(pred, labels), np.isin(true, labels), spacing)
         for convention in conventions:
-            removed = measured.predicted < convention.min_voxels.get(region, 0)
+            predicted_ml = measured.predicted * (0.001 if math.isnan(voxel_ml) else voxel_ml)
+            removed = predicted_ml < convention.min_ml.get(region, 0) * (1 - 1e-6)  # sizes may be of single precision
             kept = measured._replace(predicted=0, overlap=0) if removed else measured
             score = _score(kept, convention, tolerance, diagonal)
             rows.append(

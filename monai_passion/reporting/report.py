@@ -33,13 +33,19 @@ EMPTY_REGIONS = {
     "challenge": "Empty regions: one that only the network or only the reference has scores Dice 0 and, as a distance,"
     " the diagonal of the image, as in the BraTS challenge.",
     "released": "Empty regions as in the published evaluation code: one that only the network or only the reference has"
-    " scores a distance of 1, and an enhancing tumor of fewer than 500 predicted voxels is removed: 0.5 mL where voxels"
-    " have 1 mm, but 13.5 mL at 3 mm. That flatters; it is here for comparison with published numbers.",
+    " scores a distance of 1, and a predicted enhancing tumor under 0.5 mL (500 voxels of 1 mm) is removed. That"
+    " flatters; it is here for comparison with published numbers.",
 }
 LEGEND = (
     "Filled dots: modalities that the network was given. 95% CI of the average by bootstrap over patients. Distances"
     " are in voxels where the size of a voxel was unknown."
 )
+BEST = (
+    " Bold: best of its column and region. Differences are to the first method on the same patients, with a bootstrap"
+    " interval."
+)
+LONG = ("settings", "command")
+"""Columns of the table of runs that are wrapped."""
 CURVES = {"beta": ("Beta", 1.0), "relative_preference": ("Relative preference", 0.0)}
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff }
@@ -51,6 +57,7 @@ table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabul
 caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3rem 0 }
 th, td { padding: .15rem .4rem; text-align: right; white-space: nowrap } th { font-weight: 600 }
 .dots tbody th { position: sticky; left: 0; background: #fff }
+.long { white-space: normal; overflow-wrap: anywhere; min-width: 16rem; max-width: 36rem; text-align: left }
 summary { cursor: pointer } nav ol { columns: 2; max-width: 50rem }
 thead { border-top: 2px solid; border-bottom: 1px solid } tbody { border-bottom: 1px solid }
 tbody th, td:first-child, thead th:first-child { text-align: left }
@@ -163,11 +170,16 @@ def _runs(folders: Sequence[Path], results: Results) -> str:
         path = folder / "run.json"
         facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         scored = datetime.datetime.fromtimestamp((folder / "metrics.csv").stat().st_mtime, datetime.timezone.utc)
-        known = [str(facts.get(key) or tables.DASH) for key in ("data", "split", "seed", "version", "command")]
+        settings = ", ".join(f"{key} {value}" for key, value in (facts.get("settings") or {}).items())
+        facts = {**facts, "settings": settings}
+        known = [str(facts.get(key) or tables.DASH) for key in ("data", "split", "seed", "version", *LONG)]
         cells = [str(own["method"].iloc[0]), folder.name, f"{scored:%Y-%m-%d %H:%M} UTC", *known]
-        rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
+        short, long = cells[: -len(LONG)], cells[-len(LONG) :]
+        columns = [f"<td>{html.escape(cell)}</td>" for cell in short]
+        columns += [f'<td class="long">{html.escape(cell)}</td>' for cell in long]
+        rows.append(f"<tr>{''.join(columns)}</tr>")
     head = "".join(
-        f"<th>{name}</th>" for name in ("method", "folder", "scored", "data", "split", "seed", "version", "command")
+        f"<th>{name}</th>" for name in ("method", "folder", "scored", "data", "split", "seed", "version", *LONG)
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return f'<h2>Runs</h2><div class="wide" tabindex="0" role="region" aria-label="runs">{table}</div>'
@@ -180,8 +192,9 @@ def _write(path: Path, content: bytes) -> Path:
 def _combination_tables(
     results: Results, summary: pd.DataFrame, convention: str, n: str, files: dict[str, str]
 ) -> list[str]:
-    legend = LEGEND + (" Bold: best of its column and region." if len(results.methods) > 1 else "")
+    legend = LEGEND + (BEST if len(results.methods) > 1 else "")
     shown = [f"<p>{legend}</p>"]
+    comparison = compare_methods(results.rows, SHOWN) if len(results.methods) > 1 else None
     for metric in METRICS:
         scale = SCALES[metric]
         table = tables.combination_table(summary, metric, convention, results.combinations, [*results.regions, AVERAGE])
@@ -192,7 +205,9 @@ def _combination_tables(
             table, metric, results.modalities, f"{caption} {legend}"
         )
         if metric in SHOWN:
-            shown.append(tables.combination_html(table, metric, results.modalities, caption))
+            first = results.methods[0]
+            apart = None if comparison is None else tables.difference_texts(comparison, metric, convention, first)
+            shown.append(tables.combination_html(table, metric, results.modalities, caption, apart))
     return shown
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "comparison_html",
     "comparison_latex",
     "csv_text",
+    "difference_texts",
     "latex_table",
     "latex_text",
     "number_text",
@@ -126,9 +127,44 @@ def _cells(block: pd.DataFrame, columns: Sequence[str], scale: Scale) -> list[li
     return [[(text, text == best.get(name)) for name, text in zip(columns, row, strict=True)] for row in texts]
 
 
-def combination_html(table: pd.DataFrame, metric: str, modalities: Mapping[str, str], caption: str) -> str:
-    """`combination_table` with the paper's header of dots: filled where the network was given the modality."""
+def difference_texts(comparison: pd.DataFrame, metric: str, convention: str, first: str) -> dict[tuple[str, str], str]:
+    """(region, method) -> its difference to the ``first`` method with the 95 % interval, in the metric's unit.
+
+    Args:
+        comparison: of `monai_passion.evaluation.statistics.compare_methods`, mean over combinations.
+    """
+    scale = SCALES[metric]
+    own = comparison[
+        (comparison["metric"] == metric) & (comparison["convention"] == convention) & (comparison["method_b"] == first)
+    ]
+    texts = {}
+    for row in own.to_dict("records"):
+        mean, low, high = (row[name] * scale.factor for name in ("mean_difference", "low", "high"))
+        sign = "+" if mean > 0 else ""
+        interval = _interval(low, high, scale.digits)
+        texts[row["region"], row["method_a"]] = f"{sign}{number_text(mean, scale.digits)} ({interval})"
+    return texts
+
+
+def combination_html(
+    table: pd.DataFrame,
+    metric: str,
+    modalities: Mapping[str, str],
+    caption: str,
+    differences: Mapping[tuple[str, str], str] | None = None,
+) -> str:
+    """`combination_table` with the paper's header of dots: filled where the network was given the modality.
+
+    Args:
+        table: see there.
+        metric: of `SCALES`.
+        modalities: name -> title.
+        caption: of the table.
+        differences: of `difference_texts`; they get a column beside the averages.
+    """
     scale, combinations = SCALES[metric], list(table.columns[3:-3])
+    first_method = html.escape(str(table["method"].iloc[0])) if len(table) else ""
+    extra = [f"Avg. {MINUS} {first_method}, 95% CI"] if differences else []
     head = []
     for number, modality in enumerate(modalities):
         title = html.escape(modalities[modality])
@@ -138,7 +174,9 @@ def combination_html(table: pd.DataFrame, metric: str, modalities: Mapping[str, 
                 ("with", FILLED) if modality in name.split("+") else ("without", EMPTY) for name in combinations
             )
         )
-        rest = "".join(f'<th scope="col" rowspan="{len(modalities)}">{name}</th>' for name in ("Avg.", "95% CI", "n"))
+        rest = "".join(
+            f'<th scope="col" rowspan="{len(modalities)}">{name}</th>' for name in ("Avg.", "95% CI", *extra, "n")
+        )
         head.append(f'<tr><th scope="row" colspan="2">{title}</th>{rest if number == 0 else ""}{dots}</tr>')
     body = []
     for region, block in table.groupby("region", sort=False):
@@ -147,7 +185,8 @@ def combination_html(table: pd.DataFrame, metric: str, modalities: Mapping[str, 
         for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
             first = f'<th scope="rowgroup" rowspan="{len(block)}">{html.escape(_region(str(region)))}</th>'
             average, *texts = (f"<td>{f'<b>{text}</b>' if best else text}</td>" for text, best in values)
-            interval = f"<td>{_interval(row['low'], row['high'], scale.digits)}</td><td>{row['n']:.0f}</td>"
+            apart = f"<td>{(differences or {}).get((region, row['method']), DASH)}</td>" if differences else ""
+            interval = f"<td>{_interval(row['low'], row['high'], scale.digits)}</td>{apart}<td>{row['n']:.0f}</td>"
             rows.append(
                 f'<tr>{first if number == 0 else ""}<th scope="row">{html.escape(row["method"])}</th>{average}'
                 f"{interval}{''.join(texts)}</tr>"

@@ -124,11 +124,11 @@ def test_a_crop_can_cost_the_diagonal_of_its_image():
     assert {row["hd95"] for row in rows if row["convention"] == "released"} == {1.0}
 
 
-def test_a_small_prediction_is_removed_by_voxels_of_its_own_region():
+def test_a_small_prediction_is_removed_by_the_volume_of_its_own_region():
     pred = np.zeros((10, 10, 10), np.uint8)
-    pred[2:6, 2:6, 2:6] = 3  # 64 voxels
-    for limit, kept in ((64, True), (65, False)):
-        convention = Convention("some", missed_distance=5.0, min_voxels={"ET": limit})
+    pred[2:6, 2:6, 2:6] = 3  # 64 voxels of 2 mm^3
+    for limit, kept in ((0.128, True), (0.13, False)):
+        convention = Convention("some", missed_distance=5.0, min_ml={"ET": limit})
         rows = score_case(pred, pred, BRATS_REGIONS, (1, 1, 2), case="a", combination="t1", conventions=[convention])
         by_region = {row["region"]: row for row in rows}
         assert (by_region["ET"]["dice"] == 1.0) is kept
@@ -190,7 +190,7 @@ def released_rows(pred, true, regions, convention=RELEASED):
 def test_released_convention_reproduces_the_published_evaluation(golden):
     """Columns of the archive: WT, TC, ET, ET without predictions of fewer than 500 voxels."""
     numbers = np.load(golden / "evaluation.npz")
-    raw = RELEASED._replace(min_voxels={})
+    raw = RELEASED._replace(min_ml={})
     for index, (pred, true) in enumerate(zip(numbers["brats_pred"], numbers["brats_gt"], strict=True)):
         rows = released_rows(pred, true, BRATS_REGIONS, raw) + released_rows(pred, true, {"ET": (3,)})
         np.testing.assert_allclose([row["dice"] for row in rows], numbers["brats_dice_eval"][index], rtol=1e-6)
@@ -203,7 +203,7 @@ def test_released_rule_for_a_batch_of_two_counts_more_voxels_than_ours(golden):
     for row, index in enumerate((1, 0)):
         pred, true = numbers["brats_pred"][index], numbers["brats_gt"][index]
         *regions, kept_because_of_the_batch = numbers["brats_batch2_dice_eval"][row]
-        ours = [r["dice"] for r in released_rows(pred, true, BRATS_REGIONS, RELEASED._replace(min_voxels={}))]
+        ours = [r["dice"] for r in released_rows(pred, true, BRATS_REGIONS, RELEASED._replace(min_ml={}))]
         np.testing.assert_allclose(ours, regions, rtol=1e-6)
         np.testing.assert_allclose(ours[2], kept_because_of_the_batch, rtol=1e-6)
     small = released_rows(numbers["brats_pred"][1], numbers["brats_gt"][1], {"ET": (3,)})[0]["dice"]
@@ -220,3 +220,12 @@ def test_published_slices_are_reproduced_as_flat_volumes_and_differ_in_two_dimen
         np.testing.assert_allclose([row["hd95"] for row in flat], hd95, rtol=1e-12)
     pred, true = numbers["eval_pred"][0, ..., 0], numbers["eval_gt"][0, ..., 0]
     assert [row["hd95"] for row in released_rows(pred, true, MYOPS_REGIONS)] > list(numbers["eval_hd95"][0])
+
+
+@pytest.mark.parametrize(("spacing", "kept"), [(None, 500), ((1.0, 1.0, 1.0), 500), ((2.0, 2.0, 2.0), 63)])
+def test_the_released_rule_for_a_small_enhancing_tumor_is_by_volume(spacing, kept):
+    true = np.full((8, 8, 8), 3)
+    for voxels, dice in ((kept - 1, 0.0), (kept, 2 * kept / (kept + 512))):
+        pred = np.where(np.arange(512).reshape(8, 8, 8) < voxels, 3, 0)
+        rows = score_case(pred, true, {"ET": (3,)}, spacing, case="a", combination="t1", conventions=(RELEASED,))
+        assert rows[0]["dice"] == pytest.approx(dice, abs=1e-6)

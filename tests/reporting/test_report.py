@@ -57,6 +57,15 @@ def test_every_picture_is_embedded_says_its_numbers_and_is_a_file_too(report):
     assert "+PASSION, t2: 1.9" in beta  # 1 + 0.1 x epoch 3 x index 3
 
 
+def test_each_table_of_scores_has_the_difference_to_the_first_method_with_its_interval(report):
+    text = report.read_text(encoding="utf-8")
+    tables = re.findall(r'<table class="dots">.*?</table>', text, re.DOTALL)
+    assert len(tables) == 4  # Dice and HD95 in two conventions
+    assert all("Avg. \N{MINUS SIGN} base &amp; line, 95% CI" in table for table in tables)
+    row = re.search(r"\+PASSION</th>.*?</tr>", tables[0])[0]
+    assert re.search(r"<td>\+11\.00 \(11\.00 to 11\.00\)</td>", row)  # the mean of gains of 10 and 12
+
+
 def test_every_output_carries_the_notice_and_n(report):
     for path in [report, *(report.parent / "tables").iterdir(), report.parent / "summary.json"]:
         text = path.read_text(encoding="utf-8")

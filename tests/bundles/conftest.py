@@ -17,9 +17,9 @@ QUICK = ("brats_mri_segmentation_rfnet_passion", "myops_cmr_segmentation_rfnet_p
 """Those that the fast tests run."""
 SMALL_NETWORKS = {
     "rfnet": {},
-    "mmformer": {"network_def#embedding": 16, "network_def#mlp": 16},
-    "m2ftrans": {"network_def#mlp": 16},
-    "transunet": {"network_def#embedding": 16, "network_def#mlp": 16},
+    "mmformer": {"embedding": 16, "mlp": 16},
+    "m2ftrans": {"mlp": 16},
+    "transunet": {"embedding": 16, "mlp": 16},
 }
 COHORTS = {
     "brats_mri": (("flair", "t1ce", "t1", "t2"), "seg", (1, 2, 4), (36, 34, 38)),

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ SCHEMA = Path(__file__).with_name("metadata.schema.json")
 FILES = {"configs/metadata.json", "configs/train.json", "configs/inference.json", "configs/evaluate.json",
          "configs/multi_gpu_train.json", "configs/logging.conf", "docs/README.md", "docs/data_license.txt",
          "LICENSE"}  # fmt: skip
+TOLD_BY_THE_TASK = {"_target_", "num_modalities", "num_classes", "spatial_dims"}
 
 
 def test_committed_bundles_are_what_configs_makes():
@@ -96,3 +98,12 @@ def test_readme_has_no_placeholder_left(row):
     readme = (BUNDLES / row["name"] / "docs" / "README.md").read_text()
     for placeholder in (*row, "network_title", "network_text", "missing_rates", "some_files", "limits"):
         assert "{" + placeholder + "}" not in readme
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_shapes_a_network_is_stored_with_its_weights(name):
+    config = json.loads((BUNDLES / name / "configs" / "train.json").read_text())
+    shaping = {key: value for key, value in config["network_def"].items() if key not in TOLD_BY_THE_TASK}
+    references = set(re.findall(r"@(\w+)", json.dumps(shaping)))
+    assert all(isinstance(value, str) and "@" in value for value in shaping.values())
+    assert references <= config["settings"].keys()

@@ -192,7 +192,7 @@ def test_wrong_or_swapped_weights_end_with_4_and_leave_nothing(cohort, weights, 
 @pytest.mark.parametrize(
     ("what", "bundle", "more"),
     [
-        ("another backbone", MMFORMER, ("--network_def#embedding", 16, "--network_def#mlp", 16)),
+        ("another backbone", MMFORMER, ("--embedding", 16, "--mlp", 16)),
         ("M = 3", MYOPS, ("--crop_size", [32, 32], "--roi_size", [32, 32])),
         ("K = 5", RFNET, ("--num_classes", 5)),
     ],

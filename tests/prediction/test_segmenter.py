@@ -1,11 +1,15 @@
 import random
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from monai_passion.data.nifti import Volume
 from monai_passion.errors import UsageError
+from monai_passion.networks import MMFormer
+from monai_passion.networks.weights import save_weights
 from monai_passion.prediction.segmenter import DEFAULT_BUNDLE, Segmenter, find_bundle
 
 
@@ -50,3 +54,25 @@ def test_a_bundle_goes_by_a_part_of_its_name(short, full, tmp_path, monkeypatch)
 def test_a_name_that_means_none_or_several_is_refused_with_those_there_are(name):
     with pytest.raises(UsageError, match=DEFAULT_BUNDLE):
         find_bundle(name)
+
+
+def test_weights_say_how_large_their_network_is_and_how_coarse_its_pixels(tmp_path):
+    sizes = {
+        "width": 2,
+        "embedding": 16,
+        "heads": 2,
+        "depth": 1,
+        "mlp": 16,
+        "crop_size": [32, 32],
+        "roi_size": [32, 32],
+    }
+    shape = {key: value for key, value in sizes.items() if key != "crop_size"}
+    network = MMFormer(num_modalities=3, num_classes=6, spatial_dims=2, **shape)
+    path = tmp_path / "model.safetensors"
+    save_weights(network, path, {"network": "MMFormer", "settings": {**sizes, "coarsen": 2}})
+    data = np.random.default_rng(0).normal(100, 10, (70, 64, 3)).astype(np.float32)
+    volume = Volume(data, np.diag([1.0, 1.0, 8.0, 1.0]), Path("file"), ())
+    result = Segmenter(find_bundle("myops_mmformer"), path, "cpu").segment([None, volume, volume])
+    assert result.labels.shape == data.shape
+    inner = result.labels[3:67]
+    assert (inner[::2, ::2] == inner[1::2, 1::2]).mean() > 0.95

@@ -22,7 +22,15 @@ from monai_passion.modalities import parse_combination
 from monai_passion.system.files import sha256
 from monai_passion.tasks import Task
 
-__all__ = ["doubt_expectation", "doubt_images", "doubt_result", "expected_quality", "far_parts", "find_summary"]
+__all__ = [
+    "doubt_expectation",
+    "doubt_images",
+    "doubt_result",
+    "doubt_training",
+    "expected_quality",
+    "far_parts",
+    "find_summary",
+]
 
 STRIPPED = 0.7
 """A skull-stripped head fills less of its volume."""
@@ -288,3 +296,20 @@ def doubt_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str])
         for row in quality
         if row["dice"] < UNRELIABLE
     ]
+
+
+def doubt_training(facts: Mapping[str, Any], used: Sequence[str]) -> list[Remark]:
+    """A warning where nobody in the training of the weights had a modality; without any that was learned, more.
+
+    Args:
+        facts: the metadata of the weights; ``"missing_rates"``, modality -> share of the training items without it.
+        used: the modalities of the patient.
+    """
+    rates = facts.get("missing_rates")
+    unknown = [m for m in used if isinstance(rates, Mapping) and rates.get(m) == 1]
+    if not unknown:
+        return []
+    text = f"no patient in the training of these weights had {' or '.join(unknown)}, so the network has not learned it"
+    if len(unknown) == len(used):
+        return [Remark("unusable", f"do not use this result: {text}")]
+    return [Remark("warning", f"{text}; segment without it")]

@@ -21,6 +21,7 @@ from monai_passion.prediction.checks import (
     doubt_expectation,
     doubt_images,
     doubt_result,
+    doubt_training,
     expected_quality,
     find_summary,
 )
@@ -188,7 +189,7 @@ def check_patient(
     """Judge the files of one patient and stop there: nothing is computed, nothing is written.
 
     Args:
-        weights: whose evaluation says what to expect; None where that is not wanted.
+        weights: whose training and evaluation say what to expect; None where that is not wanted.
 
     Returns:
         ``modalities``, ``expected_quality``, ``most_helpful`` and ``remarks``, as in ``report.json``.
@@ -202,7 +203,7 @@ def check_patient(
     expected = _expected(weights, bundle) if weights else {}
     used = list(patient.used)
     quality = expected.get("+".join(used), [])
-    doubts = doubt_expectation(quality, used)
+    doubts = [*(doubt_training(_facts(weights), used) if weights else ()), *doubt_expectation(quality, used)]
     for remark in doubts:
         tell(remark)
     return {
@@ -252,7 +253,8 @@ def predict_patient(
         segmenter = open_segmenter()
         expected = _expected(segmenter.weights, bundle)
         used = list(patient.used)
-        expectation = doubt_expectation(expected.get("+".join(used), []), used)
+        quality = expected.get("+".join(used), [])
+        expectation = [*doubt_training(segmenter.facts, used), *doubt_expectation(quality, used)]
         for remark in expectation:
             tell(remark)
         seconds.start("segmenting")
@@ -319,6 +321,12 @@ def _write_images(folder: Path, patient: Patient, result: Segmentation) -> None:
 def _expected(weights: Path, bundle: BundleFacts) -> dict[str, list[dict[str, Any]]]:
     summary = find_summary(weights)
     return expected_quality(summary, bundle.task) if summary else {}
+
+
+def _facts(weights: Path) -> Mapping[str, Any]:
+    from monai_passion.networks.weights import load_weights
+
+    return load_weights(weights)[1]
 
 
 def _report(

@@ -10,6 +10,7 @@ from monai_passion.prediction.checks import (
     doubt_expectation,
     doubt_images,
     doubt_result,
+    doubt_training,
     expected_quality,
     far_parts,
     find_summary,
@@ -210,3 +211,21 @@ def test_real_heads_raise_no_doubt_and_swapped_ones_do(real_data):
         for other in ("flair", "t1c", "t1"):
             swapped = {**volumes, other: volumes["t2"], "t2": volumes[other]}
             assert any(text.startswith(f"{other} looks like T2") for text in texts(swapped)), other
+
+
+@pytest.mark.parametrize(
+    ("rates", "used", "level", "said"),
+    [
+        ({"flair": 0.2, "t1": 1.0}, ["flair", "t1"], "warning", "had t1, so the network has not learned it"),
+        ({"flair": 1.0, "t1": 1.0}, ["flair", "t1"], "unusable", "do not use this result"),
+    ],
+)
+def test_a_modality_that_no_training_patient_had_is_doubted(rates, used, level, said):
+    (remark,) = doubt_training({"missing_rates": rates}, used)
+    assert remark.level == level
+    assert said in remark.text
+
+
+@pytest.mark.parametrize("facts", [{}, {"missing_rates": {"t1": 0.99, "flair": 1.0}}, {"missing_rates": [1.0]}])
+def test_what_was_learned_or_is_not_known_of_a_training_is_not_doubted(facts):
+    assert doubt_training(facts, ["t1"]) == []

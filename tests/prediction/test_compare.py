@@ -36,6 +36,10 @@ def examination(balls, affine, sequences=("t1c",), weights="0" * 64):
         "bundle": {"name": "b", "version": "1"},
         "weights": {"file": "w", "sha256": weights},
         "modalities": {"used": list(sequences), "absent": [], "reference": sequences[0]},
+        "device": "cpu",
+        "settings": {"roi_size": [80, 80, 80], "overlap": 0.5, "precision": "fp32"},
+        "seconds": {},
+        "peak_memory_mb": 1,
     }
     data = dict.fromkeys(sequences, image)
     report = make_report(Segmentation(labels, None, {}, {}), data, affine, TASK, remarks=[], **facts)
@@ -113,3 +117,7 @@ def test_a_result_that_does_not_name_its_images_says_what_to_do(tmp_path):
         open_examination(tmp_path)
     with pytest.raises(InputError, match=r"report\.json"):
         open_examination(tmp_path / "nowhere")
+    report["regions"][1]["components"] = "two"
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    with pytest.raises(InputError, match=r"report\.json: regions\[1\]\.components: 'two' is not of type 'integer'"):
+        open_examination(tmp_path)

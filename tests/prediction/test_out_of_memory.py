@@ -1,6 +1,5 @@
 """Memory that does not suffice, simulated by a network that refuses what a larger machine would do."""
 
-import jsonschema
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,9 +8,9 @@ import torch
 from monai_passion.cli import main
 from monai_passion.data.nifti import Volume
 from monai_passion.errors import ResourceError, is_out_of_memory
-from monai_passion.prediction.output.report import read_schema
 from monai_passion.prediction.run import Options, predict_patient
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.system.schemas import check_schema
 
 ERRORS = {
     "cuda": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -96,7 +95,7 @@ def test_smaller_windows_come_last_and_are_a_warning(segmenter, tmp_path):
         "level": "warning",
         "text": "memory was short: segmented in windows of 16x16x16 voxels, which changes the result a little",
     } in report["remarks"]
-    jsonschema.validate(report, read_schema())
+    check_schema(report, "report", "report.json")
 
 
 def test_the_next_patient_is_tried_as_the_bundle_says_again(segmenter):

@@ -3,7 +3,6 @@ import os
 import shutil
 from pathlib import Path
 
-import jsonschema
 import matplotlib.image
 import nibabel as nib
 import numpy as np
@@ -16,9 +15,10 @@ from monai_passion.errors import InputError, ResourceError, UsageError
 from monai_passion.modalities import BRATS_MRI, combinations
 from monai_passion.prediction.output.images import write_labels
 from monai_passion.prediction.output.preview import canonical, plane_slice
-from monai_passion.prediction.output.report import measure, read_schema
+from monai_passion.prediction.output.report import measure
 from monai_passion.prediction.run import Options, predict_patient
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.system.schemas import check_schema
 
 SHAPE = (34, 33, 32)
 AFFINE = np.array([[-1.0, 0, 0, 20], [0, -1.0, 0, 30], [0, 0, 1.0, -5], [0, 0, 0, 1]])
@@ -66,7 +66,7 @@ def test_the_output_is_a_segmentation_a_report_that_fits_its_schema_and_a_pictur
         "segmentation.nii.gz",
     ]
     assert json.loads((folder / "report.json").read_text()) == report
-    jsonschema.validate(report, read_schema())
+    check_schema(report, "report", "report.json")
     assert labels.dtype == np.uint8
     assert set(np.unique(labels)) <= {0, 1, 2, 4}
     assert matplotlib.image.imread(folder / "preview.png").std() > 0.1
@@ -214,7 +214,7 @@ def test_more_decodes_leave_the_segmentation_as_it_is_to_the_bit(files, predict,
     given = {m: files[m] for m in ("flair", "t1", "t2")}
     alone, (labels, report, folder) = predict(given, "plain")[0], predict(given, decode=decode)
     assert np.array_equal(labels, alone)
-    jsonschema.validate(report, read_schema())
+    check_schema(report, "report", "report.json")
     others = combinations(("flair", "t1", "t2"))[:-1] if decode == "all" else []
     assert [tuple(row["modalities"]) for row in report["combinations"]] == others
     assert {p.name for p in folder.glob("segmentation_*")} == {f"segmentation_{'+'.join(c)}.nii.gz" for c in others}

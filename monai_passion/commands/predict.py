@@ -77,7 +77,7 @@ def predict(
             folder of such folders; or a CSV with a column patient and one per sequence.
         output: a new or empty folder; needed unless ``check``.
         image: sequences by the names that the bundle gives them, for bundles whose sequences have no flag here.
-        bundle: its folder or name (default: the RFNet bundle for brain tumors).
+        bundle: its folder or name, or the output of ``train`` (default: the RFNet bundle for brain tumors).
         weights: file (default: the bundle's models/, else those that came with this package).
         overwrite: replace what an earlier run left in the output.
         reference: the sequence whose grid the result gets (default: smallest voxels).
@@ -121,7 +121,6 @@ def predict(
     """
     call = dict(locals())
     from monai_passion.bundle.trust import check_trusted
-    from monai_passion.bundle.weights import weights_of
     from monai_passion.data.nifti import MAX_VOXELS
     from monai_passion.data.sources import find_files
     from monai_passion.prediction.cohort import check_cohort, predict_cohort
@@ -167,7 +166,7 @@ def predict(
         raise UsageError("--engine ray is for a whole cohort with an --output; leave it out, or leave out --shard")
     file = None
     try:  # before any image is read
-        file = Path(weights or weights_of(facts.path, facts.name))
+        file = Path(weights) if weights else facts.weights
         if not file.is_file():
             raise WeightsError(f"no weights at {file}; check the path")
     except WeightsError:

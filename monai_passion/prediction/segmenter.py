@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_passion.bundle.weights import trained_settings, trained_unknown, weights_of
+from monai_passion.bundle.run import trained_bundle
+from monai_passion.bundle.weights import find_weights, trained_settings, trained_unknown, weights_of
 from monai_passion.data.patient import Remark
 from monai_passion.errors import PassionError, ResourceError, UsageError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
@@ -38,6 +39,17 @@ class BundleFacts(NamedTuple):
     version: str
     task: Task
     """What it segments: modalities in channel order, classes, regions."""
+    run: Path | None = None
+    """The training that it was given by, whose weights are taken."""
+
+    @property
+    def weights(self) -> Path:
+        """Those of the training, else see `weights_of`.
+
+        Raises:
+            WeightsError: there are none.
+        """
+        return Path(weights_of(self.path, self.name) if self.run is None else find_weights(self.run))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -90,21 +102,25 @@ def _full_name(short: str) -> str:
 
 
 def find_bundle(bundle: str | None = None) -> BundleFacts:
-    """The facts of a bundle, given by its folder, its name, or a part of it ("rfnet"); of ``DEFAULT_BUNDLE`` for None.
+    """The facts of a bundle, given by its folder, its name, or a part of it ("rfnet"), or by the output of ``train``.
+
+    None stands for ``DEFAULT_BUNDLE``.
 
     Raises:
         UsageError: it is not there, or is no bundle of this package.
     """
     wanted = bundle or DEFAULT_BUNDLE
     names = [wanted, *([_full_name(wanted)] if "/" not in wanted else [])]
-    places = [Path(wanted), *(folder / name for name in names for folder in _folders())]
+    trained = trained_bundle(Path(wanted))
+    places = [trained or Path(wanted), *(folder / name for name in names for folder in _folders())]
     path = next((place for place in places if (place / "configs" / "inference.json").is_file()), None)
     if path is None:
         there = f"; found here: {', '.join(known)}" if (known := known_bundles()) else ""
         raise UsageError(f"no bundle '{wanted}' (a folder with configs/inference.json); give its path{there}")
     config, metadata = (_read_json(path / "configs" / name) for name in ("inference.json", "metadata.json"))
     try:
-        return BundleFacts(path, str(config["bundle_name"]), str(metadata["version"]), load_task(config["task"]))
+        facts = BundleFacts(path, str(config["bundle_name"]), str(metadata["version"]), load_task(config["task"]))
+        return facts._replace(run=Path(wanted)) if path == trained else facts
     except (KeyError, TypeError, ValueError, PassionError) as error:
         raise UsageError(f"{path} is no bundle of monai_passion ({error} is not as expected); give another") from error
 
@@ -175,14 +191,14 @@ class Segmenter:
         from monai_passion.networks.weights import load_weights
 
         self.bundle = bundle
-        self.weights = Path(weights or weights_of(bundle.path, bundle.name))
+        self.weights = weights or bundle.weights
         self.parser = ConfigParser()
         self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
         # What the weights were trained with goes before what the bundle says.
-        _, facts = load_weights(self.weights)
-        self.remarks = () if facts else (Remark("warning", trained_unknown(self.weights)),)
+        _, self.facts = load_weights(self.weights)
+        self.remarks = () if self.facts else (Remark("warning", trained_unknown(self.weights)),)
         changes: dict[str, Any] = {
-            **trained_settings(self.weights, facts),
+            **trained_settings(self.weights, self.facts),
             # Absolute, since MONAI runs text that begins with $.
             "bundle_root": str(bundle.path.absolute()),
             "weights": str(self.weights.absolute()),

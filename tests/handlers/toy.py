@@ -85,7 +85,7 @@ def build(
     torch.manual_seed(1)
     net = net or Net()
     loss = ToyLoss()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.05, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.05, weight_decay=0.1, amsgrad=True, fused=True)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
     random = Compose([RandFlipd(["image", "label"], prob=0.5), RandGaussianNoised("image"), RandDropd("image")])
     data = data or cases()

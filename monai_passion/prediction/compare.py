@@ -126,10 +126,10 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         "regions": regions,
         "lesions_of": enhancing["name"],
         "category": {"region": enhancing["name"], **rano_category(enhancing)} if brain else None,
-        "remarks": [
+        "findings": [
             {"level": r["level"], "text": f"{when}: {r['text']}"}
             for when, report in (("before", before.report), ("after", after.report))
-            for r in report["remarks"]
+            for r in report["findings"]
             if r["level"] != "note"
         ]
         + _uneven(before, after),

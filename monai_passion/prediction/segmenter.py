@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from monai_passion.bundle.run import trained_bundle
 from monai_passion.bundle.weights import find_weights, trained_settings, trained_unknown, weights_of
-from monai_passion.data.patient import Remark
+from monai_passion.data.patient import Finding
 from monai_passion.errors import PassionError, ResourceError, UsageError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
 from monai_passion.system.resources import resource_folder
@@ -140,7 +140,7 @@ class Segmentation(NamedTuple):
     """(X, Y, Z, K), background first."""
     device: str = "cpu"
     """Where it was computed in the end."""
-    remarks: tuple[Remark, ...] = ()
+    findings: tuple[Finding, ...] = ()
     """What had to be done for lack of memory."""
     outside: int = 0
     """Voxels that the fused decode had segmented where every image is 0; they are background in ``labels``."""
@@ -153,7 +153,7 @@ class Effort(NamedTuple):
     together: bool
     """Whether windows are batched and combinations decoded together, as the bundle says; else one after the other."""
     roi_size: tuple[int, ...]
-    remark: Remark | None
+    finding: Finding | None
 
 
 class Segmenter:
@@ -196,7 +196,7 @@ class Segmenter:
         self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
         # What the weights were trained with goes before what the bundle says.
         _, self.facts = load_weights(self.weights)
-        self.remarks = () if self.facts else (Remark("warning", trained_unknown(self.weights)),)
+        self.findings = () if self.facts else (Finding("warning", trained_unknown(self.weights)),)
         changes: dict[str, Any] = {
             **trained_settings(self.weights, self.facts),
             # Absolute, since MONAI runs text that begins with $.
@@ -280,14 +280,16 @@ class Segmenter:
         roi_size = tuple(int(size) for size in self._content("roi_size"))
         note = "memory was short: windows and combinations were run one after the other{}"
         yield Effort(self.device, True, roi_size, None)
-        yield Effort(self.device, False, roi_size, Remark("note", note.format("")))
+        yield Effort(self.device, False, roi_size, Finding("note", note.format("")))
         if self.device != "cpu":
-            yield Effort("cpu", False, roi_size, Remark("note", note.format(f", on the CPU in place of {self.device}")))
+            yield Effort(
+                "cpu", False, roi_size, Finding("note", note.format(f", on the CPU in place of {self.device}"))
+            )
         while (smaller := self._halved(roi_size)) != roi_size:
             roi_size = smaller
             sizes = "x".join(map(str, roi_size))
             text = f"memory was short: segmented in windows of {sizes} voxels, which changes the result a little"
-            yield Effort("cpu", False, roi_size, Remark("warning", text))
+            yield Effort("cpu", False, roi_size, Finding("warning", text))
 
     def _halved(self, roi_size: Sequence[int]) -> tuple[int, ...]:
         """Where a window was as large as memory allows (-1), ten strides."""
@@ -338,7 +340,7 @@ class Segmenter:
                 mean, members = mean + torch.as_tensor(pred).as_subclass(torch.Tensor), members + 1
         if decode != "fused":
             result = result._replace(uncertainty=self._uncertainty(item, mean / members))
-        return result._replace(remarks=(*self.remarks, *([effort.remark] if effort.remark else [])))
+        return result._replace(findings=(*self.findings, *([effort.finding] if effort.finding else [])))
 
     def _infer(
         self,

@@ -51,5 +51,5 @@ def test_files_that_do_not_lie_on_each_other_do_so_after_registration(head, tmp_
 
     before, after = (read_patient(files, BRATS_MRI, register=flag) for flag in (False, True))
     assert difference(after) < 0.5 * difference(before)
-    assert any("onto t1" in remark.text for remark in after.remarks)
+    assert any("onto t1" in finding.text for finding in after.findings)
     assert np.array_equal(after.reference.affine, before.reference.affine)

@@ -42,7 +42,7 @@ def examination(balls, affine, sequences=("t1c",), weights="0" * 64):
         "peak_memory_mb": 1,
     }
     data = dict.fromkeys(sequences, image)
-    report = make_report(Segmentation(labels, None, {}, {}), data, affine, TASK, remarks=[], **facts)
+    report = make_report(Segmentation(labels, None, {}, {}), data, affine, TASK, findings=[], **facts)
     return Examination(report, Volume(labels.astype(np.float32), affine, None, ()), images)
 
 
@@ -102,7 +102,7 @@ def test_the_category_is_what_ranos_thresholds_say(products, volumes, new, categ
 
 def test_other_sequences_or_weights_are_warned_of_and_none_in_common_is_an_error():
     one, two = examination([], BEFORE, ("t1c", "t2")), examination([], BEFORE, ("t1c",), "1" * 64)
-    texts = [remark["text"] for remark in compare(one, two)[0]["remarks"]]
+    texts = [finding["text"] for finding in compare(one, two)[0]["findings"]]
     assert any("sequences differ" in text for text in texts)
     assert any("different weights" in text for text in texts)
     with pytest.raises(InputError, match="share no sequence"):

@@ -20,7 +20,7 @@ from monai_passion.tasks import Task
 
 __all__ = ["find_focus", "find_lesions", "make_report", "measure", "most_helpful"]
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LESIONS = 10
 """Of each region, the largest are measured one by one."""
 

@@ -19,7 +19,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_passion.errors import ResourceError, UsageError, WeightsError
 from monai_passion.handlers.settings import apply_settings, read_settings
-from monai_passion.handlers.signals import held
+from monai_passion.handlers.signals import deferred_signals
 from monai_passion.system.files import sha256, sidecar, sync_folder, write_text
 from monai_passion.system.locks import RunLock
 
@@ -209,7 +209,7 @@ class CheckpointHandler:
         if engine.state.rank != 0:
             return
         try:
-            with held():
+            with deferred_signals():
                 # Before the checkpoint: a crash in between repeats this epoch, and so writes the best model again.
                 if self.evaluator is not None and self.evaluator.state.best_metric_epoch == epoch:
                     self._write(self._model_state(), "model.pt")

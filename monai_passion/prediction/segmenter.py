@@ -146,7 +146,7 @@ class Segmentation(NamedTuple):
     """Voxels that the fused decode had segmented where every image is 0; they are background in ``labels``."""
 
 
-class Effort(NamedTuple):
+class MemoryPlan(NamedTuple):
     """How much memory an inference may use."""
 
     device: str
@@ -259,37 +259,37 @@ class Segmenter:
         """
         import torch
 
-        for effort in self._efforts():
+        for plan in self._plans():
             try:
                 reproducible = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
                 with torch.no_grad(), reproducible, _unwrapped():
-                    return self._segment(volumes, decode, probabilities, effort, progress)
+                    return self._segment(volumes, decode, probabilities, plan, progress)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
             if torch.cuda.is_available():  # after the block, when nothing holds the tensors of the failed attempt
                 torch.cuda.empty_cache()
-        sizes = "x".join(map(str, effort.roi_size))
+        sizes = "x".join(map(str, plan.roi_size))
         raise ResourceError(
-            f"not enough memory on {effort.device}, even for windows of {sizes} voxels one by one; close other "
+            f"not enough memory on {plan.device}, even for windows of {sizes} voxels one by one; close other "
             "programs, crop or resample the images, or use a machine with more memory"
         )
 
-    def _efforts(self) -> Iterator[Effort]:
+    def _plans(self) -> Iterator[MemoryPlan]:
         """From what the bundle says to what needs the least memory."""
         roi_size = tuple(int(size) for size in self._content("roi_size"))
         note = "memory was short: windows and combinations were run one after the other{}"
-        yield Effort(self.device, True, roi_size, None)
-        yield Effort(self.device, False, roi_size, Finding("note", note.format("")))
+        yield MemoryPlan(self.device, True, roi_size, None)
+        yield MemoryPlan(self.device, False, roi_size, Finding("note", note.format("")))
         if self.device != "cpu":
-            yield Effort(
+            yield MemoryPlan(
                 "cpu", False, roi_size, Finding("note", note.format(f", on the CPU in place of {self.device}"))
             )
         while (smaller := self._halved(roi_size)) != roi_size:
             roi_size = smaller
             sizes = "x".join(map(str, roi_size))
             text = f"memory was short: segmented in windows of {sizes} voxels, which changes the result a little"
-            yield Effort("cpu", False, roi_size, Finding("warning", text))
+            yield MemoryPlan("cpu", False, roi_size, Finding("warning", text))
 
     def _halved(self, roi_size: Sequence[int]) -> tuple[int, ...]:
         """Where a window was as large as memory allows (-1), ten strides."""
@@ -303,7 +303,7 @@ class Segmenter:
         volumes: Sequence[Volume | None],
         decode: str,
         probabilities: bool,
-        effort: Effort,
+        plan: MemoryPlan,
         progress: Callable[[float], object],
     ) -> Segmentation:
         import torch
@@ -318,11 +318,11 @@ class Segmenter:
                 mask for mask in all_masks(self.bundle.modalities) if not any(np.array(mask) & ~np.array(present))
             ]
             masks += [mask for mask in subsets if mask != present and (decode == "all" or sum(mask) == 1)]
-        result = Segmentation(np.empty(0, np.uint8), None, {}, {}, device=effort.device)
+        result = Segmentation(np.empty(0, np.uint8), None, {}, {}, device=plan.device)
         fused: Any = None
         mean: Any = 0
         members = 0  # of the ensemble: the fused decode and those of each modality alone
-        for mask, pred in zip(masks, self._infer(item, masks, effort, progress), strict=True):
+        for mask, pred in zip(masks, self._infer(item, masks, plan, progress), strict=True):
             name = combination_name(mask, self.bundle.modalities)
             if mask == present:
                 fused = pred.argmax(0)
@@ -340,26 +340,26 @@ class Segmenter:
                 mean, members = mean + torch.as_tensor(pred).as_subclass(torch.Tensor), members + 1
         if decode != "fused":
             result = result._replace(uncertainty=self._uncertainty(item, mean / members))
-        return result._replace(findings=(*self.findings, *([effort.finding] if effort.finding else [])))
+        return result._replace(findings=(*self.findings, *([plan.finding] if plan.finding else [])))
 
     def _infer(
         self,
         item: dict[str, Any],
         masks: Sequence[Sequence[bool]],
-        effort: Effort,
+        plan: MemoryPlan,
         progress: Callable[[float], object],
     ) -> Iterator[Any]:
         """Class probabilities (K, *spatial) of each mask."""
-        network, image = self.network.to(effort.device), item["image"][None].to(effort.device)
-        groups = [masks] if effort.together else [[mask] for mask in masks]
+        network, image = self.network.to(plan.device), item["image"][None].to(plan.device)
+        groups = [masks] if plan.together else [[mask] for mask in masks]
         for done, group in enumerate(groups):
             pred = self._content("inferer")(
                 image,
                 network,
                 available=item["available"][None],
                 combinations=None if list(group) == [masks[0]] else group,
-                roi_size=effort.roi_size,
-                batch_size=None if effort.together else 1,
+                roi_size=plan.roi_size,
+                batch_size=None if plan.together else 1,
                 progress=lambda share, done=done: progress((done + share) / len(groups)),
             )[0]
             yield from pred.split(len(self.bundle.class_names))

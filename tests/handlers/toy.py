@@ -21,7 +21,7 @@ from monai.transforms import Compose, MapTransform, RandFlipd, RandGaussianNoise
 from torch import nn
 
 from monai_passion.errors import PassionError
-from monai_passion.handlers import CheckpointHandler, EpochSeedHandler, NonFiniteGuard, SignalHandler
+from monai_passion.handlers import CheckpointHandler, EpochSeedHandler, NonFiniteHandler, SignalHandler
 
 MODALITIES = 3
 CASES = 6
@@ -114,7 +114,7 @@ def build(
             CheckpointHandler(folder, **{"save_dict": save, "evaluator": evaluator, **checkpoint}),
             EpochSeedHandler(seed=5),
             SignalHandler(),
-            NonFiniteGuard(),
+            NonFiniteHandler(),
             LrScheduleHandler(schedule, print_lr=False),
             ValidationHandler(1, evaluator),
             NextEpoch(loss),

@@ -18,9 +18,9 @@ def _seeded():
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     """Random weights for the bundle that `predict` takes by default, which give every class somewhere."""
-    from monai_passion.modalities import BRATS_MRI
     from monai_passion.networks import RFNet
     from monai_passion.networks.weights import save_weights
+    from tests.helpers.tasks import BRATS_MRI
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from monai_passion.data.patient import read_patient
 from monai_passion.errors import PassionError
-from monai_passion.modalities import BRATS_MRI
 from monai_passion.prediction.checks import check_images
 from monai_passion.tasks import load_task
+from tests.helpers.tasks import BRATS_MRI
 
 MAX_VOXELS = 10_000
 SHAPE = (9, 8, 7)

@@ -6,7 +6,7 @@ from scipy import ndimage
 from monai_passion.data.nifti import Volume
 from monai_passion.data.patient import read_patient
 from monai_passion.data.registration import register, rigid
-from monai_passion.modalities import BRATS_MRI
+from tests.helpers.tasks import BRATS_MRI
 
 MOTION = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.08, -0.05, 0.06), [3.0, -2.0, 1.5])
 

@@ -5,7 +5,6 @@ import pytest
 
 from monai_passion.data.nifti import Volume
 from monai_passion.data.phantom.brain import brain_case
-from monai_passion.modalities import BRATS_MRI
 from monai_passion.prediction.checks import (
     check_expectation,
     check_images,
@@ -18,6 +17,7 @@ from monai_passion.prediction.checks import (
 from monai_passion.prediction.output.report import most_helpful
 from monai_passion.system.files import sha256
 from monai_passion.tasks import load_task
+from tests.helpers.tasks import BRATS_MRI
 
 BRAIN, HEART = load_task("brats_mri"), load_task("myops_cmr")
 

@@ -12,13 +12,14 @@ from monai.data import MetaTensor
 
 from monai_passion.data.patient import read_patient
 from monai_passion.errors import InputError, ResourceError, UsageError
-from monai_passion.modalities import BRATS_MRI, combinations
+from monai_passion.modalities import combinations
 from monai_passion.prediction.output.images import write_labels
 from monai_passion.prediction.output.preview import canonical, plane_slice
 from monai_passion.prediction.output.report import measure
 from monai_passion.prediction.run import Options, predict_patient
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
 from monai_passion.system.schemas import check_schema
+from tests.helpers.tasks import BRATS_MRI
 
 SHAPE = (34, 33, 32)
 AFFINE = np.array([[-1.0, 0, 0, 20], [0, -1.0, 0, 30], [0, 0, 1.0, -5], [0, 0, 0, 1]])

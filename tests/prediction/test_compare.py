@@ -37,7 +37,7 @@ def examination(balls, affine, sequences=("t1c",), weights="0" * 64):
         "weights": {"file": "w", "sha256": weights},
         "modalities": {"used": list(sequences), "absent": [], "reference": sequences[0]},
         "device": "cpu",
-        "settings": {"roi_size": [80, 80, 80], "overlap": 0.5, "precision": "fp32"},
+        "settings": {"roi_size": [80, 80, 80], "overlap": 0.5, "precision": "fp32", "mirror_axes": []},
         "seconds": {},
         "peak_memory_mb": 1,
     }

@@ -11,8 +11,6 @@ from monai_passion.errors import UsageError
 from monai_passion.tasks import load_task, task_names
 
 __all__ = [
-    "BRATS_MRI",
-    "MYOPS_CMR",
     "all_masks",
     "combination_mask",
     "combination_name",
@@ -21,11 +19,6 @@ __all__ = [
     "parse_combination",
     "resolve",
 ]
-
-BRATS_MRI = ("flair", "t1c", "t1", "t2")
-"""Brain tumor MRI, in the channel order of the published networks."""
-MYOPS_CMR = ("bssfp", "lge", "t2")
-"""Cardiac MR, in the channel order of the published networks."""
 
 
 @cache

@@ -7,6 +7,8 @@ import torch
 if "PYTEST_XDIST_WORKER" in os.environ:  # one thread a worker, or they fight over the cores
     torch.set_num_threads(1)
 
+GOLDEN = Path(os.environ.get("MONAI_PASSION_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
+
 
 @pytest.fixture(autouse=True)
 def _seeded():
@@ -16,9 +18,9 @@ def _seeded():
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     """Random weights for the bundle that `predict` takes by default, which give every class somewhere."""
-    from monai_passion.modalities import BRATS_MRI
     from monai_passion.networks import RFNet
     from monai_passion.networks.weights import save_weights
+    from tests.helpers.tasks import BRATS_MRI
 
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("weights") / "model.safetensors"
@@ -29,10 +31,15 @@ def weights(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Numbers from the released code; the tests that need them skip where the folder is not."""
-    folder = Path(os.environ.get("MONAI_PASSION_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
-    if not (folder / "README.md").is_file():
-        pytest.skip(f"no golden numbers at {folder}; point MONAI_PASSION_GOLDEN to their folder")
-    return folder
+    if not (GOLDEN / "README.md").is_file():
+        pytest.skip(f"no golden numbers at {GOLDEN}; point MONAI_PASSION_GOLDEN to their folder")
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def small_golden() -> Path:
+    """Those of schedule, masks and evaluation; a part of them is in this repository."""
+    return GOLDEN if (GOLDEN / "README.md").is_file() else Path(__file__).with_name("golden")
 
 
 @pytest.fixture(scope="session")

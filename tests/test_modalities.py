@@ -2,14 +2,13 @@ import pytest
 
 from monai_passion.errors import UsageError
 from monai_passion.modalities import (
-    BRATS_MRI,
-    MYOPS_CMR,
     combination_mask,
     combination_name,
     combinations,
     parse_combination,
     resolve,
 )
+from tests.helpers.tasks import BRATS_MRI, MYOPS_CMR
 
 
 @pytest.mark.parametrize(("modalities", "count"), [(BRATS_MRI, 15), (MYOPS_CMR, 7), (("a", "b"), 3)])

@@ -94,7 +94,7 @@ def export(
         monai-passion bundles export brats_mri_segmentation_rfnet_passion --weights RUN/model.pt --output rfnet.zip
 
     Args:
-        bundle: its name or folder.
+        bundle: its name or folder, or the output of ``train``.
         output: X.zip, X.onnx or X.ts, the file to write.
         weights: file (default: those in the bundle's models/, if any).
         vendor: put the package in, so that it need not be installed.
@@ -116,6 +116,8 @@ def export(
         raise UsageError(f"--output must end in .zip, .onnx or .ts, got {output}")
     refuse_older(output, overwrite)
     facts = find_bundle(bundle)
+    if facts.run is not None:
+        weights = weights or facts.weights
     if output.suffix == ".zip":
         from monai_passion.bundle.export import export_bundle
 

@@ -93,7 +93,7 @@ def compare(
             images = {"before": views["before"], "after": views["after"]}
             maps = {"before": views["labels_before"], "after": labels}
             titles = {**second.report["titles"], "before": "before", "after": "after"}
-            shown = {**second.report, "titles": titles, "remarks": result["remarks"]}
+            shown = {**second.report, "titles": titles, "findings": result["findings"]}
             figure = preview(images, maps, affine, shown)
             figure.savefig(folder / "preview.png", facecolor=figure.get_facecolor())
             (folder / "comparison.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -123,7 +123,7 @@ def _examination(
     if (source / "report.json").is_file():
         return open_examination(source)
     files = find_files(source, facts.task)
-    tell = functools.partial(voice.doubt, patient=folder.name)
+    tell = functools.partial(voice.finding, patient=folder.name)
     predict_patient(files, folder, facts, open_segmenter, options, voice.stage, tell)
     with TemporaryDirectory() as converted:
         return open_examination(folder, as_nifti(files, Path(converted), options.max_voxels)[0])

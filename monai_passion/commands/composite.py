@@ -24,6 +24,7 @@ def composite(
     cube_dir: PathLike | None = None,
     cube_label_dir: PathLike | None = None,
     spacing: float = 1.0,
+    overwrite: bool = False,
 ) -> Path:
     """Write composite patients, as a training with transplanted tumors sees them, to look at.
 
@@ -35,13 +36,14 @@ def composite(
 
     Args:
         data: labeled patients with FLAIR, T1c, T1 and T2, as in BraTS2020: hosts, and donors.
-        output: a new folder, in the layout of BraTS2020, with composites.csv: who is host and donor of each.
+        output: a new or empty folder, in the layout of BraTS2020, with composites.csv: who is host and donor of each.
         cases: how many.
         seed: same seed, same patients.
         healthy_dir: heads without a glioma, as further hosts.
         cube_dir: cubes of further donors.
         cube_label_dir: the whole label maps of these.
         spacing: mm.
+        overwrite: replace what an earlier run left in the output.
 
     Returns:
         ``output``.
@@ -58,14 +60,11 @@ def composite(
     from monai_passion.bundle.steps import training_donors, with_healthy
     from monai_passion.data.donors import FILES
     from monai_passion.data.training_set import prepare_datalist
-    from monai_passion.errors import UsageError
+    from monai_passion.system.output import output_folder
     from monai_passion.system.resources import resource_folder
     from monai_passion.tasks import load_task
     from monai_passion.transforms import RandTransplantTumord
 
-    output = Path(output)
-    if output.exists() and any(output.iterdir()):
-        raise UsageError(f"{output} is not empty; give a new folder")
     parser = ConfigParser()
     parser.read_config(str(resource_folder("bundles") / BUNDLE / "configs" / "train.json"))
     fast = resource_folder("configs") / "tasks" / "brats_mri" / "fast.json"
@@ -74,31 +73,32 @@ def composite(
     transforms = [parser.get_parsed_content("load"), *parser.get_parsed_content("preprocess")]
     modalities = parser.get_parsed_content("modalities")
 
-    found = prepare_datalist(data, fractions=(1, 0, 0))
-    hosts = with_healthy(found, None if healthy_dir is None else str(healthy_dir))
-    places = [None if place is None else str(place) for place in (cube_dir, cube_label_dir)]
-    donors = training_donors(hosts, transforms, modalities, *places)
-    transplant = RandTransplantTumord(["image", "label"], donors, prob=1.0).set_random_state(seed)
-    preprocess, order = Compose(transforms), np.random.default_rng(seed)
-    values = np.array(load_task("brats_mri").label_values, np.uint8)
-    output.mkdir(parents=True, exist_ok=True)
-    with (output / "composites.csv").open("w", newline="") as table:
-        rows = csv.writer(table)
-        rows.writerow(["case", "host", "host_made_healthy", "donor", "shift_mm", "scale", "mirrored"])
-        for k in range(cases):
-            host = hosts["training"][order.integers(len(hosts["training"]))]
-            item = transplant(preprocess(host))
-            case, place = f"Composite_{k + 1:03d}", transplant.placement
-            (output / case).mkdir()
-            affine = np.asarray(item["image"].affine)
-            for m, image in zip(modalities, np.asarray(item["image"]), strict=True):
-                nib.save(nib.Nifti1Image(image, affine), output / case / f"{case}_{FILES[m]}.nii.gz")
-            label = values[np.asarray(item["label"])[0].astype(int)]
-            nib.save(nib.Nifti1Image(label, affine), output / case / f"{case}_seg.nii.gz")
-            told = ["", "", "", ""]
-            if transplant.donor is not None and place is not None:
-                shift = " ".join(f"{x:.1f}" for x in place.shift)
-                told = [transplant.donor.patient, shift, f"{place.scale:.2f}", str(place.mirror)]
-            rows.writerow([case, host["patient"], transplant.healthy, *told])
-            print(f"{case}: tumor of {told[0] or 'nobody'} in {host['patient']}", flush=True)
+    output = Path(output)
+    with output_folder(output, overwrite=overwrite, last="composites.csv") as folder:
+        found = prepare_datalist(data, fractions=(1, 0, 0))
+        hosts = with_healthy(found, None if healthy_dir is None else str(healthy_dir))
+        places = [None if place is None else str(place) for place in (cube_dir, cube_label_dir)]
+        donors = training_donors(hosts, transforms, modalities, *places)
+        transplant = RandTransplantTumord(["image", "label"], donors, prob=1.0).set_random_state(seed)
+        preprocess, order = Compose(transforms), np.random.default_rng(seed)
+        values = np.array(load_task("brats_mri").label_values, np.uint8)
+        with (folder / "composites.csv").open("w", newline="") as table:
+            rows = csv.writer(table)
+            rows.writerow(["case", "host", "host_made_healthy", "donor", "shift_mm", "scale", "mirrored"])
+            for k in range(cases):
+                host = hosts["training"][order.integers(len(hosts["training"]))]
+                item = transplant(preprocess(host))
+                case, place = f"Composite_{k + 1:03d}", transplant.placement
+                (folder / case).mkdir()
+                affine = np.asarray(item["image"].affine)
+                for m, image in zip(modalities, np.asarray(item["image"]), strict=True):
+                    nib.save(nib.Nifti1Image(image, affine), folder / case / f"{case}_{FILES[m]}.nii.gz")
+                label = values[np.asarray(item["label"])[0].astype(int)]
+                nib.save(nib.Nifti1Image(label, affine), folder / case / f"{case}_seg.nii.gz")
+                told = ["", "", "", ""]
+                if transplant.donor is not None and place is not None:
+                    shift = " ".join(f"{x:.1f}" for x in place.shift)
+                    told = [transplant.donor.patient, shift, f"{place.scale:.2f}", str(place.mirror)]
+                rows.writerow([case, host["patient"], transplant.healthy, *told])
+                print(f"{case}: tumor of {told[0] or 'nobody'} in {host['patient']}", flush=True)
     return output

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from monai_passion.commands.train import ARGUMENTS
+from monai_passion.bundle.run import ARGUMENTS, command_line, run_bundle, training_arguments
 from monai_passion.errors import InputError, UsageError
 from monai_passion.system.files import PathLike
 from monai_passion.tasks import Task
@@ -66,7 +66,6 @@ def evaluate(
         InputError: nobody to score.
         WeightsError: no weights, or those of another network.
     """
-    from monai_passion.bundle.run import command_line, run_bundle
     from monai_passion.bundle.trust import check_trusted
     from monai_passion.bundle.weights import find_weights, trained_settings
     from monai_passion.networks.weights import load_weights
@@ -77,10 +76,10 @@ def evaluate(
 
     run = Path(run)
     folder, weights = (run.parent, str(run)) if run.is_file() else (run, find_weights(run))
-    trained = _arguments(folder)
+    trained = training_arguments(folder)
     if bundle is None and trained is None:
         raise UsageError(f"{folder} has no {ARGUMENTS} of `monai-passion train`; give the --bundle of the weights")
-    facts = find_bundle(bundle or str(Path(trained["config_file"][0]).parents[1]))  # type: ignore[index]
+    facts = find_bundle(bundle or str(folder))
     if not trust:
         check_trusted(facts.path, "evaluate")
     configs = [(facts.path / "configs" / "evaluate.json").absolute()]
@@ -123,15 +122,6 @@ def evaluate(
 
 NOT_TAKEN_OVER = {"dataset_dir", "datalist", "presence", "missing_rates", "ckpt_dir", "device", "seed"}
 """Settings of a training that say nothing about its evaluation."""
-
-
-def _arguments(folder: Path) -> dict[str, Any] | None:
-    try:
-        return dict(json.loads((folder / ARGUMENTS).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise InputError(f"{folder / ARGUMENTS} is damaged ({error}); give --bundle and --data") from error
 
 
 def _patients(

@@ -48,7 +48,7 @@ def _describe(bundle: str) -> dict[str, Any]:
     from monai_passion.prediction.segmenter import find_bundle
 
     facts = find_bundle(bundle)
-    models = facts.path / "models"
+    models = facts.run or facts.path / "models"
     return {
         "name": facts.name,
         "version": facts.version,

@@ -77,7 +77,7 @@ def predict(
             folder of such folders; or a CSV with a column patient and one per sequence.
         output: a new or empty folder; needed unless ``check``.
         image: sequences by the names that the bundle gives them, for bundles whose sequences have no flag here.
-        bundle: its folder or name (default: the RFNet bundle for brain tumors).
+        bundle: its folder or name, or the output of ``train`` (default: the RFNet bundle for brain tumors).
         weights: file (default: the bundle's models/, else those that came with this package).
         overwrite: replace what an earlier run left in the output.
         reference: the sequence whose grid the result gets (default: smallest voxels).
@@ -121,7 +121,6 @@ def predict(
     """
     call = dict(locals())
     from monai_passion.bundle.trust import check_trusted
-    from monai_passion.bundle.weights import weights_of
     from monai_passion.data.nifti import MAX_VOXELS
     from monai_passion.data.sources import find_files
     from monai_passion.prediction.cohort import check_cohort, predict_cohort
@@ -167,7 +166,7 @@ def predict(
         raise UsageError("--engine ray is for a whole cohort with an --output; leave it out, or leave out --shard")
     file = None
     try:  # before any image is read
-        file = Path(weights or weights_of(facts.path, facts.name))
+        file = Path(weights) if weights else facts.weights
         if not file.is_file():
             raise WeightsError(f"no weights at {file}; check the path")
     except WeightsError:
@@ -189,17 +188,17 @@ def predict(
                 options,
                 voice.stage,
                 workers=workers,
-                tell=voice.doubt,
+                tell=voice.finding,
                 shard=part,
             )
         elif cohort:
-            entries = check_cohort(cohort, facts, options, file, voice.stage, voice.doubt)
+            entries = check_cohort(cohort, facts, options, file, voice.stage, voice.finding)
         else:
             files = find_files(source, facts.task, flags) if source else flags
             if target:
-                report = predict_patient(files, target, facts, open_segmenter, options, voice.stage, voice.doubt)
+                report = predict_patient(files, target, facts, open_segmenter, options, voice.stage, voice.finding)
             else:
-                report = check_patient(files, facts, options, file, voice.stage, voice.doubt)
+                report = check_patient(files, facts, options, file, voice.stage, voice.finding)
         voice.repeat()
     if cohort:
         return _end_cohort(entries, target, strict, quiet)
@@ -214,15 +213,15 @@ def _on_ray(
     given: Mapping[str, Any], cohort: Mapping[str, Any], output: Path, workers: int, device: str | None, voice: Voice
 ) -> dict[str, dict[str, Any]]:
     """`predict_cohort` by the tasks of a Ray cluster, a shard of the cohort each."""
-    from monai_passion.data.patient import Remark
+    from monai_passion.data.patient import Finding
     from monai_passion.experiments.engines import RayEngine
     from monai_passion.prediction.shards import predict_shards
 
     engine = RayEngine(workers, gpus=1.0 if device and device.startswith("cuda") else 0.0)
     entries = predict_shards(_words(given), list(cohort), output.absolute(), engine, workers, voice.stage)
     for name, entry in entries.items():
-        for remark in entry["remarks"]:
-            voice.doubt(Remark(**remark), name)
+        for finding in entry["findings"]:
+            voice.finding(Finding(**finding), name)
     return entries
 
 
@@ -323,12 +322,12 @@ def _end_cohort(
 
 def _strictly(result: dict[str, Any], strict: bool) -> dict[str, Any]:
     """What was given, a report or a manifest; an error with the first reason where there are doubts and ``strict``."""
-    results = {"": result} if "remarks" in result else result
+    results = {"": result} if "findings" in result else result
     doubts = [
-        f"{name}: {remark['text']}" if name else remark["text"]
+        f"{name}: {finding['text']}" if name else finding["text"]
         for name, entry in results.items()
-        for remark in entry["remarks"]
-        if remark["level"] != "note"
+        for finding in entry["findings"]
+        if finding["level"] != "note"
     ]
     if strict and doubts:
         more = f", and {len(doubts) - 1} more" if len(doubts) > 1 else ""

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_passion.bundle.run import ARGUMENTS
+from monai_passion.bundle.run import ARGUMENTS, command_line, run_bundle, training_arguments
 from monai_passion.errors import InputError, UsageError, did_you_mean
 from monai_passion.system.files import PathLike
 from monai_passion.system.logs import LOG
 
 if TYPE_CHECKING:
-    from monai_passion.prediction.segmenter import BundleFacts
+    from monai_passion.tasks import Task
 
-__all__ = ["ARGUMENTS", "train"]
+__all__ = ["train"]
 
 MAY_CHANGE = {"epochs", "device", "num_workers", "learning_rate", "batch_size", "val_interval", "save_interval", "amp"}
 MAY_CHANGE |= {"cache_rate", "cache_dir", "resume", "deterministic"}
@@ -30,6 +34,7 @@ WRITTEN = (
     "datalist.json",
     "presence.csv",
     "events.*",
+    "train.lock",
 )
 """What an earlier training left in its folder."""
 
@@ -55,15 +60,16 @@ def train(
     Example:
         monai-passion train PATIENTS --output RUN
         monai-passion train PATIENTS --output RUN --method pmr --missing idt_2468 --network mmformer --set epochs=3
+        monai-passion train PATIENTS --output RUN --task my_task.json
 
-    It runs the configuration of a bundle, and prints the line that does the same by MONAI alone. The same command again
-    goes on with a training that was interrupted.
+    It runs the configuration of a bundle, and prints the line that does the same by MONAI alone. For a task of yours it
+    first makes the bundle, within the output. The same command again goes on with a training that was interrupted.
 
     Args:
         data: folder of the patients.
-        output: folder of the run: checkpoints, model.pt with the best weights, curves.csv, the split, and
-            log.txt with what the terminal does not show.
-        task: what is segmented; with network, chooses the bundle.
+        output: folder of the run: checkpoints, model.pt with the best weights, curves.csv, the split, and log.txt with
+            what the terminal does not show. ``evaluate`` takes it as it is, ``predict`` as the bundle.
+        task: what is segmented: a name, or a task file, see ``monai-passion task``; with network, chooses the bundle.
         network: backbone, such as rfnet, mmformer, m2ftrans or transunet.
         bundle: name or folder of the bundle, in place of task and network.
         method: passion, passion_released, baseline, moddrop, pmr, ogm_ge or teacher (default: the bundle's, passion).
@@ -83,9 +89,7 @@ def train(
         InputError: patients that cannot be trained on.
         ResourceError: not enough memory or disk.
     """
-    from monai_passion.bundle.run import command_line, run_bundle
     from monai_passion.bundle.trust import check_trusted
-    from monai_passion.prediction.segmenter import find_bundle
     from monai_passion.system.files import write_text
     from monai_passion.system.resources import resource_folder
     from monai_passion.system.settings import as_text, check_settings, read_config, read_value
@@ -93,29 +97,35 @@ def train(
     data, output = Path(data), Path(output)
     if not data.is_dir():
         raise InputError(f"{data} is not a folder; give the folder that holds the patients")
-    facts: BundleFacts = find_bundle(bundle or _bundle_of(task, network))
-    if not trust:
-        check_trusted(facts.path, "train")
-    configs = [(facts.path / "configs" / "train.json").absolute()]
-    for kind, name in (("methods", method), ("missing", missing)):
-        if name is not None:
-            known = sorted(path.stem for path in (resource_folder("configs") / kind).glob("*.json"))
-            if name not in known:
-                raise UsageError(f"no {kind}/{name}; known are {', '.join(known)}{did_you_mean(name, known)}")
-            configs.append((resource_folder("configs") / kind / f"{name}.json").absolute())
-    given = {key: read_value(value) for key, value in (set or {}).items()}
-    check_settings(given, read_config(configs))
-    for key, path in (("datalist", datalist), ("presence", presence)):
-        if path is not None:
-            if not Path(path).is_file():
-                raise InputError(f"{path} does not exist; check the --{key}")
-            given[key] = as_text(str(Path(path).absolute()))
-    if device is not None:
-        given["device"] = device
-    given |= {"dataset_dir": as_text(str(data.absolute())), "ckpt_dir": as_text(str(output.absolute()))}
-    arguments: dict[str, Any] = {"run_id": "training", "config_file": [str(path) for path in configs], **given}
-    was_there = output.exists()
-    _prepare(output, arguments, overwrite)
+    with _bundle(task, network, bundle, output, overwrite) as (folder, home):
+        if not trust:
+            check_trusted(folder, "train")
+        fragments = []
+        for kind, name in (("methods", method), ("missing", missing)):
+            if name is not None:
+                known = sorted(path.stem for path in (resource_folder("configs") / kind).glob("*.json"))
+                if name not in known:
+                    raise UsageError(f"no {kind}/{name}; known are {', '.join(known)}{did_you_mean(name, known)}")
+                fragments.append((resource_folder("configs") / kind / f"{name}.json").absolute())
+        given = {key: read_value(value) for key, value in (set or {}).items()}
+        check_settings(given, read_config([folder / "configs" / "train.json", *fragments]))
+        for key, path in (("datalist", datalist), ("presence", presence)):
+            if path is not None:
+                if not Path(path).is_file():
+                    raise InputError(f"{path} does not exist; check the --{key}")
+                given[key] = as_text(str(Path(path).absolute()))
+        if device is not None:
+            given["device"] = device
+        given |= {"dataset_dir": as_text(str(data.absolute())), "ckpt_dir": as_text(str(output.absolute()))}
+        configs = [home.absolute() / "configs" / "train.json", *fragments]
+        arguments: dict[str, Any] = {"run_id": "training", "config_file": [str(path) for path in configs], **given}
+        was_there = output.exists()
+        _prepare(output, arguments, overwrite)
+        if folder != home:
+            shutil.rmtree(home, ignore_errors=True)
+            shutil.copytree(folder, home)
+            words = ["monai-passion", "bundles", "make", "--task", task, "--network", network, "--output", str(home)]
+            print(shlex.join(words))
     write_text(output / ARGUMENTS, json.dumps(arguments, indent=2) + "\n")
     print(command_line("training", configs, given), flush=True)
     try:
@@ -123,21 +133,68 @@ def train(
     except BaseException:
         if not any(output.glob("*.pt")):  # it never began
             _remove_written(output)
-            if not was_there:
+            if home.parent == output:
+                shutil.rmtree(home)
+            if not was_there and not any(output.iterdir()):
                 output.rmdir()
         raise
     print(f"the weights are in {output}; next: monai-passion evaluate {output}")
     return output
 
 
-def _bundle_of(task: str, network: str) -> str:
+@contextmanager
+def _bundle(task: str, network: str, bundle: str | None, output: Path, overwrite: bool) -> Iterator[tuple[Path, Path]]:
+    """The bundle of a training, and where it will be: another place where it has just been made, for a task file.
+
+    Raises:
+        UsageError: no such bundle, task or network; or ``output`` has a bundle of another task.
+    """
+    from monai_passion.bundle.materialize import make_bundle
+    from monai_passion.prediction.segmenter import find_bundle
+    from monai_passion.tasks import load_task
+
+    name = bundle or (_bundle_of(load_task(task), network) if task.endswith(".json") else _bundle_named(task, network))
+    if name is not None:
+        path = find_bundle(name).path
+        yield path, path
+        return
+    own = load_task(task)
+    home = output / f"{own.name}_{network}"
+    if home.is_dir() and not overwrite:
+        if find_bundle(str(home)).task != own:
+            raise UsageError(
+                f"{home} is a bundle of another task than {task}; give another --output, or add --overwrite"
+            )
+        yield home, home
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / home.name
+        make_bundle(own, network, made)
+        yield made, home
+
+
+def _bundle_of(task: Task, network: str) -> str | None:
+    """The bundle of this package for a task, if it has one."""
+    from monai_passion.tasks import load_task
+
+    return next((r["name"] for r in _rows() if r["network"] == network and load_task(r["task"]) == task), None)
+
+
+def _rows() -> list[dict[str, str]]:
     from monai_passion.system.resources import resource_folder
 
     rows: list[dict[str, str]] = json.loads((resource_folder("configs") / "bundles.json").read_text(encoding="utf-8"))
+    return rows
+
+
+def _bundle_named(task: str, network: str) -> str:
+    rows = _rows()
     tasks = sorted({row["task"] for row in rows})
     if task not in tasks:
-        hint = did_you_mean(task, tasks)
-        raise UsageError(f"no bundle for the task {task}; known are {', '.join(tasks)}; or give --bundle FOLDER{hint}")
+        raise UsageError(
+            f"no bundle for the task {task}; known are {', '.join(tasks)}, or give a task file (.json), or --bundle "
+            f"FOLDER{did_you_mean(task, tasks)}"
+        )
     names = {row["network"]: row["name"] for row in rows if row["task"] == task}
     if network not in names:
         hint = did_you_mean(network, names)
@@ -149,11 +206,10 @@ def _prepare(output: Path, arguments: Mapping[str, Any], overwrite: bool) -> Non
     """Make the folder ready for a new training, or for one that goes on."""
     if output.exists() and not output.is_dir():
         raise UsageError(f"--output {output} is a file; give a folder")
-    earlier = output / ARGUMENTS
     if output.is_dir() and any(output.iterdir()) and not overwrite:
-        if not earlier.is_file():
+        before = training_arguments(output)
+        if before is None:
             raise UsageError(f"--output {output} is not empty; give another folder, or add --overwrite")
-        before = json.loads(earlier.read_text(encoding="utf-8"))
         keys = [key for key in {**before, **arguments} if key not in MAY_CHANGE]
         if other := [
             f"{key} {before.get(key)} -> {arguments.get(key)}" for key in keys if before.get(key) != arguments.get(key)

@@ -15,11 +15,11 @@ from monai_passion.data.nifti import MAX_VOXELS, Volume, check_same_grid, read_h
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import Task, as_task
 
-__all__ = ["FEW_SLICES", "POLICIES", "Patient", "Remark", "judge_volume", "read_patient", "repair_volumes"]
+__all__ = ["FEW_SLICES", "POLICIES", "Finding", "Patient", "judge_volume", "read_patient", "repair_volumes"]
 
 POLICIES = ("strict", "repair")
 """What is done about a constant file, a background other than 0 and another grid: refused, as where it is known who has
-what and a label lies on the grid; or put right, each with a remark, as for a patient who is to be segmented."""
+what and a label lies on the grid; or put right, each with a finding, as for a patient who is to be segmented."""
 
 FEW_SLICES = 16
 """With fewer along an axis a 3-D network has little to go by."""
@@ -38,7 +38,7 @@ MAX_WRAPPED = 0.02
 """Part of the voxels that may have overflowed; with more below zero, an image is a centered one."""
 
 
-class Remark(NamedTuple):
+class Finding(NamedTuple):
     """Something a person should know about an input; its text names modalities, never files or folders."""
 
     level: str
@@ -55,7 +55,7 @@ class Patient(NamedTuple):
     """All of them, in channel order."""
     files: Mapping[str, Path]
     """Given modality -> its file, whether used or not."""
-    remarks: tuple[Remark, ...]
+    findings: tuple[Finding, ...]
     reference_name: str
     """The modality whose grid the segmentation has."""
 
@@ -88,7 +88,7 @@ def read_patient(
 
     With the policy "repair", a volume in which every voxel has the same value counts as absent, a background of
     another value than 0 becomes 0, and volumes on other grids than the reference are resampled to it, each with a
-    remark. With "strict" each is an error.
+    finding. With "strict" each is an error.
 
     Args:
         files: modality -> NIfTI file, for any non-empty subset of the modalities.
@@ -117,7 +117,7 @@ def read_patient(
     read = {m: read_volume(path, max_voxels=max_voxels) for m, path in given.items()}
     for m, path in given.items():
         if path.name.endswith(".gz") and not _compressed(path):
-            findings.append(Remark("warning", f"{m}: its name ends in .gz but it is not compressed"))
+            findings.append(Finding("warning", f"{m}: its name ends in .gz but it is not compressed"))
     volumes, repaired = repair_volumes(read, policy)
     findings += repaired
     findings += _same_images(volumes, {m for pair in _equal_files(given) for m in pair})
@@ -128,7 +128,7 @@ def read_patient(
         from monai_passion.data.registration import register as onto_reference  # ITK takes seconds to import
 
         volumes, distances = onto_reference(volumes, chosen)
-        findings += [Remark("note", f"{m}: moved by {mm:.1f} mm onto {chosen}") for m, mm in distances.items()]
+        findings += [Finding("note", f"{m}: moved by {mm:.1f} mm onto {chosen}") for m, mm in distances.items()]
     volumes, moved = _on_one_grid(volumes, chosen, policy)
     findings += moved
     if (slices := min(volumes[chosen].shape)) < 2 <= min_slices:
@@ -137,11 +137,11 @@ def read_patient(
         )
     if slices < min_slices:
         text = f"only {slices} slices along one axis; the network expects at least {min_slices}"
-        findings.append(Remark("warning", text))
+        findings.append(Finding("warning", text))
     return Patient(tuple(volumes.get(m) for m in names), names, given, tuple(findings), chosen)
 
 
-def repair_volumes(volumes: Mapping[str, Volume], policy: str = "repair") -> tuple[dict[str, Volume], list[Remark]]:
+def repair_volumes(volumes: Mapping[str, Volume], policy: str = "repair") -> tuple[dict[str, Volume], list[Finding]]:
     """The volumes of a patient that hold an image, their background 0, and what was found; see `read_patient`.
 
     Raises:
@@ -151,26 +151,26 @@ def repair_volumes(volumes: Mapping[str, Volume], policy: str = "repair") -> tup
     if policy not in POLICIES:
         raise UsageError(f"the policy is '{policy}'; give {' or '.join(POLICIES)}")
     kept: dict[str, Volume] = {}
-    findings: list[Remark] = []
+    findings: list[Finding] = []
     for m, volume in volumes.items():
-        findings += [Remark("warning", f"{m}: {note}") for note in volume.notes]
+        findings += [Finding("warning", f"{m}: {note}") for note in volume.notes]
         if _is_constant(volume):
             found = f"every voxel is {volume.data.flat[0]:g}; there is no image in this file"
             if policy == "strict":
                 raise InputError(f"{volume.path}: {found}; take it out of the data, or load with the policy repair")
-            findings.append(Remark("warning", f"{m}: {found}, {m} counts as ABSENT"))
+            findings.append(Finding("warning", f"{m}: {found}, {m} counts as ABSENT"))
             continue
         if (values := _label_values(volume)) is not None:
             raise InputError(
                 f"{volume.path} holds only the values {values}: a label map, not the image; give the {m} image"
             )
         if _wrapped(volume):
-            findings.append(Remark("warning", f"{m}: {WRAPPED}"))
+            findings.append(Finding("warning", f"{m}: {WRAPPED}"))
         if (background := _background(volume)) not in (0, None):
             if policy == "strict":
                 raise InputError(f"{volume.path} {BACKGROUND.format(background)}")
             volume = volume._replace(data=np.where(volume.data == background, np.float32(0), volume.data))
-            findings.append(Remark("note", f"{m}: its background of {background:g} is taken as 0"))
+            findings.append(Finding("note", f"{m}: its background of {background:g} is taken as 0"))
         kept[m] = volume
     if not kept:
         paths = ", ".join(str(volume.path) for volume in volumes.values())
@@ -229,7 +229,7 @@ def _wrapped(volume: Volume) -> bool:
 
 def _on_one_grid(
     volumes: Mapping[str, Volume], reference: str, policy: str = "repair"
-) -> tuple[dict[str, Volume], list[Remark]]:
+) -> tuple[dict[str, Volume], list[Finding]]:
     result, findings = dict(volumes), []
     onto = volumes[reference]
     for m, volume in volumes.items():
@@ -238,10 +238,10 @@ def _on_one_grid(
         if same_grid(volume, onto):
             continue
         result[m] = bring_onto(volume, onto)
-        findings.append(Remark("note", f"{m}: {_text(volume)} resampled to the grid of {reference}, {_text(onto)}"))
+        findings.append(Finding("note", f"{m}: {_text(volume)} resampled to the grid of {reference}, {_text(onto)}"))
         if (share := coverage(onto, volume, shown_voxels(onto))) < FULL_COVERAGE:
             text = f"{m} covers {100 * share:.0f} % of what {reference} shows; it is 0 in the rest"
-            findings.append(Remark("warning", text))
+            findings.append(Finding("warning", text))
     return result, findings
 
 
@@ -259,7 +259,7 @@ def _equal_files(files: Mapping[str, Path]) -> list[tuple[str, str]]:
     return [pair for pair in combinations(files, 2) if equal(*(files[m] for m in pair))]
 
 
-def _same_files(files: Mapping[str, Path], allow: bool) -> list[Remark]:
+def _same_files(files: Mapping[str, Path], allow: bool) -> list[Finding]:
     pairs = _equal_files(files)
     if pairs and not allow:
         a, b = pairs[0]
@@ -267,12 +267,12 @@ def _same_files(files: Mapping[str, Path], allow: bool) -> list[Remark]:
             f"{a} and {b} are the same file ({files[b]}); give each modality its own file, leave one out, "
             "or add --allow-duplicate"
         )
-    return [Remark("warning", f"{a} and {b} are the same file") for a, b in pairs]
+    return [Finding("warning", f"{a} and {b} are the same file") for a, b in pairs]
 
 
-def _same_images(volumes: Mapping[str, Volume], known: set[str]) -> list[Remark]:
+def _same_images(volumes: Mapping[str, Volume], known: set[str]) -> list[Finding]:
     return [
-        Remark("warning", f"{a} and {b} hold the same image; is one of them the wrong file?")
+        Finding("warning", f"{a} and {b} hold the same image; is one of them the wrong file?")
         for a, b in combinations(volumes, 2)
         if not {a, b} <= known and np.array_equal(volumes[a].data, volumes[b].data)
     ]

@@ -11,7 +11,7 @@ from monai_passion.handlers.checkpoint import (
 from monai_passion.handlers.curves import CurvesHandler
 from monai_passion.handlers.meta import MetaStepHandler
 from monai_passion.handlers.modulation import GradientModulationHandler
-from monai_passion.handlers.nonfinite import NonFiniteGuard
+from monai_passion.handlers.nonfinite import NonFiniteHandler
 from monai_passion.handlers.preference import PreferenceHandler
 from monai_passion.handlers.progress import ProgressHandler
 from monai_passion.handlers.seeds import EpochSeedHandler
@@ -25,7 +25,7 @@ __all__ = [
     "EpochSeedHandler",
     "GradientModulationHandler",
     "MetaStepHandler",
-    "NonFiniteGuard",
+    "NonFiniteHandler",
     "PreferenceHandler",
     "ProgressHandler",
     "RunLock",

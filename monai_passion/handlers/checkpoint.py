@@ -19,7 +19,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_passion.errors import ResourceError, UsageError, WeightsError
 from monai_passion.handlers.settings import apply_settings, read_settings
-from monai_passion.handlers.signals import held
+from monai_passion.handlers.signals import deferred_signals
 from monai_passion.system.files import sha256, sidecar, sync_folder, write_text
 from monai_passion.system.locks import RunLock
 
@@ -125,6 +125,7 @@ class CheckpointHandler:
         interval: epochs between checkpoints, and the most that a crash can cost.
         resume: continue where ``ckpt_dir`` stopped; if false, ``ckpt_dir`` must hold no checkpoint.
         metadata: what the network is (modalities, classes ...), in plain values; compared before anything is loaded.
+        facts: what else the weights tell of their training, in plain values; stored beside it and not compared.
         tries: stop when the disk was full this many times in a row.
 
     Raises:
@@ -143,6 +144,7 @@ class CheckpointHandler:
         interval: int = 1,
         resume: bool = True,
         metadata: Mapping[str, Any] | None = None,
+        facts: Mapping[str, Any] | None = None,
         tries: int = 3,
     ) -> None:
         for name, value in (("keep", keep), ("interval", interval), ("tries", tries)):
@@ -160,6 +162,7 @@ class CheckpointHandler:
         self.interval = interval
         self.resume = resume
         self.metadata = {"network": type(self.objects["model"]).__name__, **(metadata or {})}
+        self.facts = dict(facts or {})
         self.tries = tries
         self.settings = read_settings(self.objects)
         self.lock = RunLock(self.folder)
@@ -206,7 +209,7 @@ class CheckpointHandler:
         if engine.state.rank != 0:
             return
         try:
-            with held():
+            with deferred_signals():
                 # Before the checkpoint: a crash in between repeats this epoch, and so writes the best model again.
                 if self.evaluator is not None and self.evaluator.state.best_metric_epoch == epoch:
                     self._write(self._model_state(), "model.pt")
@@ -235,7 +238,7 @@ class CheckpointHandler:
             sidecar(path).unlink(missing_ok=True)
 
     def _model_state(self) -> dict[str, Any]:
-        return {"model": self.objects["model"].state_dict(), "metadata": self.metadata}
+        return {"model": self.objects["model"].state_dict(), "metadata": {**self.metadata, **self.facts}}
 
     def _state(self, engine: SupervisedTrainer) -> dict[str, Any]:
         trainer = {
@@ -250,7 +253,7 @@ class CheckpointHandler:
             trainer["best_metric"] = float(self.evaluator.state.best_metric)
             trainer["best_metric_epoch"] = self.evaluator.state.best_metric_epoch
         states = {name: thing.state_dict() for name, thing in self.objects.items()}
-        return {**states, "trainer": trainer, "metadata": self.metadata}
+        return {**states, "trainer": trainer, "metadata": {**self.metadata, **self.facts}}
 
     def _load(self, engine: SupervisedTrainer, path: Path) -> None:
         checkpoint = read_checkpoint(path)
@@ -297,7 +300,7 @@ class CheckpointHandler:
         differences = [
             f"{key} is {saved.get(key)} there and {here.get(key)} here"
             for key in {**saved, **here}
-            if saved.get(key) != here.get(key)
+            if key not in self.facts and saved.get(key) != here.get(key)
         ]
         names = set(checkpoint) - {"trainer", "metadata"}
         differences += [f"{name!r} is only there" for name in sorted(names - set(self.objects))]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from monai_passion.errors import PassionError
 
-__all__ = ["NonFiniteGuard", "case_names"]
+__all__ = ["NonFiniteHandler", "case_names"]
 
 
 def case_names(batch: Any) -> list[str]:
@@ -32,7 +32,7 @@ def case_names(batch: Any) -> list[str]:
     return [names] if isinstance(names, str) else [str(name) for name in names]
 
 
-class NonFiniteGuard:
+class NonFiniteHandler:
     """Skips the optimizer's step where the loss or a gradient is NaN or infinite, and stops a training that is lost.
 
     The buffers of the network and of the loss (batch statistics, running sums) are set back too, so that a skipped

@@ -13,6 +13,9 @@ __all__ = ["apply_settings", "read_settings"]
 PROGRESS = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter"}
 """What a schedule's state holds of the training's course; the rest, if public, is how it was set."""
 
+FORM = {"foreach", "fused", "capturable", "differentiable"}
+"""How an optimizer computes its steps, which also decides where its state lies: a training keeps what it began with."""
+
 
 def read_settings(objects: Mapping[str, Any]) -> dict[tuple[str, int, str], Any]:
     """(name, parameter group, setting) -> value, of the optimizers and schedules among ``objects``.
@@ -24,7 +27,7 @@ def read_settings(objects: Mapping[str, Any]) -> dict[tuple[str, int, str], Any]
         if isinstance(thing, Optimizer):
             for k, group in enumerate(thing.param_groups):
                 group.setdefault("initial_lr", group["lr"])
-                found |= {(name, k, key): value for key, value in group.items() if key not in ("params", "lr")}
+                found |= {(name, k, key): value for key, value in group.items() if key not in {"params", "lr"} | FORM}
         elif _is_plain_schedule(thing):
             state = {key: value for key, value in thing.state_dict().items() if key not in PROGRESS}
             found |= {(name, 0, key): value for key, value in state.items() if not key.startswith("_")}

@@ -16,7 +16,7 @@ from ignite.engine import Engine, Events
 
 from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ResourceError
 
-__all__ = ["SignalHandler", "held"]
+__all__ = ["SignalHandler", "deferred_signals"]
 
 EXIT_CODES = {signal.SIGTERM: EXIT_TERMINATED, signal.SIGINT: EXIT_INTERRUPTED}
 HELD = (*EXIT_CODES, *({signal.SIGCHLD} if hasattr(signal, "SIGCHLD") else ()))
@@ -24,7 +24,7 @@ HELD = (*EXIT_CODES, *({signal.SIGCHLD} if hasattr(signal, "SIGCHLD") else ()))
 
 
 @contextmanager
-def held() -> Iterator[None]:
+def deferred_signals() -> Iterator[None]:
     """SIGTERM, Ctrl-C and the death of a worker that arrive inside this block take effect at its end."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield

@@ -16,13 +16,21 @@ from scipy.special import rel_entr
 from scipy.stats import rankdata
 
 from monai_passion.data.nifti import Volume
-from monai_passion.data.patient import Remark
+from monai_passion.data.patient import Finding
 from monai_passion.errors import UsageError
 from monai_passion.modalities import parse_combination
 from monai_passion.system.files import sha256
 from monai_passion.tasks import Task
 
-__all__ = ["doubt_expectation", "doubt_images", "doubt_result", "expected_quality", "far_parts", "find_summary"]
+__all__ = [
+    "check_expectation",
+    "check_images",
+    "check_result",
+    "check_training",
+    "expected_quality",
+    "far_parts",
+    "find_summary",
+]
 
 STRIPPED = 0.7
 """A skull-stripped head fills less of its volume."""
@@ -56,7 +64,7 @@ LARGEST_ML = {"brain": 600}
 SIDES = ("left-right", "front-back", "upside down")
 
 
-def doubt_images(volumes: Mapping[str, Volume], task: Task) -> list[Remark]:
+def check_images(volumes: Mapping[str, Volume], task: Task) -> list[Finding]:
     """Warnings about images on one grid: not skull-stripped, not co-registered, mirrored, or one taken for another.
 
     The checks are about heads without skulls; for other tasks there are none.
@@ -65,8 +73,8 @@ def doubt_images(volumes: Mapping[str, Volume], task: Task) -> list[Remark]:
         return []
     heads = {m: volume.data != 0 for m, volume in volumes.items()}
     share = {m: float(head.mean()) for m, head in heads.items()}
-    remarks = [
-        Remark(
+    findings = [
+        Finding(
             "warning",
             f"{m}: {100 * part:.0f} % of its voxels are not 0; is the skull not stripped? (add --skull-strip)",
         )
@@ -78,16 +86,16 @@ def doubt_images(volumes: Mapping[str, Volume], task: Task) -> list[Remark]:
         overlap = int((heads[a] & heads[b]).sum()) / max(union, 1)
         if overlap < SAME_HEAD:
             text = f"the heads in {a} and {b} overlap by {100 * overlap:.0f} % only; are they co-registered?"
-            remarks.append(Remark("warning", text))
+            findings.append(Finding("warning", text))
     images = {m: volume.data for m, volume in volumes.items()}
     for m in images:
         if m != "t2" and "t2" in images and _fluid_is_brighter(images[m], images["t2"]):
             text = f"{m} looks like T2 and t2 does not (fluid is bright in {m}); are the two files swapped?"
-            remarks.append(Remark("warning", text))
-    return remarks + _doubt_orientation(volumes)
+            findings.append(Finding("warning", text))
+    return findings + _check_orientation(volumes)
 
 
-def _doubt_orientation(volumes: Mapping[str, Volume]) -> list[Remark]:
+def _check_orientation(volumes: Mapping[str, Volume]) -> list[Finding]:
     """Warnings about images that fit the others better when mirrored; what all of them share is not to be seen.
 
     No two halves of a head are alike, so images of one head, whatever their contrast, tell more of each other (mutual
@@ -101,17 +109,17 @@ def _doubt_orientation(volumes: Mapping[str, Volume]) -> list[Remark]:
         told = {_shared(ranks[a], _mirror(ranks[b], ranks[a], k)): SIDES[axis] for k, axis in enumerate(axes)}
         if told and max(told) > plain:
             doubted[a, b] = told[max(told)]
-    remarks = []
+    findings = []
     for m in volumes:
         mine = {pair: sides for pair, sides in doubted.items() if m in pair}
         if len(mine) > 1 and len(mine) == len(volumes) - 1:
             text = f"{m} fits the others better when mirrored {next(iter(mine.values()))}; is its orientation wrong?"
-            remarks.append(Remark("warning", text))
+            findings.append(Finding("warning", text))
             doubted = {pair: sides for pair, sides in doubted.items() if m not in pair}
     for (a, b), sides in doubted.items():
         text = f"{a} and {b} fit better when one is mirrored {sides}; is the orientation of one of them wrong?"
-        remarks.append(Remark("warning", text))
-    return remarks
+        findings.append(Finding("warning", text))
+    return findings
 
 
 def _ranks(volume: Volume) -> NDArray[np.intp]:
@@ -168,9 +176,9 @@ def _tail(values: NDArray[np.float32]) -> float:
     return float((high + low - 2 * middle) / max(high - low, 1e-12))
 
 
-def doubt_result(
+def check_result(
     labels: NDArray[np.unsignedinteger], volumes: Mapping[str, Volume], outside: int = 0, task: Task | None = None
-) -> list[Remark]:
+) -> list[Finding]:
     """What is odd about a segmentation: whether it is to be used at all, a note where one should look.
 
     Args:
@@ -180,11 +188,11 @@ def doubt_result(
         task: says whether a tumor can be as large.
     """
     found = labels > 0
-    remarks = []
+    findings = []
     if outside:
         share = outside / (outside + np.count_nonzero(found))
         text = f"{outside} voxels ({100 * share:.0f} %) were segmented where every image is 0, and removed"
-        remarks.append(Remark("warning" if share >= OUTSIDE_HEAD else "note", text))
+        findings.append(Finding("warning" if share >= OUTSIDE_HEAD else "note", text))
     filled = np.count_nonzero(found)
     shown = np.count_nonzero(np.any([volume.data != 0 for volume in volumes.values()], axis=0))
     affine = next(iter(volumes.values())).affine
@@ -193,16 +201,16 @@ def doubt_result(
             f"do not use this result: {100 * share:.0f} % of what the images show is segmented, more than can be; "
             "were the weights trained with images of this kind?"
         )
-        remarks.append(Remark("unusable", text))
+        findings.append(Finding("unusable", text))
     largest = LARGEST_ML.get(task.anatomy) if task else None
     if largest and (ml := filled * abs(float(np.linalg.det(affine[:3, :3]))) / 1000) > largest:
         text = f"do not use this result: {ml:.0f} mL are segmented, more than any tumor has (about {largest} mL)"
-        remarks.append(Remark("unusable", text))
+        findings.append(Finding("unusable", text))
     number, volume = far_parts(found, np.linalg.norm(affine[:3, :3], axis=0))
     if number:
         text = f"{number} small part(s), {volume:.1f} mL in all, lie more than {FAR:.0f} mm from the rest; look at them"
-        remarks.append(Remark("note", text))
-    return remarks
+        findings.append(Finding("note", text))
+    return findings
 
 
 def far_parts(found: NDArray[np.bool_], spacing: NDArray[np.floating]) -> tuple[int, float]:
@@ -274,13 +282,13 @@ def expected_quality(summary: Path, task: Task) -> dict[str, list[dict[str, Any]
     return found
 
 
-def doubt_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str]) -> list[Remark]:
+def check_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str]) -> list[Finding]:
     """A warning for each region that was poor in the evaluation with these modalities; a note where there was none."""
     if not quality:
-        return [Remark("note", "expected quality unknown: evaluate these weights")]
+        return [Finding("note", "expected quality unknown: evaluate these weights")]
     given = f"{used[0]} alone" if len(used) == 1 else " + ".join(used)
     return [
-        Remark(
+        Finding(
             "warning",
             f"with {given}, {row['region']} is unreliable: Dice {row['dice']:.2f} in the evaluation of these weights "
             f"({row['patients']} patients)",
@@ -288,3 +296,20 @@ def doubt_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str])
         for row in quality
         if row["dice"] < UNRELIABLE
     ]
+
+
+def check_training(facts: Mapping[str, Any], used: Sequence[str]) -> list[Finding]:
+    """A warning where nobody in the training of the weights had a modality; without any that was learned, more.
+
+    Args:
+        facts: the metadata of the weights; ``"missing_rates"``, modality -> share of the training items without it.
+        used: the modalities of the patient.
+    """
+    rates = facts.get("missing_rates")
+    unknown = [m for m in used if isinstance(rates, Mapping) and rates.get(m) == 1]
+    if not unknown:
+        return []
+    text = f"no patient in the training of these weights had {' or '.join(unknown)}, so the network has not learned it"
+    if len(unknown) == len(used):
+        return [Finding("unusable", f"do not use this result: {text}")]
+    return [Finding("warning", f"{text}; segment without it")]

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_passion.data.dicom import is_dicom
-from monai_passion.data.patient import Remark
+from monai_passion.data.patient import Finding
 from monai_passion.data.sources import find_files
 from monai_passion.errors import EXIT_TERMINATED, PassionError, ResourceError, UsageError
 from monai_passion.prediction.output.cohort_page import write_index
@@ -58,7 +58,7 @@ def predict_cohort(
     stage: Stage = silent,
     done: Callable[[str, Mapping[str, Any]], object] = lambda name, entry: None,
     workers: int = 1,
-    tell: Callable[[Remark, str], object] = lambda remark, patient: None,
+    tell: Callable[[Finding, str], object] = lambda finding, patient: None,
     shard: tuple[int, int] = (1, 1),
 ) -> dict[str, dict[str, Any]]:
     """`predict_patient` for each of ``patients`` into ``output``/<patient>, as far as it is not done yet.
@@ -78,7 +78,7 @@ def predict_cohort(
             other machines too, into the same folder.
 
     Returns:
-        The manifest of these patients: name -> ``{"status": "done" or "failed", "exit_code", "message", "remarks",
+        The manifest of these patients: name -> ``{"status": "done" or "failed", "exit_code", "message", "findings",
         "key"}``, and the
         ``row`` of ``volumes.csv`` of one that is done.
 
@@ -101,8 +101,8 @@ def predict_cohort(
     keys: dict[str, str] = {}
 
     def end(name: str, entry: dict[str, Any]) -> None:
-        for remark in entry["remarks"]:
-            tell(Remark(**remark), name)
+        for finding in entry["findings"]:
+            tell(Finding(**finding), name)
         manifest[name] = {**entry, "key": keys[name]} if name in keys else entry
         write_manifest(path, {m: manifest[m] for m in dict.fromkeys((*patients, *manifest)) if m in manifest}, order)
         done(name, manifest[name])
@@ -143,7 +143,7 @@ def check_cohort(
     options: Options,
     weights: Path | None = None,
     stage: Stage = silent,
-    tell: Callable[[Remark, str], object] = lambda remark, patient: None,
+    tell: Callable[[Finding, str], object] = lambda finding, patient: None,
 ) -> dict[str, dict[str, Any]]:
     """`check_patient` for each of ``patients``; nothing is computed or written, and a bad one does not stop the rest.
 
@@ -178,7 +178,9 @@ class Job(NamedTuple):
     options: Options
 
 
-def _attempt(job: Job, segmenter: Segmenter, stage: Stage = silent, tell: Tell = lambda remark: None) -> dict[str, Any]:
+def _attempt(
+    job: Job, segmenter: Segmenter, stage: Stage = silent, tell: Tell = lambda finding: None
+) -> dict[str, Any]:
     """The entry of the manifest that says how it ended."""
     try:
         shutil.rmtree(job.output, ignore_errors=True)
@@ -187,7 +189,7 @@ def _attempt(job: Job, segmenter: Segmenter, stage: Stage = silent, tell: Tell =
         logger.debug("%s failed", job.name, exc_info=True)
         return failure(error)
     done = {"status": "done", "exit_code": 0, "message": ""}
-    return {**done, "remarks": report["remarks"], "row": _row(job.name, report)}
+    return {**done, "findings": report["findings"], "row": _row(job.name, report)}
 
 
 def shard_manifest(output: Path, shard: tuple[int, int]) -> Path:
@@ -202,7 +204,7 @@ def failure(error: Exception) -> dict[str, Any]:
         "status": "failed",
         "exit_code": error.exit_code if isinstance(error, PassionError) else 1,
         "message": str(error) if known else f"{type(error).__name__}: {error}",
-        "remarks": [],
+        "findings": [],
     }
 
 
@@ -286,8 +288,8 @@ def _tell(stage: Stage, patient: str, name: str, share: float = 0.0) -> None:
     stage(f"{patient}: {name}", share)
 
 
-def _about(tell: Callable[[Remark, str], object], patient: str, remark: Remark) -> None:
-    tell(remark, patient)
+def _about(tell: Callable[[Finding, str], object], patient: str, finding: Finding) -> None:
+    tell(finding, patient)
 
 
 def _key(files: Mapping[str, Path], segmenter: Segmenter, options: Options) -> str:
@@ -344,7 +346,7 @@ def _row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
         for row in report["regions"]
         for k, what in enumerate(("dice", "low", "high"))
     }
-    doubts = [r for r in report["remarks"] if r["level"] != "note"]
+    doubts = [r for r in report["findings"] if r["level"] != "note"]
     return {
         "patient": name,
         "used": "+".join(report["modalities"]["used"]),

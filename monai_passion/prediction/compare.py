@@ -16,6 +16,7 @@ from monai_passion import NOTICE
 from monai_passion.data.nifti import Volume, read_volume
 from monai_passion.errors import InputError
 from monai_passion.prediction.output.diameters import components
+from monai_passion.system.schemas import check_schema
 
 __all__ = ["Examination", "change", "compare", "lesion_changes", "moved_onto", "open_examination", "rano_category"]
 
@@ -43,14 +44,15 @@ def open_examination(folder: Path, files: Mapping[str, Path] | None = None) -> E
         files: modality -> NIfTI file; None for those that the report names (``predict --keep-names``).
 
     Raises:
-        InputError: no such files, or a report that does not name the images.
+        InputError: no such files, or a report that is not as its schema wants it or does not name the images.
     """
+    path = folder / "report.json"
     try:
-        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        paths = dict(files or report.get("files", {}))
-        used = report["modalities"]["used"]
-    except (OSError, ValueError, KeyError) as error:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise InputError(f"{folder} has no report.json that can be read ({error}); run predict for it again") from error
+    check_schema(report, "report", path)
+    paths, used = dict(files or report.get("files", {})), report["modalities"]["used"]
     if missing := [m for m in used if m not in paths]:
         raise InputError(
             f"{folder}/report.json does not say where its images are ({', '.join(missing)}); run predict again with "
@@ -124,10 +126,10 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         "regions": regions,
         "lesions_of": enhancing["name"],
         "category": {"region": enhancing["name"], **rano_category(enhancing)} if brain else None,
-        "remarks": [
+        "findings": [
             {"level": r["level"], "text": f"{when}: {r['text']}"}
             for when, report in (("before", before.report), ("after", after.report))
-            for r in report["remarks"]
+            for r in report["findings"]
             if r["level"] != "note"
         ]
         + _uneven(before, after),

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from monai_passion.data.dicom import Series, as_nifti, original_names, write_segmentation
 from monai_passion.data.nifti import MAX_VOXELS, read_volume
-from monai_passion.data.patient import FEW_SLICES, Patient, Remark, read_patient
+from monai_passion.data.patient import FEW_SLICES, Finding, Patient, read_patient
 from monai_passion.errors import UsageError
 from monai_passion.prediction.checks import (
-    doubt_expectation,
-    doubt_images,
-    doubt_result,
+    check_expectation,
+    check_images,
+    check_result,
+    check_training,
     expected_quality,
     find_summary,
 )
@@ -75,7 +76,7 @@ def silent(name: str, share: float = 0.0) -> None:
     """The `Stage` that tells nobody."""
 
 
-Tell = Callable[[Remark], object]
+Tell = Callable[[Finding], object]
 """Is called with each doubt as soon as there is one."""
 
 
@@ -85,7 +86,7 @@ class Examined(NamedTuple):
     patient: Patient
     series: Mapping[str, Series]
     """Modality -> the DICOM series it was given as."""
-    remarks: tuple[Remark, ...]
+    findings: tuple[Finding, ...]
     """About the files and the images."""
     mask: NDArray[np.bool_] | None = None
     """The brain, where skulls were stripped."""
@@ -98,7 +99,7 @@ def examine(
     bundle: BundleFacts,
     options: Options,
     converted: Path,
-    tell: Tell = lambda remark: None,
+    tell: Tell = lambda finding: None,
     start: Callable[[str], object] = lambda name: None,
 ) -> Examined:
     """Read a patient's files and say what is doubtful about them, before anything is computed.
@@ -133,7 +134,7 @@ def examine(
             f"--dicom-seg wants the reference, {patient.reference_name}, as a DICOM series; give it as one, or "
             "choose another by --reference"
         )
-    mask, stripping, pictures, titles = None, list[Remark](), list[StagePicture](), bundle.task.titles
+    mask, stripping, pictures, titles = None, list[Finding](), list[StagePicture](), bundle.task.titles
     heads = patient.used
     if options.skull_strip:
         start("removing the skull")
@@ -146,18 +147,18 @@ def examine(
         ]
     if options.skull_strip:
         pictures.append(stage_picture("Brain, skull removed", patient.used, titles))
-    remarks = (
-        *(Remark("warning", text) for text in doubts),
-        *patient.remarks,
+    findings = (
+        *(Finding("warning", text) for text in doubts),
+        *patient.findings,
         *stripping,
-        *doubt_images(patient.used, bundle.task),
+        *check_images(patient.used, bundle.task),
     )
-    for remark in remarks:
-        tell(remark)
-    return Examined(patient, series, remarks, mask, tuple(pictures))
+    for finding in findings:
+        tell(finding)
+    return Examined(patient, series, findings, mask, tuple(pictures))
 
 
-def _strip(patient: Patient, stripper: str) -> tuple[Patient, NDArray[np.bool_], list[Remark]]:
+def _strip(patient: Patient, stripper: str) -> tuple[Patient, NDArray[np.bool_], list[Finding]]:
     """The patient without skull, the mask of the brain, and what is to be said of it."""
     from monai_passion.data.stripping import strip
 
@@ -167,14 +168,14 @@ def _strip(patient: Patient, stripper: str) -> tuple[Patient, NDArray[np.bool_],
         for m, volume in zip(patient.modalities, patient.volumes, strict=True)
     )
     text = f"skull stripped by the mask of {found.modality}: a brain of {found.brain_ml:.0f} mL"
-    remarks = [Remark("note", text)]
+    findings = [Finding("note", text)]
     if found.agreement < SAME_BRAIN:
         text = f"brain masks of the sequences agree by a mean Dice of {found.agreement:.2f} only; see brain_mask.nii.gz"
-        remarks.append(Remark("warning", text))
+        findings.append(Finding("warning", text))
     if not BRAIN_ML[0] <= found.brain_ml <= BRAIN_ML[1]:
         text = f"the brain mask has {found.brain_ml:.0f} mL, which no adult brain has; look at brain_mask.nii.gz"
-        remarks.append(Remark("warning", text))
-    return patient._replace(volumes=volumes), found.mask, remarks
+        findings.append(Finding("warning", text))
+    return patient._replace(volumes=volumes), found.mask, findings
 
 
 def check_patient(
@@ -183,34 +184,34 @@ def check_patient(
     options: Options = DEFAULTS,
     weights: Path | None = None,
     stage: Stage = silent,
-    tell: Tell = lambda remark: None,
+    tell: Tell = lambda finding: None,
 ) -> dict[str, Any]:
     """Judge the files of one patient and stop there: nothing is computed, nothing is written.
 
     Args:
-        weights: whose evaluation says what to expect; None where that is not wanted.
+        weights: whose training and evaluation say what to expect; None where that is not wanted.
 
     Returns:
-        ``modalities``, ``expected_quality``, ``most_helpful`` and ``remarks``, as in ``report.json``.
+        ``modalities``, ``expected_quality``, ``most_helpful`` and ``findings``, as in ``report.json``.
 
     Raises:
         PassionError: see `read_patient`.
     """
     given = {m: Path(path) for m, path in files.items()}
     with TemporaryDirectory() as converted:
-        patient, _, remarks, *_ = examine(given, bundle, options, Path(converted), tell, stage)
+        patient, _, findings, *_ = examine(given, bundle, options, Path(converted), tell, stage)
     expected = _expected(weights, bundle) if weights else {}
     used = list(patient.used)
     quality = expected.get("+".join(used), [])
-    doubts = doubt_expectation(quality, used)
-    for remark in doubts:
-        tell(remark)
+    doubts = [*(check_training(_facts(weights), used) if weights else ()), *check_expectation(quality, used)]
+    for finding in doubts:
+        tell(finding)
     return {
         "modalities": {"used": used, "absent": patient.absent, "reference": patient.reference_name},
         "titles": bundle.task.titles,
         "expected_quality": quality,
         "most_helpful": most_helpful(expected, used, bundle.modalities),
-        "remarks": [remark._asdict() for remark in (*remarks, *doubts)],
+        "findings": [finding._asdict() for finding in (*findings, *doubts)],
     }
 
 
@@ -221,7 +222,7 @@ def predict_patient(
     open_segmenter: Callable[[], Segmenter],
     options: Options = DEFAULTS,
     stage: Stage = silent,
-    tell: Tell = lambda remark: None,
+    tell: Tell = lambda finding: None,
 ) -> dict[str, Any]:
     """Segment one patient into ``output``: ``segmentation.nii.gz``, ``report.json``, ``preview.png``, ``report.html``.
 
@@ -247,23 +248,26 @@ def predict_patient(
     paths = [Path(path) for path in files.values()]
     with output_folder(output, paths, options.overwrite) as folder, TemporaryDirectory() as converted:
         given = {m: Path(path) for m, path in files.items()}
-        patient, series, remarks, mask, pictures = examine(given, bundle, options, Path(converted), tell, seconds.start)
+        patient, series, findings, mask, pictures = examine(
+            given, bundle, options, Path(converted), tell, seconds.start
+        )
         seconds.start("loading the network")
         segmenter = open_segmenter()
         expected = _expected(segmenter.weights, bundle)
         used = list(patient.used)
-        expectation = doubt_expectation(expected.get("+".join(used), []), used)
-        for remark in expectation:
-            tell(remark)
+        quality = expected.get("+".join(used), [])
+        expectation = [*check_training(segmenter.facts, used), *check_expectation(quality, used)]
+        for finding in expectation:
+            tell(finding)
         seconds.start("segmenting")
         result = segmenter.segment(
             patient.volumes, options.decode, options.probabilities, lambda share: stage("segmenting", share)
         )
         seconds.start("measuring")
-        about = [*doubt_result(result.labels, patient.used, result.outside, bundle.task), *result.remarks]
-        for remark in about:
-            tell(remark)
-        report = _report(segmenter, patient, result, expected, [*remarks, *expectation, *about])
+        about = [*check_result(result.labels, patient.used, result.outside, bundle.task), *result.findings]
+        for finding in about:
+            tell(finding)
+        report = _report(segmenter, patient, result, expected, [*findings, *expectation, *about])
         if options.keep_names:
             report["files"] = {m: str(path) for m, path in given.items()}
         seconds.start("writing")
@@ -321,12 +325,18 @@ def _expected(weights: Path, bundle: BundleFacts) -> dict[str, list[dict[str, An
     return expected_quality(summary, bundle.task) if summary else {}
 
 
+def _facts(weights: Path) -> Mapping[str, Any]:
+    from monai_passion.networks.weights import load_weights
+
+    return load_weights(weights)[1]
+
+
 def _report(
     segmenter: Segmenter,
     patient: Patient,
     result: Segmentation,
     expected: Mapping[str, Sequence[Mapping[str, Any]]],
-    remarks: Sequence[Remark],
+    findings: Sequence[Finding],
 ) -> dict[str, Any]:
     from monai_passion.system.files import sha256
 
@@ -342,5 +352,5 @@ def _report(
         device=result.device,
         settings=segmenter.settings,
         modalities={"used": list(patient.used), "absent": patient.absent, "reference": patient.reference_name},
-        remarks=[remark._asdict() for remark in remarks],
+        findings=[finding._asdict() for finding in findings],
     )

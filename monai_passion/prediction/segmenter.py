@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_passion.bundle.weights import trained_settings, trained_unknown, weights_of
-from monai_passion.data.patient import Remark
+from monai_passion.bundle.run import trained_bundle
+from monai_passion.bundle.weights import find_weights, trained_settings, trained_unknown, weights_of
+from monai_passion.data.patient import Finding
 from monai_passion.errors import PassionError, ResourceError, UsageError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
 from monai_passion.system.resources import resource_folder
@@ -38,6 +39,17 @@ class BundleFacts(NamedTuple):
     version: str
     task: Task
     """What it segments: modalities in channel order, classes, regions."""
+    run: Path | None = None
+    """The training that it was given by, whose weights are taken."""
+
+    @property
+    def weights(self) -> Path:
+        """Those of the training, else see `weights_of`.
+
+        Raises:
+            WeightsError: there are none.
+        """
+        return Path(weights_of(self.path, self.name) if self.run is None else find_weights(self.run))
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -90,21 +102,25 @@ def _full_name(short: str) -> str:
 
 
 def find_bundle(bundle: str | None = None) -> BundleFacts:
-    """The facts of a bundle, given by its folder, its name, or a part of it ("rfnet"); of ``DEFAULT_BUNDLE`` for None.
+    """The facts of a bundle, given by its folder, its name, or a part of it ("rfnet"), or by the output of ``train``.
+
+    None stands for ``DEFAULT_BUNDLE``.
 
     Raises:
         UsageError: it is not there, or is no bundle of this package.
     """
     wanted = bundle or DEFAULT_BUNDLE
     names = [wanted, *([_full_name(wanted)] if "/" not in wanted else [])]
-    places = [Path(wanted), *(folder / name for name in names for folder in _folders())]
+    trained = trained_bundle(Path(wanted))
+    places = [trained or Path(wanted), *(folder / name for name in names for folder in _folders())]
     path = next((place for place in places if (place / "configs" / "inference.json").is_file()), None)
     if path is None:
         there = f"; found here: {', '.join(known)}" if (known := known_bundles()) else ""
         raise UsageError(f"no bundle '{wanted}' (a folder with configs/inference.json); give its path{there}")
     config, metadata = (_read_json(path / "configs" / name) for name in ("inference.json", "metadata.json"))
     try:
-        return BundleFacts(path, str(config["bundle_name"]), str(metadata["version"]), load_task(config["task"]))
+        facts = BundleFacts(path, str(config["bundle_name"]), str(metadata["version"]), load_task(config["task"]))
+        return facts._replace(run=Path(wanted)) if path == trained else facts
     except (KeyError, TypeError, ValueError, PassionError) as error:
         raise UsageError(f"{path} is no bundle of monai_passion ({error} is not as expected); give another") from error
 
@@ -124,20 +140,20 @@ class Segmentation(NamedTuple):
     """(X, Y, Z, K), background first."""
     device: str = "cpu"
     """Where it was computed in the end."""
-    remarks: tuple[Remark, ...] = ()
+    findings: tuple[Finding, ...] = ()
     """What had to be done for lack of memory."""
     outside: int = 0
     """Voxels that the fused decode had segmented where every image is 0; they are background in ``labels``."""
 
 
-class Effort(NamedTuple):
+class MemoryPlan(NamedTuple):
     """How much memory an inference may use."""
 
     device: str
     together: bool
     """Whether windows are batched and combinations decoded together, as the bundle says; else one after the other."""
     roi_size: tuple[int, ...]
-    remark: Remark | None
+    finding: Finding | None
 
 
 class Segmenter:
@@ -175,14 +191,14 @@ class Segmenter:
         from monai_passion.networks.weights import load_weights
 
         self.bundle = bundle
-        self.weights = Path(weights or weights_of(bundle.path, bundle.name))
+        self.weights = weights or bundle.weights
         self.parser = ConfigParser()
         self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
         # What the weights were trained with goes before what the bundle says.
-        _, facts = load_weights(self.weights)
-        self.remarks = () if facts else (Remark("warning", trained_unknown(self.weights)),)
+        _, self.facts = load_weights(self.weights)
+        self.findings = () if self.facts else (Finding("warning", trained_unknown(self.weights)),)
         changes: dict[str, Any] = {
-            **trained_settings(self.weights, facts),
+            **trained_settings(self.weights, self.facts),
             # Absolute, since MONAI runs text that begins with $.
             "bundle_root": str(bundle.path.absolute()),
             "weights": str(self.weights.absolute()),
@@ -243,35 +259,37 @@ class Segmenter:
         """
         import torch
 
-        for effort in self._efforts():
+        for plan in self._plans():
             try:
                 reproducible = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True)
                 with torch.no_grad(), reproducible, _unwrapped():
-                    return self._segment(volumes, decode, probabilities, effort, progress)
+                    return self._segment(volumes, decode, probabilities, plan, progress)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
             if torch.cuda.is_available():  # after the block, when nothing holds the tensors of the failed attempt
                 torch.cuda.empty_cache()
-        sizes = "x".join(map(str, effort.roi_size))
+        sizes = "x".join(map(str, plan.roi_size))
         raise ResourceError(
-            f"not enough memory on {effort.device}, even for windows of {sizes} voxels one by one; close other "
+            f"not enough memory on {plan.device}, even for windows of {sizes} voxels one by one; close other "
             "programs, crop or resample the images, or use a machine with more memory"
         )
 
-    def _efforts(self) -> Iterator[Effort]:
+    def _plans(self) -> Iterator[MemoryPlan]:
         """From what the bundle says to what needs the least memory."""
         roi_size = tuple(int(size) for size in self._content("roi_size"))
         note = "memory was short: windows and combinations were run one after the other{}"
-        yield Effort(self.device, True, roi_size, None)
-        yield Effort(self.device, False, roi_size, Remark("note", note.format("")))
+        yield MemoryPlan(self.device, True, roi_size, None)
+        yield MemoryPlan(self.device, False, roi_size, Finding("note", note.format("")))
         if self.device != "cpu":
-            yield Effort("cpu", False, roi_size, Remark("note", note.format(f", on the CPU in place of {self.device}")))
+            yield MemoryPlan(
+                "cpu", False, roi_size, Finding("note", note.format(f", on the CPU in place of {self.device}"))
+            )
         while (smaller := self._halved(roi_size)) != roi_size:
             roi_size = smaller
             sizes = "x".join(map(str, roi_size))
             text = f"memory was short: segmented in windows of {sizes} voxels, which changes the result a little"
-            yield Effort("cpu", False, roi_size, Remark("warning", text))
+            yield MemoryPlan("cpu", False, roi_size, Finding("warning", text))
 
     def _halved(self, roi_size: Sequence[int]) -> tuple[int, ...]:
         """Where a window was as large as memory allows (-1), ten strides."""
@@ -285,7 +303,7 @@ class Segmenter:
         volumes: Sequence[Volume | None],
         decode: str,
         probabilities: bool,
-        effort: Effort,
+        plan: MemoryPlan,
         progress: Callable[[float], object],
     ) -> Segmentation:
         import torch
@@ -300,11 +318,11 @@ class Segmenter:
                 mask for mask in all_masks(self.bundle.modalities) if not any(np.array(mask) & ~np.array(present))
             ]
             masks += [mask for mask in subsets if mask != present and (decode == "all" or sum(mask) == 1)]
-        result = Segmentation(np.empty(0, np.uint8), None, {}, {}, device=effort.device)
+        result = Segmentation(np.empty(0, np.uint8), None, {}, {}, device=plan.device)
         fused: Any = None
         mean: Any = 0
         members = 0  # of the ensemble: the fused decode and those of each modality alone
-        for mask, pred in zip(masks, self._infer(item, masks, effort, progress), strict=True):
+        for mask, pred in zip(masks, self._infer(item, masks, plan, progress), strict=True):
             name = combination_name(mask, self.bundle.modalities)
             if mask == present:
                 fused = pred.argmax(0)
@@ -322,26 +340,26 @@ class Segmenter:
                 mean, members = mean + torch.as_tensor(pred).as_subclass(torch.Tensor), members + 1
         if decode != "fused":
             result = result._replace(uncertainty=self._uncertainty(item, mean / members))
-        return result._replace(remarks=(*self.remarks, *([effort.remark] if effort.remark else [])))
+        return result._replace(findings=(*self.findings, *([plan.finding] if plan.finding else [])))
 
     def _infer(
         self,
         item: dict[str, Any],
         masks: Sequence[Sequence[bool]],
-        effort: Effort,
+        plan: MemoryPlan,
         progress: Callable[[float], object],
     ) -> Iterator[Any]:
         """Class probabilities (K, *spatial) of each mask."""
-        network, image = self.network.to(effort.device), item["image"][None].to(effort.device)
-        groups = [masks] if effort.together else [[mask] for mask in masks]
+        network, image = self.network.to(plan.device), item["image"][None].to(plan.device)
+        groups = [masks] if plan.together else [[mask] for mask in masks]
         for done, group in enumerate(groups):
             pred = self._content("inferer")(
                 image,
                 network,
                 available=item["available"][None],
                 combinations=None if list(group) == [masks[0]] else group,
-                roi_size=effort.roi_size,
-                batch_size=None if effort.together else 1,
+                roi_size=plan.roi_size,
+                batch_size=None if plan.together else 1,
                 progress=lambda share, done=done: progress((done + share) / len(groups)),
             )[0]
             yield from pred.split(len(self.bundle.class_names))

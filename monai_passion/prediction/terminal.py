@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from monai_passion.data.patient import Remark
+from monai_passion.data.patient import Finding
 from monai_passion.system.status import time_text
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ class Voice(NamedTuple):
     """Where a run says what it has to say."""
 
     stage: Stage
-    doubt: Callable[..., None]
-    """Called with a `Remark` and, in a cohort, the patient: one that was said of another patient is only counted."""
+    finding: Callable[..., None]
+    """Called with a `Finding` and, in a cohort, the patient: one that was said of another patient is only counted."""
     repeat: Callable[[], None]
     """Says of whom else the same was true; called at the end."""
 
@@ -42,9 +42,9 @@ def speaking(quiet: bool) -> Iterator[Voice]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True, quiet=quiet, soft_wrap=True)
-    doubts = _Doubts(console)
+    findings = _Findings(console)
     if not console.is_terminal:
-        yield Voice(_Lines(console), doubts.say, doubts.repeat)
+        yield Voice(_Lines(console), findings.say, findings.repeat)
         return
     columns = (
         SpinnerColumn(),
@@ -62,7 +62,7 @@ def speaking(quiet: bool) -> Iterator[Voice]:
             else:
                 progress.update(task, completed=share, total=1.0)
 
-        yield Voice(show, doubts.say, doubts.repeat)
+        yield Voice(show, findings.say, findings.repeat)
 
 
 class _Lines:
@@ -82,17 +82,17 @@ class _Lines:
         self.told = (name, quarters)
 
 
-class _Doubts:
+class _Findings:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.said: dict[tuple[str, str], list[str]] = defaultdict(list)
 
-    def say(self, remark: Remark, patient: str = "") -> None:
-        whom = self.said[remark.level, remark.text]
+    def say(self, finding: Finding, patient: str = "") -> None:
+        whom = self.said[finding.level, finding.text]
         if patient not in whom:
             whom.append(patient)
-            if len(whom) == 1 and (remark.level != "note" or not patient):
-                self._print(patient, *remark)
+            if len(whom) == 1 and (finding.level != "note" or not patient):
+                self._print(patient, *finding)
 
     def repeat(self) -> None:
         for (level, text), patients in self.said.items():
@@ -151,8 +151,8 @@ def print_summary(report: Mapping[str, Any], output: Path) -> None:
     for row in report["combinations"]:
         rows = ", ".join(f"{region['name']} {region['volume_ml']:.2f}" for region in row["regions"])
         console.print(f"{'+'.join(row['modalities'])}: {rows} mL")
-    for remark in sorted(report["remarks"], key=lambda remark: list(STYLES).index(remark["level"]), reverse=True):
-        console.print(f"[{STYLES[remark['level']]}]{remark['level']}: {escape(remark['text'])}")
+    for finding in sorted(report["findings"], key=lambda finding: list(STYLES).index(finding["level"]), reverse=True):
+        console.print(f"[{STYLES[finding['level']]}]{finding['level']}: {escape(finding['text'])}")
     seconds = sum(report["seconds"].values())
     console.print(f"{seconds:.0f} s on {report['device']}, at most {report['peak_memory_mb']:.0f} MB")
     console.print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")

@@ -13,7 +13,7 @@ import torch.distributed
 
 from monai_passion.errors import UsageError
 
-__all__ = ["finish", "first_process_first", "local_device", "share", "start"]
+__all__ = ["finish", "first_process_first", "local_device", "shard", "start"]
 
 
 def local_device() -> torch.device:
@@ -48,7 +48,7 @@ def finish() -> None:
     torch.distributed.destroy_process_group()
 
 
-def share(items: Sequence[Any]) -> list[Any]:
+def shard(items: Sequence[Any]) -> list[Any]:
     """The items that this process validates; all of them in every process where there are fewer than processes.
 
     Either way the mean over all processes is the mean over all items.

@@ -121,13 +121,13 @@ class LoadModalities(Transform):
             patient = read_patient(
                 given, self.modalities, policy, reference=reference, max_voxels=self.max_voxels, min_slices=1
             )
-            volumes, remarks = list(patient.volumes), patient.remarks
+            volumes, findings = list(patient.volumes), patient.findings
         else:
             found, more = repair_volumes(self._volumes(files, channels), policy)
-            volumes, remarks = [found.get(m) for m in self.modalities], tuple(more)
+            volumes, findings = [found.get(m) for m in self.modalities], tuple(more)
         if self.policy == "repair":
-            for remark in remarks:
-                logger.warning("%s: %s", next(iter(given.values())), remark.text)
+            for finding in findings:
+                logger.warning("%s: %s", next(iter(given.values())), finding.text)
         return volumes
 
     def stack(self, volumes: Sequence[Volume | None], slice: int | None = None) -> tuple[MetaTensor, Tensor]:

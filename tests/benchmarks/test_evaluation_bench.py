@@ -17,10 +17,11 @@ from scipy import ndimage
 from monai_passion.evaluation.combinations import label_maps
 from monai_passion.evaluation.metrics import BRATS_REGIONS, score_case
 from monai_passion.inferers import sliding_window
-from monai_passion.modalities import BRATS_MRI, all_masks, combinations
+from monai_passion.modalities import all_masks, combinations
 from monai_passion.networks import RFNet
 from monai_passion.system.memory import keep_freed_memory
 from tests.benchmarks.published import as_published, encode_everything
+from tests.helpers.tasks import BRATS_MRI
 
 SIZE = tuple(map(int, os.environ.get("MONAI_PASSION_BENCH_SIZE", "240,240,155").split(",")))
 ROI = tuple(min(80, math.ceil(n / 16) * 8) for n in SIZE)

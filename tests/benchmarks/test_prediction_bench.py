@@ -14,9 +14,9 @@ import torch
 from monai.inferers import sliding_window_inference
 
 from monai_passion.data.nifti import Volume
-from monai_passion.modalities import BRATS_MRI
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
 from monai_passion.system.memory import peak_memory_mb
+from tests.helpers.tasks import BRATS_MRI
 
 SIZE = tuple(map(int, os.environ.get("MONAI_PASSION_BENCH_SIZE", "240,240,155").split(",")))
 ROI = int(os.environ.get("MONAI_PASSION_BENCH_ROI", "80"))

@@ -5,8 +5,10 @@ import torch
 
 from monai_passion.bundle.steps import inference_data, initial_network, presence_facts, training_data
 from monai_passion.errors import WeightsError
+from monai_passion.modalities import all_masks
 from monai_passion.networks import RFNet
 from monai_passion.networks.weights import save_weights
+from monai_passion.tasks import load_task
 from tests.data.layouts import BRATS_FILES, write_image
 
 
@@ -45,6 +47,15 @@ def test_a_modality_that_nobody_has_is_one_warning(caplog):
     assert facts.rarity == [1, 0]
     (record,) = (record for record in caplog.records if record.levelname == "WARNING")
     assert "no training patient has t1c" in record.message
+
+
+def test_the_rarity_of_a_published_split_is_the_weight_that_the_released_code_gives_each_modality(small_golden):
+    numbers, modalities = np.load(small_golden / "masks.npz"), load_task("brats_mri").modality_names
+    masks = numbers["mask_array"][numbers["mr2468_mask_id_in_file_order"]]
+    items = [{"image": {m: "x" if kept else None for m, kept in zip(modalities, mask, strict=True)}} for mask in masks]
+    rarity = presence_facts(items, modalities).rarity
+    np.testing.assert_allclose(rarity, numbers["mr2468_modal_weight_bs1"], rtol=1e-6)
+    assert {tuple(mask) for mask in numbers["mask_array"].tolist()} == set(all_masks(modalities))
 
 
 def test_labels_whose_meaning_cannot_be_told_do_not_stop_an_inference(tmp_path):

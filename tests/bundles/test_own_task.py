@@ -5,8 +5,8 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from monai.bundle import ConfigWorkflow
 
+from monai_passion.bundle.run import ARGUMENTS
 from monai_passion.cli import main
 from monai_passion.tasks import load_task
 
@@ -42,51 +42,73 @@ def cohort(request, tmp_path):
     return request.param, tmp_path / "data"
 
 
-def run(config, bundle, **changes):
-    small = {"width": 2, "crop_size": [16] * changes["dims"], "roi_size": [16] * changes.pop("dims")}
-    workflow = ConfigWorkflow(
-        config_file=str(bundle / "configs" / f"{config}.json"),
-        workflow_type="train" if config == "train" else "infer",
-        logging_file=False,
-        device="cpu",
-        bundle_root=str(bundle),
-        **small,
-        **changes,
-    )
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
+def train(data, file, run, dims, *more):
+    small = ["width=2", "epochs=1", "val_interval=1", f"crop_size={[16] * dims}", f"roi_size={[16] * dims}"]
+    words = ["--task", str(file), "--output", str(run), "--device", "cpu", "--set", *small, *more]
+    return main(["train", str(data), *words])
 
 
-def test_a_new_task_needs_no_python(cohort, tmp_path, capsys, caplog):
+def test_a_new_task_needs_no_python(cohort, tmp_path, capsys):
     name, data = cohort
     modalities, nobody, labels, dims = TASKS[name]
-    file, bundle = tmp_path / f"{name}.json", tmp_path / f"{name}_bundle"
+    file, run = tmp_path / f"{name}.json", tmp_path / "run"
     known = [f"{label}={value}" for label, value in labels.items()]
     words = ["--labels", *known, "--spatial-dims", str(dims), "--name", name, "--output", str(file)]
     assert main(["task", str(data), "--modalities", ",".join(modalities), *words]) == 0
-    assert main(["bundles", "make", "--task", str(file), "--network", "rfnet", "--output", str(bundle)]) == 0
 
-    run("train", bundle, dataset_dir=str(data), epochs=1, val_interval=1, dims=dims)
-    warned = [record.message for record in caplog.records if "no training patient has" in record.message]
-    assert [all(m in text for m in nobody) for text in warned] == [True] * bool(nobody)
-    trained = json.loads((bundle / "models" / "datalist.json").read_text())
+    assert train(data, file, run, dims) == 0
+    said = "".join(capsys.readouterr())
+    assert f"monai-passion bundles make --task {file} --network rfnet --output {run / f'{name}_rfnet'}" in said
+    assert "python -m monai.bundle run training" in said
+    assert [f"no training patient has {m}: " in said for m in modalities] == [m in nobody for m in modalities]
+    trained = json.loads((run / "datalist.json").read_text())
     assert (trained["task"], trained["modalities"]) == (name, list(modalities))
 
-    run("evaluate", bundle, dataset_dir=str(data), split="training", output_dir=str(tmp_path / "scores"), dims=dims)
+    moved = run.rename(tmp_path / "moved")
+    words = ["--split", "training", "--output", str(tmp_path / "scores"), "--device", "cpu"]
+    assert main(["evaluate", str(moved), *words]) == 0
     assert main(["report", str(tmp_path / "scores"), "--output", str(tmp_path / "report")]) == 0
     assert load_task(file).modalities[0].title in (tmp_path / "report" / "report.html").read_text()
 
     given = [f"{m}={data / 'p1' / f'p1_{m}.nii.gz'}" for m in modalities if m not in nobody]
-    words = ["--bundle", str(bundle), "--image", *given, "--output", str(tmp_path / "one"), "--device", "cpu"]
-    assert main(["predict", *words]) == 0
-    result = nib.load(tmp_path / "one" / "segmentation.nii.gz")
-    assert result.shape == nib.load(data / "p1" / "p1_seg.nii.gz").shape
-    assert set(np.unique(result.get_fdata())) <= {0, *labels.values()}
-    report = json.loads((tmp_path / "one" / "report.json").read_text())
+    results = []
+    for k, source in enumerate((["--image", *given], [str(data / "p1")])):
+        words = ["--bundle", str(moved), "--output", str(tmp_path / f"one{k}"), "--device", "cpu"]
+        assert main(["predict", *source, *words]) == 0
+        results.append(nib.load(tmp_path / f"one{k}" / "segmentation.nii.gz"))
+    assert results[0].shape == nib.load(data / "p1" / "p1_seg.nii.gz").shape
+    assert set(np.unique(results[0].get_fdata())) <= {0, *labels.values()}
+    assert np.array_equal(results[0].get_fdata(), results[1].get_fdata())
+    report = json.loads((tmp_path / "one0" / "report.json").read_text())
     assert [row["name"] for row in report["labels"]] == list(labels)
     assert report["modalities"]["absent"] == list(nobody)
-    assert "internal error" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "internal error" not in said
+    if nobody:
+        (m,) = nobody
+        image = np.random.default_rng(0).normal(100, 5, results[0].shape).astype(np.float32)
+        extra = f"{m}={write(tmp_path / 'extra.nii.gz', image)}"
+        assert main(["predict", "--image", *given, extra, "--bundle", str(moved), "--check", "--strict"]) == 6
+        assert f"no patient in the training of these weights had {m}" in capsys.readouterr().err
+
+
+def test_a_training_makes_its_bundle_once_and_only_where_it_can_begin(tmp_path, capsys):
+    data, run = tmp_path / "data", tmp_path / "run"
+    write(data / "p0" / "p0_ct.nii.gz", np.ones((8, 8, 2), np.float32))
+    file, other = tmp_path / "petct.json", tmp_path / "other.json"
+    words = ["--modalities", "ct", "pet", "--spatial-dims", "2", "--name", "petct"]
+    assert main(["task", str(data), *words, "--labels", "tumor=1", "--output", str(file)]) == 0
+    assert main(["task", str(data), *words, "--labels", "tumor=2", "--output", str(other)]) == 0
+    assert train(data, file, run, 2, "widht=3") == 2
+    assert train(data, file, run, 2) == 3  # nobody has a label
+    assert not run.exists()
+
+    assert main(["bundles", "make", "--task", str(file), "--output", str(run / "petct_rfnet")]) == 0
+    assert train(data, other, run, 2) == 2
+    assert "is a bundle of another task" in capsys.readouterr().err
+    (run / ARGUMENTS).write_text("{}")
+    assert main(["predict", str(data / "p0"), "--bundle", str(run), "--check"]) == 3
+    assert f"{ARGUMENTS}: 'run_id' is a required property" in capsys.readouterr().err
 
 
 def test_dataset_json_of_nnunet_tells_modalities_and_labels(tmp_path):

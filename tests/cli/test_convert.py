@@ -4,10 +4,10 @@ import torch
 
 from monai_passion.cli import main
 from monai_passion.commands.convert import NETWORKS
-from monai_passion.modalities import BRATS_MRI
 from monai_passion.networks import MMFormer
 from monai_passion.networks.released import RELEASED_PREFIXES, RULES, translate
 from monai_passion.networks.weights import load_into, load_weights
+from tests.helpers.tasks import BRATS_MRI
 
 PREFIXES = RELEASED_PREFIXES["brats_mri"]
 BUILT = {"width": 2, "embedding": 16, "mlp": 24, "depth": 2, "roi_size": 32}

@@ -16,6 +16,7 @@ FILES = {
 FOLDERS = {
     "predict": ["predict", ".", "--output", "old", "--weights", "weights"],
     "report": ["report", "runs", "--output", "old"],
+    "composite": ["composite", ".", "--output", "old"],
     "train": ["train", ".", "--output", "old"],
     "evaluate": ["evaluate", "weights", "--bundle", BUNDLE, "--data", ".", "--datalist", "d.json", "--output", "old"],
 }

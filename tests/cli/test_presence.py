@@ -5,7 +5,7 @@ import pytest
 
 from monai_passion.cli import main
 from monai_passion.data.presence import read_presence
-from monai_passion.modalities import BRATS_MRI
+from tests.helpers.tasks import BRATS_MRI
 
 
 @pytest.fixture

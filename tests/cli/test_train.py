@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 from fire.parser import DefaultParseValue
 
-from monai_passion.bundle.run import command_line
+from monai_passion.bundle.run import ARGUMENTS, command_line
 from monai_passion.cli import main
-from monai_passion.commands.train import ARGUMENTS
 from monai_passion.networks.weights import load_weights
 from monai_passion.prediction.segmenter import find_bundle
 from tests.bundles.conftest import write_case

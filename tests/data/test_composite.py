@@ -39,3 +39,5 @@ def test_a_folder_with_something_in_it_is_left_alone(patients, tmp_path):
     (tmp_path / "note").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):
         composite(patients, output=tmp_path, cases=1)
+    composite(patients, output=tmp_path, cases=1, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"note", "composites.csv", "Composite_001"}

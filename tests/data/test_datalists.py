@@ -6,8 +6,8 @@ import pytest
 from monai_passion.data.datalists import load_datalist, make_datalist, write_datalist
 from monai_passion.data.splits import SPLITS
 from monai_passion.errors import InputError, UsageError
-from monai_passion.modalities import BRATS_MRI
 from tests.data.layouts import BRATS_FILES, touch, write_image
+from tests.helpers.tasks import BRATS_MRI
 
 
 def items(datalist):

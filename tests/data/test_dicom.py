@@ -11,9 +11,9 @@ from monai_passion.data.dicom import as_nifti, find_series, open_series
 from monai_passion.data.nifti import read_volume
 from monai_passion.data.sources import find_files
 from monai_passion.errors import InputError
-from monai_passion.modalities import BRATS_MRI
 from monai_passion.prediction import segmenter as bundle_module
 from monai_passion.prediction.segmenter import Segmentation
+from tests.helpers.tasks import BRATS_MRI
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from monai_passion.data.patient import read_patient
 from monai_passion.errors import PassionError
-from monai_passion.modalities import BRATS_MRI
-from monai_passion.prediction.checks import doubt_images
+from monai_passion.prediction.checks import check_images
 from monai_passion.tasks import load_task
+from tests.helpers.tasks import BRATS_MRI
 
 MAX_VOXELS = 10_000
 SHAPE = (9, 8, 7)
@@ -93,7 +93,7 @@ def judge(content, folder):
     try:
         with np.errstate(all="ignore"):
             patient = read_patient({"flair": path}, BRATS_MRI, max_voxels=MAX_VOXELS)
-            doubt_images(patient.used, load_task("brats_mri"))
+            check_images(patient.used, load_task("brats_mri"))
         assert np.isfinite(patient.reference.data).all()
         assert np.isfinite(patient.reference.affine).all()
         assert patient.reference.data.size <= MAX_VOXELS

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from monai_passion.data.presence import Presence, draw_presence, read_presence, write_presence
 from monai_passion.errors import InputError, UsageError
-from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
+from tests.helpers.tasks import BRATS_MRI, MYOPS_CMR
 
 MR2468 = {"t1": 0.2, "t1c": 0.4, "flair": 0.6, "t2": 0.8}
 

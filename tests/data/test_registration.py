@@ -6,7 +6,7 @@ from scipy import ndimage
 from monai_passion.data.nifti import Volume
 from monai_passion.data.patient import read_patient
 from monai_passion.data.registration import register, rigid
-from monai_passion.modalities import BRATS_MRI
+from tests.helpers.tasks import BRATS_MRI
 
 MOTION = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.08, -0.05, 0.06), [3.0, -2.0, 1.5])
 
@@ -51,5 +51,5 @@ def test_files_that_do_not_lie_on_each_other_do_so_after_registration(head, tmp_
 
     before, after = (read_patient(files, BRATS_MRI, register=flag) for flag in (False, True))
     assert difference(after) < 0.5 * difference(before)
-    assert any("onto t1" in remark.text for remark in after.remarks)
+    assert any("onto t1" in finding.text for finding in after.findings)
     assert np.array_equal(after.reference.affine, before.reference.affine)

@@ -4,7 +4,7 @@ import pytest
 
 from monai_passion.data.sources import find_files, find_patients, read_cohort
 from monai_passion.errors import InputError
-from monai_passion.modalities import BRATS_MRI
+from tests.helpers.tasks import BRATS_MRI
 
 
 def touch(folder, *names):

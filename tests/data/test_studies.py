@@ -4,7 +4,7 @@ import pytest
 
 from monai_passion.data.studies import find_study
 from monai_passion.errors import InputError, UsageError
-from monai_passion.modalities import BRATS_MRI
+from tests.helpers.tasks import BRATS_MRI
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from monai_passion.data.datalists import load_datalist
 from monai_passion.data.presence import Presence, read_presence, write_presence
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.errors import InputError, UsageError
-from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
 from tests.data.layouts import BRATS_FILES, touch
+from tests.helpers.tasks import BRATS_MRI, MYOPS_CMR
 
 
 def test_missing_modalities_are_null_in_training_and_nowhere_else(brats, tmp_path):

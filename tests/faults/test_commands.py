@@ -17,10 +17,10 @@ import torch
 
 from monai_passion.cli import main
 from monai_passion.handlers import newest_checkpoint, read_checkpoint, verify_checkpoint
-from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
 from monai_passion.networks import MMFormer, RFNet
 from monai_passion.networks.weights import save_weights
 from tests.faults.commands import bundle_run, predict
+from tests.helpers.tasks import BRATS_MRI, MYOPS_CMR
 
 pytestmark = pytest.mark.faults
 

@@ -48,13 +48,13 @@ def run(weights, tmp_path):
 def test_memory_for_smaller_windows_only_gives_a_result_with_a_warning(run, outcome):
     done, folder = run(400)
     assert done.returncode == 0, done.stderr
-    (remark,) = [
-        remark["text"]
-        for remark in json.loads((folder / "out400" / "report.json").read_text())["remarks"]
-        if "memory" in remark["text"]
+    (finding,) = [
+        finding["text"]
+        for finding in json.loads((folder / "out400" / "report.json").read_text())["findings"]
+        if "memory" in finding["text"]
     ]
-    assert "windows of" in remark
-    outcome("memory short in predict", "400 MB more for windows of 96x96x96 voxels", 1, f"nothing; {remark}")
+    assert "windows of" in finding
+    outcome("memory short in predict", "400 MB more for windows of 96x96x96 voxels", 1, f"nothing; {finding}")
 
 
 @pytest.mark.faults

@@ -9,7 +9,7 @@ from tests.losses import toy
 def step(gradients, momentum_steps=2):
     """How far Adam moves the encoder of a modality after its last batch, and of one that is there."""
     net = toy.network(unimodal="off")
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.0, amsgrad=True)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.1, weight_decay=0.0, amsgrad=True, fused=True)
     handler = AbsentGradientsHandler(net.backbone, gradients)
     engine = Engine(lambda *_: None)
     for present in [[1, 1, 1]] + [[1, 1, 0]] * momentum_steps:
@@ -37,6 +37,21 @@ def test_zero_lets_the_optimizer_step_on_as_in_the_released_code():
     there, absent = step("zero")
     assert there > 0
     assert absent > 0
+
+
+def test_the_fused_optimizer_of_a_training_makes_the_steps_of_the_plain_one_also_without_gradients():
+    plain, fused = ([torch.nn.Parameter(torch.ones(50)) for _ in range(3)] for _ in range(2))
+    options = {"lr": 0.01, "weight_decay": 0.1, "amsgrad": True}
+    optimizers = [torch.optim.AdamW(plain, **options), torch.optim.AdamW(fused, **options, fused=True)]
+    for n in range(12):
+        for m, (p, q) in enumerate(zip(plain, fused, strict=True)):
+            p.grad = None if (n + m) % 3 == 0 else torch.randn(50) * (m != 1 or n % 2)
+            q.grad = None if p.grad is None else p.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for p, q in zip(plain, fused, strict=True):
+        assert (p - 1).abs().min() > 0
+        torch.testing.assert_close(q, p)
 
 
 def test_one_gradient_moves_a_rare_encoder_farther_by_the_root_of_its_rate():

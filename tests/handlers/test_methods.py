@@ -16,7 +16,7 @@ from monai_passion.bundle.steps import load_teacher, training_data
 from monai_passion.data.presence import draw_presence
 from monai_passion.errors import UsageError
 from monai_passion.handlers import verify_checkpoint
-from monai_passion.modalities import BRATS_MRI, MYOPS_CMR
+from tests.helpers.tasks import BRATS_MRI, MYOPS_CMR
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "bundles" / "brats_mri_segmentation_rfnet_passion" / "configs" / "train.json"

@@ -8,7 +8,7 @@ from monai.data import MetaTensor, list_data_collate
 from monai.engines.utils import IterationEvents
 
 from monai_passion.errors import PassionError
-from monai_passion.handlers import NonFiniteGuard
+from monai_passion.handlers import NonFiniteHandler
 from monai_passion.handlers import nonfinite as module
 from monai_passion.handlers.nonfinite import case_names
 from tests.handlers import toy
@@ -67,60 +67,60 @@ def test_all_bad_in_a_row_stops_with_the_cases(tmp_path):
 
 
 def attached(loss=1.0, patience=2):
-    """A guard beside a trainer in the middle of an iteration, without the training."""
+    """A handler beside a trainer in the middle of an iteration, without the training."""
     net = torch.nn.Linear(2, 1)
     trainer = toy.build("unused", net=net)
-    guard = NonFiniteGuard(patience)
-    guard.remember(trainer)
+    handler = NonFiniteHandler(patience)
+    handler.remember(trainer)
     net(torch.ones(1, 2)).sum().backward()
     trainer.state.output = {"loss": torch.tensor(loss)}
     trainer.state.batch = {"case": ["p1"]}
-    return guard, trainer, net
+    return handler, trainer, net
 
 
 def test_good_iterations_between_bad_ones_start_the_count_anew():
-    guard, trainer, _ = attached()
+    handler, trainer, _ = attached()
     for loss in (math.nan, 1.0, math.inf, 1.0):
         trainer.network(torch.ones(1, 2)).sum().backward()
         trainer.state.output = {"loss": torch.tensor(loss)}
-        guard(trainer)
+        handler(trainer)
     trainer.state.output = {"loss": torch.tensor(math.nan)}
-    guard(trainer)
+    handler(trainer)
     with pytest.raises(PassionError):
-        guard(trainer)
+        handler(trainer)
 
 
 def test_an_infinite_gradient_of_a_finite_loss_is_caught(caplog):
-    guard, trainer, net = attached()
+    handler, trainer, net = attached()
     net.weight.grad[0, 1] = -math.inf
-    guard(trainer)
+    handler(trainer)
     assert net.weight.grad is None
     assert "the norm of the gradient is inf" in caplog.text
 
 
 def test_a_good_step_is_left_alone():
-    guard, trainer, net = attached()
+    handler, trainer, net = attached()
     before = net.weight.grad.clone()
-    guard(trainer)
+    handler(trainer)
     assert torch.equal(net.weight.grad, before)
 
 
 def test_the_scaler_is_shown_nan_gradients_because_it_refuses_a_step_without_any():
-    guard, trainer, net = attached(loss=math.nan)
+    handler, trainer, net = attached(loss=math.nan)
     trainer.scaler = torch.amp.GradScaler("cpu")
     optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
     trainer.scaler.scale(torch.ones(()))
     before = net.weight.detach().clone()
-    guard(trainer)
+    handler(trainer)
     trainer.scaler.step(optimizer)
     trainer.scaler.update()
     assert torch.equal(net.weight, before)
 
 
 def test_the_nan_of_another_process_skips_the_step_here_too(monkeypatch, caplog):
-    guard, trainer, net = attached()
+    handler, trainer, net = attached()
     monkeypatch.setattr(module.idist, "all_reduce", lambda value, op: max(value, 1.0) if op == "MAX" else None)
-    guard(trainer)
+    handler(trainer)
     assert net.weight.grad is None
     assert "another process" in caplog.text
 
@@ -134,11 +134,11 @@ def test_cases_are_named_by_case_or_by_file():
 
 def test_the_guard_acts_between_backward_and_step(tmp_path):
     trainer = toy.build(tmp_path)
-    guard = NonFiniteGuard()
-    guard.attach(trainer)
-    assert trainer.has_event_handler(guard, IterationEvents.BACKWARD_COMPLETED)
+    handler = NonFiniteHandler()
+    handler.attach(trainer)
+    assert trainer.has_event_handler(handler, IterationEvents.BACKWARD_COMPLETED)
 
 
 def test_patience_below_one_is_refused():
     with pytest.raises(ValueError, match="patience is 0"):
-        NonFiniteGuard(0)
+        NonFiniteHandler(0)

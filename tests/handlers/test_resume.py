@@ -156,7 +156,8 @@ SCHEDULES = {
 def scheduled(folder, epochs, schedule, lr=0.05, **options):
     """A trainer with this schedule over ``epochs``; what it saves can be told from the toy's own."""
     net = toy.Net()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=options.get("weight_decay", 0.1))
+    weight_decay, fused = options.get("weight_decay", 0.1), options.get("fused")
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay, fused=fused)
     rates = SCHEDULES[schedule](optimizer, epochs)
     trainer = SupervisedTrainer(
         "cpu",
@@ -194,6 +195,14 @@ def test_a_complete_training_goes_on_with_more_epochs_at_a_rate_above_zero(tmp_p
     more, optimizer = scheduled(tmp_path, 6, "polynomial", run=3)
     more.run()
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05 * (1 - 3 / 6) ** 0.9)
+
+
+def test_an_optimizer_goes_on_in_the_form_that_it_began_with(tmp_path, caplog):
+    scheduled(tmp_path, 4, "polynomial", run=2)[0].run()
+    resumed, optimizer = scheduled(tmp_path, 4, "polynomial", fused=True)
+    resumed.run()
+    assert not optimizer.param_groups[0]["fused"]
+    assert "other settings" not in caplog.text
 
 
 def test_other_settings_of_the_optimizer_are_those_of_now(tmp_path, caplog):

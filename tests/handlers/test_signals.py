@@ -11,7 +11,7 @@ from ignite.engine import Events
 
 from monai_passion.errors import UsageError
 from monai_passion.handlers import RunLock, SignalHandler, newest_checkpoint
-from monai_passion.handlers.signals import _lost_worker, held
+from monai_passion.handlers.signals import _lost_worker, deferred_signals
 from tests.handlers import toy
 
 
@@ -89,7 +89,7 @@ def test_held_signals_arrive_at_the_end_of_the_block(request):
     request.addfinalizer(lambda: signal.signal(signal.SIGINT, previous))
     steps = []
     with pytest.raises(KeyboardInterrupt):  # noqa: PT012
-        with held():
+        with deferred_signals():
             signal.raise_signal(signal.SIGINT)
             steps.append("inside")
         steps.append("after")
@@ -140,7 +140,7 @@ def test_a_dead_worker_is_heard_of_when_the_block_ends_and_sigterm_goes_before_i
     previous = {number: signal.signal(number, raises) for number in (signal.SIGCHLD, signal.SIGTERM)}
     reached = []
     try:
-        with pytest.raises(RuntimeError, match=numbers[-1].name), held():
+        with pytest.raises(RuntimeError, match=numbers[-1].name), deferred_signals():
             reached += [signal.raise_signal(number) for number in numbers]
     finally:
         for number, handler in previous.items():

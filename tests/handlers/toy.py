@@ -21,7 +21,7 @@ from monai.transforms import Compose, MapTransform, RandFlipd, RandGaussianNoise
 from torch import nn
 
 from monai_passion.errors import PassionError
-from monai_passion.handlers import CheckpointHandler, EpochSeedHandler, NonFiniteGuard, SignalHandler
+from monai_passion.handlers import CheckpointHandler, EpochSeedHandler, NonFiniteHandler, SignalHandler
 
 MODALITIES = 3
 CASES = 6
@@ -85,7 +85,7 @@ def build(
     torch.manual_seed(1)
     net = net or Net()
     loss = ToyLoss()
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.05, weight_decay=0.1)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.05, weight_decay=0.1, amsgrad=True, fused=True)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2, 0.5)
     random = Compose([RandFlipd(["image", "label"], prob=0.5), RandGaussianNoised("image"), RandDropd("image")])
     data = data or cases()
@@ -114,7 +114,7 @@ def build(
             CheckpointHandler(folder, **{"save_dict": save, "evaluator": evaluator, **checkpoint}),
             EpochSeedHandler(seed=5),
             SignalHandler(),
-            NonFiniteGuard(),
+            NonFiniteHandler(),
             LrScheduleHandler(schedule, print_lr=False),
             ValidationHandler(1, evaluator),
             NextEpoch(loss),

@@ -108,8 +108,8 @@ def test_prototypes(losses, label, zero_sample, form):
 
 
 @pytest.mark.parametrize(("case", "start"), [("start0/", 0), ("start3/", 3), ("extreme/", 0)])
-def test_beta_over_230_epochs(golden, case, start):
-    with np.load(golden / "schedule.npz") as file:
+def test_beta_over_the_epochs(small_golden, case, start):
+    with np.load(small_golden / "schedule.npz") as file:
         distances = file["extreme/epoch_dist_m" if case == "extreme/" else "epoch_dist_m"]
         expected = {name: file[case + name] for name in ("imb_beta", "eta", "rp_epoch")}
     loss = PassionReleasedLoss(4, 4, [1.0] * 4, start_epoch=start)
@@ -122,8 +122,8 @@ def test_beta_over_230_epochs(golden, case, start):
         np.testing.assert_allclose(float(loss.eta), expected["eta"][epoch], rtol=1e-5)
 
 
-def test_batch_preference(golden):
-    with np.load(golden / "schedule.npz") as file:
+def test_batch_preference(small_golden):
+    with np.load(small_golden / "schedule.npz") as file:
         arrays = {n: torch.from_numpy(file[n]) for n in file.files if n.startswith("iter/")}
     for dist, mask, theirs, delta in zip(
         arrays["iter/dist"],

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from monai_passion.errors import InputError
-from monai_passion.modalities import BRATS_MRI
 from monai_passion.monailabel_app.studies import label_values, training_items
+from tests.helpers.tasks import BRATS_MRI
 
 BRATS = ("background", "NCR/NET", "ED", "ET"), (0, 1, 2, 4)
 

@@ -5,11 +5,11 @@ import pytest
 
 from monai_passion.data.nifti import Volume
 from monai_passion.data.phantom.brain import brain_case
-from monai_passion.modalities import BRATS_MRI
 from monai_passion.prediction.checks import (
-    doubt_expectation,
-    doubt_images,
-    doubt_result,
+    check_expectation,
+    check_images,
+    check_result,
+    check_training,
     expected_quality,
     far_parts,
     find_summary,
@@ -17,6 +17,7 @@ from monai_passion.prediction.checks import (
 from monai_passion.prediction.output.report import most_helpful
 from monai_passion.system.files import sha256
 from monai_passion.tasks import load_task
+from tests.helpers.tasks import BRATS_MRI
 
 BRAIN, HEART = load_task("brats_mri"), load_task("myops_cmr")
 
@@ -39,7 +40,7 @@ def head(modality, radius=1.0, shift=0, seed=0):
 
 
 def texts(volumes, task=BRAIN):
-    return [remark.text for remark in doubt_images(volumes, task)]
+    return [finding.text for finding in check_images(volumes, task)]
 
 
 def test_good_images_raise_no_doubt():
@@ -101,8 +102,8 @@ def test_a_segmentation_outside_the_head_is_noticed():
     labels = (image.data != 0).astype(np.uint8)
     labels[14:] = 0
     labels[:8] = 0
-    assert doubt_result(labels, {"t1": image}) == []
-    few, many = (doubt_result(labels, {"t1": image}, outside)[0] for outside in (1, 100))
+    assert check_result(labels, {"t1": image}) == []
+    few, many = (check_result(labels, {"t1": image}, outside)[0] for outside in (1, 100))
     assert (few.level, many.level) == ("note", "warning")
     assert "100 voxels" in many.text
 
@@ -134,9 +135,9 @@ def test_a_segmentation_that_fills_the_head_is_doubted(part, texts):
     image.data[5:] = 0
     labels = np.zeros((10, 10, 10), np.uint8)
     labels[:5, :, : int(10 * part)] = 1
-    remarks = doubt_result(labels, {"t1": image, "t2": image})
-    assert [remark.level for remark in remarks] == ["unusable"] * len(texts)
-    assert all(text in remark.text for text, remark in zip(texts, remarks, strict=True))
+    findings = check_result(labels, {"t1": image, "t2": image})
+    assert [finding.level for finding in findings] == ["unusable"] * len(texts)
+    assert all(text in finding.text for text, finding in zip(texts, findings, strict=True))
 
 
 def test_more_tumor_than_any_patient_has_is_not_to_be_used_in_a_brain_alone():
@@ -144,10 +145,10 @@ def test_more_tumor_than_any_patient_has_is_not_to_be_used_in_a_brain_alone():
     image = Volume(np.ones((20, 20, 20), np.float32), np.diag([10.0, 10, 10, 1]), None, ())
     labels = np.zeros((20, 20, 20), np.uint8)
     labels.flat[:1700] = 2
-    (remark,) = doubt_result(labels, {"t1": image}, task=BRAIN)
-    assert remark.level == "unusable"
-    assert "do not use this result: 1700 mL" in remark.text
-    assert doubt_result(labels, {"t1": image}, task=HEART) == []
+    (finding,) = check_result(labels, {"t1": image}, task=BRAIN)
+    assert finding.level == "unusable"
+    assert "do not use this result: 1700 mL" in finding.text
+    assert check_result(labels, {"t1": image}, task=HEART) == []
 
 
 def row(combination, region, mean, metric="dice", convention="challenge"):
@@ -173,16 +174,16 @@ def test_the_evaluation_of_the_weights_tells_what_to_expect_of_this_combination(
     summary = find_summary(tmp_path / "models" / "model.pt")
     quality = expected_quality(summary, BRAIN)["t1"]
     assert [(q["region"], q["dice"]) for q in quality] == [("ET", 0.28), ("WT", 0.7)]
-    (remark,) = doubt_expectation(quality, ["t1"])
-    assert remark.text.startswith("with t1 alone, ET is unreliable: Dice 0.28")
+    (finding,) = check_expectation(quality, ["t1"])
+    assert finding.text.startswith("with t1 alone, ET is unreliable: Dice 0.28")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"results": [{"metric": "dice"}]}', '{"results": 3}'])
 def test_a_summary_that_is_none_tells_nothing(tmp_path, text):
     (tmp_path / "summary.json").write_text(text)
     assert expected_quality(tmp_path / "summary.json", BRAIN) == {}
-    (remark,) = doubt_expectation([], ["t1"])
-    assert tuple(remark) == ("note", "expected quality unknown: evaluate these weights")
+    (finding,) = check_expectation([], ["t1"])
+    assert tuple(finding) == ("note", "expected quality unknown: evaluate these weights")
 
 
 def test_the_sequence_that_helps_most_is_the_absent_one_with_the_largest_gain(tmp_path):
@@ -210,3 +211,21 @@ def test_real_heads_raise_no_doubt_and_swapped_ones_do(real_data):
         for other in ("flair", "t1c", "t1"):
             swapped = {**volumes, other: volumes["t2"], "t2": volumes[other]}
             assert any(text.startswith(f"{other} looks like T2") for text in texts(swapped)), other
+
+
+@pytest.mark.parametrize(
+    ("rates", "used", "level", "said"),
+    [
+        ({"flair": 0.2, "t1": 1.0}, ["flair", "t1"], "warning", "had t1, so the network has not learned it"),
+        ({"flair": 1.0, "t1": 1.0}, ["flair", "t1"], "unusable", "do not use this result"),
+    ],
+)
+def test_a_modality_that_no_training_patient_had_is_doubted(rates, used, level, said):
+    (finding,) = check_training({"missing_rates": rates}, used)
+    assert finding.level == level
+    assert said in finding.text
+
+
+@pytest.mark.parametrize("facts", [{}, {"missing_rates": {"t1": 0.99, "flair": 1.0}}, {"missing_rates": [1.0]}])
+def test_what_was_learned_or_is_not_known_of_a_training_is_not_doubted(facts):
+    assert check_training(facts, ["t1"]) == []

@@ -36,9 +36,13 @@ def examination(balls, affine, sequences=("t1c",), weights="0" * 64):
         "bundle": {"name": "b", "version": "1"},
         "weights": {"file": "w", "sha256": weights},
         "modalities": {"used": list(sequences), "absent": [], "reference": sequences[0]},
+        "device": "cpu",
+        "settings": {"roi_size": [80, 80, 80], "overlap": 0.5, "precision": "fp32", "mirror_axes": []},
+        "seconds": {},
+        "peak_memory_mb": 1,
     }
     data = dict.fromkeys(sequences, image)
-    report = make_report(Segmentation(labels, None, {}, {}), data, affine, TASK, remarks=[], **facts)
+    report = make_report(Segmentation(labels, None, {}, {}), data, affine, TASK, findings=[], **facts)
     return Examination(report, Volume(labels.astype(np.float32), affine, None, ()), images)
 
 
@@ -98,7 +102,7 @@ def test_the_category_is_what_ranos_thresholds_say(products, volumes, new, categ
 
 def test_other_sequences_or_weights_are_warned_of_and_none_in_common_is_an_error():
     one, two = examination([], BEFORE, ("t1c", "t2")), examination([], BEFORE, ("t1c",), "1" * 64)
-    texts = [remark["text"] for remark in compare(one, two)[0]["remarks"]]
+    texts = [finding["text"] for finding in compare(one, two)[0]["findings"]]
     assert any("sequences differ" in text for text in texts)
     assert any("different weights" in text for text in texts)
     with pytest.raises(InputError, match="share no sequence"):
@@ -113,3 +117,7 @@ def test_a_result_that_does_not_name_its_images_says_what_to_do(tmp_path):
         open_examination(tmp_path)
     with pytest.raises(InputError, match=r"report\.json"):
         open_examination(tmp_path / "nowhere")
+    report["regions"][1]["components"] = "two"
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    with pytest.raises(InputError, match=r"report\.json: regions\[1\]\.components: 'two' is not of type 'integer'"):
+        open_examination(tmp_path)

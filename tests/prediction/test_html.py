@@ -32,7 +32,7 @@ def page(tmp_path):
         np.eye(4),
         load_task("brats_mri"),
         **{**FACTS, "modalities": {"used": ["flair", "t1"], "absent": ["t2"], "reference": "flair"}},
-        remarks=[{"level": "warning", "text": "t1 is odd"}],
+        findings=[{"level": "warning", "text": "t1 is odd"}],
     )
     path = tmp_path / "report.html"
     path.write_text(make_page({"flair": head, "t1": 100 - head}, result, np.eye(4), report), encoding="utf-8")
@@ -77,7 +77,7 @@ def test_each_subset_says_which_of_the_other_sequences_would_help_most():
     }
     used = {"used": ["flair", "t1c"], "absent": ["t1", "t2"], "reference": "flair"}
     task = load_task("brats_mri")
-    report = make_report(result, images, np.eye(4), task, expected, **{**FACTS, "modalities": used}, remarks=[])
+    report = make_report(result, images, np.eye(4), task, expected, **{**FACTS, "modalities": used}, findings=[])
     text = make_page(images, result, np.eye(4), report)
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
     helpful = {subset["title"]: subset["helpful"] for subset in data["subsets"]}
@@ -93,8 +93,8 @@ def test_doubts_stand_in_a_banner_on_top(level, says):
     labels = np.zeros((8, 8, 8), np.uint8)
     image = {"t1": np.ones(labels.shape, np.float32)}
     result = Segmentation(labels, None, {}, {})
-    remarks = [{"level": level, "text": "do not use this result: t1 is odd"}]
-    report = make_report(result, image, np.eye(4), load_task("brats_mri"), **FACTS, remarks=remarks)
+    findings = [{"level": level, "text": "do not use this result: t1 is odd"}]
+    report = make_report(result, image, np.eye(4), load_task("brats_mri"), **FACTS, findings=findings)
     text = make_page(image, result, np.eye(4), report)
     top = text[text.index("<body") : text.index("<header")]
     assert says in top
@@ -219,7 +219,7 @@ def test_a_heart_of_a_few_slices_is_shown_with_its_own_labels(open_page, tmp_pat
         weights={"file": "x.pt", "sha256": "0" * 64},
         device="cpu",
         modalities={"used": ["bssfp"], "absent": ["lge", "t2"], "reference": "bssfp"},
-        remarks=[],
+        findings=[],
     )
     result = Segmentation(labels, None, {}, {})
     (tmp_path / "report.html").write_text(make_page({"bssfp": image}, result, affine, report), encoding="utf-8")
@@ -241,7 +241,7 @@ def test_on_an_oblique_grid_the_cross_is_in_the_slices_that_the_report_names_and
     image = np.random.default_rng(0).uniform(50, 99, labels.shape).astype(np.float32)
     affine = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.1, 0.3, 0.05) @ np.diag([-0.9, 0.9, 5.5]), [9, -8, 7])
     result = Segmentation(labels, None, {}, {})
-    report = make_report(result, {"t1": image}, affine, load_task("brats_mri"), **FACTS, remarks=[])
+    report = make_report(result, {"t1": image}, affine, load_task("brats_mri"), **FACTS, findings=[])
     (tmp_path / "report.html").write_text(make_page({"t1": image}, result, affine, report), encoding="utf-8")
     shown, problems = open_page(tmp_path / "report.html")
     i, j, k = report["focus"]["voxel"]

@@ -1,6 +1,5 @@
 """Memory that does not suffice, simulated by a network that refuses what a larger machine would do."""
 
-import jsonschema
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,9 +8,9 @@ import torch
 from monai_passion.cli import main
 from monai_passion.data.nifti import Volume
 from monai_passion.errors import ResourceError, is_out_of_memory
-from monai_passion.prediction.output.report import read_schema
 from monai_passion.prediction.run import Options, predict_patient
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.system.schemas import check_schema
 
 ERRORS = {
     "cuda": lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -63,8 +62,8 @@ def test_windows_run_one_by_one_give_the_same_when_a_batch_of_them_does_not_fit(
     assert spared.combinations.keys() == whole.combinations.keys() == {"flair", "t2"}
     for name, labels in whole.combinations.items():
         assert (spared.combinations[name] != labels).mean() < 1e-4
-    assert (spared.device, whole.remarks) == ("cpu", ())
-    assert [(r.level, "one after the other" in r.text) for r in spared.remarks] == [("note", True)]
+    assert (spared.device, whole.findings) == ("cpu", ())
+    assert [(r.level, "one after the other" in r.text) for r in spared.findings] == [("note", True)]
 
 
 def test_what_does_not_fit_the_device_is_done_on_the_cpu_with_the_same_result(segmenter, monkeypatch):
@@ -82,7 +81,7 @@ def test_what_does_not_fit_the_device_is_done_on_the_cpu_with_the_same_result(se
     monkeypatch.setattr(torch.nn.Module, "to", to)
     spared = segmenter.segment(volumes, probabilities=True)
     assert spared.device == "cpu"
-    assert "on the CPU in place of cuda:7" in spared.remarks[0].text
+    assert "on the CPU in place of cuda:7" in spared.findings[0].text
     np.testing.assert_allclose(spared.probabilities, whole.probabilities, atol=1e-5)
 
 
@@ -95,16 +94,16 @@ def test_smaller_windows_come_last_and_are_a_warning(segmenter, tmp_path):
     assert {
         "level": "warning",
         "text": "memory was short: segmented in windows of 16x16x16 voxels, which changes the result a little",
-    } in report["remarks"]
-    jsonschema.validate(report, read_schema())
+    } in report["findings"]
+    check_schema(report, "report", "report.json")
 
 
 def test_the_next_patient_is_tried_as_the_bundle_says_again(segmenter):
     first = iter([True])
     refuse(segmenter, lambda image: next(first, False))
     volumes = [volume(), None, None, None]
-    assert segmenter.segment(volumes).remarks
-    assert segmenter.segment(volumes).remarks == ()
+    assert segmenter.segment(volumes).findings
+    assert segmenter.segment(volumes).findings == ()
 
 
 def test_when_nothing_helps_one_line_says_so(segmenter, weights, monkeypatch, tmp_path, capsys):

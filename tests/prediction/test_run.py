@@ -3,7 +3,6 @@ import os
 import shutil
 from pathlib import Path
 
-import jsonschema
 import matplotlib.image
 import nibabel as nib
 import numpy as np
@@ -13,12 +12,14 @@ from monai.data import MetaTensor
 
 from monai_passion.data.patient import read_patient
 from monai_passion.errors import InputError, ResourceError, UsageError
-from monai_passion.modalities import BRATS_MRI, combinations
+from monai_passion.modalities import combinations
 from monai_passion.prediction.output.images import write_labels
 from monai_passion.prediction.output.preview import canonical, plane_slice
-from monai_passion.prediction.output.report import measure, read_schema
+from monai_passion.prediction.output.report import measure
 from monai_passion.prediction.run import Options, predict_patient
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.system.schemas import check_schema
+from tests.helpers.tasks import BRATS_MRI
 
 SHAPE = (34, 33, 32)
 AFFINE = np.array([[-1.0, 0, 0, 20], [0, -1.0, 0, 30], [0, 0, 1.0, -5], [0, 0, 0, 1]])
@@ -66,7 +67,7 @@ def test_the_output_is_a_segmentation_a_report_that_fits_its_schema_and_a_pictur
         "segmentation.nii.gz",
     ]
     assert json.loads((folder / "report.json").read_text()) == report
-    jsonschema.validate(report, read_schema())
+    check_schema(report, "report", "report.json")
     assert labels.dtype == np.uint8
     assert set(np.unique(labels)) <= {0, 1, 2, 4}
     assert matplotlib.image.imread(folder / "preview.png").std() > 0.1
@@ -95,7 +96,7 @@ def test_a_constant_volume_counts_as_absent_and_is_warned_of(files, predict):
     labels, report, _ = predict({"flair": files["flair"], "t2": files["t2"]}, "constant")
     assert np.array_equal(labels, reference)
     assert "t2" in report["modalities"]["absent"]
-    assert "ABSENT" in report["remarks"][0]["text"]
+    assert "ABSENT" in report["findings"][0]["text"]
 
 
 def test_predict_gives_what_the_bundle_gives_and_nothing_where_every_image_is_0(files, predict, weights, tmp_path):
@@ -110,7 +111,7 @@ def test_predict_gives_what_the_bundle_gives_and_nothing_where_every_image_is_0(
     shown, found = head(0) != 0, np.asarray(theirs.dataobj).squeeze()
     assert np.array_equal(own, found * shown)
     assert found[~shown].any()
-    assert f"{np.count_nonzero(found[~shown])} voxels" in " ".join(remark["text"] for remark in report["remarks"])
+    assert f"{np.count_nonzero(found[~shown])} voxels" in " ".join(finding["text"] for finding in report["findings"])
     assert np.allclose(theirs.affine, AFFINE)
 
 
@@ -142,7 +143,7 @@ def test_a_file_without_orientation_gives_one_without(predict, tmp_path):
     header = nib.load(folder / "segmentation.nii.gz").header
     assert (int(header["sform_code"]), int(header["qform_code"])) == (0, 0)
     assert np.allclose(header.get_zooms(), (1, 1.1, 1.2))
-    assert any("orientation unknown" in remark["text"] for remark in report["remarks"])
+    assert any("orientation unknown" in finding["text"] for finding in report["findings"])
 
 
 @pytest.mark.parametrize("decode", ["fused", "all"])
@@ -186,8 +187,8 @@ def test_another_grid_is_resampled_to_the_reference_and_noted(predict, tmp_path)
     patient = read_patient({"flair": ramp, "t2": fine}, BRATS_MRI)
     assert patient.reference_name == "t2"
     assert np.allclose(patient.used["flair"].data[1:33, 5, 5], np.arange(1, 33) + 5, atol=1e-4)
-    assert [remark.level for remark in patient.remarks] == ["note"]
-    assert "resampled to the grid of t2" in patient.remarks[0].text
+    assert [finding.level for finding in patient.findings] == ["note"]
+    assert "resampled to the grid of t2" in patient.findings[0].text
     labels, report, folder = predict({"flair": ramp, "t2": fine}, reference="flair")
     assert labels.shape == (18, 18, 18)
     assert report["modalities"]["reference"] == "flair"
@@ -203,8 +204,8 @@ def test_files_of_different_places_are_refused_and_partial_overlap_is_warned_of(
             with pytest.raises(InputError, match="do not show the same place"):
                 read_patient(files, BRATS_MRI)
         else:
-            assert level in {remark.level for remark in read_patient(files, BRATS_MRI).remarks}
-            assert ("warning" in {remark.level for remark in read_patient(files, BRATS_MRI).remarks}) == (
+            assert level in {finding.level for finding in read_patient(files, BRATS_MRI).findings}
+            assert ("warning" in {finding.level for finding in read_patient(files, BRATS_MRI).findings}) == (
                 level == "warning"
             )
 
@@ -214,7 +215,7 @@ def test_more_decodes_leave_the_segmentation_as_it_is_to_the_bit(files, predict,
     given = {m: files[m] for m in ("flair", "t1", "t2")}
     alone, (labels, report, folder) = predict(given, "plain")[0], predict(given, decode=decode)
     assert np.array_equal(labels, alone)
-    jsonschema.validate(report, read_schema())
+    check_schema(report, "report", "report.json")
     others = combinations(("flair", "t1", "t2"))[:-1] if decode == "all" else []
     assert [tuple(row["modalities"]) for row in report["combinations"]] == others
     assert {p.name for p in folder.glob("segmentation_*")} == {f"segmentation_{'+'.join(c)}.nii.gz" for c in others}
@@ -265,7 +266,7 @@ def test_a_stripped_skull_leaves_its_mask_a_note_and_a_picture_of_each_stage(fil
     labels, report, folder = predict({m: files[m] for m in ("flair", "t1", "t2")}, skull_strip=True)
     assert np.asarray(nib.load(folder / "brain_mask.nii.gz").dataobj)[:17].all()
     assert not labels[17:].any()
-    texts = [remark["text"] for remark in report["remarks"]]
+    texts = [finding["text"] for finding in report["findings"]]
     assert any("skull stripped by the mask of flair" in text for text in texts)
     assert any("agree by a mean Dice" in text for text in texts)
     assert any("which no adult brain has" in text for text in texts)

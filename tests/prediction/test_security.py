@@ -23,7 +23,6 @@ from monai_passion.data.sources import read_cohort
 from monai_passion.errors import InputError, PassionError, WeightsError
 from monai_passion.evaluation.summary import read_metrics
 from monai_passion.handlers import newest_checkpoint, read_checkpoint
-from monai_passion.modalities import BRATS_MRI
 from monai_passion.networks import RFNet
 from monai_passion.networks.weights import load_weights, save_weights, write_sidecar
 from monai_passion.prediction.cohort import MANIFEST, predict_cohort
@@ -33,6 +32,7 @@ from monai_passion.reporting.examples import read_example
 from monai_passion.reporting.runs import load_runs
 from monai_passion.system.files import write_text
 from tests.handlers.test_checkpoint import Malicious
+from tests.helpers.tasks import BRATS_MRI
 
 PACKAGE = Path(monai_passion.__file__).parent
 

@@ -26,7 +26,7 @@ for name in mine:
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     entry = failure(ValueError("broken")) if name == "b" else {
-        "status": "done", "exit_code": 0, "message": "", "remarks": [], "row": {"patient": name, "used": "t1"}
+        "status": "done", "exit_code": 0, "message": "", "findings": [], "row": {"patient": name, "used": "t1"}
     }
     manifest[name] = entry
     write_manifest(shard_manifest(output, (k, n)), manifest, names)

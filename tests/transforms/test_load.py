@@ -9,8 +9,8 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, MapLabelValued, Orientationd, Spacingd, SpatialPadd
 
 from monai_passion.errors import InputError, UsageError
-from monai_passion.modalities import BRATS_MRI
 from monai_passion.transforms import LoadModalities, LoadModalitiesd
+from tests.helpers.tasks import BRATS_MRI
 
 AFFINE = np.array([[0, -2, 0, 10], [1, 0, 0, -20], [0, 0, 3, 5], [0, 0, 0, 1]], dtype=float)
 SHAPE = (6, 5, 4)

@@ -27,7 +27,7 @@ def write_index(output: Path, manifest: Mapping[str, Mapping[str, Any]]) -> Path
         {
             "name": name,
             "row": rows.get(name),
-            "doubts": (doubts := [r for r in entry["remarks"] if r["level"] != "note"]),
+            "doubts": (doubts := [r for r in entry["findings"] if r["level"] != "note"]),
             "kind": "unusable" if any(r["level"] == "unusable" for r in doubts) else entry["status"],
             "target": "report.html" if (output / name / "report.html").is_file() else "preview.png",
             "exit_code": entry["exit_code"],

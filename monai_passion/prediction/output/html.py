@@ -71,14 +71,14 @@ def make_page(
         ],
     }
     pictures = _pictures(images, maps, affine, report, voxel) if len(maps) > 1 else [""]
-    doubts = [r for level in ("unusable", "warning") for r in report["remarks"] if r["level"] == level]
+    doubts = [r for level in ("unusable", "warning") for r in report["findings"] if r["level"] == level]
     return render(
         "page.html",
         report=report,
         rows=_rows(report),
         doubts=doubts,
         unusable=any(r["level"] == "unusable" for r in doubts),
-        notes=[r for r in report["remarks"] if r["level"] == "note"],
+        notes=[r for r in report["findings"] if r["level"] == "note"],
         helpful=helpful_text(report) if report["most_helpful"] else None,
         intensities=[row for row in report["labels"] if row["volume_ml"] > 0],
         measured=measured,
@@ -120,13 +120,13 @@ def make_comparison_page(
         for name, image in images.items()
     }
     shown = {**report, "titles": {**report["titles"], "before": "before", "after": "after"}}
-    shown["remarks"] = comparison["remarks"]
+    shown["findings"] = comparison["findings"]
     return render(
         "compare.html",
         comparison=comparison,
         titles=report["titles"],
         region_titles={row["name"]: row["title"] for row in report["regions"]},
-        unusable=any(r["level"] == "unusable" for r in comparison["remarks"]),
+        unusable=any(r["level"] == "unusable" for r in comparison["findings"]),
         labels=report["labels"],
         still=_still(images, maps, affine, shown),
         data=_script_text(json.dumps({"labels": report["labels"], "focus": mm, "sides": sides})),

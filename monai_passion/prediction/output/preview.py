@@ -185,7 +185,7 @@ def preview(
 
 def _bands(report: Mapping[str, Any], letters: int) -> list[tuple[str, str]]:
     """Color and text of each line of doubts, the worst first."""
-    doubts = [(level, r["text"]) for level in BANDS for r in report["remarks"] if r["level"] == level]
+    doubts = [(level, r["text"]) for level in BANDS for r in report["findings"] if r["level"] == level]
     lines = [
         (BANDS[level], line)
         for level, text in doubts[:SHOWN]

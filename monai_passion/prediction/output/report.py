@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import datetime
-import json
 import platform
 from collections.abc import Mapping, Sequence
-from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -21,19 +18,11 @@ from monai_passion.prediction.output.diameters import components, deepest_point,
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.tasks import Task
 
-__all__ = ["SCHEMA", "find_focus", "find_lesions", "make_report", "measure", "most_helpful", "read_schema"]
+__all__ = ["find_focus", "find_lesions", "make_report", "measure", "most_helpful"]
 
-SCHEMA = Path(__file__).parents[2] / "bundle" / "schemas" / "report.schema.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LESIONS = 10
 """Of each region, the largest are measured one by one."""
-
-
-@cache
-def read_schema() -> dict[str, Any]:
-    """The JSON schema of ``report.json``."""
-    schema: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    return schema
 
 
 def measure(labels: NDArray[np.unsignedinteger], values: Sequence[int], voxel_ml: float) -> dict[str, Any]:
@@ -59,7 +48,7 @@ def make_report(
         affine: of their grid and that of the result.
         task: names, colors and values of the classes and regions.
         expected: combination -> what `expected_quality` gives for it.
-        facts: the other entries, see the schema.
+        facts: the other entries, see ``bundle/schemas/report.schema.json``.
     """
     labels, expected = result.labels, expected or {}
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000

@@ -1,5 +1,6 @@
 """The documentation: its site builds without a warning, its words are spelled right, and mean one thing."""
 
+import json
 import re
 import subprocess
 import sys
@@ -41,3 +42,18 @@ def test_the_site_builds_without_a_warning(tmp_path):
     page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert "Research use only, not a medical device" in page
     assert not re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', page)  # it opens without a network
+
+
+def test_every_setting_of_a_configuration_is_explained_and_nothing_else():
+    meanings = json.loads((ROOT / "docs" / "reference" / "settings.json").read_text(encoding="utf-8"))
+    fragments = ["methods/*.json", "missing/*.json", "networks/[!m]*.json", "tasks/*/fast.json", "tasks/*/coarse.json"]
+    files = [
+        path
+        for part in ("train", "evaluate", "inference", "multi_gpu_train")
+        for path in (ROOT / "bundles").glob(f"*/configs/{part}.json")
+    ]
+    files += [path for pattern in fragments for path in (ROOT / "configs").glob(pattern)]
+    keys = {key.lstrip("+").split("#")[0] for path in files for key in json.loads(path.read_text(encoding="utf-8"))}
+    assert keys - set(meanings) == set()
+    assert set(meanings) - keys == set()
+    assert all(text.endswith(".") and len(text) < 200 for text in meanings.values())

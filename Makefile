@@ -1,6 +1,6 @@
 # The whole developer API. `make demo` and `make test` are all a fresh machine needs.
 .DEFAULT_GOAL := help
-.PHONY: help install dev format lint types test test-slow test-faults test-browser test-label test-zoo demo label bundles bundles-check docs bench clean
+.PHONY: help install dev format lint types test test-slow test-faults test-browser test-label test-zoo demo label bundles bundles-check docs package notebooks bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -73,6 +73,13 @@ bench: dev  ## side-by-side timings, as ratios
 
 docs: dev  ## the documentation site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "open build/site/index.html"
+
+package: dev  ## sdist and wheel, checked, in dist/
+	$(BIN)/python -m build --no-isolation --outdir dist . && $(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_package.py tests/test_container.py
+
+notebooks: dev  ## run docs/notebooks on phantoms
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_notebooks.py
 
 bundles: install  ## write bundles/ from configs/
 	$(BIN)/monai-passion bundles make

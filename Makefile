@@ -1,6 +1,6 @@
 # The whole developer API. `make demo` and `make test` are all a fresh machine needs.
 .DEFAULT_GOAL := help
-.PHONY: help install dev format lint types test test-slow test-faults test-browser test-label test-zoo demo label bundles bundles-check docs bench clean
+.PHONY: help install dev format lint types test test-slow test-faults test-browser test-label test-zoo demo label bundles bundles-check docs images package notebooks bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,6 +12,7 @@ NEEDS_MB := 4000
 LABEL_VENV ?= .venv-label
 LABEL ?= label
 LABEL_WEIGHTS ?= releases/brats2020_cubes/rfnet_width4_passion.safetensors
+CHROMIUM ?= chromium
 BUNDLE := bundles/brats_mri_segmentation_rfnet_passion
 
 help:  ## what can be made
@@ -19,8 +20,8 @@ help:  ## what can be made
 
 # torch first and exactly: where an index offers a CPU build under that pin, nothing else pulls in CUDA packages.
 define environment
-	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.10, 3.11 or 3.12, or say which: make $@ PYTHON=python3.11"; exit 2; }
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' || { echo "make: $$($(PYTHON) --version) is not supported; use Python 3.10, 3.11 or 3.12: make $@ PYTHON=python3.11"; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.10 to 3.13, or say which: make $@ PYTHON=python3.11"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || { echo "make: $$($(PYTHON) --version) is not supported; use Python 3.10 to 3.13: make $@ PYTHON=python3.11"; exit 2; }
 	@free=$$(df -Pm . | awk 'NR==2 {print $$4}'); [ "$$free" -ge $(NEEDS_MB) ] || { echo "make: $$free MB free on this disk, $(NEEDS_MB) MB needed; free some space or set VENV=/other/disk/venv"; exit 5; }
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV) || { echo "make: could not make $(VENV); on Debian and Ubuntu: apt install python3-venv"; exit 2; }
 	@echo "installing into $(VENV) (about two minutes, 2 GB) ..."
@@ -73,6 +74,19 @@ bench: dev  ## side-by-side timings, as ratios
 
 docs: dev  ## the documentation site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "open build/site/index.html"
+
+images: install  ## docs/images from a phantom, with Chromium
+	$(BIN)/monai-passion demo --output build/images --overwrite
+	cp build/images/result/preview.png docs/images/preview.png
+	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --use-angle=swiftshader --enable-unsafe-swiftshader --ignore-gpu-blocklist \
+	  --virtual-time-budget=60000 --window-size=1120,880 --screenshot=docs/images/page.png "file://$(CURDIR)/build/images/result/report.html"
+
+package: dev  ## sdist and wheel, checked, in dist/
+	$(BIN)/python -m build --no-isolation --outdir dist . && $(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_package.py tests/test_container.py
+
+notebooks: dev  ## run docs/notebooks on phantoms
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_notebooks.py
 
 bundles: install  ## write bundles/ from configs/
 	$(BIN)/monai-passion bundles make

@@ -48,12 +48,12 @@ def combinations(modalities: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def all_masks(modalities: Sequence[str]) -> list[tuple[bool, ...]]:
-    """`combinations` as masks of one bool a modality, in the same order."""
+    """`combinations` as masks of one bool per modality, in the same order."""
     return [combination_mask(combination, modalities) for combination in combinations(modalities)]
 
 
 def combination_mask(combination: Iterable[str], modalities: Sequence[str]) -> tuple[bool, ...]:
-    """One bool a modality, in channel order."""
+    """One bool per modality, in channel order."""
     chosen = {resolve(name, modalities) for name in combination}
     return tuple(m in chosen for m in modalities)
 

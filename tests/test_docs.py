@@ -1,5 +1,6 @@
 """The documentation: its site builds without a warning, its words are spelled right, and mean one thing."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,13 +9,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "Makefile")),
+    *sorted(path for folder in ("docs", "configs") for path in (ROOT / folder).rglob("*.md")),
+    *sorted(path for path in (ROOT / "monai_passion").rglob("*.py") if path.name not in ("labels.py", "naming.py")),
+]
+THINGS = "one|row|column|value|bool|channel|folder|file|image|volume|slice|number|score|rate|iterations|items"
+"""Of which there is one, or are some, per something."""
 PHRASES = {
     r"\bgoes before\b": "takes precedence over",
     r"\bis no name\b": "is not a name",
     r"\bWhat a person turns\b": "The settings you are most likely to change",
     r"\bReasons to doubt\b": "Plausibility checks",
-    r"\b(one|a row|a value|a column) a (modality|patient|case|sequence|class|region)\b": "one per ...",
+    r"\bis none of\b": "is not one of",
+    r"(?<!there )\b(are|is) no (NIfTI|JSON|DICOM|bundle|folder|label|name|number|whole numbers)\b": "is not a ...",
+    r"\bwho lacks what\b": "presence table, random seed of the draw",
+    rf"\b({THINGS}) an? (modality|patient|case|sequence|class|region|axis|line|row|epoch|machine)\b": "one per ...",
     r"\b(colour|tumour|oedema|normalis|optimis(?!t)|initialis)\w*": "American spelling",
     r"\b(grey|centre|behaviour|licence|neighbour)\w*": "American spelling",
 }
@@ -41,3 +51,18 @@ def test_the_site_builds_without_a_warning(tmp_path):
     page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert "Research use only, not a medical device" in page
     assert not re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', page)  # it opens without a network
+
+
+def test_every_setting_of_a_configuration_is_explained_and_nothing_else():
+    meanings = json.loads((ROOT / "docs" / "reference" / "settings.json").read_text(encoding="utf-8"))
+    fragments = ["methods/*.json", "missing/*.json", "networks/[!m]*.json", "tasks/*/fast.json", "tasks/*/coarse.json"]
+    files = [
+        path
+        for part in ("train", "evaluate", "inference", "multi_gpu_train")
+        for path in (ROOT / "bundles").glob(f"*/configs/{part}.json")
+    ]
+    files += [path for pattern in fragments for path in (ROOT / "configs").glob(pattern)]
+    keys = {key.lstrip("+").split("#")[0] for path in files for key in json.loads(path.read_text(encoding="utf-8"))}
+    assert keys - set(meanings) == set()
+    assert set(meanings) - keys == set()
+    assert all(text.endswith(".") and len(text) < 200 for text in meanings.values())

@@ -112,7 +112,7 @@ def make_bundle(task: Task, network: str, output: Path, method: str = "passion",
         if name not in known:
             raise UsageError(f"unknown {kind} '{name}'; known are {', '.join(known)}")
     if not re.fullmatch(r"[A-Za-z][\w-]*", output.resolve().name):
-        raise UsageError(f"{output.resolve().name} is no name for a bundle; give a folder of letters, digits, _ and -")
+        raise UsageError(f"{output.resolve().name} cannot be the name of a bundle; use letters, digits, _ and -")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output} exists and is not empty; give a new folder")
     if not is_plain(task.to_json()):

@@ -129,11 +129,11 @@ def training_data(
 ) -> Mapping[str, Any]:
     """The datalist of a training, with what is missing on purpose taken out; stored beside the checkpoints.
 
-    By default nothing is. ``presence``, a table of who lacks what, takes precedence over ``missing_rates``, which are
-    drawn for each "patient" or for each "case" (file); the word "none" switches either off. What was found, taken out
-    and is used is logged as a table, with a warning where images are taken out. A network of two ``spatial_dims``
-    trains on the slices of the files, an item each; validation is on whole files in any case. The headers of the files
-    are looked at first, with the ``policy`` that they are loaded with.
+    By default nothing is. ``presence``, a table of the modalities that each patient has, takes precedence over
+    ``missing_rates``, which are drawn for each "patient" or for each "case" (file); the word "none" switches either
+    off. What was found, taken out and is used is logged as a table, with a warning where images are taken out. A
+    network of two ``spatial_dims`` trains on the slices of the files, an item each; validation is on whole files in
+    any case. The headers of the files are looked at first, with the ``policy`` that they are loaded with.
 
     Raises:
         UsageError: no ``dataset_dir``; or see `monai_passion.data.training_set.prepare_datalist`.
@@ -324,7 +324,7 @@ def result_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
 
 def _given(dataset_dir: str) -> None:
     if not dataset_dir:
-        raise UsageError("no data set given; add --dataset_dir FOLDER (one folder a patient, as in BraTS2020)")
+        raise UsageError("no data set is given; add --dataset_dir FOLDER (one folder per patient, as in BraTS2020)")
 
 
 def prepare_batch(

@@ -42,7 +42,7 @@ def check_trusted(bundle: Path, config: str = "inference") -> None:
         raise UsageError(f"{path} cannot be read ({error}); is the bundle complete?") from error
     if not known:
         raise UsageError(
-            f"{path} is none of this version's bundles, or was changed, and a configuration can run any program; "
+            f"{path} is not a bundle of this version, or was changed, and a configuration can run any program; "
             "read it, and if you trust where it comes from, add --trust"
         )
 

@@ -106,7 +106,7 @@ def export(
         ``output``.
 
     Raises:
-        UsageError: ``output`` exists, or is none of the three.
+        UsageError: ``output`` exists, or does not end in .zip, .ts or .onnx.
         WeightsError: the weights are not of this network.
     """
     from monai_passion.prediction.segmenter import find_bundle

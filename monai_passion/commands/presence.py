@@ -44,7 +44,7 @@ def presence(
         output: the CSV file to write.
         missing_rates: one per modality, in the order of the modalities or as NAME=RATE, each in [0, 1).
         group_rates: rates of each group of the datalist, in place of missing_rates.
-        seed: who lacks what.
+        seed: random seed of the draw.
         per: what a row is.
         task: its modalities; of a datalist: its own.
         overwrite: replace an older file.
@@ -53,7 +53,7 @@ def presence(
         The table.
 
     Raises:
-        UsageError: rates that are no rates, or not as many as modalities.
+        UsageError: values that are not rates, or not as many as modalities.
         InputError: a file that cannot be read.
     """
     from monai_passion.data.presence import read_presence, write_presence
@@ -113,7 +113,7 @@ def _rates(given: Sequence[str | float]) -> list[float] | dict[str, float]:
     try:
         values = [float(value) for _, _, value in pairs]
     except ValueError:
-        raise UsageError(f"'{' '.join(texts)}' are no missing rates; give {RATES}") from None
+        raise UsageError(f"'{' '.join(texts)}' are not missing rates; give {RATES}") from None
     names = [name for name, _, _ in pairs if name]
     if names and (len(names) != len(pairs) or len(set(names)) != len(names)):
         raise UsageError(f"'{' '.join(texts)}' has rates with and without name, or a name twice; give {RATES}")

@@ -75,7 +75,7 @@ def train(
         method: passion, passion_released, baseline, moddrop, pmr, ogm_ge or teacher (default: the bundle's, passion).
         missing: take images out as in the paper, such as idt_2468, pdt or extreme (default: keep all there are).
         datalist: the split (default: drawn by the seed, and stored in the output).
-        presence: table of who lacks what.
+        presence: CSV table of the modalities that each patient has.
         device: cpu, cuda:0 (default: a GPU where there is one).
         set: further settings, such as epochs=3, crop_size=[64,64,64] or loss#gamma=0.02.
         overwrite: start anew in a folder with an earlier training.

@@ -1,1 +1,1 @@
-"""Patients on disk: volumes, datalists, digital phantoms, and who lacks which modality."""
+"""Patients on disk: volumes, datalists, digital phantoms, and which modalities each patient has."""

@@ -74,7 +74,7 @@ def make_datalist(
         layout: its name, or "auto".
         task: see `monai_passion.tasks.load_task`; by default the one of this package whose modalities the names tell.
         fractions: shares of the patients for training, validation and test; who is where is drawn from ``seed``.
-        split_dir: a folder with train.txt, val.txt and test.txt, one patient or case a line, in place of fractions;
+        split_dir: a folder with train.txt, val.txt and test.txt, one patient or case per line, in place of fractions;
             an ``HG_`` or ``LG_`` before a name is taken off. Who is not listed is left out.
         seed: of the split.
         slices: one item for each slice of the third axis, named ``<case>_slice_<index>``.

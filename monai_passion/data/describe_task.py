@@ -125,7 +125,7 @@ def _parse(labels: Iterable[str]) -> dict[str, int]:
     for text in labels:
         label, _, value = text.partition("=")
         if not label.strip() or not value.strip().isdigit() or int(value) == 0:
-            raise UsageError(f"'{text}' is no label; give NAME=VALUE with a whole number from 1, as in lesion=1")
+            raise UsageError(f"'{text}' is not a label; give NAME=VALUE with a whole number from 1, as in lesion=1")
         found[label.strip()] = int(value)
     return found
 

@@ -146,7 +146,7 @@ def find_series(paths: Iterable[Path]) -> list[Series]:
 
 
 def open_series(path: Path) -> Series | None:
-    """The series in a folder, or the one that a file belongs to; None for what is no DICOM.
+    """The series in a folder, or the one that a file belongs to; None for what is not DICOM.
 
     The other files of a file's series may lie beside it or in the folders beside its own.
 
@@ -171,7 +171,7 @@ def open_series(path: Path) -> Series | None:
     for one in find_series(own):
         if path in one.files:
             return one.check()
-    raise InputError(f"{path} is no image; give a series of images")
+    raise InputError(f"{path} is not an image; give a series of images")
 
 
 def _is_of(path: Path, uid: Any) -> bool:

@@ -111,7 +111,7 @@ def donor_from_patient(item: Mapping[str, Any], margin: float = 16.0) -> Donor |
 
 
 def donor_from_cubes(patient: str, label: Path, cubes: Iterable[Path], modalities: Sequence[str]) -> Donor | None:
-    """The tumor of a patient of whom there is the whole label map, and images in cubes alone.
+    """The tumor of a patient with a whole label map, and images only in cubes.
 
     Args:
         patient: a name.

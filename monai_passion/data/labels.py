@@ -161,7 +161,7 @@ def find_convention(
         if unknown := [f"{value} ({names[value]})" for value, label in values.items() if label is None]:
             classes = ", ".join(one.name for one in task.classes)
             raise InputError(
-                f"{where} has the label {', '.join(unknown)}, which is none of {classes}; say what each is, "
+                f"{where} has the label {', '.join(unknown)}, which is not one of {classes}; say what each is, "
                 f"as labels {next(iter(names))}={task.classes[0].name},..."
             )
         return Convention(Path(where).name, {0: 0, **{k: v for k, v in values.items() if v is not None}})
@@ -204,7 +204,7 @@ def map_values(
         InputError: it has a value that is not among ``values``.
     """
     if (data != np.rint(data)).any():
-        raise InputError(f"{path} has values that are no whole numbers; give the label map")
+        raise InputError(f"{path} has values that are not whole numbers; give the label map")
     found = values_in(data)
     if wrong := [value for value in found if value not in values]:
         name = f" ({convention})" if convention else ""

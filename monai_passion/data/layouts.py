@@ -109,7 +109,7 @@ def find_cohort(folder: Path, task: Task, layout: str = "auto") -> Cohort:
         layout: "auto"; "folders" or "flat" to say whether a folder's files are one patient's or many's.
 
     Raises:
-        InputError: it is no folder, or its ``dataset.json`` is damaged.
+        InputError: it is not a folder, or its ``dataset.json`` is damaged.
         UsageError: an unknown layout.
     """
     if not folder.is_dir():

@@ -131,7 +131,7 @@ def stem_of(name: str) -> str:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder is none of the user's: hidden, or what macOS leaves beside files (``._x.nii.gz``)."""
+    """Whether a file or folder is not the user's own: hidden, or what macOS leaves beside files (``._x.nii.gz``)."""
     return name.startswith(".") or name == "__MACOSX"
 
 

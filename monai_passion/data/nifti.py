@@ -105,7 +105,7 @@ def read_header(path: str | os.PathLike[str], *, num_volumes: int = 1, max_voxel
         max_voxels: more than these are refused.
 
     Raises:
-        InputError: it is no NIfTI, is empty, 2-D, of another number of volumes, RGB or complex, or its affine,
+        InputError: it is not NIfTI, is empty, 2-D, of another number of volumes, RGB or complex, or its affine,
             voxel sizes or scaling cannot be.
     """
     path = Path(path)
@@ -186,7 +186,7 @@ def read_geometry(path: str | os.PathLike[str]) -> nib.Nifti1Header:
     """A new header, NIfTI-1 or -2 as the file's, with the file's place in space bit for bit and nothing else of it.
 
     Raises:
-        InputError: it is no NIfTI.
+        InputError: it is not NIfTI.
     """
     path = Path(path)
     with _open(path) as stream:

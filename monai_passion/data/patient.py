@@ -50,7 +50,7 @@ class Patient(NamedTuple):
     """What the network gets, and what is said about it."""
 
     volumes: tuple[Volume | None, ...]
-    """One a modality in channel order, all on the grid of the reference; None where absent."""
+    """One per modality in channel order, all on the grid of the reference; None where absent."""
     modalities: tuple[str, ...]
     """All of them, in channel order."""
     files: Mapping[str, Path]

@@ -1,4 +1,4 @@
-"""Who lacks which modality: drawn before training from missing rates, or read from a table, and then a fact."""
+"""Which modalities each patient has: drawn from missing rates before training, or read from a table."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def plain_case_name(name: str) -> str:
 
 
 def parse_missing_rates(rates: Rates, modalities: Sequence[str]) -> tuple[float, ...]:
-    """One missing rate a modality, in channel order, from a list in that order or from name -> rate.
+    """One missing rate per modality, in channel order, from a list in that order or from name -> rate.
 
     Raises:
         UsageError: not one number in [0, 1) for each modality.
@@ -92,7 +92,7 @@ def draw_presence(
     The expected number of cases with a combination S is N times the product over modalities of (1 - rate) for those
     in S and of the rate for those not, divided by the chance to have any modality at all. The counts are those
     numbers rounded by largest remainder, then moved by as little as makes every modality occur. Who gets which
-    combination is a permutation drawn from the seed. So only chance decides who lacks what, not how many.
+    combination is a permutation drawn from the seed. So chance decides which patients lack a modality, not how many.
 
     Args:
         num_samples: N.
@@ -101,7 +101,7 @@ def draw_presence(
         groups: the group of each case, where ``missing_rates`` has groups.
         modalities: their names; by default those of ``missing_rates``, else numbers.
         have: (N, M) bool, what there is of each case, at least one; by default everything. A case that the draw leaves
-            with nothing of it is drawn again among the combinations of what it has, so that who lacks files follows
+            with nothing of it is drawn again among the combinations of what it has, so that lacking files follows
             the rates given that something is left.
 
     Returns:
@@ -119,7 +119,7 @@ def draw_presence(
         by_group = missing_rates
         names = np.asarray(groups if groups is not None else [""] * num_samples, dtype=object)
         if len(names) != num_samples:
-            raise UsageError(f"{len(names)} groups for {num_samples} cases; give one group a case")
+            raise UsageError(f"{len(names)} groups for {num_samples} cases; give one group per case")
         if unknown := sorted({str(name) for name in names} - set(by_group)):
             raise UsageError(
                 f"missing_rates has no rates for the group(s) {', '.join(map(repr, unknown))}, only for "
@@ -199,7 +199,7 @@ def _include(counts: NDArray[np.int64], expected: NDArray[np.float64], masks: ND
 
 
 def write_presence(path: str | os.PathLike[str], presence: Presence) -> None:
-    """A CSV file with the columns ``case`` and one a modality, of 0 and 1."""
+    """A CSV file with the columns ``case`` and one per modality, of 0 and 1."""
     table = pd.DataFrame(presence.table.astype(int), columns=list(presence.modalities))
     table.insert(0, "case", list(presence.cases))
     write_text(path, table.to_csv(index=False, lineterminator="\n"))
@@ -232,13 +232,13 @@ def read_presence(path: str | os.PathLike[str], modalities: Sequence[str] | None
             raise InputError(f"{path}: {error}") from error
         cases, rows = [name.strip() for name in frame["case"]], frame[columns].to_numpy().tolist()
     else:
-        raise InputError(f"{path} has the columns {', '.join(frame.columns)}; expected case and one a modality")
+        raise InputError(f"{path} has the columns {', '.join(frame.columns)}; expected case and one per modality")
     for case, row in zip(cases, rows, strict=True):
         if not set(row) <= {"0", "1"} or "1" not in row:
-            raise InputError(f"{path}: {case} has {', '.join(row)}; give 0 or 1 a modality, and at least one 1")
+            raise InputError(f"{path}: {case} has {', '.join(row)}; give 0 or 1 per modality, and at least one 1")
     if len(set(cases)) != len(cases) or not cases:
         twice = next((case for case in cases if cases.count(case) > 1), None)
-        raise InputError(f"{path} names {twice} twice; keep one row a case" if twice else f"{path} has no rows")
+        raise InputError(f"{path} names {twice} twice; keep one row per case" if twice else f"{path} has no rows")
     table = np.array(rows) == "1"
     if modalities is not None:
         if set(found) != set(modalities) or len(found) != len(modalities):
@@ -251,7 +251,7 @@ def _published(path: Path, frame: pd.DataFrame) -> tuple[list[str], tuple[str, .
     rows = [["1" if flag == "True" else "0" for flag in re.findall("True|False", mask)] for mask in frame["mask"]]
     order = {len(known): known for known in _orders()}.get(len(rows[0]) if rows else 0)
     if order is None or {len(row) for row in rows} != {len(order)}:
-        raise InputError(f"{path}: its masks are no lists of 4 (brain) or 3 (heart) times True or False")
+        raise InputError(f"{path}: its masks are not lists of 4 (brain) or 3 (heart) values True or False")
     return [plain_case_name(name) for name in frame["data_name"]], order, rows
 
 

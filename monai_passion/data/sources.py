@@ -98,7 +98,7 @@ def find_patients(folder: Path, modalities: Task | Sequence[str]) -> dict[str, P
 
 
 def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str, Path]:
-    """As `find_files`; nothing where there is no DICOM."""
+    """As `find_files`; nothing where there are no DICOM series."""
     series = find_series(path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in folder.glob(depth))
     if not series:
         return {}
@@ -130,7 +130,7 @@ EMPTY = {"", "nan", "na", "n/a", "none", "null", "-"}
 
 
 def read_cohort(path: Path, modalities: Task | Sequence[str]) -> dict[str, dict[str, Path]]:
-    """Patient -> modality -> file, of a CSV with a column ``patient`` and one a modality; an empty cell is absent.
+    """Patient -> modality -> file, of a CSV with a column ``patient`` and one per modality; an empty cell is absent.
 
     Commas, semicolons or tabs; capitals do not matter, ``case`` and ``subject`` are other words for ``patient``.
     Relative paths start from the folder of the CSV.
@@ -146,10 +146,10 @@ def read_cohort(path: Path, modalities: Task | Sequence[str]) -> dict[str, dict[
     except UsageError as error:
         raise InputError(f"{path}: {error}; columns are patient and the sequences") from error
     if not who or not len(table) or not columns or len(set(columns.values())) < len(columns):
-        raise InputError(f"{path} needs a column 'patient', one column a sequence, and a row a patient")
+        raise InputError(f"{path} needs a column 'patient', one column per sequence, and a row per patient")
     names = table[who[0]]
     if (twice := names.duplicated() | ~names.str.fullmatch(r"[^/\\]*[^/\\.][^/\\]*")).any():
-        raise InputError(f"{path}: '{names[twice].iloc[0]}' is there twice or is no name for a folder")
+        raise InputError(f"{path}: '{names[twice].iloc[0]}' is there twice or cannot be the name of a folder")
     cohort = {
         row[who[0]]: {m: path.parent / row[c] for c, m in columns.items() if row[c].lower() not in EMPTY}
         for row in table.to_dict("records")

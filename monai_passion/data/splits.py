@@ -128,7 +128,7 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
             raise InputError(f"{path} is no list of names ({error})") from error
         lists[split] = [line.strip() for line in text.splitlines() if line.strip()]
     if not any(lists.values()):
-        raise InputError(f"{folder} has no train.txt with names, one a line; give the folder of the lists")
+        raise InputError(f"{folder} has no train.txt with names, one per line; give the folder of the lists")
     return lists
 
 

@@ -34,7 +34,7 @@ def find_study(
     Raises:
         InputError: two files for one modality; a 3-D file of which neither its name nor ``sequence`` tells what it
             holds, or both and not the same.
-        UsageError: ``sequence`` is none of the modalities.
+        UsageError: ``sequence`` is not one of the modalities.
     """
     path, task = os.fspath(path), as_task(modalities)
     named = read_name(Path(path).name, task)

@@ -92,7 +92,7 @@ def verify_cohort(
         progress: told the share that is done.
 
     Raises:
-        InputError: it is no folder, or has no patients.
+        InputError: it is not a folder, or has no patients.
     """
     folder = Path(folder)
     chosen = load_task(task) if task is not None else guess_task(folder)
@@ -188,7 +188,7 @@ def _of_voxels(case: Case, role: str, convention: Convention | None) -> Iterator
 def _of_label(case: Case, volume: Volume, convention: Convention | None) -> Iterator[Problem]:
     path = volume.path
     if (volume.data != np.rint(volume.data)).any():
-        yield Problem("error", "label", case.name, f"{path} has values that are no whole numbers; give the label map")
+        yield Problem("error", "label", case.name, f"{path} has values that are not whole numbers; give the label map")
         return
     found = values_in(volume.data)
     if convention is not None and (wrong := [value for value in found if value not in convention.values]):

@@ -56,7 +56,7 @@ class CombinationScores(Metric):
     Args:
         modalities: names in channel order.
         regions: region -> labels.
-        output_dir: after the run, ``metrics.csv`` (one row a case, combination, region and convention for empty
+        output_dir: after the run, ``metrics.csv`` (one row per case, combination, region and convention for empty
             regions) and ``summary.json`` (means with bootstrap intervals by patient) are written here.
         dice_only: leave out everything but the mean Dice; for validation while a network trains.
         spacing_known: False where the voxels have no size in mm, then distances are in voxels.

@@ -21,7 +21,7 @@ here.
 
 Rows
 ----
-`score_case` and `score_slices` give one dict a region and convention, the rows of a run's ``metrics.csv``:
+`score_case` and `score_slices` give one dict per region and convention, the rows of a run's ``metrics.csv``:
 
 ================  =====================================================================================================
 case              name of the scored volume or slice
@@ -115,7 +115,7 @@ def _checked(pred: NDArray, true: NDArray, spacing: Sequence[float] | None) -> t
     if pred.shape != true.shape:
         raise ValueError(f"pred has shape {pred.shape}, true {true.shape}; bring both onto one grid first")
     if spacing is not None and len(spacing) != pred.ndim:
-        raise ValueError(f"spacing has {len(spacing)} values for {pred.ndim} axes; give one an axis")
+        raise ValueError(f"spacing has {len(spacing)} values for {pred.ndim} axes; give one per axis")
     return pred, true
 
 
@@ -225,7 +225,7 @@ def score_case(
     diagonal: float | None = None,
     voxel_ml: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of `COLUMNS` for one segmented volume or slice, one a region and convention.
+    """Rows of `COLUMNS` for one segmented volume or slice, one per region and convention.
 
     Args:
         pred: labels, any number of dimensions.

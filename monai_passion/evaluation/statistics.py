@@ -1,7 +1,7 @@
 """Confidence intervals of means and paired tests between methods, with the patient as the unit.
 
 Several scores of one patient (slices, runs with other seeds, combinations) are not independent: the bootstrap draws
-patients with all their scores, and the paired tests see one number a patient. Every result says its ``n``: patients.
+patients with all their scores, and the paired tests see one number per patient. Every result says its ``n``: patients.
 
 Where methods are compared by several trainings, the seed is the unit and patients are nested in it: `compare_seeds`.
 """
@@ -132,7 +132,7 @@ def bootstrap_mean(
 def paired_comparison(
     a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Paired:
-    """Compare two methods by one score a patient each, in the same order; pairs with a NaN are left out.
+    """Compare two methods by one score per patient each, in the same order; pairs with a NaN are left out.
 
     Raises:
         ValueError: lengths that differ.
@@ -163,7 +163,7 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
 
 
 def average_seeds(rows: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Mean of the metrics over the runs of a method, one row a case, patient, combination, region and convention.
+    """Mean of the metrics over the runs of a method, one row per case, patient, combination, region and convention.
 
     Args:
         rows: the columns of `monai_passion.evaluation.metrics.COLUMNS` for one or more runs of one method.
@@ -184,7 +184,7 @@ def compare_methods(
     """All pairs of methods, per convention, region and metric, with Holm's correction within convention and metric.
 
     Runs of one method (other seeds) are averaged first; then the mean over the cases and combinations that both methods
-    have gives one number a patient.
+    have gives one number per patient.
 
     Args:
         rows: the columns of `monai_passion.evaluation.metrics.COLUMNS` and ``method``.

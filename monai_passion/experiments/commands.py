@@ -45,7 +45,7 @@ def run(
         dataset_dir: the patients.
         datalist: their split (default: datalist.json in the output, made when missing).
         split_dir: folder with train.txt, val.txt and test.txt to make the datalist with.
-        presence_dir: folder of published tables of who lacks what, in place of drawn ones.
+        presence_dir: folder of published presence tables, in place of drawn ones.
         split: the patients that are scored.
         data: what the patients are called (default: found out).
         engine: where the cells run.

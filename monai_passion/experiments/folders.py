@@ -37,7 +37,7 @@ class Source(NamedTuple):
         configs, bundles: the project's folders.
         dataset_dir: of the patients.
         datalist: their split, the same for all cells.
-        presence_dir: published tables of who lacks what; without it they are drawn from the missing rates.
+        presence_dir: published presence tables; without it they are drawn from the missing rates.
         split: that is scored.
         data: what the patients are, see `describe_data`.
         device: ``cpu``, ``cuda:0``; by default the bundle's choice.

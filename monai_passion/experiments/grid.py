@@ -64,7 +64,7 @@ def load_grid(path: Path) -> dict[str, Any]:
     """Read a grid and, key by key below it, the one it extends.
 
     Raises:
-        InputError: it is no JSON object, or has keys that mean nothing.
+        InputError: it is not a JSON object, or has keys that mean nothing.
     """
     try:
         grid: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))

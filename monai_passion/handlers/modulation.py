@@ -35,7 +35,7 @@ class GradientModulationHandler:
     """After each backward pass, slows down the encoders of the modalities that do better than the others alone.
 
     The gradient of each parameter that one modality alone uses is multiplied by the modality's ``k`` (`modulation`);
-    with ``noise``, Gaussian noise of the gradient's own standard deviation is added (GE). Goes before
+    with ``noise``, Gaussian noise of the gradient's own standard deviation is added (GE). Comes before
     `NonFiniteHandler`.
 
     Args:

@@ -1,4 +1,4 @@
-"""beta, updated once an epoch from the relative preference of the modalities (Eq. 12-13)."""
+"""beta, updated once per epoch from the relative preference of the modalities (Eq. 12-13)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A line an epoch, and what goes on within one, so that nobody waits before a silent terminal."""
+"""One line per epoch, and what goes on within one, so that nobody waits before a silent terminal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ProgressHandler:
     one epoch, and none of a training.
 
     Args:
-        evaluator: whose scores belong to the epoch in which it ran; its handler goes before this one.
+        evaluator: whose scores belong to the epoch in which it ran; its handler comes before this one.
         every: seconds between two lines within the only epoch.
     """
 

@@ -41,7 +41,7 @@ def label_values(
         values: of the classes in label files.
 
     Raises:
-        InputError: a segment is none of the classes.
+        InputError: a segment is not one of the classes.
     """
     if segments is None:
         return None
@@ -49,7 +49,7 @@ def label_values(
     names = [str(segment["name"]).lower() for segment in segments]
     if unknown := [name for name in names if name not in known]:
         raise InputError(
-            f"a label has the segment '{unknown[0]}', which is none of {', '.join(class_names[1:])}; rename or remove "
-            "it and submit the label again"
+            f"a label has the segment '{unknown[0]}', which is not one of {', '.join(class_names[1:])}; rename or "
+            "remove it and submit the label again"
         )
     return {str(value): value for value in values} | {str(k): known[name] for k, name in enumerate(names, start=1)}

@@ -126,7 +126,7 @@ class MultiModalBackbone(nn.Module, ABC):
             sizes = ", ".join("HWD"[: self.spatial_dims])
             raise ValueError(
                 f"image has shape {tuple(image.shape)}; this network takes (batch, {self.num_modalities}, {sizes}), "
-                "one channel a modality, with any values in the channels of absent ones"
+                "one channel per modality, with any values in the channels of absent ones"
             )
         strides = self.stride if isinstance(self.stride, tuple) else (self.stride,) * self.spatial_dims
         # One voxel at the coarsest level could be neither normalized nor reflected.

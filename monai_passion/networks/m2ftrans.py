@@ -157,7 +157,7 @@ class M2FTrans(MultiModalBackbone):
         heads, depth, mlp: of the transformer.
         dropout: of the transformer and of the channel attention.
 
-    Deep supervision: one output a level, before the fusion of that level, at x1, x1/2, x1/4, ... (finest first).
+    Deep supervision: one output per level, before the fusion of that level, at x1, x1/2, x1/4, ... (finest first).
     """
 
     def __init__(

@@ -158,7 +158,8 @@ def translate(network: str, modalities: Sequence[str]) -> Callable[[str], tuple[
 def infer_arguments(released: Mapping[str, Tensor], network: str, modalities: Sequence[str]) -> dict[str, Any]:
     """The arguments of the network that a released ``state_dict`` was made by, as far as its shapes tell.
 
-    The number of attention heads leaves no trace in them; nor does ``roi_size`` where the tokens are no square or cube.
+    The number of attention heads leaves no trace in them; nor does ``roi_size`` where the tokens are not a
+    square or cube.
 
     Raises:
         ValueError: an array that tells one of them is not there.

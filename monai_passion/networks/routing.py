@@ -46,7 +46,7 @@ class Features(NamedTuple):
         num_samples, num_modalities = self.available.shape
         if mask.ndim != 2 or mask.shape[1] != num_modalities:
             raise ValueError(
-                f"mask has shape {tuple(mask.shape)}; give (decodes, {num_modalities}), one column a modality"
+                f"mask has shape {tuple(mask.shape)}; give (decodes, {num_modalities}), one column per modality"
             )
         if samples is None:
             if mask.shape[0] != num_samples:

@@ -118,7 +118,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     The "settings" of the metadata go into a bundle's configuration, where text can be code: they must be numbers.
 
     Raises:
-        WeightsError: missing, damaged, or not weights; settings that are no numbers.
+        WeightsError: missing, damaged, or not weights; settings that are not numbers.
     """
     path = Path(path)
     _verify(path)

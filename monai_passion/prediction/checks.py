@@ -1,4 +1,4 @@
-"""Reasons to doubt a result: what is odd about the images, and how good the weights were on such patients."""
+"""Plausibility checks: what is odd about the images, and how good the weights were on such patients."""
 
 from __future__ import annotations
 

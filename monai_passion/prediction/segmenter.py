@@ -107,7 +107,7 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
     None stands for ``DEFAULT_BUNDLE``.
 
     Raises:
-        UsageError: it is not there, or is no bundle of this package.
+        UsageError: it is not there, or is not a bundle of this package.
     """
     wanted = bundle or DEFAULT_BUNDLE
     names = [wanted, *([_full_name(wanted)] if "/" not in wanted else [])]
@@ -122,7 +122,9 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
         facts = BundleFacts(path, str(config["bundle_name"]), str(metadata["version"]), load_task(config["task"]))
         return facts._replace(run=Path(wanted)) if path == trained else facts
     except (KeyError, TypeError, ValueError, PassionError) as error:
-        raise UsageError(f"{path} is no bundle of monai_passion ({error} is not as expected); give another") from error
+        raise UsageError(
+            f"{path} is not a bundle of monai_passion ({error} is not as expected); give another"
+        ) from error
 
 
 class Segmentation(NamedTuple):
@@ -165,7 +167,7 @@ class Segmenter:
         bundle: from `find_bundle`.
         weights: a file; None for the one in the bundle's ``models``, else the one that came with this package.
         device: as torch names it; None for what the bundle chooses.
-        roi_size: edges of the sliding window in voxels, one for all axes or one an axis; None for the bundle's.
+        roi_size: edges of the sliding window in voxels, one for all axes or one per axis; None for the bundle's.
             -1 for as large as memory allows.
         overlap: of neighboring windows, in [0, 1); None for the bundle's.
         precision: of the network, see `monai_passion.networks.precision.choose_precision`; None for the bundle's.
@@ -194,7 +196,7 @@ class Segmenter:
         self.weights = weights or bundle.weights
         self.parser = ConfigParser()
         self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
-        # What the weights were trained with goes before what the bundle says.
+        # What the weights were trained with takes precedence over what the bundle says.
         _, self.facts = load_weights(self.weights)
         self.findings = () if self.facts else (Finding("warning", trained_unknown(self.weights)),)
         changes: dict[str, Any] = {
@@ -248,7 +250,7 @@ class Segmenter:
         result; only then with smaller windows, which is a warning.
 
         Args:
-            volumes: one a modality in channel order, None where absent, all on one grid.
+            volumes: one per modality in channel order, None where absent, all on one grid.
             decode: ``"fused"``, what is there together; ``"alone"``, each modality alone too, for the uncertainty;
                 ``"all"``, every combination of what is there.
             probabilities: give those of the fused decode too.

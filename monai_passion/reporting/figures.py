@@ -61,7 +61,7 @@ def combination_figure(
     regions: Sequence[str],
     patients: str,
 ) -> Figure:
-    """Mean and interval of every method per combination, a panel a region, above the paper's dots.
+    """Mean and interval of every method per combination, a panel per region, above the paper's dots.
 
     Args:
         summary: of `monai_passion.evaluation.summary.summarize`, with a column ``method``.
@@ -152,7 +152,7 @@ def number_figure(
 def modality_curves(
     curves: pd.DataFrame, title: str, neutral: float, modalities: Mapping[str, str], patients: str
 ) -> Figure:
-    """One quantity of every modality over the epochs, a panel a method; the mean of its runs, which are drawn thinly.
+    """One quantity of every modality over the epochs, a panel per method; the mean of its runs, which are drawn thinly.
 
     Args:
         curves: `monai_passion.reporting.runs.CURVE_COLUMNS`, ``method`` and ``run``, all of one ``name``.
@@ -182,7 +182,7 @@ def modality_curves(
 
 
 def training_curves(curves: pd.DataFrame, patients: str) -> Figure:
-    """Losses and validation scores over the epochs, a panel a name; curves that belong to no modality."""
+    """Losses and validation scores over the epochs, a panel per name; curves that belong to no modality."""
     names = sorted(dict.fromkeys(curves["name"]), key=lambda name: name.startswith("loss/"))
     columns = min(len(names), 3)
     lines = -(-len(names) // columns)

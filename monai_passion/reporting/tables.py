@@ -71,7 +71,7 @@ def patients(number: int, kind: str = "patient") -> str:
 def combination_table(
     summary: pd.DataFrame, metric: str, convention: str, combinations: Sequence[str], regions: Sequence[str]
 ) -> pd.DataFrame:
-    """The paper's Table 3: a row a region and method, a column a combination, then the average over combinations.
+    """The paper's Table 3: a row per region and method, a column per combination, then the average over combinations.
 
     Args:
         summary: of `monai_passion.evaluation.summary.summarize`, with a column ``method``.

@@ -1,4 +1,4 @@
-"""One training in many processes, one a GPU, as ``torchrun`` starts them; ``multi_gpu_train.json`` calls these."""
+"""One training in many processes, one per GPU, as ``torchrun`` starts them; ``multi_gpu_train.json`` calls these."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def read_config(files: Sequence[Path]) -> dict[str, Any]:
     """The content of configuration files, the keys of later ones in place of those of earlier ones, as MONAI has it.
 
     Raises:
-        InputError: a file that is not there or no JSON.
+        InputError: a file that is missing or not JSON.
     """
     merged: dict[str, Any] = {}
     for path in files:
@@ -63,7 +63,7 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> No
         config: from `read_config`.
 
     Raises:
-        UsageError: a key that the configuration has not, with the nearest one that it has; text in place of a number.
+        UsageError: a key that the configuration does not have, with the nearest one; text in place of a number.
     """
     for name, value in settings.items():
         place: Any = config

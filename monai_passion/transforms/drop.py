@@ -33,7 +33,7 @@ class DropModalities(Transform):
     """Keep of an image only some modalities.
 
     Args:
-        kept: one bool a modality, in channel order; those that are not available stay so.
+        kept: one bool per modality, in channel order; those that are not available stay so.
     """
 
     def __init__(self, kept: Sequence[bool]) -> None:

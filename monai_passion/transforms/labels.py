@@ -15,7 +15,7 @@ __all__ = ["EnsureLabeld", "LabelsToRegions", "LabelsToRegionsd", "ReplaceSmall"
 
 
 class LabelsToRegions(Transform):
-    """A label map as one binary channel a region.
+    """A label map as one binary channel per region.
 
     Args:
         regions: region -> the labels whose union it is, as ``{"wt": [1, 2, 4], "tc": [1, 4], "et": [4]}``.

@@ -43,7 +43,7 @@ class LoadModalities(Transform):
 
     Args:
         modalities: names in channel order.
-        channels: None for one 3-D file a modality. Else the files are 4-D and hold one volume for each of these
+        channels: None for one 3-D file per modality. Else the files are 4-D and hold one volume for each of these
             names, in this order, as in the Medical Segmentation Decathlon; the volumes of modalities for which no
             path is given are not used.
         root: the folder that relative paths start from.
@@ -185,7 +185,7 @@ class LoadImageModalitiesd(MapTransform):
         slice_key: the item's number of a slice; None to load whole volumes whatever the item says, see `TakeSliced`.
 
     Raises:
-        InputError: see `LoadModalities`; also a label on another grid, or with values that are no whole numbers or not
+        InputError: see `LoadModalities`; also a label on another grid, or with values that are not whole numbers or not
             among ``"label_values"``.
     """
 
@@ -226,7 +226,7 @@ class LoadImageModalitiesd(MapTransform):
             if path:
                 label = read_volume(self.load.root / path, max_voxels=self.load.max_voxels)
                 if (label.data != np.rint(label.data)).any():
-                    raise InputError(f"{label.path} has values that are no whole numbers; give the label map")
+                    raise InputError(f"{label.path} has values that are not whole numbers; give the label map")
                 if values := item.pop("label_values", None):
                     known = {int(value): int(own) for value, own in values.items()}
                     label = label._replace(data=map_values(label.data, known, label.path))

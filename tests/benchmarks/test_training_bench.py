@@ -83,7 +83,7 @@ def test_a_step_takes_a_third_of_the_time_with_missing_modalities_and_two_thirds
     full = {name: statistics.median(times[len(MASKS) - 1 :]) for name, times in seconds.items()}
     ratio, ratio_full = missing["published"] / missing["ours"], full["published"] / full["ours"]
     print(
-        f"\n{backbone}, {SIZE}^3, seconds a step as published and ours: missing rates {RATES} "
+        f"\n{backbone}, {SIZE}^3, seconds per step as published and ours: missing rates {RATES} "
         f"{missing['published']:.2f} {missing['ours']:.2f} ratio {ratio:.2f}; "
         f"all four {full['published']:.2f} {full['ours']:.2f} ratio {ratio_full:.2f}"
     )

@@ -59,10 +59,10 @@ def test_a_csv_names_patients_and_files_and_an_empty_cell_is_absent(tmp_path):
     ("text", "part"),
     [
         ("patient,flair\na,f\na,g\n", "'a' is there twice"),
-        ("patient,flair\n../a,f\n", "no name for a folder"),
+        ("patient,flair\n../a,f\n", "cannot be the name of a folder"),
         ("name,flair\na,f\n", "name"),
-        ("patient,flair,t2f\na,f,g\n", "one column a sequence"),
-        ("patient\na\n", "one column a sequence"),
+        ("patient,flair,t2f\na,f,g\n", "one column per sequence"),
+        ("patient\na\n", "one column per sequence"),
         ("", "cannot be read as a CSV"),
     ],
 )

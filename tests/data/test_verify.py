@@ -81,7 +81,7 @@ BROKEN = {
     "a constant image": (lambda d: save(at(d, "t1"), np.full(SHAPE, 3)), "image", "every voxel is 3"),
     "another background": (lambda d: save(at(d, "t1"), image(1) - 5), "image", "background of -5"),
     "a label map as image": (lambda d: save(at(d, "t1"), label(1, 2)), "image", "a label map, not the image"),
-    "an image as label map": (lambda d: save(at(d, "seg"), image(1)), "label", "no whole numbers"),
+    "an image as label map": (lambda d: save(at(d, "seg"), image(1)), "label", "not whole numbers"),
     "3 and 4 together": (lambda d: save(at(d, "seg"), label(1, 2, 3, 4)), "label", "P2_seg.nii.gz has the label 3"),
     "a label of 7": (lambda d: save(at(d, "seg"), label(1, 7)), "label", "P2_seg.nii.gz has the label 7 where"),
     "a label of 255": (lambda d: save(at(d, "seg"), label(255)), "label", "P2_seg.nii.gz has the label 255"),

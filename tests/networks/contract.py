@@ -161,7 +161,7 @@ class BackboneContract:
 
     def test_wrong_input_is_refused_with_the_remedy(self, network):
         available = torch.ones(1, 3).bool()
-        with pytest.raises(ValueError, match="one channel a modality"):
+        with pytest.raises(ValueError, match="one channel per modality"):
             network(torch.zeros(1, 2, *(self.size,) * network.spatial_dims), available)
         with pytest.raises(ValueError, match="multiples of"):
             network(torch.zeros(1, 3, *(self.size + 1,) * network.spatial_dims), available)

@@ -142,7 +142,7 @@ def test_the_name_of_a_file_of_weights_is_not_run(tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize("name", ["../outside", "..", ".", "a/b", "/tmp/outside", "a\\b", ""])
 def test_no_patient_of_a_cohort_table_is_written_outside_of_the_output(tmp_path, name):
     (tmp_path / "cohort.csv").write_text(f'patient,flair\n"{name}",flair.nii.gz\n')
-    with pytest.raises(InputError, match="no name for a folder"):
+    with pytest.raises(InputError, match="cannot be the name of a folder"):
         read_cohort(tmp_path / "cohort.csv", BRATS_MRI)
 
 

@@ -217,7 +217,7 @@ def test_text_about_the_image_in_a_request_of_monai_label_does_not_stop_monais_t
 
 def test_an_image_in_place_of_the_label_is_an_error(files, tmp_path):
     image = save(tmp_path / "image.nii.gz", np.full(SHAPE, 0.5))
-    with pytest.raises(InputError, match="no whole numbers"):
+    with pytest.raises(InputError, match="not whole numbers"):
         LoadModalitiesd(BRATS_MRI)({"image": files, "label": image})
 
 

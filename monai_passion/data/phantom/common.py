@@ -30,7 +30,7 @@ FIELD_HALF_WIDTH = 128.0
 
 
 class Case(NamedTuple):
-    """One phantom: an int16 image a modality, its label, and the affine voxel -> mm (RAS+) of both."""
+    """One phantom: an int16 image per modality, its label, and the affine voxel -> mm (RAS+) of both."""
 
     images: dict[str, np.ndarray]
     label: np.ndarray

@@ -126,14 +126,16 @@ def training_data(
     seed: int = 0,
     spatial_dims: int = 3,
     policy: str = "strict",
+    labels: str | None = None,
 ) -> Mapping[str, Any]:
     """The datalist of a training, with what is missing on purpose taken out; stored beside the checkpoints.
 
-    By default nothing is. ``presence``, a table of the modalities that each patient has, takes precedence over
-    ``missing_rates``, which are drawn for each "patient" or for each "case" (file); the word "none" switches either
-    off. What was found, taken out and is used is logged as a table, with a warning where images are taken out. A
-    network of two ``spatial_dims`` trains on the slices of the files, an item each; validation is on whole files in
-    any case. The headers of the files are looked at first, with the ``policy`` that they are loaded with.
+    By default nothing is. ``presence``, a table of the modalities that each patient has, takes precedence over ``missing_rates``, which are
+    drawn for each "patient" or for each "case" (file); the word "none" switches either off. What was found, taken out
+    and is used is logged as a table, with a warning where images are taken out. A network of two ``spatial_dims``
+    trains on the slices of the files, an item each; validation is on whole files in any case. What the values of labels
+    mean is found out unless ``labels`` says it. Headers and labels are looked at first, see
+    `monai_passion.data.verify.verify_datalist`, with the ``policy`` that the files are loaded with.
 
     Raises:
         UsageError: no ``dataset_dir``; or see `monai_passion.data.training_set.prepare_datalist`.
@@ -142,10 +144,11 @@ def training_data(
     datalist, presence = _or_none(datalist), _or_none(presence)
     rates = None if presence else _or_none(missing_rates)
     with first_process_first():
-        data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task, missing_per)
+        options: dict[str, Any] = {"labels": labels} if _or_none(labels) else {}
+        data = prepare_datalist(dataset_dir, datalist, presence, rates, seed, ckpt_dir, task, missing_per, **options)
     if not data["training"]:
         raise InputError(f"{dataset_dir}: no training patients; check the datalist")
-    verify_datalist(data, ("training", "validation"), policy)
+    verify_datalist(data, ("training", "validation"), policy, spatial_dims)
     if idist.get_rank() == 0:
         logger.info("the training set:\n%s", describe_training_set(data))
         if removed := sum(map(len, data.get("removed", {}).values())):
@@ -241,11 +244,12 @@ def evaluation_data(
     ckpt_dir: str,
     spatial_dims: int = 3,
     policy: str | None = None,
+    labels: str | None = None,
 ) -> list[Item]:
     """The items of one split, of ``datalist``, else of the training in ``ckpt_dir``, else of a split by the seed.
 
     They are whole files, also for a network of two ``spatial_dims``. Given the ``policy`` that they are loaded with,
-    each must have a label, and the headers of the files are looked at first.
+    each must have a label, and headers and labels are looked at first; for ``labels`` see `training_data`.
 
     Raises:
         UsageError: an unknown split; InputError: an empty one, or a case that cannot be scored.
@@ -254,13 +258,14 @@ def evaluation_data(
     stored = Path(ckpt_dir) / "datalist.json"
     if datalist is None and stored.is_file():
         datalist = str(stored)
-    data = prepare_datalist(dataset_dir, datalist, seed=seed, task=task)
+    options: dict[str, Any] = {"labels": labels} if _or_none(labels) else {}
+    data = prepare_datalist(dataset_dir, datalist, seed=seed, task=task, **options)
     if split not in ("training", "validation", "test"):
         raise UsageError(f"split is '{split}'; give training, validation or test")
     if not data[split]:  # type: ignore[literal-required]
         raise InputError(f"{datalist or dataset_dir}: no {split} patients; choose another split")
     if policy is not None:
-        verify_datalist(data, (split,), policy)
+        verify_datalist(data, (split,), policy, spatial_dims)
     return whole_files(data[split]) if spatial_dims == 2 else list(data[split])  # type: ignore[literal-required]
 
 
@@ -291,9 +296,7 @@ def inference_data(
     else:
         _given(dataset_dir)
         datalist = _or_none(datalist)
-        options: dict[str, Any] = (
-            {} if datalist else {"fractions": (1, 0, 0), "labels": load_task(task).name}
-        )  # not looked at
+        options: dict[str, Any] = {"fractions": (1, 0, 0), "labels": load_task(task).name}  # labels are not looked at
         data = prepare_datalist(dataset_dir, datalist, seed=seed, task=task, **options)
         items = [item for key in SPLITS for item in data[key]]
         items = whole_files(items) if spatial_dims == 2 else items

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from monai_passion.system.files import PathLike
 
@@ -22,6 +23,7 @@ def datalist(
     seed: int = 0,
     slices: bool = False,
     padded_cubes: bool = False,
+    policy: Literal["strict", "repair"] = "strict",
     overwrite: bool = False,
 ) -> Path:
     """Turn a folder of patients into a datalist JSON, split by patient.
@@ -43,13 +45,15 @@ def datalist(
         seed: who goes where.
         slices: one item per slice, as for 2-D networks.
         padded_cubes: keep cubes that are zero-padded, too.
+        policy: with which the files are to be loaded; with repair, those on other grids are taken, too.
         overwrite: replace an older file.
 
     Returns:
         ``output``.
 
     Raises:
-        InputError: no patients, or of no known layout.
+        InputError: no patients, of no known layout, or with errors that `monai-passion verify` tells; they are printed,
+            one per line.
         UsageError: fractions that do not add to 1.
     """
     from rich.console import Console
@@ -57,9 +61,22 @@ def datalist(
 
     from monai_passion.data.datalists import make_datalist, write_datalist
     from monai_passion.data.splits import SPLITS
+    from monai_passion.data.verify import print_problems, verify_cohort
     from monai_passion.system.output import refuse_older
 
     refuse_older(Path(output), overwrite)
+    print_problems(
+        verify_cohort(
+            folder,
+            task,
+            layout,
+            labels=labels,
+            patient_pattern=patient_pattern,
+            labeled=False,
+            policy=policy,
+            voxels=False,
+        )
+    )
     made = make_datalist(
         Path(folder),
         layout,

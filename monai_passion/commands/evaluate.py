@@ -28,6 +28,7 @@ def evaluate(
     data: PathLike | None = None,
     split: Split | None = None,
     datalist: PathLike | None = None,
+    labels: str | None = None,
     output: PathLike | None = None,
     bundle: str | None = None,
     label: str | None = None,
@@ -49,6 +50,8 @@ def evaluate(
         data: folder of the patients (default: the training's).
         split: who is scored (default: test, or validation where there are no test patients).
         datalist: a split of the data, in place of the training's.
+        labels: what the values in label files of an outside cohort mean, as of `monai-passion datalist` (default: found
+            out).
         output: folder for metrics.csv, summary.json and run.json (default: scores_ and the split, or the name of the
             cohort, in the run).
         bundle: name or folder of the bundle (default: the training's).
@@ -93,7 +96,7 @@ def evaluate(
     source = Path(data) if data is not None else home
     assert source is not None
     is_outside = home is None or source.resolve() != home.resolve()
-    chosen, patients = _patients(source, split, datalist, folder, facts.task if is_outside else None)
+    chosen, patients = _patients(source, split, datalist, folder, facts.task if is_outside else None, labels)
     target = Path(output) if output is not None else folder / f"scores_{source.name if is_outside else chosen}"
     settings = {
         **own,
@@ -103,6 +106,7 @@ def evaluate(
         "weights": as_text(str(Path(weights).absolute())),
         "split": chosen,
         **{key: value for key, value in (("label", label), ("device", device)) if value is not None},
+        **({"labels": labels} if labels and datalist is not None else {}),
     }
     with output_folder(target, overwrite=overwrite, last="summary.json") as made:
         learned = trained_settings(weights, load_weights(weights)[1])
@@ -120,12 +124,17 @@ def evaluate(
     return target
 
 
-NOT_TAKEN_OVER = {"dataset_dir", "datalist", "presence", "missing_rates", "ckpt_dir", "device", "seed"}
+NOT_TAKEN_OVER = {"dataset_dir", "datalist", "presence", "missing_rates", "ckpt_dir", "device", "seed", "labels"}
 """Settings of a training that say nothing about its evaluation."""
 
 
 def _patients(
-    source: Path, split: Split | None, datalist: PathLike | None, run: Path, task: Task | None
+    source: Path,
+    split: Split | None,
+    datalist: PathLike | None,
+    run: Path,
+    task: Task | None,
+    labels: str | None = None,
 ) -> tuple[str, Datalist]:
     """Who is scored: the name of the split, and the datalist that has it; ``task`` is that of an outside cohort."""
     from monai_passion.data.datalists import load_datalist, make_datalist
@@ -136,7 +145,7 @@ def _patients(
             raise UsageError(
                 f"{source} is not the training's data and has no splits; leave --split out: all are scored"
             )
-        found = make_datalist(source, task=task, fractions=(0, 0, 1))
+        found = make_datalist(source, task=task, fractions=(0, 0, 1), labels=labels)
         if stored.is_file():
             known = {item["patient"] for item in load_datalist(stored)["training"]}
             if again := sorted({item["patient"] for item in found["test"]} & known):

@@ -33,6 +33,7 @@ def predict(
     image: Mapping[str, PathLike] | None = None,
     bundle: str | None = None,
     weights: PathLike | None = None,
+    layout: str = "auto",
     overwrite: bool = False,
     reference: str | None = None,
     register: bool = False,
@@ -79,6 +80,8 @@ def predict(
         image: sequences by the names that the bundle gives them, for bundles whose sequences have no flag here.
         bundle: its folder or name, or the output of ``train`` (default: the RFNet bundle for brain tumors).
         weights: file (default: the bundle's models/, else those that came with this package).
+        layout: how the folder is laid out, as of `monai-passion datalist`; folders says that the files in a folder are
+            one patient's, flat that they are many's.
         overwrite: replace what an earlier run left in the output.
         reference: the sequence whose grid the result gets (default: smallest voxels).
         register: co-register the other sequences rigidly onto the reference first.
@@ -140,7 +143,7 @@ def predict(
     if not trust:
         check_trusted(facts.path)
     flags = _given([*modalities.items(), *(image or {}).items()], facts, source is None)
-    cohort = _cohort(source, facts) if source else {}
+    cohort = _cohort(source, facts, layout) if source else {}
     if cohort and flags:
         raise UsageError(f"{source} is a cohort; give it without {', '.join(f'--{m}' for m in flags)}")
     options = Options(
@@ -194,7 +197,7 @@ def predict(
         elif cohort:
             entries = check_cohort(cohort, facts, options, file, voice.stage, voice.finding)
         else:
-            files = find_files(source, facts.task, flags) if source else flags
+            files = find_files(source, facts.task, flags, layout) if source else flags
             if target:
                 report = predict_patient(files, target, facts, open_segmenter, options, voice.stage, voice.finding)
             else:
@@ -284,12 +287,12 @@ def _given(images: Sequence[tuple[str, PathLike]], bundle: BundleFacts, alone: b
     return {modality: paths[0] for modality, paths in files.items()}
 
 
-def _cohort(source: Path, bundle: BundleFacts) -> dict[str, Any]:
+def _cohort(source: Path, bundle: BundleFacts, layout: str) -> dict[str, Any]:
     """The patients of a CSV or a folder of folders; none for the folder of one patient."""
     from monai_passion.data.sources import find_patients, read_cohort
 
     if source.is_dir():
-        return dict(find_patients(source, bundle.task))
+        return dict(find_patients(source, bundle.task, layout))
     if source.suffix.lower() == ".csv":
         return dict(read_cohort(source, bundle.task))
     if not source.exists():

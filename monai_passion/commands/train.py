@@ -50,6 +50,7 @@ def train(
     missing: str | None = None,
     datalist: PathLike | None = None,
     presence: PathLike | None = None,
+    labels: str | None = None,
     device: str | None = None,
     set: Mapping[str, str] | None = None,
     overwrite: bool = False,
@@ -76,6 +77,7 @@ def train(
         missing: take images out as in the paper, such as idt_2468, pdt or extreme (default: keep all there are).
         datalist: the split (default: drawn by the seed, and stored in the output).
         presence: CSV table of the modalities that each patient has.
+        labels: what the values in label files mean, as of `monai-passion datalist` (default: found out).
         device: cpu, cuda:0 (default: a GPU where there is one).
         set: further settings, such as epochs=3, crop_size=[64,64,64] or loss#gamma=0.02.
         overwrite: start anew in a folder with an earlier training.
@@ -114,8 +116,7 @@ def train(
                 if not Path(path).is_file():
                     raise InputError(f"{path} does not exist; check the --{key}")
                 given[key] = as_text(str(Path(path).absolute()))
-        if device is not None:
-            given["device"] = device
+        given |= {key: value for key, value in (("labels", labels), ("device", device)) if value is not None}
         given |= {"dataset_dir": as_text(str(data.absolute())), "ckpt_dir": as_text(str(output.absolute()))}
         configs = [home.absolute() / "configs" / "train.json", *fragments]
         arguments: dict[str, Any] = {"run_id": "training", "config_file": [str(path) for path in configs], **given}

@@ -32,7 +32,7 @@ def verify(
         layout: as of `monai-passion datalist`.
         labels: as of `monai-passion datalist`.
         patient_pattern: as of `monai-passion datalist`.
-        quick: read the headers only, no voxels.
+        quick: read headers and labels only, not the voxels of the images.
         output: JSON file to write as well.
 
     Returns:
@@ -50,8 +50,7 @@ def verify(
     from monai_passion.data.layouts import not_used
     from monai_passion.data.naming import LABEL
     from monai_passion.data.splits import patient_of
-    from monai_passion.data.verify import verify_cohort
-    from monai_passion.errors import InputError
+    from monai_passion.data.verify import print_problems, verify_cohort
     from monai_passion.system.files import write_text
 
     folder = Path(folder)
@@ -65,16 +64,12 @@ def verify(
     Console().print(table)
     if verdict.labels is not None:
         print(f"labels: {verdict.labels.name} ({', '.join(map(str, sorted(verdict.labels.values)))})")
-    for problem in verdict.problems:
-        print(f"{problem.level}: {problem.text}")
     if verdict.unused:
         print(not_used(verdict.unused, folder, most=len(verdict.unused)))
     made = verdict.to_json(folder)
     if output is not None:
         write_text(output, dumps(made, indent=1) + "\n")
         print(f"wrote {output}")
-    if verdict.errors:
-        number = "1 error" if len(verdict.errors) == 1 else f"{len(verdict.errors)} errors"
-        raise InputError(f"{number} in {len(verdict.cases)} cases; the lines above say what to do")
+    print_problems(verdict)
     print("no problems" if not verdict.problems else "no errors")
     return made

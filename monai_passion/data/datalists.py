@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from monai_passion.data.labels import find_convention
+from monai_passion.data.labels import find_convention, label_classes
 from monai_passion.data.layouts import LAYOUTS, Case, cube_items, find_cohort, guess_task, not_used
 from monai_passion.data.naming import read_name, stem_of
 from monai_passion.data.presence import plain_case_name
@@ -113,6 +113,8 @@ def make_datalist(
         cohort.label_names,
         str(folder / "dataset.json"),
     )
+    if convention.doubt:
+        logger.warning(convention.doubt)
     if cohort.unused:
         logger.warning(not_used(cohort.unused, folder))
     if patient_pattern is None and (shared := repeated(item["case"] for item in items)):
@@ -199,6 +201,11 @@ FOREIGN = {
 
 def _from_decathlon(path: Path, given: Mapping[str, Any], task: Task) -> Datalist:
     splits: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+    try:
+        names = label_classes(given["labels"], task) if given.get("labels") else {}
+        channels = [read_name(str(name), task).role for _, name in sorted((given.get("modality") or {}).items())]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: labels or modality are not as in the Decathlon ({error}); correct them") from error
     for key, split in FOREIGN.items():
         for k, entry in enumerate(given.get(key) or []):
             entry = entry if isinstance(entry, dict) else {"image": entry}
@@ -207,7 +214,13 @@ def _from_decathlon(path: Path, given: Mapping[str, Any], task: Task) -> Datalis
             if isinstance(images, dict):
                 files = images
             elif isinstance(images, str):
-                files = dict.fromkeys(task.modality_names, images)
+                role = read_name(Path(images).name, task, Path(images).parent.name).role
+                if not channels and role not in task.modality_names:
+                    raise InputError(
+                        f"{where}: {images} is one file and nothing says what its channels are; add to {path.name} "
+                        '"modality": {"0": "FLAIR", ...} as in the Decathlon'
+                    )
+                files = dict.fromkeys([c for c in channels if c] if channels else [str(role)], images)
             elif isinstance(images, list) and all(isinstance(image, str) for image in images):
                 roles = [read_name(Path(image).name, task, Path(image).parent.name).role for image in images]
                 if None in roles or len(set(roles)) < len(roles):
@@ -222,12 +235,15 @@ def _from_decathlon(path: Path, given: Mapping[str, Any], task: Task) -> Datalis
                 case = str(entry.get("case") or read_name(Path(first).name, task).patient or stem_of(Path(first).name))
             item: dict[str, Any] = {"case": case, "patient": patient_of(case), "group": UNKNOWN_GROUP}
             item["image"] = {m: files.get(m) for m in task.modality_names}
-            if isinstance(images, str):
-                item["channels"] = list(task.modality_names)
+            if isinstance(images, str) and channels:
+                item["channels"] = list(channels)
             if isinstance(entry.get("label"), str):
                 item["label"] = entry["label"]
             splits[split].append(item)
-    return {"task": task.name, "modalities": list(task.modality_names), **splits}
+    known: Datalist = {"task": task.name, "modalities": list(task.modality_names)}
+    if names:
+        known["labels"] = find_convention(task, [], [], None, names, str(path)).to_json()
+    return {**known, **splits}
 
 
 def absolute(datalist: Datalist, root: Path) -> Datalist:

@@ -210,7 +210,8 @@ def check_one_patient(series: Iterable[Series]) -> list[str]:
     if len({one.patient for one in series}) > 1:
         raise InputError(f"{names} are of several patients by their headers; give the series of one patient")
     if len({one.study for one in series}) < 2:
-        return []
+        nobody = len(series) > 1 and not series[0].patient and not series[0].study
+        return [f"{names}: no header says whose they are; are they of one patient and examination?"] if nobody else []
     if not series[0].patient:
         raise InputError(
             f"{names} are of different examinations (StudyInstanceUID), and no header says whose; give those of one "
@@ -355,6 +356,8 @@ def _series(members: Sequence[tuple[Path, Any]]) -> Series:
     multi = int(first.get("NumberOfFrames") or 1) > 1
     count, problem = int(first.get("NumberOfFrames") or 1) if multi else len(members), ""
     try:
+        if len({_who(header) for _, header in members}) > 1:
+            raise InputError(f"{where} has images of several patients by their headers; give those of one")
         if multi and len(members) > 1:
             raise InputError(f"{where} has {len(members)} multi-frame files; give one of them in a folder of its own")
         if multi:

@@ -18,7 +18,16 @@ from monai_passion.data.nifti import read_volume
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import Task
 
-__all__ = ["CONVENTIONS", "Convention", "find_convention", "map_values", "parse_convention", "task_values", "values_in"]
+__all__ = [
+    "CONVENTIONS",
+    "Convention",
+    "find_convention",
+    "label_classes",
+    "map_values",
+    "parse_convention",
+    "task_values",
+    "values_in",
+]
 
 BACKGROUND = "background"
 
@@ -29,6 +38,8 @@ class Convention(NamedTuple):
     name: str
     values: Mapping[int, int]
     """Value in a file -> value of the task (`Task.label_values`), background included."""
+    doubt: str = ""
+    """What a person should know where neither names nor values tell the convention for sure."""
 
     def to_json(self) -> dict[str, Any]:
         return {"convention": self.name, "values": {str(k): v for k, v in sorted(self.values.items())}}
@@ -56,6 +67,7 @@ CONVENTIONS: dict[str, tuple[str, dict[int, str]]] = {
         {1: "ET", 2: "NCR/NET", 3: "NCR/NET", 4: "ED"},
     ),
     "msd": ("Task01 of the Decathlon: 1 edema, 2 non-enhancing, 3 enhancing", {1: "ED", 2: "NCR/NET", 3: "ET"}),
+    "deepbratumia": ("DeepBraTumIA, as in LUMIERE: 1 enhancing, 2 necrosis, 3 edema", {1: "ET", 2: "NCR/NET", 3: "ED"}),
     "hdglio": ("HD-GLIO, as in LUMIERE: 1 T2/FLAIR abnormality, 2 enhancing", {1: "ED", 2: "ET"}),
 }
 """Name -> what it is, and value -> class, for brain tumors."""
@@ -63,15 +75,22 @@ CONVENTIONS: dict[str, tuple[str, dict[int, str]]] = {
 BY_NAME = (
     (re.compile(r"brats_2013_|^VSD\.Brain|brats_tcia_pat", re.IGNORECASE), "brats2015"),
     (re.compile(r"^Brats(17|18|19|20|2021)_|^UPENN-GBM-|^UCSF-PDGM-", re.IGNORECASE), "brats2020"),
-    (re.compile(r"^BraTS-(GLI|SSA|MET|MEN|PED|GoAT)-", re.IGNORECASE), "brats2023"),
+    (re.compile(r"^BraTS-GLI-\d+-1\d\d$|^PatientID_\d+_Timepoint", re.IGNORECASE), "brats2024"),
+    (re.compile(r"^BraTS-(GLI|SSA|MET|MEN(?!-RT)|GoAT)-", re.IGNORECASE), "brats2023"),
+    (re.compile(r"^BraTS-PED-", re.IGNORECASE), "brats2023 or brats_ped2024"),
 )
-"""How a case's name tells the convention."""
-MEANINGS = {
-    "ED": ("ed", "edema", "oedema", "peritumoraledema", "snfh", "edematous", "infiltration"),
-    "NCR/NET": ("ncr", "net", "ncrnet", "necrosis", "nonenhancing", "necrotic", "netc", "core"),
-    "ET": ("et", "enhancing", "enhancingtumor", "active", "at"),
-}
-"""Words of a ``dataset.json`` for the classes of brain tumors."""
+"""How a case's name tells the convention; the first that fits. Of two the name does not tell which."""
+BY_FILE = (
+    (re.compile("DeepBraTumIA", re.IGNORECASE), "deepbratumia"),
+    (re.compile("HD-?GLIO", re.IGNORECASE), "hdglio"),
+)
+"""How the folder of a label map tells the convention."""
+MEANINGS = (
+    ("ED", "ed edema oedema edematous snfh infiltration infiltrated invaded hyperintensity abnormality"),
+    ("NCR/NET", "ncr net ncrnet netc necrosis necrotic nonenhancing cyst cystic cc"),
+    ("ET", "et enhancing enhancement active at"),
+)
+"""Words of a ``dataset.json`` for the classes of brain tumors; of a name with words of several the first class."""
 
 
 def task_values(task: Task) -> Convention:
@@ -121,13 +140,43 @@ def _class_of(name: str, task: Task) -> int | None:
         for label in task.classes
         if words in {re.sub(r"[^a-z0-9]", "", text.lower()) for text in (label.name, label.title)}
     }
-    if not found and (words == BACKGROUND or "cavity" in words):
+    if not found and (words in (BACKGROUND, "rc") or "cavity" in words):
         found = {0}
     if not found:
-        plain = words.replace("tumour", "tumor").removesuffix("tumor")
-        plain = "nonenhancing" if "nonenhancing" in plain else plain
-        found = {label.value for label in task.classes if plain in MEANINGS.get(label.name, ())}
+        said = set(re.findall("[a-z]+", re.sub("non[ _-]?enhancing", "nonenhancing", name.lower())))
+        meant = next((label for label, text in MEANINGS if said & set(text.split())), None)
+        both = meant == "ED" and said & {"necrosis", "necrotic", "ncr", "enhancing"}  # one label for two classes
+        found = {label.value for label in task.classes if label.name == meant and not both}
     return found.pop() if len(found) == 1 else None
+
+
+def label_classes(labels: Mapping[str, Any], task: Task) -> dict[int, str]:
+    """Value -> name, of the labels of a ``dataset.json``: of the Decathlon, of nnU-Net, also by regions.
+
+    Of regions ({"whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3}), a value is of the class that
+    is in the same regions of the task.
+
+    Raises:
+        ValueError: they are none of these, or a value is in regions that no class is in.
+    """
+    if all(str(key).isdigit() for key in labels):
+        return {int(key): str(name) for key, name in labels.items()}
+    values = {name: value if isinstance(value, list) else [value] for name, value in labels.items()}
+    if all(len(value) == 1 for value in values.values()):
+        return {int(value): str(name) for name, (value,) in values.items()}
+    regions = {}
+    for region in task.regions:
+        known = {re.sub("[^a-z]", "", text.lower().replace("tumour", "tumor")) for text in (region.name, region.title)}
+        names = [name for name in values if re.sub("[^a-z]", "", name.lower().replace("tumour", "tumor")) in known]
+        regions[region.name] = {int(value) for name in names for value in values[name]}
+    within = [{region.name for region in task.regions if k in region.classes} for k in range(len(task.classes))]
+    pairs = {}
+    for value in sorted({int(value) for listed in values.values() for value in listed}):
+        inside = {name for name, own in regions.items() if value in own}
+        if within.count(inside) != 1:
+            raise ValueError(f"the label {value} is in {sorted(inside)}, as no class of {task.name}")
+        pairs[value] = task.classes[within.index(inside)].name
+    return pairs
 
 
 def find_convention(
@@ -162,29 +211,50 @@ def find_convention(
             classes = ", ".join(one.name for one in task.classes)
             raise InputError(
                 f"{where} has the label {', '.join(unknown)}, which is not one of {classes}; say what each is, "
-                f"as labels {next(iter(names))}={task.classes[0].name},..."
+                f"as --labels {unknown[0].split()[0]}={task.classes[-1].name},..."
             )
         return Convention(Path(where).name, {0: 0, **{k: v for k, v in values.items() if v is not None}})
     applicable = _applicable(task)
     if not applicable:
         return task_values(task)
-    told = {name for case in cases for scheme, name in BY_NAME if scheme.search(case)}
-    if len(told) == 1:
-        return _known(told.pop(), task)
+    labels = list(labels)
+    by_file = {name for path in labels for scheme, name in BY_FILE if scheme.search(str(path))}
+    by_name = {next((name for scheme, name in BY_NAME if scheme.search(case)), "") for case in cases} - {""}
+    if by_name == {"brats2023", "brats2024"}:  # which has all of the other
+        by_name = {"brats2024"}
+    if len(told := by_file or by_name) == 1:
+        if " or " in (name := told.pop()):
+            raise InputError(
+                f"{cases[0]} and the others may be of releases that number the tissues differently; say which these "
+                f"are by --labels {name} (see the list of label conventions)"
+            )
+        return _known(name, task)
+    found: set[int] = set()
     for path in labels:
         try:
-            values_here = set(values_in(read_volume(path).data))
+            found |= set(values_in(read_volume(path).data))
         except InputError:  # is told where it is read to be used
             continue
-        if 3 in values_here:
+        if 3 in found:
             options = " or ".join(name for name in applicable if 3 in CONVENTIONS[name][1])
             raise InputError(
                 f"{path} has the label 3, which is another tissue in each of several data sets; say which these are by "
-                f"labels {options} (see the list of label conventions)"
+                f"--labels {options} (see the list of label conventions)"
             )
-        if 4 in values_here:
-            break
-    return task_values(task)
+        if 4 in found:
+            return task_values(task)
+    return task_values(task)._replace(doubt=_doubt(found - {0}, task))
+
+
+def _doubt(found: set[int], task: Task) -> str:
+    """Where the values are too few to tell: a mask of the whole tumor, HD-GLIO, or a cohort that lacks a class."""
+    meant = [f"{label.value} as {label.name}" for label in task.classes if label.value in found]
+    if not meant or found >= set(task.label_values) - {0}:
+        return ""
+    return (
+        f"all labels are among {', '.join(map(str, sorted({0} | found)))}; they are read in the numbers of {task.name} "
+        f"({', '.join(meant)}); if they mean something else, say so by --labels, as hdglio or 1=ED,2=ET"
+    )
 
 
 def values_in(data: NDArray[np.floating]) -> list[int]:
@@ -210,7 +280,7 @@ def map_values(
         name = f" ({convention})" if convention else ""
         raise InputError(
             f"{path} has the label{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong))} where "
-            f"{', '.join(map(str, sorted(values)))} are expected{name}; correct it, or say by labels what they are"
+            f"{', '.join(map(str, sorted(values)))} are expected{name}; correct it, or say by --labels what they are"
         )
     if all(values[value] == value for value in found):
         return data

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from monai_passion.data.labels import label_classes
 from monai_passion.data.naming import LABEL, NOT_TOLD, Named, is_ignored, read_name, stem_of
+from monai_passion.data.splits import is_time
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import Task, load_task, task_names
 
@@ -233,6 +235,7 @@ def _folders(
         single = len(prefixes) < 2 and not (prefixes & wanted - {_key(home.name)})
         if layout == "folders" or (layout != "flat" and (own or single)):
             name = home.name if own or home == root else "_".join(home.relative_to(root).parts)
+            name = f"{root.resolve().name}_{name}" if is_time(name) else name
             case = Case(name, home)
             for one in groups[home]:
                 _add(case, one.said, one.path)
@@ -262,9 +265,9 @@ def _patients_folders(
     below = sorted(home for home in groups if home != root)
     tops: list[Path] = []
     for home in below:
-        if above := next((top for top in tops if home.is_relative_to(top)), None):
+        if any(home.is_relative_to(top) for top in tops):
             unused.extend(
-                (one.path, f"in a folder below that of {above.name}, whose images are used") for one in groups[home]
+                (one.path, "in a folder below a patient's, whose own images are used") for one in groups[home]
             )
         else:
             tops.append(home)
@@ -303,7 +306,9 @@ def _give_label(one: _Found, cases: Sequence[Case], unused: list[tuple[Path, str
     if len(chosen) == 1:
         _add(chosen[0], one.said, one.path)
     else:
-        unused.append((one.path, "a label map of none of the patients found"))
+        below = any(one.path.is_relative_to(case.folder) for case in cases)
+        why = "a label map below a patient's folder; put it beside the images that it was drawn on"
+        unused.append((one.path, why if below else "a label map of none of the patients found"))
 
 
 def _add(case: Case, said: Named, path: Path) -> None:
@@ -354,12 +359,7 @@ def _listed(folder: Path, task: Task) -> Cohort:
     index = read_dataset_json(path)
     try:
         names = _channels(index)
-        labels = index.get("labels", {})
-        pairs = (
-            {int(k): str(v) for k, v in labels.items()}
-            if all(str(k).isdigit() for k in labels)
-            else {int(v): str(k) for k, v in labels.items() if not isinstance(v, list)}
-        )
+        pairs = label_classes(index.get("labels", {}), task)
         entries = [(e["image"], e.get("label"), "training") for e in index["training"]] if "training" in index else []
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} is no dataset.json of the Decathlon or of nnU-Net ({error}); correct it") from error

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from monai_passion.data.dicom import check_one_patient, find_series, recognize_series
+from monai_passion.data.dicom import Series, check_one_patient, find_series, recognize_series
 from monai_passion.data.layouts import Case, find_cohort, not_used
 from monai_passion.data.naming import LABEL
 from monai_passion.data.tables import read_table
@@ -17,9 +17,12 @@ __all__ = ["find_files", "find_patients", "read_cohort"]
 
 logger = logging.getLogger(__name__)
 
+DEPTHS = ("*", "*/*", "*/*/*", "*/*/*/*")
+"""Where DICOM files are looked for."""
+
 
 def find_files(
-    folder: Path, modalities: Task | Sequence[str], given: Mapping[str, Path] | None = None
+    folder: Path, modalities: Task | Sequence[str], given: Mapping[str, Path] | None = None, layout: str = "auto"
 ) -> dict[str, Path]:
     """Modality -> file, of the NIfTI files of one patient's folder, also in BIDS; what is not used is logged.
 
@@ -30,7 +33,7 @@ def find_files(
         InputError: two files for one modality, none for any, or files of several patients.
     """
     task, given = as_task(modalities), given or {}
-    cohort = find_cohort(folder, task)
+    cohort = find_cohort(folder, task, layout)
     if not cohort.cases and (found := _find_dicom(folder, task, given)):
         return found
     cases = [case for case in cohort.cases if set(case.files) - set(given) - {LABEL}]
@@ -71,18 +74,24 @@ def _is_ambiguous(cases: Sequence[Case]) -> bool:
     return len({case.folder for case in cases}) == 1 and all(len(r) == 1 for r in roles) and len(set(roles)) == 1
 
 
-def find_patients(folder: Path, modalities: Task | Sequence[str]) -> dict[str, Path | dict[str, Path]]:
+def find_patients(
+    folder: Path, modalities: Task | Sequence[str], layout: str = "auto"
+) -> dict[str, Path | dict[str, Path]]:
     """Patient -> folder, or modality -> file where several share one; nothing for the folder of a single patient.
 
-    Files that are none's are logged.
+    Folders with DICOM series are patients beside those with NIfTI files. Files that are none's are logged.
 
     Raises:
-        InputError: several files for one modality of a patient who has no folder.
+        InputError: several files for one modality of a patient who has no folder; DICOM series of several patients in
+            one folder.
     """
     task = as_task(modalities)
-    cohort = find_cohort(folder, task)
+    cohort = find_cohort(folder, task, layout)
     cases = cohort.cases
-    if (
+    dicom = _dicom_patients(folder, task, cases)
+    if dicom and not cases:
+        return dict(dicom)
+    if not dicom and (
         not cases
         or (len(cases) == 1 and cases[0].folder == folder)
         or (cases[0].folder == folder and len(cases) > 1 and _is_ambiguous(cases))
@@ -94,12 +103,49 @@ def find_patients(folder: Path, modalities: Task | Sequence[str]) -> dict[str, P
     if beside and cohort.layout in ("folders", "bids"):  # what lies in a patient's folder is told with the patient
         logger.warning(not_used(beside, folder))
     shared = [case.folder for case in cases]
-    return {case.name: case.folder if shared.count(case.folder) == 1 else case.images for case in cases}
+    found = {case.name: case.folder if shared.count(case.folder) == 1 else case.images for case in cases}
+    return {**dicom, **found}
+
+
+def _dicom_patients(folder: Path, task: Task, cases: Sequence[Case]) -> dict[str, Path]:
+    """Name -> folder of the patients in DICOM; nothing where all may be of one, and no other files are there.
+
+    Who they are of is told by the headers: patients by their numbers and names, examinations of one by their
+    StudyInstanceUID, where they have the same sequences.
+    """
+    if any(case.folder == folder for case in cases):
+        return {}
+    taken = {case.folder.relative_to(folder).parts[0] for case in cases}
+    files = (path for depth in DEPTHS for path in folder.glob(depth))
+    found, _ = recognize_series(
+        find_series(path for path in files if path.relative_to(folder).parts[0] not in taken), task
+    )
+    wanted = [one for several in found.values() for one in several]
+
+    def home(one: Series) -> set[Path]:
+        return {folder / path.relative_to(folder).parts[0] if path.parent != folder else folder for path in one.files}
+
+    if cases:
+        return {path.name: path for one in wanted for path in sorted(home(one)) if path != folder}
+    twice = any(len({one.study for one in several}) > 1 for several in found.values())
+    groups: dict[tuple[str, str], list[Series]] = {}
+    for one in wanted:
+        groups.setdefault((one.patient, one.study if twice else ""), []).append(one)
+    homes = [set().union(*(home(one) for one in group)) for group in groups.values()]
+    if len(groups) < 2:
+        return {}
+    if any(len(place) > 1 or folder in place for place in homes) or len(set().union(*homes)) < len(homes):
+        names = ", ".join(group[0].text for group in list(groups.values())[:4])
+        raise InputError(
+            f"{folder} has DICOM series of several patients or examinations by their headers ({names}); put those of "
+            "each into a folder of its own"
+        )
+    return {place.name: place for place in sorted(set().union(*homes))}
 
 
 def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str, Path]:
-    """As `find_files`; nothing where there are no DICOM series."""
-    series = find_series(path for depth in ("*", "*/*", "*/*/*", "*/*/*/*") for path in folder.glob(depth))
+    """As `find_files`; nothing where there is no DICOM."""
+    series = find_series(path for depth in DEPTHS for path in folder.glob(depth))
     if not series:
         return {}
     candidates, others = recognize_series(series, task)

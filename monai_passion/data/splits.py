@@ -17,6 +17,7 @@ __all__ = [
     "FRACTIONS",
     "SPLITS",
     "check_patients",
+    "is_time",
     "listed_split",
     "patient_of",
     "random_split",
@@ -28,7 +29,10 @@ SPLITS = {"training": "train", "validation": "val", "test": "test"}
 """Key in a datalist -> name of the published list of its patients."""
 FRACTIONS = (0.7, 0.1, 0.2)
 """Shares of the patients for training, validation and test."""
-_TIME = "(ses|session|visit|tp|timepoint|time|week|month|day|scan|exam|baseline|follow-?up|fu|(pre|post)[_-]?(op)?)"
+_TIME = (
+    "(?:ses|session|visit|tp|timepoint|time|week|month|day|scan|exam|baseline|follow-?up|fu|(?:pre|post)[_-]?(?:op)?)"
+    r"[_\-. ]?[a-z]?\d*(?:[_\-. ]\d+)*"
+)
 PATIENTS = tuple(
     re.compile(pattern, re.IGNORECASE)
     for pattern in (
@@ -37,7 +41,7 @@ PATIENTS = tuple(
         r"(PatientID_\d+)_.*",  # MU-Glioma-Post
         r"(Patient-\d+)_week-.*",  # LUMIERE
         r"(.+)_L\d{3}",  # cubes
-        rf"(.+?)[_\-. ]+{_TIME}[_\-. ]?[a-z]?\d*([_\-. ]\d+)*",
+        rf"(.+?)[_\-. ]+{_TIME}",
         r"(.+?)[_\-. ]+(?:19|20)\d\d[_\-.]?\d\d[_\-.]?\d\d",  # a date
         r"(.*pat\d+)[_\-]\d{1,3}",  # BraTS 2013
         r"((?:.*[_\-. ])?(?!(?:19|20)\d\d[_\-])\d{3,})[_\-]\d{1,3}",  # UPENN-GBM-00001_11, RHUH-0001_0, 0123-001
@@ -68,6 +72,11 @@ def patient_of(case: str, pattern: str | None = None) -> str:
             r"'(.+)_\d+'"
         )
     return match[1]
+
+
+def is_time(case: str) -> bool:
+    """Whether a name says only which examination it is, as ``week-044`` and ``ses-1``: the patient's is above it."""
+    return re.fullmatch(_TIME, case, re.IGNORECASE) is not None
 
 
 def repeated(cases: Iterable[str]) -> dict[str, int]:

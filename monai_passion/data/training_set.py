@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from monai_passion.data.datalists import Datalist, absolute, load_datalist, make_datalist, write_datalist
+from monai_passion.data.labels import find_convention
 from monai_passion.data.presence import Presence, draw_presence, named_rates, read_presence, write_presence
 from monai_passion.data.slices import SLICE, slices_of
 from monai_passion.data.splits import SPLITS
@@ -19,6 +21,8 @@ from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.tasks import TaskLike, load_task
 
 __all__ = ["describe_training_set", "prepare_datalist"]
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_datalist(
@@ -53,7 +57,8 @@ def prepare_datalist(
         ckpt_dir: where the training keeps its checkpoints.
         task: see `monai_passion.tasks.load_task`.
         per: draw for each "patient", or for each "case", which differ for slices and cubes.
-        options: for `make_datalist`, as ``split_dir`` or ``slices``.
+        options: for `make_datalist`, as ``split_dir`` or ``slices``; ``labels`` also says it of a given ``datalist``,
+            and of one that does not say it, it is found out.
 
     Returns:
         The datalist with absolute paths, and as ``removed``, where something was, case -> modalities taken out.
@@ -82,6 +87,13 @@ def prepare_datalist(
         make_datalist(root, task=task, seed=seed, **options) if datalist is None else load_datalist(datalist, task=task)
     )
     used.pop("made_from", None)
+    if "labels" not in used or (datalist is not None and options.get("labels")):
+        items = [item for split in SPLITS for item in used[split]]
+        files = (root / item["label"] for item in items if item.get("label"))
+        convention = find_convention(task, [item["case"] for item in items], files, options.get("labels"))
+        if convention.doubt:
+            logger.warning(convention.doubt)
+        used["labels"] = convention.to_json()
     if used["modalities"] != list(modalities):
         raise InputError(
             f"{datalist or root} is for {used['task']} {used['modalities']}, not for {task.name} {modalities}"

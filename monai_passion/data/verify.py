@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,12 @@ from monai_passion.data.splits import SPLITS, patient_of, repeated
 from monai_passion.errors import InputError
 from monai_passion.tasks import Task, load_task
 
-__all__ = ["Problem", "Verdict", "verify_cohort", "verify_datalist"]
+__all__ = ["Problem", "Verdict", "print_problems", "verify_cohort", "verify_datalist"]
+
+
+logger = logging.getLogger(__name__)
+
+THREADS = min(os.cpu_count() or 1, 8)
 
 
 class Problem(NamedTuple):
@@ -76,6 +83,8 @@ def verify_cohort(
     *,
     labels: str | None = None,
     patient_pattern: str | None = None,
+    labeled: bool = True,
+    policy: str = "strict",
     voxels: bool = True,
     progress: Callable[[float], object] = lambda share: None,
 ) -> Verdict:
@@ -88,7 +97,10 @@ def verify_cohort(
     Args:
         folder: of the patients.
         task, layout, labels, patient_pattern: see `datalists.make_datalist`.
-        voxels: also read the voxels; else the headers only, which is quick.
+        labeled: whether a case without label is an error where others have one.
+        policy: with which the files are to be loaded, see `monai_passion.data.patient.POLICIES`: what "repair" puts
+            right is a warning.
+        voxels: read those of the images, too; else only their headers, and the labels, which is quick.
         progress: told the share that is done.
 
     Raises:
@@ -101,30 +113,48 @@ def verify_cohort(
         cohort = cohort._replace(cases=cube_items(folder, cohort.cases, full_only=False))
     if not cohort.cases:
         raise InputError(f"{folder} holds no patients with a sequence of {chosen.name}")
-    problems = list(_of_cohort(cohort, chosen, patient_pattern))
+    problems = list(_of_cohort(cohort, chosen, patient_pattern, labeled))
     convention: Convention | None = None
     try:
-        labeled = (path for case in cohort.cases for path in case.files.get(LABEL, [])[:1])
+        label_files = [path for case in cohort.cases for path in case.files.get(LABEL, [])[:1]]
         names = [case.name for case in cohort.cases]
         where = str(folder / "dataset.json")
-        convention = find_convention(chosen, names, labeled, labels, cohort.label_names, where)
+        convention = find_convention(chosen, names, label_files, labels, cohort.label_names, where)
+        if convention.doubt:
+            problems.append(Problem("warning", "label", "", convention.doubt))
     except InputError as error:
         problems.append(Problem("error", "label", "", str(error)))
-    for k, case in enumerate(cohort.cases):
-        problems += _of_case(case, chosen, convention, voxels)
-        progress((k + 1) / len(cohort.cases))
+    problems += _of_cases(cohort.cases, chosen.spatial_dims, convention, voxels, policy, progress)
     problems += _duplicates(cohort.cases)
     return Verdict(chosen, cohort.layout, tuple(cohort.cases), convention, tuple(problems), tuple(cohort.unused))
 
 
-def _of_cohort(cohort: Cohort, task: Task, patient_pattern: str | None) -> Iterator[Problem]:
+def _of_cases(
+    cases: Sequence[Case],
+    spatial_dims: int,
+    convention: Convention | None,
+    voxels: bool,
+    policy: str,
+    progress: Callable[[float], object] = lambda share: None,
+) -> Iterator[Problem]:
+    def look(case: Case) -> list[Problem]:
+        return list(_of_case(case, spatial_dims, convention, voxels, policy))
+
+    with ThreadPoolExecutor(THREADS) as pool:  # most of the time is that of unpacking, which threads share
+        for k, problems in enumerate(pool.map(look, cases)):
+            yield from problems
+            progress((k + 1) / len(cases))
+
+
+def _of_cohort(cohort: Cohort, task: Task, patient_pattern: str | None, labeled: bool) -> Iterator[Problem]:
     for m in task.modality_names:
         if not any(m in case.files for case in cohort.cases):
             yield Problem("warning", "name", "", f"no patient has {m}; a network does not learn it")
     unlabeled = [case.name for case in cohort.cases if LABEL not in case.files]
     if unlabeled and len(unlabeled) < len(cohort.cases):
         for name in unlabeled:
-            yield Problem("error", "label", name, f"{name} has no label; add it, or take the patient out")
+            level = "error" if labeled else "warning"
+            yield Problem(level, "label", name, f"{name} has no label; add it, or take the patient out")
     elif unlabeled:
         yield Problem("warning", "label", "", "no patient has a label: nothing to train on or to score")
     if patient_pattern is None and (shared := repeated(case.name for case in cohort.cases)):
@@ -132,7 +162,9 @@ def _of_cohort(cohort: Cohort, task: Task, patient_pattern: str | None) -> Itera
         yield Problem("warning", "patient", "", f"{text}examinations of one patient, give a patient pattern")
 
 
-def _of_case(case: Case, task: Task, convention: Convention | None, voxels: bool) -> Iterator[Problem]:
+def _of_case(
+    case: Case, spatial_dims: int, convention: Convention | None, voxels: bool, policy: str
+) -> Iterator[Problem]:
     headers: dict[str, Header] = {}
     for role, paths in case.files.items():
         if len(paths) > 1:
@@ -149,26 +181,27 @@ def _of_case(case: Case, task: Task, convention: Convention | None, voxels: bool
         for note in headers[role].notes:
             yield Problem("warning", "geometry", case.name, f"{paths[0]}: {note}")
     first = next((header for role, header in headers.items() if role != LABEL), None)
+    label = headers.get(LABEL)
+    images = [header for role, header in headers.items() if role != LABEL]
+    is_repaired = policy == "repair" and (label is None or any(same_grid(header, label) for header in images))
     for header in headers.values():
         try:
             if first is not None:
                 check_same_grid(first, header)
         except InputError as error:
-            yield Problem("error", "geometry", case.name, str(error))
-    if task.spatial_dims == 3 and first is not None and min(first.shape) < 2:
-        yield Problem(
-            "error", "geometry", case.name, f"{first.path} is a single slice; the network of {task.name} is 3-D"
-        )
-    if voxels:
-        for role in headers:
-            yield from _of_voxels(case, role, convention)
+            yield Problem("warning" if is_repaired else "error", "geometry", case.name, str(error))
+    if spatial_dims == 3 and first is not None and min(first.shape) < 2:
+        yield Problem("error", "geometry", case.name, f"{first.path} is a single slice; a 3-D network wants a volume")
+    for role in headers:
+        if voxels or role == LABEL:
+            yield from _of_voxels(case, role, convention, policy)
 
 
 def _count(case: Case, role: str) -> int:
     return len(case.channels) if case.channels and role != LABEL else 1
 
 
-def _of_voxels(case: Case, role: str, convention: Convention | None) -> Iterator[Problem]:
+def _of_voxels(case: Case, role: str, convention: Convention | None, policy: str) -> Iterator[Problem]:
     path = case.files[role][0]
     wanted = (case.channels.index(role),) if case.channels and role != LABEL else (0,)
     try:
@@ -182,7 +215,8 @@ def _of_voxels(case: Case, role: str, convention: Convention | None) -> Iterator
     for note in set(volume.notes) - set(read_header(path, num_volumes=_count(case, role)).notes):
         yield Problem("warning", "image", case.name, f"{path}: {note}")
     for level, text in judge_volume(role, volume):
-        yield Problem(level, "image", case.name, f"{path}: {text}")
+        is_label = "label map" in text
+        yield Problem(level if policy == "strict" or is_label else "warning", "image", case.name, f"{path}: {text}")
 
 
 def _of_label(case: Case, volume: Volume, convention: Convention | None) -> Iterator[Problem]:
@@ -194,7 +228,7 @@ def _of_label(case: Case, volume: Volume, convention: Convention | None) -> Iter
     if convention is not None and (wrong := [value for value in found if value not in convention.values]):
         text = f"{path} has the label{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong))} where "
         expected = f"{', '.join(map(str, sorted(convention.values)))} are expected ({convention.name})"
-        yield Problem("error", "label", case.name, f"{text}{expected}; correct it, or say by labels what they are")
+        yield Problem("error", "label", case.name, f"{text}{expected}; correct it, or say by --labels what they are")
     elif not any(found):
         yield Problem("warning", "label", case.name, f"{path} is empty: it has no label but 0")
 
@@ -211,45 +245,61 @@ def _duplicates(cases: Sequence[Case]) -> Iterator[Problem]:
         for one in same if len(same) > 1 else ():
             by_content[hashlib.sha256(one[2].read_bytes()).hexdigest()].append(one)
         for (case, role, path), *others in by_content.values():
-            for other, other_role, other_path in others:
+            strangers = [one for one in others if patient_of(one[0].name) != patient_of(case.name)]
+            for other, other_role, other_path in [one for one in others if one[0] is case] + strangers[:1]:
                 what = f"{path} ({role}) and {other_path} ({other_role}) are the same image"
                 if other is case:
                     yield Problem("error", "duplicate", case.name, f"{what}; give each sequence its own file")
-                elif patient_of(other.name) != patient_of(case.name):
-                    leak = "one patient under two names may fall into training and test"
-                    yield Problem("error", "duplicate", other.name, f"{what}: {leak}; keep one")
+                    continue
+                more = f", as {len(strangers) - 1} more" if len(strangers) > 1 else ""
+                leak = "one patient under two names may fall into training and test"
+                yield Problem("error", "duplicate", other.name, f"{what}{more}: {leak}; keep one")
 
 
-def verify_datalist(datalist: Mapping[str, Any], splits: Sequence[str] = tuple(SPLITS), policy: str = "strict") -> None:
-    """Quick checks of a datalist with absolute paths, by the files' headers alone.
-
-    Images on different grids are none with the policy "repair", where the label has the grid of one of them.
+def print_problems(verdict: Verdict) -> None:
+    """A line for each.
 
     Raises:
-        InputError: a case of ``splits`` without label, files on different grids, or one that cannot be read; the
-            message says how many more there are.
+        InputError: there are errors among them.
     """
-    wrong: list[str] = []
+    for problem in verdict.problems:
+        print(f"{problem.level}: {problem.text}")
+    if verdict.errors:
+        number = "1 error" if len(verdict.errors) == 1 else f"{len(verdict.errors)} errors"
+        raise InputError(f"{number} in {len(verdict.cases)} cases; the lines above say what to do")
+
+
+def verify_datalist(
+    datalist: Mapping[str, Any],
+    splits: Sequence[str] = tuple(SPLITS),
+    policy: str = "strict",
+    spatial_dims: int = 3,
+) -> None:
+    """What `verify_cohort` finds in the headers, the labels and by duplicates, of a datalist with absolute paths.
+
+    All errors are logged, one per line.
+
+    Raises:
+        InputError: there are errors, or a case of ``splits`` has no label; the message has the first.
+    """
+    labels = datalist.get("labels")
+    values = {int(k): int(v) for k, v in labels["values"].items()} if labels else {}
+    convention = Convention(labels["convention"], values) if labels else None
+    problems: list[Problem] = []
+    cases: dict[tuple[Any, ...], Case] = {}
     for split in splits:
         for item in datalist[split]:
             if not item.get("label"):
-                wrong.append(f"{item['case']} ({split}) has no label; add it, or take the case out of the datalist")
+                text = f"{item['case']} ({split}) has no label; add it, or take the case out of the datalist"
+                problems.append(Problem("error", "label", item["case"], text))
                 continue
-            wrong += _of_item(item, policy)
-    if wrong:
-        more = f" ({len(wrong) - 1} more; see `monai-passion verify`)" if len(wrong) > 1 else ""
-        raise InputError(f"{wrong[0]}{more}")
-
-
-def _of_item(item: Mapping[str, Any], policy: str) -> Iterator[str]:
-    try:
-        count = len(item.get("channels") or "1")
-        paths = dict.fromkeys(path for path in item["image"].values() if path)
-        headers = [read_header(path, num_volumes=count) for path in paths]
-        label = read_header(item["label"])
-        if policy == "repair" and any(same_grid(header, label) for header in headers):
-            return
-        for header in (*headers[1:], label):
-            check_same_grid(headers[0], header)
-    except InputError as error:
-        yield str(error)
+            files = {m: [Path(path)] for m, path in {**item["image"], LABEL: item["label"]}.items() if path}
+            case = Case(item["case"], Path(item["label"]).parent, files, tuple(item.get("channels") or ()))
+            cases.setdefault(tuple(map(str, files.values())), case)  # slices of one file are one
+    problems += _of_cases(list(cases.values()), spatial_dims, convention, False, policy)
+    problems += _duplicates(list(cases.values()))
+    if errors := [problem.text for problem in problems if problem.level == "error"]:
+        for text in errors[1:]:
+            logger.error(text)
+        more = f" ({len(errors) - 1} more, above; see `monai-passion verify`)" if len(errors) > 1 else ""
+        raise InputError(f"{errors[0]}{more}")

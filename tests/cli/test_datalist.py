@@ -2,15 +2,15 @@ import pytest
 
 from monai_passion.cli import main
 from monai_passion.data.datalists import load_datalist
+from tests.data.layouts import write_image
 
 
 @pytest.fixture
 def folder(tmp_path):
     home = tmp_path / "patients"
     for n in range(10):
-        (home / f"P{n}").mkdir(parents=True)
         for name in ("flair", "t1", "t1ce", "seg"):
-            (home / f"P{n}" / f"P{n}_{name}.nii.gz").touch()
+            write_image(home / f"P{n}" / f"P{n}_{name}.nii.gz")
     return home
 
 

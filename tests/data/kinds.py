@@ -15,6 +15,7 @@ import pytest
 HERE = Path(__file__).parent
 KINDS = {
     "names of sequences": ("test_naming.py", "test_a_name_tells_the_sequence"),
+    "descriptions of series": ("test_naming.py", "test_a_description_tells_the_sequence"),
     "names that a task asks for": ("test_naming.py", "test_what_a_task_asks_for_is_not_held_against_a_file"),
     "names of folders before those of sequences": (
         "test_naming.py",
@@ -29,6 +30,15 @@ KINDS = {
     "damaged dataset.json": ("test_layouts.py", "test_a_damaged_dataset_json_is_an_error_that_names_it"),
     "label conventions": ("test_labels.py", "test_a_convention_says_what_each_value_is"),
     "conventions told by names": ("test_labels.py", "test_the_names_of_a_data_set_tell_its_convention"),
+    "conventions told by folders": ("test_labels.py", "test_the_folder_of_a_label_map_tells_its_convention"),
+    "labels of a dataset.json": (
+        "test_labels.py",
+        "test_the_labels_of_a_dataset_json_are_known_by_their_names_or_regions",
+    ),
+    "label values too few to tell": (
+        "test_labels.py",
+        "test_values_too_few_to_tell_what_they_mean_are_a_doubt",
+    ),
     "label values that are not expected": (
         "test_labels.py",
         "test_a_value_that_the_convention_lacks_is_refused_with_the_files_name",
@@ -41,9 +51,21 @@ KINDS = {
     ),
     "DICOM that nobody asked for": ("test_dicom.py", "test_a_series_nobody_asked_for_does_not_stop_the_study"),
     "DICOM of nobody": ("test_dicom.py", "test_two_nameless_patients_are_not_segmented_as_one"),
+    "DICOM of several patients in their folders": (
+        "test_dicom.py",
+        "test_folders_of_several_patients_are_a_cohort",
+    ),
+    "DICOM of several patients in one folder": (
+        "test_dicom.py",
+        "test_several_patients_in_one_folder_are_refused_and_named",
+    ),
     "damaged DICOM": ("test_dicom.py", "test_bad_series_end_in_one_line_and_leave_nothing"),
     "tables of patients": ("test_sources.py", "test_a_table_is_read_however_it_was_saved"),
     "broken cohorts": ("test_verify.py", "test_a_broken_cohort_is_found_with_its_kind_and_its_file"),
+    "broken cohorts given to datalist": (
+        "test_verify.py",
+        "test_a_broken_cohort_becomes_no_datalist_and_every_reason_has_its_line",
+    ),
     "odd cohorts": ("test_verify.py", "test_an_odd_cohort_gets_a_warning_and_no_error"),
     "what is refused in training and repaired in inference": (
         "../transforms/test_load.py",

@@ -223,6 +223,22 @@ def test_a_datalist_of_the_decathlon_or_of_monais_bundles_is_read(tmp_path):
     assert datalist["validation"] == []
 
 
+def test_a_dataset_json_given_as_datalist_has_its_channels_and_labels_in_the_order_that_it_says(tmp_path):
+    given = {
+        "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+        "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
+        "training": [{"image": "imagesTr/BRATS_001.nii.gz", "label": "labelsTr/BRATS_001.nii.gz"}],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(given))
+    datalist = load_datalist(tmp_path / "dataset.json")
+    assert datalist["training"][0]["channels"] == ["flair", "t1", "t1c", "t2"]
+    assert datalist["labels"]["values"] == {"0": 0, "1": 2, "2": 1, "3": 4}
+    del given["modality"]
+    (tmp_path / "dataset.json").write_text(json.dumps(given))
+    with pytest.raises(InputError, match="nothing says what its channels are"):
+        load_datalist(tmp_path / "dataset.json")
+
+
 @pytest.mark.parametrize("images", [["a/x.nii.gz", "a/y.nii.gz"], ["a/a_t1.nii.gz", "b/b_t1.nii.gz"], 3, [3]])
 def test_a_foreign_datalist_whose_paths_tell_nothing_is_an_error_that_says_where(tmp_path, images):
     (tmp_path / "d.json").write_text(json.dumps({"training": [{"image": images}]}))

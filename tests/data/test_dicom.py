@@ -9,7 +9,7 @@ import pytest
 from monai_passion.cli import main
 from monai_passion.data.dicom import as_nifti, find_series, open_series
 from monai_passion.data.nifti import read_volume
-from monai_passion.data.sources import find_files
+from monai_passion.data.sources import find_files, find_patients
 from monai_passion.errors import InputError
 from monai_passion.prediction import segmenter as bundle_module
 from monai_passion.prediction.segmenter import Segmentation
@@ -335,6 +335,74 @@ def test_two_nameless_patients_are_not_segmented_as_one(tmp_path, who):
         find_files(tmp_path, BRATS_MRI)
     with pytest.raises(InputError, match="no header says whose"):
         as_nifti({"flair": tmp_path / "a", "t1": tmp_path / "b"}, tmp_path / "made", 10**6)
+
+
+def two_patients(
+    folder, *, same_folder=False, nested=False, same_id=False, nameless=False, files=("AX FLAIR", "AX T1")
+):
+    for k, name in enumerate(("a", "b")):
+        who = "" if nameless else "P1" if same_id else f"P{k}"
+        home = folder if same_folder else folder / name
+        for number, text in enumerate(files):
+            place = home / str(number) if nested else home
+            uid = f"1.5.{100000 + 10 * k + number}"
+            tags = {"PatientID": who, "PatientName": who, "StudyInstanceUID": f"1.2.{k}"}
+            write_series(place, text, uid=uid, **tags)
+    return folder
+
+
+SEVERAL = {
+    "a folder for each": {},
+    "a folder for each series of each": {"nested": True},
+    "two examinations of one": {"same_id": True},
+    "two examinations of nobody": {"nameless": True},
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_folders_of_several_patients_are_a_cohort(tmp_path, name):
+    found = find_patients(two_patients(tmp_path, **SEVERAL[name]), BRATS_MRI)
+    assert found == {"a": tmp_path / "a", "b": tmp_path / "b"}
+    for folder in found.values():
+        assert {m: path.is_relative_to(folder) for m, path in find_files(folder, BRATS_MRI).items()} == {
+            "flair": True,
+            "t1": True,
+        }
+
+
+@pytest.mark.parametrize("options", [{}, {"same_id": True}, {"nameless": True}, {"files": ["AX FLAIR"]}])
+def test_several_patients_in_one_folder_are_refused_and_named(tmp_path, options):
+    with pytest.raises(InputError, match=r"several patients or examinations .*'AX FLAIR' \(17 images, .*'AX FLAIR'"):
+        find_patients(two_patients(tmp_path, same_folder=True, **options), BRATS_MRI)
+
+
+def test_the_series_of_one_patient_are_no_cohort_whatever_their_folders(tmp_path):
+    for number, text in enumerate(["AX FLAIR", "AX T1", "AX T2"]):
+        write_series(tmp_path / str(number), text, StudyInstanceUID=f"1.2.{number % 2}")
+    assert find_patients(tmp_path, BRATS_MRI) == {}
+
+
+def test_patients_in_dicom_beside_patients_in_nifti_are_not_passed_over(tmp_path):
+    write_series(tmp_path / "in_dicom", "AX FLAIR")
+    (tmp_path / "p1").mkdir()
+    (tmp_path / "p1" / "p1_flair.nii.gz").touch()
+    assert sorted(find_patients(tmp_path, BRATS_MRI)) == ["in_dicom", "p1"]
+
+
+def test_one_series_number_for_two_patients_is_refused(tmp_path):
+    write_series(tmp_path / "a", "AX FLAIR", uid="1.5.100001", PatientID="P1")
+    for path in write_series(tmp_path / "b", "AX FLAIR", uid="1.5.100001", PatientID="P2").glob("*"):
+        path.rename(tmp_path / "a" / f"b{path.name}")
+    with pytest.raises(InputError, match="images of several patients"):
+        find_files(tmp_path / "a", BRATS_MRI)
+
+
+def test_series_without_any_number_of_patient_or_study_are_doubted(tmp_path):
+    nobody = {"PatientID": "", "PatientName": "", "StudyInstanceUID": ""}
+    for name, text in (("a", "AX FLAIR"), ("b", "AX T1")):
+        write_series(tmp_path / name, text, **nobody)
+    _, _, doubts = as_nifti({"flair": tmp_path / "a", "t1": tmp_path / "b"}, tmp_path / "made", 10**6)
+    assert "no header says whose they are" in doubts[0]
 
 
 def test_an_error_in_a_converted_file_names_the_series_and_no_temporary_file(predict, tmp_path):

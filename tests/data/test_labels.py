@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from monai_passion.data.datalists import make_datalist
-from monai_passion.data.labels import CONVENTIONS, find_convention, map_values, parse_convention
+from monai_passion.data.labels import CONVENTIONS, find_convention, label_classes, map_values, parse_convention
 from monai_passion.data.training_set import prepare_datalist
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import load_task
@@ -33,6 +33,8 @@ def save(path, *values):
         ("msd", {1: ED, 2: NCR, 3: ET}),
         ("brats_ped2024", {1: ET, 2: NCR, 3: NCR, 4: ED}),
         ("brats2024", {1: NCR, 2: ED, 3: ET, 4: 0}),
+        ("hdglio", {1: ED, 2: ET}),
+        ("deepbratumia", {1: ET, 2: NCR, 3: ED}),
         ("1=ED, 2=ET", {1: ED, 2: ET}),
         ("3=edema,7=NCR/NET", {3: ED, 7: NCR}),
     ],
@@ -57,10 +59,81 @@ def test_an_unknown_convention_is_an_error_that_lists_them(text):
         ("BraTS-GLI-00000-000", "brats2023"),
         ("BraTS-SSA-00002-000", "brats2023"),
         ("brats_2013_pat0001_1", "brats2015"),
+        ("BraTS19_CBICA_AQQ_1", "brats2020"),
+        ("BraTS-GLI-02062-100", "brats2024"),
+        ("BraTS-MET-00832-000", "brats2023"),
+        ("PatientID_0003_Timepoint_1", "brats2024"),
     ],
 )
 def test_the_names_of_a_data_set_tell_its_convention(case, convention):
     assert find_convention(BRATS, [case], []).name == convention
+
+
+@pytest.mark.parametrize(
+    ("path", "convention"),
+    [
+        ("week-000-1/DeepBraTumIA-segmentation/atlas/segmentation/seg_mask.nii.gz", "deepbratumia"),
+        ("week-000-1/HD-GLIO-AUTO-segmentation/registered/segmentation.nii.gz", "hdglio"),
+        ("hdglio/sub-01_seg.nii.gz", "hdglio"),
+    ],
+)
+def test_the_folder_of_a_label_map_tells_its_convention(tmp_path, path, convention):
+    assert find_convention(BRATS, ["Patient-001_week-000-1"], [tmp_path / path]).name == convention
+
+
+@pytest.mark.parametrize("values", [(1, 2, 4), (1, 2), (4,)])
+def test_pediatric_cases_are_asked_about_whatever_their_values(tmp_path, values):
+    with pytest.raises(InputError, match="--labels brats2023 or brats_ped2024"):
+        find_convention(BRATS, ["BraTS-PED-00002-000"], [save(tmp_path / "a.nii.gz", *values)])
+
+
+@pytest.mark.parametrize(("case", "values"), [("x", (1,)), ("x", (1, 2)), ("BraTS-MEN-RT-0001-1", (1,)), ("x", (2,))])
+def test_values_too_few_to_tell_what_they_mean_are_a_doubt(tmp_path, case, values):
+    found = find_convention(BRATS, [case], [save(tmp_path / "a.nii.gz", *values)])
+    assert "say so by --labels" in found.doubt
+    assert not find_convention(BRATS, [case], [save(tmp_path / "b.nii.gz", 1, 2, 4)]).doubt
+
+
+NAMED = {
+    "Decathlon": (
+        {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
+        (ED, NCR, ET),
+    ),
+    "nnU-Net": ({"background": 0, "necrotic_core": 1, "enhancing_tumor": 2, "edema": 3}, (NCR, ET, ED)),
+    "words of BraTS 2024": ({"background": 0, "NETC": 1, "SNFH": 2, "ET": 3, "RC": 4}, (NCR, ED, ET, 0)),
+    "long words": (
+        {
+            "background": 0,
+            "necrotic and non-enhancing tumor core": 1,
+            "surrounding non-enhancing FLAIR hyperintensity": 2,
+            "GD-enhancing tumor": 3,
+            "resection cavity": 4,
+        },
+        (NCR, ED, ET, 0),
+    ),
+    "children": ({"background": 0, "ET": 1, "NET": 2, "CC": 3, "ED": 4}, (ET, NCR, NCR, ED)),
+    "regions": (
+        {"background": 0, "whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3},
+        (ED, NCR, ET),
+    ),
+    "regions, short": ({"background": 0, "WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}, (NCR, ED, ET)),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_labels_of_a_dataset_json_are_known_by_their_names_or_regions(name):
+    labels, meant = NAMED[name]
+    values = find_convention(BRATS, ["x"], [], None, label_classes(labels, BRATS)).values
+    assert values == {0: 0, **dict(enumerate(meant, 1))}
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [{"background": 0, "whole tumor": 1}, {"background": 0, "lesion": 1}, {"0": "background", "1": "tumor core"}],
+)
+def test_a_name_of_several_classes_is_asked_about(labels):
+    with pytest.raises(InputError, match="say what each is, as --labels"):
+        find_convention(BRATS, ["x"], [], None, label_classes(labels, BRATS))
 
 
 def test_the_names_in_dataset_json_tell_what_the_values_are():
@@ -74,7 +147,7 @@ def test_a_3_without_further_facts_is_asked_about_and_a_4_is_not(tmp_path):
     plain, three = save(tmp_path / "a.nii.gz", 1, 2), save(tmp_path / "b.nii.gz", 1, 2, 3)
     four = save(tmp_path / "c.nii.gz", 1, 2, 4)
     assert find_convention(BRATS, ["x"], [plain, four]).values == {0: 0, 1: 1, 2: 2, 4: 4}
-    with pytest.raises(InputError, match=r"b.nii.gz has the label 3.*labels brats2015 or brats2023.*or msd"):
+    with pytest.raises(InputError, match=r"b.nii.gz has the label 3.*--labels brats2015 or brats2023.*or msd"):
         find_convention(BRATS, ["x"], [plain, three])
     assert find_convention(BRATS, ["x"], [plain, three], "msd").name == "msd"
 

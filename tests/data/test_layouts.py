@@ -6,6 +6,7 @@ import pytest
 
 from monai_passion.data.layouts import find_cohort, guess_task, not_used
 from monai_passion.data.sources import find_files, find_patients
+from monai_passion.data.splits import patient_of
 from monai_passion.errors import InputError
 from monai_passion.tasks import load_task
 
@@ -65,6 +66,17 @@ FOUND = {
         [f"Patient-00{p}/week-00{w}/{name}.nii.gz" for p, w in ((1, 0), (1, 7), (2, 0)) for name in ("CT1", "FLAIR")]
         + ["Patient-001/week-000/HD-GLIO-AUTO-segmentation/native/segmentation_CT1_origspace.nii.gz"],
         {"Patient-001_week-000": "flair+t1c", "Patient-001_week-007": "flair+t1c", "Patient-002_week-000": "flair+t1c"},
+    ),
+    "LUMIERE, one patient": (
+        [f"Patient-001/week-{w}/{name}.nii.gz" for w in ("000-1", "044") for name in ("CT1", "FLAIR")]
+        + ["Patient-001/week-044/HD-GLIO-AUTO-segmentation/registered/segmentation.nii.gz"]
+        + ["Patient-001/week-044/DeepBraTumIA-segmentation/atlas/skull_strip/ct1_skull_strip.nii.gz"]
+        + ["Patient-001/week-044/DeepBraTumIA-segmentation/atlas/segmentation/seg_mask.nii.gz"],
+        {"Patient-001_week-000-1": "flair+t1c", "Patient-001_week-044": "flair+t1c"},
+    ),
+    "LUMIERE, below Imaging": (
+        [f"Imaging/Patient-00{p}/week-044/FLAIR.nii.gz" for p in (1, 2)],
+        {"Imaging_Patient-001_week-044": "flair", "Imaging_Patient-002_week-044": "flair"},
     ),
     "BIDS": (
         [
@@ -175,6 +187,20 @@ def test_predict_finds_the_same_patients(tmp_path, name):
         for patient, source in patients.items()
     }
     assert found == {case: "+".join(r for r in text.split("+") if r != "label") for case, text in expected.items()}
+
+
+def test_the_examinations_in_the_folder_of_one_patient_are_of_one_patient(tmp_path):
+    folder = touch(tmp_path / "anna", "ses-1/flair.nii.gz", "ses-2/flair.nii.gz", "ses-2/t1.nii.gz")
+    assert roles(folder) == {"anna_ses-1": "flair", "anna_ses-2": "flair+t1"}
+    assert {patient_of(name) for name in roles(folder)} == {"anna"}
+
+
+def test_a_label_map_below_its_patients_images_is_named_with_the_remedy(tmp_path):
+    name = "p1/HD-GLIO-AUTO-segmentation/registered/segmentation.nii.gz"
+    unused = find_cohort(touch(tmp_path, "p1/FLAIR.nii.gz", "p2/FLAIR.nii.gz", name), BRATS).unused
+    assert [why for _, why in unused] == [
+        "a label map below a patient's folder; put it beside the images that it was drawn on"
+    ]
 
 
 def test_two_files_for_a_sequence_are_an_error_that_names_both(tmp_path):

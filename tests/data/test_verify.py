@@ -167,7 +167,11 @@ def test_an_odd_cohort_gets_a_warning_and_no_error(cohort, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["an empty file", "another shape", "a label on another grid", "no label", "no voxel size"]
+    "name",
+    [
+        *("an empty file", "another shape", "a label on another grid", "no label", "no voxel size", "a label of 7"),
+        *("an image as label map", "one file for two sequences", "one patient under two names", "a single slice"),
+    ],
 )
 def test_a_training_stops_before_anything_is_computed(cohort, name):
     datalist = absolute(make_datalist(cohort, fractions=(1, 0, 0)), cohort)
@@ -176,6 +180,46 @@ def test_a_training_stops_before_anything_is_computed(cohort, name):
     datalist = absolute(make_datalist(cohort, fractions=(1, 0, 0)), cohort)
     with pytest.raises(InputError, match="P2"):
         verify_datalist(datalist)
+
+
+@pytest.mark.parametrize("name", [name for name in BROKEN if BROKEN[name][1] != "image" and name != "many NaN"])
+def test_a_broken_cohort_becomes_no_datalist_and_every_reason_has_its_line(cohort, tmp_path, capsys, name):
+    spoil, _, part = BROKEN[name]
+    spoil(cohort)
+    code = main(["datalist", str(cohort), "--output", str(tmp_path / "d.json")])
+    out, err = capsys.readouterr()
+    lines = [line for line in out.splitlines() if line.startswith("warning" if name == "no label" else "error")]
+    assert [line for line in lines if part in line], (out, err)
+    assert code == (0 if name == "no label" else 3)
+    assert (tmp_path / "d.json").exists() == (name == "no label")
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_the_command_ends_with_3_on_a_broken_cohort_and_writes_the_reason_as_json(cohort, tmp_path, capsys, name):
+    spoil, kind, part = BROKEN[name]
+    spoil(cohort)
+    assert main(["verify", str(cohort), "--output", str(tmp_path / "v.json")]) == 3
+    out, err = capsys.readouterr()
+    assert [line for line in out.splitlines() if line.startswith("error: ") and part in line]
+    assert len(err.splitlines()) == 1
+    problems = json.loads((tmp_path / "v.json").read_text())["problems"]
+    assert [p for p in problems if (p["level"], p["kind"]) == ("error", kind) and part in p["text"]]
+
+
+def test_what_the_policy_repair_puts_right_is_no_error_of_it(cohort):
+    BROKEN["another shape"][0](cohort)
+    BROKEN["another background"][0](cohort)
+    assert verify_cohort(cohort).errors
+    assert not verify_cohort(cohort, policy="repair").errors
+
+
+def test_a_mask_of_one_value_is_a_warning(cohort):
+    for p in range(4):
+        save(at(cohort, "seg", p), label(1))
+    (problem,) = verify_cohort(cohort).problems
+    assert (problem.level, problem.kind) == ("warning", "label")
+    assert "(1 as NCR/NET); if they mean something else, say so by --labels" in problem.text
 
 
 def test_the_command_prints_a_line_for_each_problem_writes_json_and_fails(cohort, tmp_path, capsys):
@@ -192,7 +236,11 @@ def test_the_command_prints_a_line_for_each_problem_writes_json_and_fails(cohort
     written = json.loads((tmp_path / "v.json").read_text())
     assert {problem["kind"] for problem in written["problems"]} == {"label", "image"}
     assert written["unused"][0]["why"] == "a mask (brainmask)"
-    assert main(["verify", str(cohort), "--quick"]) == 0
+    assert main(["verify", str(cohort), "--quick"]) == 3
+    out = capsys.readouterr().out
+    assert [line.split(" has ")[0].split("/")[-1] for line in out.splitlines() if "error: " in line] == [
+        "P2_seg.nii.gz"
+    ]
 
 
 @pytest.mark.parametrize(("data", "cases"), [("brats_whole", 30), ("myops2020", 25)])

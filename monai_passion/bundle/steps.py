@@ -130,12 +130,12 @@ def training_data(
 ) -> Mapping[str, Any]:
     """The datalist of a training, with what is missing on purpose taken out; stored beside the checkpoints.
 
-    By default nothing is. ``presence``, a table of the modalities that each patient has, takes precedence over ``missing_rates``, which are
-    drawn for each "patient" or for each "case" (file); the word "none" switches either off. What was found, taken out
-    and is used is logged as a table, with a warning where images are taken out. A network of two ``spatial_dims``
-    trains on the slices of the files, an item each; validation is on whole files in any case. What the values of labels
-    mean is found out unless ``labels`` says it. Headers and labels are looked at first, see
-    `monai_passion.data.verify.verify_datalist`, with the ``policy`` that the files are loaded with.
+    By default nothing is. ``presence``, a table of the modalities that each patient has, takes precedence over
+    ``missing_rates``, which are drawn for each "patient" or for each "case" (file); the word "none" switches either
+    off. What was found, taken out and is used is logged as a table, with a warning where images are taken out. A
+    network of two ``spatial_dims`` trains on the slices of the files, an item each; validation is on whole files in
+    any case. What the values of labels mean is found out unless ``labels`` says it. Headers and labels are looked at
+    first, see `monai_passion.data.verify.verify_datalist`, with the ``policy`` that the files are loaded with.
 
     Raises:
         UsageError: no ``dataset_dir``; or see `monai_passion.data.training_set.prepare_datalist`.

@@ -66,7 +66,7 @@ def test_groups_have_rates_of_their_own(datalist, tmp_path):
     [
         (["--cases", "9"], 2, "--missing-rates"),
         (["--cases", "9", "--missing-rates", "0.1", "0.1"], 2, "2 values for 4 modalities"),
-        (["--cases", "9", "--missing-rates", "0.1", "0.1", "0.1", "x"], 2, "no missing rates"),
+        (["--cases", "9", "--missing-rates", "0.1", "0.1", "0.1", "x"], 2, "are not missing rates"),
         (["--cases", "9", "--missing-rates", "t1=0.1", "0.1"], 2, "with and without name"),
         (["--cases", "9", "--missing-rates", "0.1", "0.1", "0.1", "1"], 2, "1.0 of t2"),
         (["--cases", "0", "--missing-rates", "0", "0", "0", "0"], 2, "at least one"),

@@ -73,6 +73,7 @@ class Threshold:
     """In place of the network: the upper half of the values are two labels."""
 
     settings = {"roi_size": [16, 16, 16], "overlap": 0.5, "precision": "fp32", "mirror_axes": []}  # noqa: RUF012
+    facts: dict[str, object] = {}  # noqa: RUF012
 
     def __init__(self, bundle, weights, *rest):
         self.bundle, self.weights = bundle, weights

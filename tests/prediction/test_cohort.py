@@ -23,6 +23,7 @@ SHAPE = (20, 20, 20)
 class Threshold:
     bundle = find_bundle()
     settings = {"roi_size": [16, 16, 16], "overlap": 0.5, "precision": "fp32", "mirror_axes": []}  # noqa: RUF012
+    facts: dict[str, object] = {}  # noqa: RUF012
 
     def __init__(self, weights):
         self.weights, self.calls = weights, 0

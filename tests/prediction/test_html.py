@@ -248,7 +248,7 @@ def test_on_an_oblique_grid_the_cross_is_in_the_slices_that_the_report_names_and
     text = shown.inner_text("#where")
     assert f"i, j, k = {i}, {j}, {k} of the file" in text
     assert f"{abs(report['focus']['mm'][2]):.1f} mm" in text
-    shown.get_by_role("button", name="show 1").click()
+    shown.get_by_role("button", name="show lesion 1").click()
     assert f", {report['regions'][2]['lesions'][0]['slice']} of the file" in shown.inner_text("#where")
     assert shown.evaluate("window.viewer.document.completedMeasurements.length") == 2
     assert not problems

@@ -17,6 +17,8 @@ SLOPE = 0.2
 EPSILON = 1e-5
 WIDE = 64
 """Channels that fill a processor's vectors: narrower maps are normalized several voxels at a time."""
+SMALL = 2**17
+"""Numbers in a sample below which torch's own operations are quicker, as all maps of slices are."""
 
 
 def _as_image(rows: Tensor) -> Tensor:
@@ -81,7 +83,7 @@ def activate(x: Tensor) -> Tensor:
     Raises:
         ValueError: one voxel.
     """
-    plain = x.device.type != "cpu" or x.dtype != torch.float32 or x[0, 0].numel() == 1
+    plain = x.device.type != "cpu" or x.dtype != torch.float32 or x[0].numel() < SMALL
     if plain or torch.compiler.is_compiling() or is_tracing():
         return F.leaky_relu(F.instance_norm(x), SLOPE, inplace=True)
     return _Activate.apply(x)  # type: ignore[no-any-return, no-untyped-call]

@@ -2,7 +2,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from monai_passion.networks.cpu import activation
 from monai_passion.networks.cpu.activation import SLOPE, _Activate, activate
+
+
+@pytest.fixture(autouse=True)
+def however_small(monkeypatch):
+    monkeypatch.setattr(activation, "SMALL", 3)
 
 
 def as_written(x):
@@ -42,6 +48,13 @@ def test_other_types_take_the_two_operations(monkeypatch):
     monkeypatch.setattr(_Activate, "apply", None)
     double = torch.randn(1, 2, 4, 4, 4).double().requires_grad_()
     assert torch.equal(activate(double), as_written(double))
+
+
+def test_small_maps_take_the_two_operations(monkeypatch):
+    monkeypatch.setattr(activation, "SMALL", 121)
+    monkeypatch.setattr(_Activate, "apply", None)
+    small = torch.randn(3, 2, 3, 4, 5)
+    assert torch.equal(activate(small), as_written(small))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 8])

@@ -50,7 +50,19 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert run.returncode == 0, run.stderr[-3000:]
     page = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert "Research use only, not a medical device" in page
-    assert not re.findall(r'(?:src|href)="(https?://[^"]+\.(?:js|css|woff2?))"', page)  # it opens without a network
+    fetched = re.findall(r'(?:src|href)="(https?://[^"]+(?:\.(?:js|css|woff2?)|shim))"', page)
+    assert not fetched  # it opens without a network
+
+
+@pytest.mark.browser
+def test_the_site_is_searched_where_it_is_opened_from_a_folder(tmp_path, browser):
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
+    subprocess.run(command, cwd=ROOT, check=True)
+    page = browser.new_page()
+    page.goto((tmp_path / "site" / "index.html").as_uri())
+    page.locator("input.md-search__input").fill("missing rates")
+    page.locator(".md-search-result__link").first.click(timeout=20000)
+    page.wait_for_url("**/train-on-incomplete-data.html*")
 
 
 def test_every_setting_of_a_configuration_is_explained_and_nothing_else():

@@ -80,6 +80,8 @@ def _value(flag: Flag) -> str:
 
 def _about(flag: Flag) -> str:
     about, default = flag.about.rstrip("."), flag.default
+    if default is True:  # the flag is --no-...
+        return f"do not {about}"
     if flag.required or default is None or isinstance(default, bool) or default == ():
         return about
     return f"{about} (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"

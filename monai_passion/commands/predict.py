@@ -92,7 +92,7 @@ def predict(
         all_combinations: also segment from every subset of the sequences, encoded once.
         probabilities: also write probabilities.nii.gz, one volume per class.
         dicom_seg: also write segmentation.dcm, where the reference is a DICOM series.
-        page: do not write report.html, which holds the images.
+        page: write report.html, which holds the images.
         device: cpu, cuda or cuda:1 (default: cuda where there is one).
         roi_size: sliding window in voxels, as 96 or 96x96x64; -1 for as large as memory allows (default: the bundle's).
         overlap: overlap of windows, 0 to 1 (default: the bundle's).

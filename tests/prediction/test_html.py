@@ -1,6 +1,5 @@
 import json
 import re
-import shutil
 
 import matplotlib.image
 import nibabel as nib
@@ -116,26 +115,18 @@ def test_page_and_preview_look_first_at_the_deepest_point_of_the_largest_core():
 
 
 @pytest.fixture(scope="module")
-def open_page():
-    """A function that opens a page in headless Chromium, without a network, once its viewer is ready."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if path is None:
-        pytest.skip("no Chromium here; on Debian: apt-get install chromium")
-    flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=flags, timeout=120_000)
+def open_page(browser):
+    """A function that opens a page without a network, once its viewer is ready."""
 
-        def opened(file):
-            shown = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}).new_page()
-            problems = []
-            shown.on("pageerror", lambda error: problems.append(error))
-            shown.goto(f"file://{file}", timeout=120_000)
-            shown.wait_for_selector('body[data-state="ready"]', timeout=240_000)
-            return shown, problems
+    def opened(file):
+        shown = browser.new_context(offline=True, viewport={"width": 1200, "height": 900}).new_page()
+        problems = []
+        shown.on("pageerror", lambda error: problems.append(error))
+        shown.goto(f"file://{file}", timeout=120_000)
+        shown.wait_for_selector('body[data-state="ready"]', timeout=240_000)
+        return shown, problems
 
-        yield opened
-        browser.close()
+    return opened
 
 
 def colored(shown, path):

@@ -32,12 +32,15 @@ SEQUENCES = {
 """Words that name a sequence. A vendor's words that do not (SPACE, CUBE, TSE, PROPELLER) are in ``NEUTRAL``."""
 CONTRAST = (
     "contrast ce gd gad gado gadolinium gadovist gadavist gadobutrol dotarem magnevist multihance prohance omniscan "
-    "clariscan vueway elucirem primovist eovist km kontrast kontrastmittel contraste mdc contrasto postcontrast "
+    "clariscan vueway elucirem primovist eovist km kontrast kontrastem kontrastu kontrastli kontrastmittel contraste "
+    "mdc contrasto postcontrast "
     "enhanced enhancement enh inj injection injected injecte gbca civ post ct1 t1ks t1wks cet1"
 )
 """Words of a T1 after contrast agent."""
-NATIVE = "precontrast noncontrast nocontrast unenhanced nonenhanced native nativ plain pre"
-NEGATIONS = "no non not without ohne kein keine sans senza sin sem wo pre before prior vor avant zonder voor uten utan"
+NATIVE = "precontrast noncontrast nocontrast unenhanced nonenhanced native nativ kontrastsiz plain pre"
+NEGATIONS = (
+    "no non not without ohne kein keine sans senza sin sem wo pre before prior vor avant zonder voor uten utan bez"
+)
 """Turn the word of contrast that follows into its opposite; alone, "without" and "wo" do so, too."""
 EVENTS = (
     "op operative operation operativ surgery surgical treatment tx therapy rt radiation radiotherapy chemo crt "
@@ -46,13 +49,19 @@ EVENTS = (
 )
 """Before or after these a patient, not an image, is: pre_treatment, post-op."""
 EXCLUDED = {
-    "a mask": "mask brainmask roi",
+    "a mask": "mask masks brainmask roi maske masken masque masques maschera maschere mascara mascaras mascarilla "
+    "masker maska",
     "a segmentation": "seg segm segmentation label labels prob probs probability probabilities probseg pred prediction "
-    "aseg aparc wmparc parcellation tissue pve pveseg firstseg csf gm wm automated approx uncertainty",
+    "aseg aparc wmparc parcellation tissue pve pveseg firstseg csf gm wm ples posteriors ribbon 5tt gmwmi automated "
+    "approx uncertainty",
     "a map": "map maps mapping molli shmolli t1map t2map rho t1rho relaxometry relax relaxation qsm mtr values "
     "ratio distance jacobian jac warpfield deformation displacement field fieldmap biasfield "
+    "thickness std sd saliency gradcam attention cluster edges contour border skeleton signeddistance histogram "
     "stdev variance snr cnr noise residual error",
-    "a transformation": "warp 1warp 1inversewarp inversewarp warpcoef 0genericaffine genericaffine xfm",
+    "a transformation": "warp 1warp 1inversewarp inversewarp warpcoef coeff coef 0genericaffine genericaffine xfm tfm "
+    "def disp velocity gradient",
+    "another image in its space": "inversewarped",
+    "a plan of a radiotherapy": "dose rtdose rtstruct rtss rtplan pseudoct",
     "an image with parts taken out or made up": "voided inpainted inpainting inference filled",
     "one of several inversions": "inv1 inv2",
     "a T2* or susceptibility image": "star t2star t2starw t2s swi swan swip suscept susceptibility hemo medic mgre "
@@ -60,7 +69,7 @@ EXCLUDED = {
     "a diffusion image": "b0 b50 b500 b800 b1000 b2000 dwi dti diff diffusion trace tracew "
     "adc hbv ep2d fa eadc isodiff resolve",
     "a perfusion or functional image": "bold fmri perf perfusion asl pcasl pasl pwi dsc dce cbv cbf "
-    "mtt ttp tmax ktrans",
+    "mtt ttp tmax ktrans rcbv rcbf relcbv relcbf ncbv ncbf relcorrcbv leakage",
     "an angiography": "tof mra mrv angio angiography venography pca",
     "a localizer": "loc localizer localiser scout survey smartbrain 3plane 3pl aahead aahscout calibration cal asset "
     "posdisp",
@@ -71,9 +80,10 @@ EXCLUDED = {
     "a dynamic series": "dynamic dyn dynamics cine twist",
     "a double or other inversion recovery": "dir fgatir",
     "a synthetic image": "symri magic pseudo virtual simulated synth synthetic synthesized synthesised "
-    "synthsr synthseg generated fake gan",
+    "synthsr synthseg generated predicted hallucinated imputed fake gan",
+    "a fusion of images": "fused fusion",
     "a template": "template atlas",
-    "a phase or Dixon image": "phase inphase opp opposed outphase fatfraction",
+    "a phase or Dixon image": "phase ph pha imag imaginary real inphase opp opposed outphase fatfraction",
     "a fat-suppressed inversion recovery": "stir tirm",
     "a steady-state image": "ciss fiesta fisp ci3d",
     "a screenshot or report": "screenshot screensave report phoenix overlay preview heatmap thumbnail",
@@ -88,14 +98,25 @@ NEUTRAL = (
     "tfl3d fl2d fl3d flash vibe thrive lava mpr mprnav wi weighted weighting w fs fatsat fat sat spair spir ns p2 p3 "
     "p4 caipi grappa sense cs dark fluid drive starvibe gre eg fast turbo spin echo single shot high res hires hr thin "
     "masked stripped skullstripped strip ss bet hdbet brainextracted extracted preproc preprocessed pp norm normalized "
-    "normalised zscore resampled resliced reg registered coreg coregistered aligned rigid affine warped mni mni152 "
-    "sri sri24 crop cropped defaced deface anon anonymized mm 1mm 1mm3 rec reformat reformatted orig original "
+    "normalised synthstrip zscore resampled resliced reg registered coreg coregistered aligned rigid affine warped mni "
+    "mni152 sri sri24 crop cropped defaced deface anon anonymized mm 1mm 1mm3 rec reformat reformatted orig original "
     "raw final v1 v2 of the and with mit con avec com image scan series tumor tumour lesion lesions whole "
     "manual consensus expert corrected"
 )
 SPACES = "mni mni152 sri sri24 atlas template native standard talairach reference ref anat common subject patient acpc"
 """Spaces that an image may have been brought to."""
-LABELS = "seg segm segmentation label labels dseg gt groundtruth truth gtv annotation delineation consensus ot"
+LABELS = (
+    "seg segm segmentation label labels dseg gt groundtruth goldstandard truth gtv annotation annotations delineation "
+    "consensus ot segmentations segmentierung segmentierungen segmentazione segmentacion segmentacao segmentatie "
+    "segmentering etiqueta etiquetas etiquette etiquettes etichetta etichette beschriftung"
+)
+TUMORS = (
+    "tumor tumour lesion lesions tumeur tumeurs tumore tumori tumores lesione lesioni lesao lesoes lasion lasionen "
+    "laesion laesionen"
+)
+"""A mask of one of these is a label map."""
+UNCLEAR = "ca"
+"""After "T1" a contrast agent; before it, perhaps somebody's initials."""
 NO_LABELS = (
     "brain skull prob probs probability probabilities probseg pred prediction automated approx uncertainty parenchyma "
     "tissue aseg aparc parcellation pve csf gm wm bet synthseg fast first freesurfer fastsurfer brainstem hippocampus "
@@ -166,8 +187,12 @@ def read_name(name: str, task: Task, patient: str = "") -> Named:
         rest, before = stem, ""
     bids = re.match(r"(sub-[a-z0-9+]+)(_ses-[a-z0-9+]+)?(?=_|$)", rest)
     whose = stem_of(name)[len(stem) - len(rest) :][: bids.end()] if bids else before or _before(stem_of(name), task)
-    if not bids and not before and len(_tokens(_plain(whose))) and not _said(_words(_plain(whose)), False):
-        rest = stem[len(whose) :]
+    if not bids and not before and _tokens(_plain(whose)):
+        words = _words(_plain(whose))
+        if words[0] == "deformation" or (words[0] in _derived() and not "".join(words[1:2]).isdigit()):
+            whose = re.sub(r"^[^_\-. ]+[_\-. ]*", "", whose)
+        elif not _said(words, False) and not _is_after(words):
+            rest = stem[len(whose) :]
     role, why, is_variant = _read(rest, task, False)
     return Named(role, why, whose.rstrip("_-. "), is_variant)
 
@@ -193,7 +218,8 @@ def _set(words: str) -> frozenset[str]:
 def _lexicon() -> frozenset[str]:
     """All words of the tables."""
     tables = (*SEQUENCES.values(), CONTRAST, NATIVE, NEGATIONS, EVENTS, *EXCLUDED.values(), VARIANTS, NEUTRAL, SPACES)
-    words = {word for table in (*tables, MARKERS, LABELS, NO_LABELS) for word in table.split() if len(word) > 1}
+    tables = (*tables, MARKERS, LABELS, NO_LABELS, TUMORS, UNCLEAR)
+    words = {word for table in tables for word in table.split() if len(word) > 1}
     return frozenset(words)
 
 
@@ -211,6 +237,8 @@ def _split(token: str) -> tuple[str, ...] | None:
     """The known pieces that a token is made of; None where something of it is not known."""
     if token in _lexicon():
         return (token,)
+    if after := re.fullmatch(r"(post)(\d{1,4})", token):
+        return after.groups()
     numbered = re.fullmatch(r"(\D+)\d{1,2}", token)
     if numbered and numbered[1] in _pieces() and not re.fullmatch(r"t|p|v", numbered[1]):
         return (numbered[1],)
@@ -224,38 +252,52 @@ def _split(token: str) -> tuple[str, ...] | None:
                 return (piece, "contrast") if rest == "c" else None
             if (more := _split(rest)) is not None and not rest.isdigit():
                 return (piece, *more)
-    return None
+    return ("mask",) if re.fullmatch(r"[a-z]{6,}masks?", token) else None
 
 
+_SCRIPTS = (
+    (r"(?:без|до)[ _]контраст\w*|平扫|平掃|単純|非造影|조영[ _]?전", " native "),
+    (r"контраст\w*|(?<![平非])增强|增強|造影剤?|조영(?:[ _]?후|증강)?", " contrast "),
+    (r"减影|減影", " subtraction "),
+)
+"""Words in other letters than Latin ones."""
 _BOTH = " contrast without contrast "
-_JOIN = "[ _]*(?:[/&+]|and|und|et|y|e|en)[ _]*"
+_JOIN = "(?:[ _]*(?:[/&+]|and|und|et|y|e|en)[ _]*)+"
 _SPELLINGS = [
     (re.compile(re.sub("(?<!\\?)<", "(?<![a-z0-9])", pattern).replace(">", "(?![a-z0-9])").replace("&", _JOIN)), word)
     for pattern, word in (
+        *((_plain(f"(?:{pattern})"), word) for pattern, word in _SCRIPTS),
         ("<(?:pre|before|vor|avant|prima|voor)&(?:post|after|nach|apres|dopo|na)>|<pre[_ -]?post>", _BOTH),
         ("<(?:with|w|mit|avec|con|met)&(?:without|wo|w/o|ohne|sans|senza|sin|zonder)>|<w[ _]wo>", _BOTH),
         ("<(?:without|wo|w/o|ohne|sans|senza|sin|zonder)&(?:with|w|mit|avec|con|met)>", _BOTH),
         (r"\+[ _]*/[ _]*-|<c-[ _]*c\+", _BOTH),
         ("<w[ _]*/[ _]*o>", " without "),
         (r"t2[ _]*\*|t2[_\- ]star>", " t2star "),
-        (r"\+[ _]*(c|gd|gad|gado|gadolinium|km|ce|k|contrast)>|<c\+", " contrast "),
+        (r"\+[ _]*(c|ca|gd|gad|gado|gadolinium|km|ce|k|contrast)>|<c\+", " contrast "),
         (r"(t1w?)[ _]*\+(?=$|[ _.\-])", r"\1 contrast "),
-        (r"(?<=[ _])-(?:c|km|gd|gad)>|<(?:c|km|gd|gado?|iv)-(?=[ _)]|$)|<s/c>", " native "),
+        (r"(?<=[ _])-(?:c|ca|km|gd|gad)>|(?:<|(?<=t1)|(?<=t1w))(?:c|ca|km|gd|gado?|iv)-(?=[ _)]|$)|<s/c>", " native "),
         (r"<iv\+|\+iv>|<c/(?:c>|(?=gd|gad|contras))|<with$", " contrast "),
-        ("<s/(?=gd|gad|contras)", " sin "),
+        ("<s(?:/|[. _]+)(?=gd>|gad|contras|mdc>|civ>)", " sin "),
         ("<kontrastmittel[a-z]*|<gado(?!flair)[a-z]+", " contrast "),
-        ("(?:<|(?<=t1)|(?<=t1w))(?:without|wo|non?)(?=gd>|gad|contras|km>|c>)", " without "),
-        ("(?:<|(?<=t1))with(?=gd>|gad|contras|km>|c>)|<wc>|(?<=t1)[ _-]?pc>", " contrast "),
+        ("(?:<|(?<=t1)|(?<=t1w))(?:without|wo|non?)(?=gd>|gad|contras|km>|ca?>)", " without "),
+        (r"<(?:without|w/?o|non?|pre|before|ohne)[ _-]*ca>", " native "),
+        ("(?:<|(?<=t1))(?:post|after|with|w)[ _-]*ca>", " contrast "),
+        ("<t1w?-(?=t1(?:c|ce|gd|km)>)", " subtraction "),
+        ("(?:<|(?<=t1))with(?=gd>|gad|contras|km>|ca?>)|<wc>|(?<=t1)[ _-]?pc>", " contrast "),
         ("(?<=mp2rage)(.*)t1[ _]images", r"\1 map "),
         ("bias[ _]?field[ _]?corr[a-z]*", " n4 "),
         ("da-fl>|dark[_ -]?fluid", " darkfluid "),
         ("fluid[_ -]attenuated", " fluidattenuated "),
         ("proton[_ -]density", " protondensity "),
         (
-            "(t1(?:w|c|ce|gd|n)?|t2w?|flair|pdw?)(?:reg)?(?:2|to)(?=t1|t2|flair|mni|sri|atlas|template|native)",
+            "(t1(?:w|c|ce|gd|n)?|t2w?|flair|pdw?)(?:reg)?(?:2|to|onto|in)(?=t1|t2|flair|mni|sri|atlas|template|native)",
             r"\1 to ",
         ),
-        ("<(?:s?m?w?|w)c[1-6](?=t1|t2|flair|_t1|_t2)", " tissue "),
+        ("<(?:s?m?w?|w)c[1-6](?=t1|t2|flair|sub-|_t1|_t2)|<m?w?p[0-6](?=t1|t2|flair|sub-)", " tissue "),
+        ("^i?y_", " deformation "),
+        ("<bet_skull>", " mask "),
+        ("<mp(2?)[ _-]rage>", r"mp\1rage"),
+        ("<gold[ _-]standard>", " goldstandard "),
         ("<(?:r|w|m|u|s|rm|wm|mr|rr|wr|sw|swr)(?=(?:t1|t2|flair)(?:w|c|ce)?>)", " "),
         ("<reg2>|<(?:co)?reg(?:istered)?[ _]*(?=t1|t2|flair)|<(?:aligned|resampled)[ _]+(?=t1|t2|flair)", " to "),
         ("3[_ -]plane", " 3plane "),
@@ -268,8 +310,20 @@ ends of a token, & joins what is both before and after contrast agent."""
 @lru_cache
 def _telling() -> frozenset[str]:
     """Words that say something of the sequence also in the acquisition or the description of BIDS."""
-    words = " ".join((CONTRAST, NATIVE, SEQUENCES["flair"], *EXCLUDED.values(), NO_LABELS, "tumor tumour lesion"))
+    words = " ".join((CONTRAST, NATIVE, SEQUENCES["flair"], *EXCLUDED.values(), NO_LABELS, TUMORS, "gtv"))
     return _set(words) - _set("brain skull")
+
+
+@lru_cache
+def _derived() -> frozenset[str]:
+    """Words that, before a patient's name, say that an image was made of the patient's: mask_anna_T1."""
+    tables = (*(EXCLUDED[what] for what in ("a mask", "a segmentation", "a transformation")), LABELS)
+    return frozenset(word for table in tables for word in table.split() if len(word) > 2)
+
+
+def _is_after(words: Sequence[str]) -> bool:
+    """Whether a name begins with POST01: the first after an operation, or after contrast agent."""
+    return len(words) > 1 and words[0] == "post" and words[1].isdigit()
 
 
 def _tokens(text: str) -> list[str]:
@@ -325,10 +379,13 @@ def _role(words: list[str], tokens: list[str], task: Task, contrast_agent: bool)
         return LABEL, ""
     words = _without_target(_without_events(words))
     said = set(words) - lifted
-    if "wmh" in said and not _said(words, contrast_agent):
+    if "wmh" in said and (words[-1] == "wmh" or not _said(words, contrast_agent)):
         return LABEL, ""
-    if said & _set(LABELS) or (said & _set("tumor tumour lesion lesions") and said & {"mask", "roi"}):
-        wrong = said & _set(NO_LABELS) - {word for one in task.classes for word in _tokens(_plain(one.title))}
+    is_mask = bool(said & _set(EXCLUDED["a mask"]) - {"brainmask"})
+    if said & _set(LABELS) or (said & _set(TUMORS) and is_mask):
+        right = {word for one in task.classes for word in _tokens(_plain(one.title))}
+        right |= {"brain"} if said & _set(TUMORS) else set()
+        wrong = said & _set(NO_LABELS) - right
         return (None, f"another segmentation ({', '.join(sorted(wrong))})") if wrong else (LABEL, "")
     for what, table in EXCLUDED.items():
         if (found := said & _set(table)) and not _is_flair(words, found):
@@ -342,6 +399,8 @@ def _role(words: list[str], tokens: list[str], task: Task, contrast_agent: bool)
         return next(iter(own)), ""
     if "t1?" in concepts:
         return None, "a T1 said to be both with and without contrast agent"
+    if "t1 or t1c" in concepts:
+        return None, "a T1 of which its name does not tell whether it is after contrast agent"
     if len(concepts) + len(set(own) - found_in_task) > 1 or len(found_in_task) > 1:
         return None, f"named after several sequences ({', '.join(sorted(concepts | set(own)))})"
     if found_in_task:
@@ -354,7 +413,8 @@ def _role(words: list[str], tokens: list[str], task: Task, contrast_agent: bool)
 
 
 def _said(words: list[str], contrast_agent: bool) -> set[str]:
-    """The sequences that the words name: t1, t1c, t2, flair, pd; "t1?" for one with and without contrast agent."""
+    """The sequences that the words name: t1, t1c, t2, flair, pd; "t1?" for one with and without contrast agent,
+    "t1 or t1c" for one that may be either."""
     kinds = [next((kind for kind, table in SEQUENCES.items() if word in _set(table)), None) for word in words]
     first = next((k for k, kind in enumerate(kinds) if kind), len(words))
     first = min([first, *(k for k, word in enumerate(words) if word in ("ct1", "t1ks", "t1wks", "cet1"))])
@@ -367,7 +427,7 @@ def _said(words: list[str], contrast_agent: bool) -> set[str]:
         elif word in _set(NEGATIONS) and after in _set(CONTRAST):
             native, k = True, k + 2
         else:
-            contrast |= word in _set(CONTRAST) or (word == "c" and k > 0 and kinds[k - 1] == "t1")
+            contrast |= word in _set(CONTRAST) or (word in ("c", "ca") and k > 0 and kinds[k - 1] == "t1")
             native |= word in _set(NATIVE) or word in ("without", "wo", "ohne", "sans", "senza", "t1n")
             k += 1
     if set(words) & {"ct1", "t1ks", "t1wks", "cet1"}:
@@ -385,15 +445,19 @@ def _said(words: list[str], contrast_agent: bool) -> set[str]:
         found.remove("t1")
         again = any(a in _set(CONTRAST) and b in ("t1", "t1w", "t1n") for a, b in pairwise(words[first + 1 :]))
         again &= kinds[first] == "t1"  # T1c - T1
-        found.add(
-            "t1?" if contrast and (native or again) else "t1c" if contrast or (contrast_agent and not native) else "t1"
-        )
+        unclear = _is_after(words) or (bool(set(words[:first]) & _set(UNCLEAR)) and kinds[first] == "t1")
+        if contrast and (native or again):
+            found.add("t1?")
+        elif contrast or (contrast_agent and not native):
+            found.add("t1c")
+        else:
+            found.add("t1 or t1c" if unclear and not native else "t1")
     return found
 
 
 def _is_id(words: list[str], k: int, first: int) -> bool:
     """Whether a word before those of the sequence is part of a patient's number: CE_001, PD 12."""
-    short = words[k] in ("ce", "gd", "km", "pd", "pre", "post")
+    short = words[k] in ("ce", "gd", "km", "ca", "pd", "pre", "post")
     return short and k <= first and k + 1 < len(words) and words[k + 1].isdigit()
 
 
@@ -423,6 +487,8 @@ def _without_target(words: list[str]) -> list[str]:
     contrast = _set(CONTRAST) | {"c"}
     for k, word in enumerate(words):
         before, after = words[:k], words[k + 1 :]
+        if k == 0 and word in ("to", "onto", "into", "in") and set(after) & sequence:
+            return []  # of what was brought there, the name says nothing
         if not set(before) & sequence:
             continue
         is_number = word in ("2", "reg2") and bool(after) and after[0] in sequence  # "flair 2 t1"

@@ -282,34 +282,37 @@ def expected_quality(summary: Path, task: Task) -> dict[str, list[dict[str, Any]
     return found
 
 
-def check_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str]) -> list[Finding]:
+def check_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str], task: Task) -> list[Finding]:
     """A warning for each region that was poor in the evaluation with these modalities; a note where there was none."""
     if not quality:
         return [Finding("note", "expected quality unknown: evaluate these weights")]
-    given = f"{used[0]} alone" if len(used) == 1 else " + ".join(used)
+    titles = {region.name: region.title for region in task.regions}
+    given = " + ".join(task.titles[m] for m in used) + (" alone" if len(used) == 1 else "")
     return [
         Finding(
             "warning",
-            f"with {given}, {row['region']} is unreliable: Dice {row['dice']:.2f} in the evaluation of these weights "
-            f"({row['patients']} patients)",
+            f"with {given}, {titles[row['region']]} is unreliable: Dice {row['dice']:.2f} in the evaluation of these "
+            f"weights (n = {row['patients']})",
         )
         for row in quality
         if row["dice"] < UNRELIABLE
     ]
 
 
-def check_training(facts: Mapping[str, Any], used: Sequence[str]) -> list[Finding]:
+def check_training(facts: Mapping[str, Any], used: Sequence[str], task: Task) -> list[Finding]:
     """A warning where nobody in the training of the weights had a modality; without any that was learned, more.
 
     Args:
         facts: the metadata of the weights; ``"missing_rates"``, modality -> share of the training items without it.
         used: the modalities of the patient.
+        task: has their titles.
     """
     rates = facts.get("missing_rates")
     unknown = [m for m in used if isinstance(rates, Mapping) and rates.get(m) == 1]
     if not unknown:
         return []
-    text = f"no patient in the training of these weights had {' or '.join(unknown)}, so the network has not learned it"
+    names = " or ".join(task.titles[m] for m in unknown)
+    text = f"no patient in the training of these weights had {names}, so the network has not learned it"
     if len(unknown) == len(used):
         return [Finding("unusable", f"do not use this result: {text}")]
     return [Finding("warning", f"{text}; segment without it")]

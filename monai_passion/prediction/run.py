@@ -203,7 +203,8 @@ def check_patient(
     expected = _expected(weights, bundle) if weights else {}
     used = list(patient.used)
     quality = expected.get("+".join(used), [])
-    doubts = [*(check_training(_facts(weights), used) if weights else ()), *check_expectation(quality, used)]
+    learned = check_training(_facts(weights), used, bundle.task) if weights else []
+    doubts = [*learned, *check_expectation(quality, used, bundle.task)]
     for finding in doubts:
         tell(finding)
     return {
@@ -256,7 +257,10 @@ def predict_patient(
         expected = _expected(segmenter.weights, bundle)
         used = list(patient.used)
         quality = expected.get("+".join(used), [])
-        expectation = [*check_training(segmenter.facts, used), *check_expectation(quality, used)]
+        expectation = [
+            *check_training(segmenter.facts, used, bundle.task),
+            *check_expectation(quality, used, bundle.task),
+        ]
         for finding in expectation:
             tell(finding)
         seconds.start("segmenting")

@@ -174,15 +174,15 @@ def test_the_evaluation_of_the_weights_tells_what_to_expect_of_this_combination(
     summary = find_summary(tmp_path / "models" / "model.pt")
     quality = expected_quality(summary, BRAIN)["t1"]
     assert [(q["region"], q["dice"]) for q in quality] == [("ET", 0.28), ("WT", 0.7)]
-    (finding,) = check_expectation(quality, ["t1"])
-    assert finding.text.startswith("with t1 alone, ET is unreliable: Dice 0.28")
+    (finding,) = check_expectation(quality, ["t1"], BRAIN)
+    assert finding.text.startswith("with T1 alone, enhancing tumor is unreliable: Dice 0.28")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"results": [{"metric": "dice"}]}', '{"results": 3}'])
 def test_a_summary_that_is_none_tells_nothing(tmp_path, text):
     (tmp_path / "summary.json").write_text(text)
     assert expected_quality(tmp_path / "summary.json", BRAIN) == {}
-    (finding,) = check_expectation([], ["t1"])
+    (finding,) = check_expectation([], ["t1"], BRAIN)
     assert tuple(finding) == ("note", "expected quality unknown: evaluate these weights")
 
 
@@ -216,16 +216,16 @@ def test_real_heads_raise_no_doubt_and_swapped_ones_do(real_data):
 @pytest.mark.parametrize(
     ("rates", "used", "level", "said"),
     [
-        ({"flair": 0.2, "t1": 1.0}, ["flair", "t1"], "warning", "had t1, so the network has not learned it"),
+        ({"flair": 0.2, "t1": 1.0}, ["flair", "t1"], "warning", "had T1, so the network has not learned it"),
         ({"flair": 1.0, "t1": 1.0}, ["flair", "t1"], "unusable", "do not use this result"),
     ],
 )
 def test_a_modality_that_no_training_patient_had_is_doubted(rates, used, level, said):
-    (finding,) = check_training({"missing_rates": rates}, used)
+    (finding,) = check_training({"missing_rates": rates}, used, BRAIN)
     assert finding.level == level
     assert said in finding.text
 
 
 @pytest.mark.parametrize("facts", [{}, {"missing_rates": {"t1": 0.99, "flair": 1.0}}, {"missing_rates": [1.0]}])
 def test_what_was_learned_or_is_not_known_of_a_training_is_not_doubted(facts):
-    assert check_training(facts, ["t1"]) == []
+    assert check_training(facts, ["t1"], BRAIN) == []

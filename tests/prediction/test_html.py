@@ -1,3 +1,4 @@
+import itertools
 import json
 import re
 
@@ -238,7 +239,7 @@ def test_on_an_oblique_grid_the_cross_is_in_the_slices_that_the_report_names_and
     i, j, k = report["focus"]["voxel"]
     text = shown.inner_text("#where")
     assert f"i, j, k = {i}, {j}, {k} of the file" in text
-    assert f"{abs(report['focus']['mm'][2]):.1f} mm" in text
+    assert f"{report['focus']['mm'][2]:.1f} mm" in text
     shown.get_by_role("button", name="show lesion 1").click()
     assert f", {report['regions'][2]['lesions'][0]['slice']} of the file" in shown.inner_text("#where")
     assert shown.evaluate("window.viewer.document.completedMeasurements.length") == 2
@@ -251,3 +252,50 @@ def test_a_grid_is_straightened_to_the_nearest_axes_with_its_spacing():
     assert np.array_equal(straight != 0, np.abs(affine) > 0.5)
     assert np.allclose(np.linalg.norm(straight[:3, :3], axis=0), np.linalg.norm(affine[:3, :3], axis=0))
     assert straight[0, 2] < 0
+
+
+@pytest.fixture(scope="module")
+def full_page(tmp_path_factory):
+    """All sequences with every subset of them, many lesions, doubts and notes."""
+    task = load_task("brats_mri")
+    names = list(task.modality_names)
+    head = np.random.default_rng(0).uniform(50, 99, (48, 48, 48)).astype(np.float32)
+    labels = np.zeros(head.shape, np.uint8)
+    for place in itertools.product((6, 18, 30), repeat=3):
+        labels[tuple(slice(c, c + 5) for c in place)] = 4
+    labels[16:30, 16:30, 16:30] = 1
+    subsets = ["+".join(own) for n in (1, 2, 3) for own in itertools.combinations(names, n)]
+    result = Segmentation(labels, np.ones(head.shape, np.float32), {}, dict.fromkeys(subsets, labels))
+    quality = [{"region": r, "dice": 0.4, "low": 0.2, "high": 0.6, "patients": 7} for r in ("WT", "TC", "ET")]
+    report = make_report(
+        result,
+        dict.fromkeys(names, head),
+        np.eye(4),
+        task,
+        dict.fromkeys([*subsets, "+".join(names)], quality),
+        **{**FACTS, "modalities": {"used": names, "absent": [], "reference": "flair"}},
+        findings=[
+            {"level": level, "text": f"{number} of the sequences is odd in a way that takes a line to tell of"}
+            for level in ("warning", "note")
+            for number in range(4)
+        ],
+    )
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(make_page(dict.fromkeys(names, head), result, np.eye(4), report), encoding="utf-8")
+    return path
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("paper", ["A4", "Letter"])
+def test_with_all_that_can_stand_on_it_the_page_prints_to_one_sheet(full_page, browser, paper):
+    shown = browser.new_context(offline=True, java_script_enabled=False).new_page()
+    shown.goto(f"file://{full_page}", timeout=120_000)
+    assert len(re.findall(rb"/Type\s*/Page\b", shown.pdf(format=paper))) == 1
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [390, 1200, 1400])
+def test_nothing_runs_off_the_page_however_narrow_the_window(full_page, open_page, width):
+    shown, _ = open_page(full_page)
+    shown.set_viewport_size({"width": width, "height": 900})
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width

@@ -128,6 +128,7 @@ def preview(
     bands = _bands(report, int(wide * 13))
     texts = _texts(report, int(wide * 13))
     top = LINE * (len(bands) + 3)
+    left = 1.5 * LINE / wide
     bottom = LINE * (len(texts) + 0.5)
     body = WIDTH * (up + 2 * high) / max(across, up)
     height = body + top + bottom
@@ -136,14 +137,14 @@ def preview(
         3,
         columns,
         height_ratios=(up, high, high),
-        **{"left": 0.01, "right": 0.99, "wspace": 0.02, "hspace": 0.03},
+        **{"left": left, "right": 0.99, "wspace": 0.02, "hspace": 0.03},
         top=1 - top / height,
         bottom=bottom / height,
     )
     for row, plane in enumerate(PLANES):
         axis = AXIS[plane]
         within = tuple(slice(None) if a == axis else box[a] for a in range(3))
-        where = f"{plane} {'ijk'[file_axis[axis]]} = {voxel[file_axis[axis]]}\n{'xyz'[axis]} = {mm[axis]:.1f} mm"
+        where = f"{plane}, {'ijk'[file_axis[axis]]} = {voxel[file_axis[axis]]}, {'xyz'[axis]} = {mm[axis]:.1f} mm"
         for column, (m, image) in enumerate(scene.images.items()):
             low, high = window(image)
             outlines = plane_slice(scenes[m].labels[within], plane, point[axis])
@@ -159,9 +160,9 @@ def preview(
             if row == 0:
                 ax.set_title(report["titles"].get(m, m), color="white", fontsize=12, pad=3)
             if column == 0:
-                ax.text(
-                    0.02, 0.98, where, va="top", color="white", fontsize=8, transform=ax.transAxes, path_effects=HALO
-                )
+                box_of = ax.get_position()
+                middle = (box_of.y0 + box_of.y1) / 2
+                figure.text(0.35 * left, middle, where, rotation=90, va="center", color="white", fontsize=8)
     for number, (color, text) in enumerate(bands):
         y = 1 - LINE * (number + 1) / height
         figure.patches.append(
@@ -170,7 +171,9 @@ def preview(
         figure.text(0.01, y + 0.25 * LINE / height, text, color="white", fontsize=9, fontweight="bold")
     for number, text in enumerate(texts):
         y = (bottom - LINE * (number + 1)) / height
-        figure.text(0.5, y, text, ha="center", color="white" if number == 0 else "#BBBBBB", fontsize=9)
+        figure.text(
+            0.5, y, text, ha="center", color="white" if number < len(report["regions"]) else "#BBBBBB", fontsize=9
+        )
     figure.legend(
         handles=[Line2D([], [], color=row["color"], linewidth=3, label=row["title"]) for row in report["labels"]],
         loc="upper center",
@@ -198,16 +201,17 @@ def _bands(report: Mapping[str, Any], letters: int) -> list[tuple[str, str]]:
 def _texts(report: Mapping[str, Any], letters: int) -> list[str]:
     """What stands beneath the images."""
     quality = report["expected_quality"]
-    volumes = ",  ".join(
-        f"{row['title']} {row['volume_ml']:.1f} mL"
-        + (f" (expected Dice {expected_text(quality, row['name'])})" if quality else "")
+    volumes = [
+        f"{row['title']}: {row['volume_ml']:.1f} mL"
+        + (f", expected Dice {expected_text(quality, row['name'])}" if quality else "")
         for row in report["regions"]
+    ]
+    used, absent = (
+        ", ".join(report["titles"].get(m, m) for m in report["modalities"][which]) for which in ("used", "absent")
     )
-    absent = ", ".join(report["titles"].get(m, m) for m in report["modalities"]["absent"])
-    bundle = (
-        f"{report['bundle']['name']} {report['bundle']['version']}, {f'without {absent}' if absent else 'complete'}"
-    )
-    lines = (volumes, unknown_text(quality), bundle, report["notice"])
+    source = f"from {used}" + (f", without {absent}" if absent else "")
+    bundle = f"{report['bundle']['name']} {report['bundle']['version']}, {source}"
+    lines = (*volumes, unknown_text(quality), bundle, report["notice"])
     return [line for text in lines if text for line in textwrap.wrap(text, letters)]
 
 

@@ -110,8 +110,7 @@ async function start() {
   }
   function where() {
     const voxel = voxelOf(viewer.frac2mm(viewer.scene.crosshairPos)).map(Math.round), mm = placeOf(report.grid.affine, voxel);
-    const side = (value, names) => `${names[value < 0 ? 1 : 0]} ${Math.abs(value).toFixed(1)}`;
-    byId("where").textContent = `slices i, j, k = ${voxel.join(", ")} of the file · ${side(mm[0], "RL")}, ${side(mm[1], "AP")}, ${side(mm[2], "SI")} mm`;
+    byId("where").textContent = `slices i, j, k = ${voxel.join(", ")} of the file · x, y, z = ${mm.map((value) => value.toFixed(1)).join(", ")} mm`;
   }
   byId("overlay").onchange = byId("opacity").oninput = byId("outline").onchange = overlay;
   byId("level").oninput = byId("window").oninput = windowing;

@@ -11,7 +11,7 @@ NEEDS_MB := 4000
 # MONAI Label's environment, what `make label` makes, and the weights it serves.
 LABEL_VENV ?= .venv-label
 LABEL ?= label
-LABEL_WEIGHTS ?= releases/brats2020_cubes/rfnet_width4_passion.safetensors
+LABEL_WEIGHTS ?= monai_passion/weights/brats_mri_segmentation_rfnet_passion/model.safetensors
 CHROMIUM ?= chromium
 BUNDLE := bundles/brats_mri_segmentation_rfnet_passion
 
@@ -135,8 +135,9 @@ $(LABEL_VENV)/.installed: setup.cfg constraints.txt
 
 $(LABEL)/app: | install
 	rm -rf $(LABEL) && mkdir -p $(LABEL)/studies
-	$(BIN)/monai-passion phantom brats $(LABEL)/raw --cases 6 --size 48 --seed 1
+	$(BIN)/monai-passion phantom brats $(LABEL)/raw --cases 6 --size 80 --seed 1
 	cp $$(find $(LABEL)/raw -name '*.nii.gz' ! -name '*_seg.nii.gz') $(LABEL)/studies
+	rm $(LABEL)/studies/*_002_t1.nii.gz $(LABEL)/studies/*_003_t1ce.nii.gz
 	cp -r monai_passion/monailabel_app $(LABEL)/unpacked
 	$(BIN)/monai-passion bundles export $(BUNDLE) --weights $(LABEL_WEIGHTS) --output $(LABEL)/bundle.zip
 	$(BIN)/python -m zipfile -e $(LABEL)/bundle.zip $(LABEL)/unpacked/model

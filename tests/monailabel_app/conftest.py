@@ -16,6 +16,7 @@ import urllib.request
 import zipfile
 from pathlib import Path
 
+import itk
 import nibabel as nib
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ class Client:
     """`monailabel.client.MONAILabelClient`: its methods, called by keyword, in its own environment."""
 
     def __init__(self, url, folder, environment):
+        self.folder = folder
         command = [str(VENV / "bin" / "python"), str(Path(__file__).with_name("client.py")), url, str(folder)]
         self.pipe = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -51,10 +53,14 @@ class Client:
         return call
 
     def tell(self, method, arguments, answer):
+        said = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+        self.note(f">>> client.{method}({said})\n{json.dumps(answer.get('answer', answer))}\n")
+
+    def note(self, text):
+        """A line of the transcript, without the folders of this machine."""
         if TRANSCRIPT:
-            said = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
             with open(TRANSCRIPT, "a") as file:
-                file.write(f">>> client.{method}({said})\n{json.dumps(answer.get('answer', answer))[:1500]}\n\n")
+                file.write(text.replace(str(self.folder.parent), "...") + "\n")
 
     def options(self, section="models"):
         """What Slicer sends where nobody changes an option: of each list, the first."""
@@ -66,6 +72,14 @@ class Client:
         sent = {"result_extension": ".nrrd", "result_dtype": "uint8", **self.options(), **more.pop("params", {})}
         return self.infer(model=NAME, image_id=image, params=sent, **more)
 
+    def submit(self, image, label):
+        """A label map of BraTS as Slicer sends it: its segments are counted 1, 2, 3, and their names sent along."""
+        label, path = nib.load(label), self.folder / f"{image}.nii.gz"
+        counted = np.where(label.get_fdata() == 4, 3, label.get_fdata()).astype(np.uint8)
+        nib.save(nib.Nifti1Image(counted, label.affine), path)
+        segments = [{"name": name, "idx": k} for k, name in enumerate(("ncr/net", "ed", "et"), start=1)]
+        return self.save_label(image_id=image, label_in=str(path), params={"label_info": segments})
+
     def train(self, **changes):
         """Start a training and wait for its end; its last lines."""
         self.train_start(model=NAME, params={**self.options("trainers"), **changes})
@@ -76,6 +90,10 @@ class Client:
                 if status["status"] not in ("SUBMITTED", "RUNNING"):
                     return status
         raise TimeoutError
+
+
+def voxels(path):
+    return np.asarray(itk.imread(path)).transpose()
 
 
 @pytest.fixture(scope="package")
@@ -94,14 +112,17 @@ def studies(tmp_path_factory):
     return top / "studies"
 
 
-@contextlib.contextmanager
-def serve(app, studies, *conf):
-    """A server of a small bundle in the copied app's ``model``, and a client of it."""
-    script = VENV / "bin" / "monailabel"
-    if not script.is_file():
+@pytest.fixture(scope="package")
+def monailabel():
+    """Skips where MONAI Label is not installed."""
+    if not (VENV / "bin" / "monailabel").is_file():
         pytest.skip(
             f"no MONAI Label at {VENV}; docs/how-to/monai-label.md makes one, MONAI_PASSION_LABEL_VENV is where"
         )
+
+
+def add_small_bundle(app):
+    """A small bundle, with weights that nobody trained, into a copied app's ``model``."""
     top = app.parent
     source = Path(shutil.copytree(BUNDLES / NAME, top / "source" / NAME))
     for config in ("train", "inference"):
@@ -112,6 +133,12 @@ def serve(app, studies, *conf):
     export_bundle(source, top / "x.zip")
     with zipfile.ZipFile(top / "x.zip") as archive:
         archive.extractall(app / "model")
+
+
+@contextlib.contextmanager
+def serve(app, studies, *conf):
+    """A server of the bundles in the copied app's ``model``, and a client of it."""
+    top = app.parent
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -129,7 +156,12 @@ def serve(app, studies, *conf):
     log = top / "server.log"
     with open(log, "w") as file:
         process = subprocess.Popen(
-            [script, *words], cwd=top, env=environment, stdout=file, stderr=subprocess.STDOUT, process_group=0
+            [VENV / "bin" / "monailabel", *words],
+            cwd=top,
+            env=environment,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            process_group=0,
         )
     client = None
     try:

@@ -3,30 +3,24 @@
 import itertools
 import shutil
 
-import itk
 import nibabel as nib
 import numpy as np
 import pytest
 
 from tests.bundles.conftest import ROOT
-from tests.monailabel_app.conftest import NAME, serve
+from tests.monailabel_app.conftest import NAME, add_small_bundle, serve, voxels
 
 pytestmark = pytest.mark.label
-SEGMENTS = [{"name": name, "idx": k + 1} for k, name in enumerate(("ncr/net", "ed", "et"))]
-"""As Slicer sends them with a label, whose values it counts 1, 2, 3."""
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory, studies):
+def client(monailabel, tmp_path_factory, studies):
     app = tmp_path_factory.mktemp("ours") / "app"
     shutil.copytree(ROOT / "monai_passion" / "monailabel_app", app, ignore=shutil.ignore_patterns("__pycache__"))
+    add_small_bundle(app)
     with serve(app, studies) as client:
         client.model = app / "model" / NAME
         yield client
-
-
-def voxels(path):
-    return np.asarray(itk.imread(path)).transpose()
 
 
 def test_info_lists_the_bundle_with_the_label_values_of_the_files_and_the_sequences(client):
@@ -76,11 +70,7 @@ def test_training_with_nothing_labeled_says_so(client):
 def test_three_rounds_of_annotating_and_training_each_change_the_segmentation(client, studies):
     maps = [voxels(client.segment("anna_t2")[0])]
     for round, (image, patient) in enumerate((("anna_t2", "anna"), ("carl_flair", "carl"), ("ben", "ben")), start=1):
-        label = nib.load(studies.parent / "raw" / patient / f"{patient}_seg.nii.gz")
-        counted = np.where(label.get_fdata() == 4, 3, label.get_fdata()).astype(np.uint8)
-        path = studies.parent / f"{patient}_label.nii.gz"
-        nib.save(nib.Nifti1Image(counted, label.affine), path)
-        client.save_label(image_id=image, label_in=str(path), params={"label_info": SEGMENTS})
+        client.submit(image, studies.parent / "raw" / patient / f"{patient}_seg.nii.gz")
         status = client.train(max_epochs=2, val_split=0.0)
         assert status["status"] == "DONE", status["details"]
         assert (client.model / "trainings" / f"{round:03d}" / "model.pt").is_file()

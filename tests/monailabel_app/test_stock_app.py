@@ -6,18 +6,19 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tests.monailabel_app.conftest import NAME, VENV, serve
+from tests.monailabel_app.conftest import NAME, VENV, add_small_bundle, serve
 
 pytestmark = pytest.mark.label
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory, studies):
+def client(monailabel, tmp_path_factory, studies):
     stock = VENV / "monailabel" / "sample-apps" / "monaibundle"
     if not stock.is_dir():
         pytest.skip(f"no {stock}, which comes with MONAI Label; see docs/how-to/monai-label.md")
     app = tmp_path_factory.mktemp("stock") / "app"
     shutil.copytree(stock, app, ignore=shutil.ignore_patterns("__pycache__"))
+    add_small_bundle(app)
     with serve(app, studies, f"models={NAME}", "zoo_source=local", "sam2=false") as client:
         yield client
 

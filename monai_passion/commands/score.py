@@ -30,7 +30,7 @@ def score(
 
     Args:
         data: folder of patients with label maps, as in BraTS2020.
-        output: folder for metrics.csv and summary.json.
+        output: folder for metrics.csv, summary.json and tables.md, the tables of a card.
         datalist: a JSON that says which patients are of which split (default: all are of the test split).
         split: which patients (default: all).
         bundle: its folder or name (default: the RFNet bundle for brain tumors).
@@ -50,7 +50,8 @@ def score(
     from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
     from monai_passion.prediction.scoring import score_patients
     from monai_passion.prediction.segmenter import Segmenter, find_bundle
-    from monai_passion.system.files import sha256
+    from monai_passion.reporting.card import card_tables
+    from monai_passion.system.files import sha256, write_text
 
     root, output = Path(data), Path(output)
     lists = load_datalist(datalist, root) if datalist else make_datalist(root, fractions=(0, 0, 1))
@@ -66,5 +67,6 @@ def score(
     table = read_metrics(write_metrics(rows, output / "metrics.csv"))
     facts = {"weights_sha256": sha256(segmenter.weights), "split": split}
     path = write_summary(summarize(table), output / "summary.json", **facts)
+    write_text(output / "tables.md", card_tables(table, segmenter.bundle.task.titles))
     print(f"mean Dice {table['dice'].mean():.3f} of {len(items)} patients; {path}")
     return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]

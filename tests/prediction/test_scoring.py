@@ -31,6 +31,7 @@ def test_each_combination_that_a_patient_has_is_scored_at_the_spacing_of_the_fil
     assert whole.to_numpy() == pytest.approx((truth > 0).sum() * 8 / 1000)
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert len(summary["weights_sha256"]) == 64
+    assert "| FLAIR + T1c | " in (tmp_path / "out" / "tables.md").read_text()
 
 
 def test_a_folder_without_label_maps_cannot_be_scored(tmp_path, weights):

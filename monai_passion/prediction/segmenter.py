@@ -143,7 +143,7 @@ class Segmentation(NamedTuple):
     device: str = "cpu"
     """Where it was computed in the end."""
     findings: tuple[Finding, ...] = ()
-    """What had to be done for lack of memory."""
+    """What had to be done for lack of memory, and what was too small to be kept."""
     outside: int = 0
     """Voxels that the fused decode had segmented where every image is 0; they are background in ``labels``."""
 
@@ -329,7 +329,11 @@ class Segmenter:
             if mask == present:
                 fused = pred.argmax(0)
                 labels = self._restore(item, pred, shape)
-                result = result._replace(labels=labels * shown, outside=int(np.count_nonzero(labels[~shown])))
+                result = result._replace(
+                    labels=labels * shown,
+                    outside=int(np.count_nonzero(labels[~shown])),
+                    findings=self._too_small(item, fused, labels),
+                )
                 if probabilities:
                     found = self._restore_probabilities(item, pred)
                     found[~shown] = np.eye(found.shape[-1])[0]
@@ -342,7 +346,8 @@ class Segmenter:
                 mean, members = mean + torch.as_tensor(pred).as_subclass(torch.Tensor), members + 1
         if decode != "fused":
             result = result._replace(uncertainty=self._uncertainty(item, mean / members))
-        return result._replace(findings=(*self.findings, *([plan.finding] if plan.finding else [])))
+        of_plan = [plan.finding] if plan.finding else []
+        return result._replace(findings=(*self.findings, *result.findings, *of_plan))
 
     def _infer(
         self,
@@ -365,6 +370,21 @@ class Segmenter:
                 progress=lambda share, done=done: progress((done + share) / len(groups)),
             )[0]
             yield from pred.split(len(self.bundle.class_names))
+
+    def _too_small(self, item: dict[str, Any], fused: Any, labels: NDArray[np.unsignedinteger]) -> tuple[Finding, ...]:
+        """Says that a label was segmented, ``fused`` being classes on the network's grid, and not kept."""
+        rule = getattr(self._content("refine"), "replace", None)
+        if rule is None or not (voxels := int((fused == rule.label).sum())):
+            return ()
+        label, by = (self.bundle.task.classes[k] for k in (rule.label, rule.by))
+        if (labels == label.value).any():
+            return ()
+        volume = voxels * float(np.prod(np.asarray(item["image"].pixdim)[:3])) / 1000
+        text = (
+            f"{label.title} of {volume:.1f} mL was found, too little for these weights to tell from none; "
+            f"it is shown as {by.title}"
+        )
+        return (Finding("warning", text),)
 
     def _restore(self, item: dict[str, Any], pred: Any, shape: Sequence[int]) -> NDArray[np.unsignedinteger]:
         result = self._content("postprocessing")({**item, "pred": pred})["pred"]

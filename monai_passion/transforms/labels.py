@@ -50,26 +50,31 @@ class LabelsToRegionsd(MapTransform):
 
 
 class ReplaceSmall(Transform):
-    """Take a label that has less than some volume in all for another one.
+    """Take a label that has less than some volume in all, or some share of the two together, for another one.
 
     Whether a glioma has enhancing tumor at all matters more than a few voxels of it, which are more often wrong than
-    right; they are taken for core that does not enhance.
+    right; they are taken for core that does not enhance. Of glioblastomas most of the core enhances, of low-grade
+    gliomas little or nothing: a small share is what a network that has seen few of these gets wrong.
 
     Args:
         label: the one that may be too small.
         by: the one in its place.
         minimum_ml: mL; 0 changes nothing.
+        minimum_share: of ``label`` in ``label`` and ``by``, in [0, 1]; 0 changes nothing.
     """
 
-    def __init__(self, label: int, by: int, minimum_ml: float) -> None:
-        self.label, self.by, self.minimum_ml = label, by, float(minimum_ml)
+    def __init__(self, label: int, by: int, minimum_ml: float, minimum_share: float = 0.0) -> None:
+        self.label, self.by = label, by
+        self.minimum_ml, self.minimum_share = float(minimum_ml), float(minimum_share)
 
     def __call__(self, labels: Tensor) -> Tensor:
         """(1, *spatial) -> (1, *spatial). Voxels are of 1 mm where ``labels`` does not say their size."""
-        there = torch.as_tensor(labels).as_subclass(Tensor) == self.label
+        plain = torch.as_tensor(labels).as_subclass(Tensor)
+        there = plain == self.label
+        voxels, others = int(there.sum()), int((plain == self.by).sum())
         pixdim = getattr(labels, "pixdim", None)
         voxel = 1.0 if pixdim is None else float(torch.as_tensor(pixdim).prod())
-        if not 0 < int(there.sum()) * voxel / 1000 < self.minimum_ml:
+        if voxels * voxel / 1000 >= self.minimum_ml and voxels >= self.minimum_share * (voxels + others):
             return labels
         result = labels.clone()
         result[there] = self.by
@@ -80,10 +85,16 @@ class ReplaceSmalld(MapTransform):
     """Dictionary version of `ReplaceSmall`."""
 
     def __init__(
-        self, keys: KeysCollection, label: int, by: int, minimum_ml: float, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        label: int,
+        by: int,
+        minimum_ml: float,
+        minimum_share: float = 0.0,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.replace = ReplaceSmall(label, by, minimum_ml)
+        self.replace = ReplaceSmall(label, by, minimum_ml, minimum_share)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)

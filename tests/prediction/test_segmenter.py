@@ -8,8 +8,8 @@ import torch
 
 from monai_passion.data.nifti import Volume
 from monai_passion.errors import UsageError
-from monai_passion.networks import MMFormer
-from monai_passion.networks.weights import save_weights
+from monai_passion.networks import MMFormer, RFNet
+from monai_passion.networks.weights import load_into, save_weights
 from monai_passion.prediction.segmenter import DEFAULT_BUNDLE, Segmenter, find_bundle
 
 
@@ -76,3 +76,17 @@ def test_weights_say_how_large_their_network_is_and_how_coarse_its_pixels(tmp_pa
     assert result.labels.shape == data.shape
     inner = result.labels[3:67]
     assert (inner[::2, ::2] == inner[1::2, 1::2]).mean() > 0.95
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_enhancing_tumor_that_is_too_small_to_be_kept_is_named(share, weights, tmp_path):
+    network = RFNet(4, 4, width=8)
+    facts = load_into(network, weights)
+    path = tmp_path / "model.safetensors"
+    save_weights(network, path, {**facts, "settings": {"minimum_et_share": share}})
+    data = np.random.default_rng(0).normal(100, 10, (32, 32, 32)).astype(np.float32)
+    volume = Volume(data, np.eye(4), Path("file"), ())
+    result = Segmenter(find_bundle(), path, "cpu", roi_size=[32]).segment([volume, None, None, None])
+    texts = [finding.text for finding in result.findings if "too little" in finding.text]
+    assert len(texts) == (result.labels != 4).all() == (share == 1)
+    assert all(t.startswith("enhancing tumor of ") and "shown as necrotic and non-enhancing" in t for t in texts)

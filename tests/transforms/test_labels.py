@@ -38,3 +38,14 @@ def test_a_label_of_too_small_a_volume_is_replaced(spacing, minimum, replaced):
     assert int((labels == 3).sum()) == 64
     assert int((result == (1 if replaced else 3)).sum()) == 64
     assert torch.equal(result == 2, labels == 2)
+
+
+@pytest.mark.parametrize(("others", "replaced"), [(255, False), (256, False), (257, True)])
+def test_a_label_of_too_small_a_share_is_replaced(others, replaced):
+    labels = torch.zeros(1, 16, 16, 16)
+    labels.view(-1)[:64] = 3
+    labels.view(-1)[64 : 64 + others] = 1
+    labels.view(-1)[-500:] = 2  # edema does not count
+    result = ReplaceSmalld("pred", 3, 1, minimum_ml=0, minimum_share=0.2)({"pred": labels})["pred"]
+    assert int((result == 3).sum()) == (0 if replaced else 64)
+    assert int((result == 1).sum()) == others + (64 if replaced else 0)

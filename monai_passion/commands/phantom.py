@@ -18,11 +18,13 @@ def phantom(
     cases: int = 24,
     seed: int = 0,
     size: int | None = None,
+    growth: float = 0.0,
 ) -> Path:
     """Write a cohort of digital phantoms in the folder layout of BraTS2020 or MyoPS2020.
 
     Example:
         monai-passion phantom brats COHORT --cases 28 --size 48 --seed 1
+        monai-passion phantom brats LATER --cases 28 --size 48 --seed 1 --growth 0.4
 
     Args:
         layout: brain tumors, heads without any, or infarcted hearts.
@@ -30,6 +32,8 @@ def phantom(
         cases: how many patients.
         seed: same seed, same bytes.
         size: voxels per edge: brats V^3 over the whole head (default 240x240x155 at 1 mm), myops in-plane (256).
+        growth: the same heads at a later time, the volume of each tumor core larger by this share (0.4 for 40 %;
+            negative for one that shrank); brats only.
 
     Returns:
         ``output``.
@@ -56,6 +60,6 @@ def phantom(
             if not console.is_terminal:
                 print(f"{done}/{cases} {name}{'' if written else ' (kept)'}", file=sys.stderr, flush=True)
 
-        write_cohort(output, layout, cases, seed, size, tell)
+        write_cohort(output, layout, cases, seed, size, tell, growth)
     print(f"{cases} {layout} phantoms in {output}")
     return output

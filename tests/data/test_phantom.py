@@ -279,6 +279,24 @@ def test_regions_of_heart_images_have_the_contrast_of_their_tissues(hearts):
     assert descending(mean["t2"][1220], mean["t2"][2221], mean["t2"][200], mean["t2"][500])
 
 
+def test_a_tumor_core_grows_by_the_share_that_was_asked_for_in_a_head_that_stays_as_it_was():
+    before, after = brain.brain_case(1000, 3, 60), brain.brain_case(1000, 3, 60, growth=0.4)
+    core = [np.isin(case.label, (1, 4)) for case in (before, after)]
+    assert core[1].sum() / core[0].sum() == pytest.approx(1.4, abs=0.1)
+    assert not (core[0] & (after.label == 0)).any()
+    head = before.images["t1"] > 0
+    assert np.array_equal(head, after.images["t1"] > 0)
+    normal = head & (before.label == 0) & (after.label == 0)
+    assert np.mean(before.images["t1"][normal] == after.images["t1"][normal]) > 0.9
+
+
+@pytest.mark.parametrize(("layout", "growth"), [("myops", 0.4), ("brats-healthy", 0.4), ("brats", -1.0)])
+def test_growth_without_a_tumor_and_beyond_all_bounds_is_refused(tmp_path, layout, growth):
+    with pytest.raises(UsageError, match="growth"):
+        cohort.write_cohort(tmp_path / "out", layout, 1, size=48, growth=growth)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_healthy_head_has_no_label_and_no_voxel_as_bright_as_edema(brains):
     for index, case in enumerate(brains[:2]):
         healthy = brain.brain_case(3, index, 40, healthy=True)

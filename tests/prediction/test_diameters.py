@@ -80,19 +80,25 @@ def _cross(a, b, c, d):
     return side(a, b, c) != side(a, b, d) and side(c, d, a) != side(c, d, b)
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 1.0), (0.6, 1.5)])
-@pytest.mark.parametrize("seed", range(3))
-def test_any_shape_is_measured_as_by_trying_every_line(seed, spacing):
-    """Random blobs, bays included: a line does not leave the lesion."""
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("seed", range(2))
+def test_any_shape_is_measured_as_by_trying_every_line_however_the_grid_lies(seed, grid):
+    """Random blobs, bays included: a line does not leave the lesion, nor its slice."""
     from scipy import ndimage
 
     noise = ndimage.gaussian_filter(np.random.default_rng(seed).normal(size=(13, 13)), 1.6)
     labels = ndimage.label(np.pad(noise > np.quantile(noise, 0.6), 1))[0]
     mask = ndimage.binary_fill_holes(labels == 1 + np.argmax(np.bincount(labels.ravel())[1:]))
-    reference = brute_force(mask, np.diag(spacing))
-    found = diameters(np.argwhere(mask[..., None]), np.diag([*spacing, 5.0, 1.0]))
-    assert found.longest_mm == pytest.approx(reference[0], abs=max(spacing))
-    assert found.perpendicular_mm == pytest.approx(reference[1], abs=max(spacing))
+    affine = from_matvec(grid, [4.0, -7.0, 2.0])
+    axis = slice_axis(affine)
+    plane = [a for a in range(3) if a != axis]
+    reference = brute_force(mask, np.linalg.qr(affine[:3, plane])[1])
+    found = diameters(np.argwhere(np.expand_dims(mask, axis)) + 5 * np.eye(3, dtype=int)[axis], affine)
+    voxel = np.linalg.norm(affine[:3, plane], axis=0).max()
+    assert found.longest_mm == pytest.approx(reference[0], abs=voxel)
+    assert found.perpendicular_mm == pytest.approx(reference[1], abs=voxel)
+    assert (found.axis, found.slice) == (axis, 5)
+    assert all(end[axis] == 5 for end in found.ends)
 
 
 def test_a_ring_is_measured_from_rim_to_rim_and_a_bay_is_not_crossed():

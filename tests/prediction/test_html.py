@@ -242,7 +242,11 @@ def test_on_an_oblique_grid_the_cross_is_in_the_slices_that_the_report_names_and
     assert f"{report['focus']['mm'][2]:.1f} mm" in text
     shown.get_by_role("button", name="show lesion 1").click()
     assert f", {report['regions'][2]['lesions'][0]['slice']} of the file" in shown.inner_text("#where")
-    assert shown.evaluate("window.viewer.document.completedMeasurements.length") == 2
+    lines = shown.evaluate("window.viewer.document.completedMeasurements.map(m => [m.startMM, m.endMM])")
+    voxels = nib.affines.apply_affine(np.linalg.inv(straightened(affine)), np.array(lines)[..., :3])
+    lesion = report["regions"][2]["lesions"][0]
+    assert np.allclose(voxels.reshape(-1, 3), lesion["ends"], atol=0.01)
+    assert np.allclose(voxels[..., 2], lesion["slice"])
     assert not problems
 
 

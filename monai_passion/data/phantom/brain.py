@@ -67,6 +67,8 @@ class Tumor(NamedTuple):
     """How far edema travels in white matter."""
     push: float
     """How far the core's surface displaced the brain."""
+    growth: float = 0.0
+    """What was added to the radius since, without displacing anything."""
 
 
 class Protocol(NamedTuple):
@@ -238,7 +240,17 @@ def core_distance(subject: Subject, grid: Grid) -> np.ndarray:
     offset = (axis - c for axis, c in zip(grid.axes, subject.center, strict=True))
     r = np.sqrt(sum((o / s) ** 2 for o, s in zip(offset, subject.tumor.stretch, strict=True)))
     lumps = 0.75 * smooth_field(rng, grid, 20.0) + 0.5 * smooth_field(rng, grid, 9.0)
-    return r - subject.tumor.radius * (1 + 0.28 * lumps)
+    return r - (subject.tumor.radius + subject.tumor.growth) * (1 + 0.28 * lumps)
+
+
+def grow(subject: Subject, share: float) -> Subject:
+    """The same head with a tumor core that is larger by this share of its volume within the brain."""
+    brain = sample(atlas().brain, atlas_points(subject, SCOUT)) > 0.6
+    distance = core_distance(subject, SCOUT)
+    next_one = core_distance(subject._replace(tumor=subject.tumor._replace(growth=1.0)), SCOUT)
+    needed = np.sort((distance / (distance - next_one))[brain])  # the growth with which the core reaches a voxel
+    growth = needed[round((1 + share) * np.count_nonzero(needed < 0))]
+    return subject._replace(tumor=subject.tumor._replace(growth=float(growth)))
 
 
 def place_tumor(subject: Subject, rng: np.random.Generator) -> Subject:
@@ -338,14 +350,14 @@ def mix_signals(
     return signals
 
 
-def brain_case(seed: int, index: int, size: int = FULL.shape[0], healthy: bool = False) -> Case:
+def brain_case(seed: int, index: int, size: int = FULL.shape[0], healthy: bool = False, growth: float = 0.0) -> Case:
     """Case ``index`` of cohort ``seed``: ``size``^3 voxels over the whole head, or for 240 the grid of BraTS2020.
 
     That is 240 x 240 x 155 voxels of 1 mm.
 
     The same patient comes at each size; only the noise is another. Images are int16, exactly 0 outside the brain and
     positive inside; the label is uint8 with the values of BraTS2020. With ``healthy`` there is no tumor, and the label
-    is 0.
+    is 0. With ``growth`` it is the same head when its tumor core has grown by that share of its volume.
 
     Raises:
         UsageError: nilearn is not installed.
@@ -356,6 +368,7 @@ def brain_case(seed: int, index: int, size: int = FULL.shape[0], healthy: bool =
     fine = grid.finer(factor)
 
     subject = draw_subject(streams.anatomy)
+    subject = grow(subject, growth) if growth else subject
     protocol = draw_protocol(streams.tissue)
     tissues = draw_tissues(streams.tissue)
     inside, fractions = tissue_fractions(subject, fine, healthy)

@@ -26,6 +26,9 @@ MARKER = "phantom.json"
 GENERATOR = 1
 """Counts up when the same seed no longer gives the same bytes."""
 
+GROWTH = (-0.9, 3.0)
+"""Shares by which the volume of a tumor core may change."""
+
 
 class Layout(NamedTuple):
     """How a data set names its cases and files, and what makes a case."""
@@ -78,6 +81,7 @@ def write_cohort(
     seed: int = 0,
     size: int | None = None,
     report: Callable[[str, bool], None] = lambda name, written: None,
+    growth: float = 0.0,
 ) -> list[Path]:
     """Write cases 0 to ``cases`` - 1 of a cohort as ``out/<case>/<case>_<modality>.nii.gz``.
 
@@ -88,6 +92,7 @@ def write_cohort(
         layout: a key of `LAYOUTS`.
         size: voxels along an edge, of the cube (brats) or in the plane (myops); by default the data set's own size.
         report: called after each case with its name and whether it was written now.
+        growth: of the tumor core since the cohort of the same seed without it, as a share of its volume; brats only.
 
     Returns:
         The folders of the cases.
@@ -104,15 +109,23 @@ def write_cohort(
         raise UsageError(f"seed is {seed}; give a number from 0 on")
     if size not in spec.sizes:
         raise UsageError(f"size is {size}; a {layout} phantom has {spec.sizes[0]} to {spec.sizes[-1]} voxels an edge")
+    if growth and layout != "brats":
+        raise UsageError(f"growth is for the layout brats; {layout} phantoms have no tumor; leave it out")
+    if not GROWTH[0] <= growth <= GROWTH[1]:
+        raise UsageError(f"growth is {growth:g}; give a share of the volume from {GROWTH[0]:g} to {GROWTH[1]:g}")
     spec.prepare()
-    cohort = {"phantom": layout, "seed": seed, "size": size, "generator": GENERATOR}
+    cohort: dict[str, object] = {"phantom": layout, "seed": seed, "size": size, "generator": GENERATOR}
+    make_case = spec.case
+    if growth:
+        cohort["growth"] = growth
+        make_case = partial(brain.brain_case, growth=growth)
     names = [spec.name.format(spec.first + index) for index in range(cases)]
     try:
         claim(out, cohort, names)
         for index, name in enumerate(names):
             missing = not (out / name).is_dir()
             if missing:
-                write_case(out, name, spec, spec.case(seed, index, size))
+                write_case(out, name, spec, make_case(seed, index, size))
             report(name, missing)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -53,17 +53,20 @@ def write_case(folder, case, task, seed):
     nib.save(nib.Nifti1Image(label, affine), folder / case / f"{case}_{label_name}.nii.gz")
 
 
+def write_cohort(folder, task):
+    """Four patients, of whom the first lacks the first modality and the third the last two; returns the folder."""
+    modalities = COHORTS[task][0]
+    for k in range(4):
+        write_case(folder, f"case{k}", task, k)
+    for case, modality in (("case0", modalities[0]), ("case2", modalities[-1]), ("case2", modalities[-2])):
+        (folder / case / f"{case}_{modality}.nii.gz").unlink()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def cohorts(tmp_path_factory):
-    """Task -> a folder of four patients, of whom the first lacks the first modality and the third the last two."""
-    folders = {}
-    for task, (modalities, *_) in COHORTS.items():
-        folders[task] = tmp_path_factory.mktemp(task)
-        for k in range(4):
-            write_case(folders[task], f"case{k}", task, k)
-        for case, modality in (("case0", modalities[0]), ("case2", modalities[-1]), ("case2", modalities[-2])):
-            (folders[task] / case / f"{case}_{modality}.nii.gz").unlink()
-    return folders
+    """Task -> folder, see `write_cohort`."""
+    return {task: write_cohort(tmp_path_factory.mktemp(task), task) for task in COHORTS}
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from monai.bundle import verify_metadata, verify_net_in_out
 
 from monai_passion.bundle.materialize import drift, materialize
 from tests.bundles.conftest import BUNDLES, CONFIGS, NAMES, ROWS, add_weights, row_of, workflow_of
+from tests.bundles.zoo import SCHEMA
 
-SCHEMA = Path(__file__).with_name("metadata.schema.json")
 FILES = {"configs/metadata.json", "configs/train.json", "configs/inference.json", "configs/evaluate.json",
          "configs/multi_gpu_train.json", "configs/logging.conf", "docs/README.md", "docs/data_license.txt",
          "LICENSE"}  # fmt: skip

@@ -58,7 +58,7 @@ def read_example(path: Path) -> Example:
 
 
 def example_figure(
-    examples: Mapping[str, Example], combinations: Sequence[str], modalities: Mapping[str, str]
+    examples: Mapping[str, Example], combinations: Sequence[str], modalities: Mapping[str, str], kind: str = "patient"
 ) -> Figure:
     """A square of panels per method: the reference, then what each combination makes of it, with its Dice.
 
@@ -66,6 +66,7 @@ def example_figure(
         examples: method -> its example.
         combinations: panels, in this order, those that the examples have.
         modalities: name -> title, in this order; the image is that of the first.
+        kind: patient or phantom.
     """
     columns = math.ceil(math.sqrt(len(combinations) + 1))
     rows = math.ceil((len(combinations) + 1) / columns)
@@ -97,7 +98,7 @@ def example_figure(
     handles = [Patch(color=COLORS[(k - 1) % len(COLORS)], label=f"class {k}") for k in sorted(labels)]
     if handles:
         figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=7, frameon=False)
-    text = f"One patient, the slice with the most labeled voxels; Dice of all labels together. {NOTICE}"
+    text = f"One {kind}, the slice with the most labeled voxels; Dice of all labels together. {NOTICE}"
     figure.text(0.5, 0.28 / height, textwrap.fill(text, int(16 * width)), fontsize=7, ha="center", color="#595959")
     return figure
 

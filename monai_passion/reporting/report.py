@@ -37,11 +37,11 @@ EMPTY_REGIONS = {
     " flatters; it is here for comparison with published numbers.",
 }
 LEGEND = (
-    "Filled dots: modalities that the network was given. 95% CI of the average by bootstrap over patients. Distances"
+    "Filled dots: modalities that the network was given. 95% CI of the average by bootstrap over {kind}s. Distances"
     " are in voxels where the size of a voxel was unknown."
 )
 BEST = (
-    " Bold: best of its column and region. Differences are to the first method on the same patients, with a bootstrap"
+    " Bold: best of its column and region. Differences are to the first method on the same {kind}s, with a bootstrap"
     " interval."
 )
 LONG = ("settings", "command")
@@ -145,12 +145,10 @@ def _kind(results: Results) -> str:
 
 def _worst_cases(results: Results, convention: str, n: str, files: dict[str, str]) -> str:
     """The patients that were segmented worst, folded away."""
-    table = tables.worst_table(results.rows, convention)
+    table, kind = tables.worst_table(results.rows, convention), _kind(results)
     files[f"tables/worst_{convention}.csv"] = tables.csv_text(table, n)
-    caption = (
-        f"Dice (%) of the patients segmented worst, mean over combinations, {convention} convention, {n}. {NOTICE}"
-    )
-    return f"<details><summary>Worst cases</summary>{tables.worst_html(table, caption)}</details>"
+    caption = f"Dice (%) of the {kind}s segmented worst, mean over combinations, {convention} convention, {n}. {NOTICE}"
+    return f"<details><summary>Worst cases</summary>{tables.worst_html(table, caption, kind)}</details>"
 
 
 def _contents(sections: Sequence[str]) -> tuple[str, list[str]]:
@@ -192,9 +190,10 @@ def _write(path: Path, content: bytes) -> Path:
 def _combination_tables(
     results: Results, summary: pd.DataFrame, convention: str, n: str, files: dict[str, str]
 ) -> list[str]:
-    legend = LEGEND + (BEST if len(results.methods) > 1 else "")
+    legend = (LEGEND + (BEST if len(results.methods) > 1 else "")).format(kind=_kind(results))
     shown = [f"<p>{legend}</p>"]
-    comparison = compare_methods(results.rows, SHOWN) if len(results.methods) > 1 else None
+    pooled = pd.concat([results.rows, results.rows.assign(region=AVERAGE)])
+    comparison = compare_methods(pooled, SHOWN) if len(results.methods) > 1 else None
     for metric in METRICS:
         scale = SCALES[metric]
         table = tables.combination_table(summary, metric, convention, results.combinations, [*results.regions, AVERAGE])
@@ -280,11 +279,12 @@ def _spoken(numbers: Iterable[tuple[Any, ...]]) -> str:
 
 
 def _comparisons(results: Results, n: str, files: dict[str, str]) -> str:
+    kind = _kind(results)
     parts = [
-        "<p>Each difference is between two methods on the same patients: the runs of a method are averaged first, then"
-        " the scores of a patient. p: Wilcoxon's signed-rank test, two-sided, with Holm's correction for all tests of a"
-        " table. Rank-biserial: 1 where the first method has the larger score for every patient, "
-        f"{tables.MINUS}1 where the second has. The interval is a bootstrap over patients and is not corrected.</p>"
+        f"<p>Each difference is between two methods on the same {kind}s: the runs of a method are averaged first, then"
+        f" the scores of a {kind}. p: Wilcoxon's signed-rank test, two-sided, with Holm's correction for all tests of a"
+        f" table. Rank-biserial: 1 where the first method has the larger score for every {kind}, "
+        f"{tables.MINUS}1 where the second has. The interval is a bootstrap over {kind}s and is not corrected.</p>"
     ]
     for per_combination in (False, True):
         comparison = compare_methods(
@@ -308,9 +308,9 @@ def _comparisons(results: Results, n: str, files: dict[str, str]) -> str:
 
 
 def _example_picture(results: Results) -> _Picture:
-    figure = examples.example_figure(results.examples, results.combinations, results.modalities)
+    figure = examples.example_figure(results.examples, results.combinations, results.modalities, _kind(results))
     caption = (
-        "One slice of one patient as each combination segments it, over the first modality of the dots; "
+        f"One slice of one {_kind(results)} as each combination segments it, over the first modality of the dots; "
         "it illustrates, and proves nothing."
     )
     return _picture("example", figure, caption, f"Methods: {', '.join(results.examples)}")

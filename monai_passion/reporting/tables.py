@@ -212,12 +212,13 @@ def worst_table(rows: pd.DataFrame, convention: str, number: int = 10) -> pd.Dat
     return ordered.sort_values("method", key=lambda names: names.map(order), kind="stable", ignore_index=True)
 
 
-def worst_html(table: pd.DataFrame, caption: str) -> str:
-    """`worst_table` as HTML."""
+def worst_html(table: pd.DataFrame, caption: str, kind: str = "patient") -> str:
+    """`worst_table` as HTML; ``kind`` heads the column of patients, or phantoms."""
     regions = list(table.columns[2:-1])
     styled = (
-        table.style.format("{:.1f}", subset=[*regions, "mean"], na_rep=DASH)
-        .format(html.escape, subset=["method", "patient"])
+        table.rename(columns={"patient": kind})
+        .style.format("{:.1f}", subset=[*regions, "mean"], na_rep=DASH)
+        .format(html.escape, subset=["method", kind])
         .hide(axis="index")
         .set_caption(html.escape(caption))
         .set_table_styles([])

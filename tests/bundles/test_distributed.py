@@ -47,7 +47,12 @@ def train(tmp_path, cohort, processes):
         "augment": [{"_target_": "CenterSpatialCropd", "keys": ["image", "label"], "roi_size": "@crop_size"}],
         "batch_size": 2 // processes,
         # Not AdamW, which makes whole steps of gradients that are nothing but rounding, as before a normalization.
-        "optimizer": {"_target_": "torch.optim.SGD", "params": "$@training_network.parameters()", "lr": 0.01, "momentum": 0.9},
+        "optimizer": {
+            "_target_": "torch.optim.SGD",
+            "params": "$@training_network.parameters()",
+            "lr": 0.01,
+            "momentum": 0.9,
+        },
         "train#sampler#shuffle" if processes > 1 else "train#dataloader#shuffle": False,
     }
     (tmp_path / "small.json").write_text(json.dumps(changes))
@@ -79,4 +84,6 @@ def test_two_processes_learn_what_one_learns_with_twice_the_batch(cohort, tmp_pa
     torch.testing.assert_close(two["objective"]["beta"], one["objective"]["beta"], rtol=1e-5, atol=1e-7)
     assert len(set(one["objective"]["beta"].tolist())) > 1
     for key, weights in one["model"].items():
-        torch.testing.assert_close(two["model"][key], weights, rtol=1e-4, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
+        torch.testing.assert_close(
+            two["model"][key], weights, rtol=1e-4, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}"
+        )

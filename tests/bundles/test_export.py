@@ -17,11 +17,11 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ckpt_export, load
 
-from monai_passion.cli import main
 from monai_passion.bundle.export import export_bundle
-from monai_passion.system.files import sha256
-from monai_passion.networks.weights import load_weights
 from monai_passion.bundle.trust import check_trusted
+from monai_passion.cli import main
+from monai_passion.networks.weights import load_weights
+from monai_passion.system.files import sha256
 from tests.bundles.conftest import BUNDLES, NAMES, ROOT, add_weights, row_of, small
 
 NAME = "brats_mri_segmentation_rfnet_passion"

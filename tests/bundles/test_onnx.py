@@ -56,7 +56,9 @@ def test_the_script_without_pytorch_segments_as_the_bundle_does(tmp_path, cohort
     done = run([sys.executable, "-c", script, "x.onnx", "out.nii.gz", *words], tmp_path)
     assert done.returncode == 0, done.stderr
     overlap = ["--bundle", str(source), "--trust", "--overlap", "0.5", "--output", str(tmp_path / "ours")]
-    assert main(["predict", *overlap, *(word for name, path in given.items() for word in (f"--{name}", str(path)))]) == 0
+    assert (
+        main(["predict", *overlap, *(word for name, path in given.items() for word in (f"--{name}", str(path)))]) == 0
+    )
     ours, theirs = (nib.load(tmp_path / path) for path in ("ours/segmentation.nii.gz", "out.nii.gz"))
     assert np.allclose(ours.affine, theirs.affine)
     assert (np.asarray(ours.dataobj) == np.asarray(theirs.dataobj)).mean() > 0.999

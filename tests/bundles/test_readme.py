@@ -13,7 +13,6 @@ from monai.bundle import ConfigParser
 from monai_passion.cli import main
 from tests.bundles.conftest import BUNDLES, NAMES, QUICK, ROOT, row_of, small
 
-
 FILES = {"flair": "flair", "t2": "t2", "FLAIR": "flair", "T1": "t1", "BSSFP": "C0", "T2": "T2"}
 
 

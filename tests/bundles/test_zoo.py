@@ -1,4 +1,4 @@
-"""The model zoo's checks, see `tests.bundles.zoo`: all of them for one bundle in every run, for the others on request."""
+"""The model zoo's checks, see `tests.bundles.zoo`: all for one bundle in every run, for the others on request."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def test_a_bundle_passes_what_the_zoo_checks(check, bundle, cohorts):
 def test_readme_says_that_the_network_is_traced_and_not_scripted(name):
     """What is skipped where a modality is absent cannot be scripted."""
     network = quietly(network_of, BUNDLES / name)
-    with pytest.raises(Exception, match="annotation|script|compile|supported"):
+    with pytest.raises(Exception, match=r"annotation|script|compile|supported"):
         torch.jit.script(network)
     assert "exclude_verify_torchscript_list" in (BUNDLES / name / "docs" / "README.md").read_text()
 

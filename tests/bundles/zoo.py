@@ -152,8 +152,9 @@ def page():
     lines = [
         "# The model zoo's checks",
         "",
-        "What the [model zoo](https://github.com/Project-MONAI/model-zoo)'s continuous integration asks of a bundle, from its",
-        "published rules, by MONAI's own functions, for each of ours, as `python -m tests.bundles.zoo docs/reference/model-zoo.md` wrote it.",
+        "What the [model zoo](https://github.com/Project-MONAI/model-zoo)'s continuous integration asks of a bundle,",
+        "by its published rules and MONAI's own functions, for each of ours, as",
+        "`python -m tests.bundles.zoo docs/reference/model-zoo.md` writes it.",
         "`make test-zoo` runs the same as tests.",
         "",
         f"| check | {' | '.join(short)} |",
@@ -169,4 +170,4 @@ def page():
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(page())
+    Path(sys.argv[1]).write_text(page(), encoding="utf-8")

@@ -22,7 +22,7 @@ from monai_passion.bundle.arguments import check_arguments
 from monai_passion.bundle.run import ARGUMENTS, command_line
 from monai_passion.bundle.weights import check_settings, find_weights, trained_unknown
 from monai_passion.data.cache import cached
-from monai_passion.data.datalists import SPLITS, make_datalist
+from monai_passion.data.datalists import SPLITS, describe_data, make_datalist
 from monai_passion.data.donors import Donor, load_donors
 from monai_passion.data.sampling import combination_items
 from monai_passion.data.slices import slices_of, whole_files
@@ -343,15 +343,26 @@ def prepare_batch(
     return batchdata[CommonKeys.IMAGE].to(**move), None if label is None else label.to(**move), (), extra
 
 
-def describe_run(output_dir: str, ckpt_dir: str, weights: str, label: str | None, split: str, task: TaskLike) -> None:
+def describe_run(
+    output_dir: str,
+    ckpt_dir: str,
+    weights: str,
+    label: str | None,
+    split: str,
+    task: TaskLike,
+    dataset_dir: str,
+    items: Sequence[Item],
+) -> None:
     """Put beside the scores what a report needs: ``run.json`` (what was evaluated) and the training's ``curves.csv``.
 
-    ``label`` names the run in tables; by default the method that the weights were trained with.
+    ``label`` names the run in tables; by default the method that the weights were trained with. ``items`` are those
+    scored; data that cannot be told from them and their folder stay unnamed.
     """
     _, trained = load_weights(weights)
-    task = load_task(task)
+    task, data = load_task(task), describe_data(Path(dataset_dir), {split: items})
     facts = {
         "label": label or trained.get("method") or "",
+        "data": "" if data == "other" else data,
         "split": split,
         "weights_sha256": sha256(weights),
         "command": _training_command(Path(ckpt_dir)),

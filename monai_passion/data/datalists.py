@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pandas as pd
 from monai_passion.data.labels import find_convention, label_classes
 from monai_passion.data.layouts import LAYOUTS, Case, cube_items, find_cohort, guess_task, not_used
 from monai_passion.data.naming import read_name, stem_of
+from monai_passion.data.nifti import read_header
 from monai_passion.data.presence import plain_case_name
 from monai_passion.data.slices import slices_of
 from monai_passion.data.splits import (
@@ -34,6 +36,7 @@ from monai_passion.tasks import Task, TaskLike, load_task, task_names
 __all__ = [
     "Datalist",
     "absolute",
+    "describe_data",
     "load_datalist",
     "make_datalist",
     "write_datalist",
@@ -293,3 +296,24 @@ def _check(path: Path, datalist: Any) -> None:
                 raise InputError(f"{where} is there twice; keep it once")
             seen.add(item["case"])
     check_patients(str(path), datalist)
+
+
+def describe_data(dataset_dir: Path, datalist: Mapping[str, Any]) -> str:
+    """``phantom``, ``BraTS2020 cubes``, ``BraTS2020``, ``MyoPS2020`` or ``other``: what numbers may be compared with.
+
+    BraTS2020 needs the published names, at least the 269 patients of the paper's training and validation, and volumes
+    of 240 x 240 x 155 voxels; MyoPS2020 the 25 published names. Splits may be left out of ``datalist``.
+    """
+    if (dataset_dir / "phantom.json").is_file():
+        return "phantom"
+    if (dataset_dir / "index.csv").is_file():
+        return "BraTS2020 cubes"
+    items = [item for split in SPLITS for item in datalist.get(split, ())]
+    patients = {item["patient"] for item in items}
+    if len(patients) >= 269 and all(re.fullmatch(r"BraTS20_Training_\d{3}", name) for name in patients):
+        first = next(path for path in items[0]["image"].values() if path)
+        if tuple(read_header(dataset_dir / first).shape) == (240, 240, 155):
+            return "BraTS2020"
+    if len(patients) == 25 and all(re.fullmatch(r"myops_training_1\d\d", name) for name in patients):
+        return "MyoPS2020"
+    return "other"

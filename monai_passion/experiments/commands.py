@@ -68,10 +68,10 @@ def run(
         InputError: nobody to score.
         PassionError: cells failed; the message names them.
     """
-    from monai_passion.data.datalists import load_datalist, make_datalist, write_datalist
+    from monai_passion.data.datalists import describe_data, load_datalist, make_datalist, write_datalist
     from monai_passion.experiments.cost import cost_lines
     from monai_passion.experiments.engines import LocalEngine, RayEngine
-    from monai_passion.experiments.folders import Source, describe_data, prepare
+    from monai_passion.experiments.folders import Source, prepare
     from monai_passion.experiments.grid import expand, load_grid
     from monai_passion.experiments.runner import run_cells
     from monai_passion.system.settings import read_value

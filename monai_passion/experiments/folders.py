@@ -15,19 +15,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_passion.data.nifti import read_header
 from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.experiments.grid import TRAINING_ONLY, Cell
 from monai_passion.system.files import write_text
 from monai_passion.system.locks import RunLock
 from monai_passion.system.settings import check_settings, read_config
 
-__all__ = ["Source", "State", "describe_data", "finished_cells", "is_done", "prepare", "read_state"]
+__all__ = ["Source", "State", "finished_cells", "is_done", "prepare", "read_state"]
 
 
 class Source(NamedTuple):
@@ -39,7 +37,7 @@ class Source(NamedTuple):
         datalist: their split, the same for all cells.
         presence_dir: published presence tables; without it they are drawn from the missing rates.
         split: that is scored.
-        data: what the patients are, see `describe_data`.
+        data: what the patients are, see `monai_passion.data.datalists.describe_data`.
         device: ``cpu``, ``cuda:0``; by default the bundle's choice.
     """
 
@@ -66,27 +64,6 @@ class State(NamedTuple):
     def fraction(self) -> float:
         """Of the work, 0 ... 1; the evaluation counts as one epoch."""
         return 1.0 if self.state == "done" else min(self.epoch / (self.epochs + 1), 1.0)
-
-
-def describe_data(dataset_dir: Path, datalist: Mapping[str, Any]) -> str:
-    """``phantom``, ``BraTS2020 cubes``, ``BraTS2020``, ``MyoPS2020`` or ``other``: what numbers may be compared with.
-
-    BraTS2020 needs the published names, at least the 269 patients of the paper's training and validation, and volumes
-    of 240 x 240 x 155 voxels; MyoPS2020 the 25 published names.
-    """
-    if (dataset_dir / "phantom.json").is_file():
-        return "phantom"
-    if (dataset_dir / "index.csv").is_file():
-        return "BraTS2020 cubes"
-    items = [item for split in ("training", "validation", "test") for item in datalist[split]]
-    patients = {item["patient"] for item in items}
-    if len(patients) >= 269 and all(re.fullmatch(r"BraTS20_Training_\d{3}", name) for name in patients):
-        first = next(path for path in items[0]["image"].values() if path)
-        if tuple(read_header(dataset_dir / first).shape) == (240, 240, 155):
-            return "BraTS2020"
-    if len(patients) == 25 and all(re.fullmatch(r"myops_training_1\d\d", name) for name in patients):
-        return "MyoPS2020"
-    return "other"
 
 
 def prepare(cells: Sequence[Cell], runs: Path, source: Source, table: str | None = None) -> list[Path]:

@@ -45,7 +45,7 @@ class Results(NamedTuple):
         regions: in the order of the first run.
         methods: in the order of the runs.
         patients: how many.
-        data: what they are, as ``run.json`` says, see `monai_passion.experiments.folders.describe_data`; may be empty.
+        data: what they are, as ``run.json`` says, see `monai_passion.data.datalists.describe_data`; may be empty.
         table: number of the paper's table that the runs belong to; may be empty.
         places: method -> its row there.
         examples: method -> a segmented slice, of its first run that kept one.

@@ -1,9 +1,11 @@
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
-from monai_passion.bundle.steps import inference_data, initial_network, presence_facts, training_data
+from monai_passion.bundle.steps import describe_run, inference_data, initial_network, presence_facts, training_data
 from monai_passion.errors import WeightsError
 from monai_passion.modalities import all_masks
 from monai_passion.networks import RFNet
@@ -78,3 +80,14 @@ def test_a_training_may_start_from_weights_of_its_own_kind(tmp_path):
     assert not all(torch.equal(a, b) for a, b in zip(fresh.parameters(), made.parameters(), strict=True))
     with pytest.raises(WeightsError, match="belong to the modalities"):
         initial_network(other, str(path), ("t1c", "flair"))
+
+
+def test_the_scores_of_phantoms_say_so_and_those_of_unknown_data_say_nothing(brats, tmp_path):
+    weights = tmp_path / "model.safetensors"
+    save_weights(torch.nn.Linear(1, 1), weights, {})
+    items = training_data(str(brats), "brats_mri", str(tmp_path / "run"))["validation"]
+    for known in ("", "phantom"):
+        if known:
+            (brats / "phantom.json").write_text("{}")
+        describe_run(str(tmp_path), str(tmp_path), str(weights), None, "validation", "brats_mri", str(brats), items)
+        assert json.loads((tmp_path / "run.json").read_text())["data"] == known

@@ -136,12 +136,14 @@ def test_a_folder_without_patients_leaves_nothing(tmp_path, capsys):
 def test_an_outside_cohort_is_scored_as_a_whole(trained, tmp_path, capsys):
     _, run = trained
     outside = cohort(tmp_path / "hospital", ["H0", "H1", "P2"], label=False)
+    (outside / "phantom.json").write_text("{}")
     scores = tmp_path / "scores"
     assert main(["evaluate", str(run), "--data", str(outside), "--output", str(scores), "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert "not scored for lack of a label: H0" in said
     assert set(pd.read_csv(scores / "metrics.csv")["case"]) == {"H1", "P2"}
-    assert json.loads((scores / "run.json").read_text())["split"] == "test"
+    facts = json.loads((scores / "run.json").read_text())
+    assert (facts["split"], facts["data"]) == ("test", "phantom")
     assert main(["evaluate", str(run), "--data", str(outside), "--output", str(scores)]) == 2
     assert "add --overwrite" in capsys.readouterr().err
 

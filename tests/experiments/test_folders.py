@@ -2,9 +2,9 @@ import json
 
 import pytest
 
-from monai_passion.data.datalists import load_datalist
+from monai_passion.data.datalists import describe_data, load_datalist
 from monai_passion.errors import InputError, UsageError
-from monai_passion.experiments.folders import Source, describe_data, is_done, prepare, read_state
+from monai_passion.experiments.folders import Source, is_done, prepare, read_state
 from monai_passion.experiments.grid import expand, load_grid
 from monai_passion.system.locks import RunLock
 from tests.experiments.fake import write_project

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_passion.errors import ResourceError, UsageError, WeightsError
-from monai_passion.handlers.settings import apply_settings, read_settings
+from monai_passion.handlers.settings import apply_settings, changes, plain_attributes, read_settings
 from monai_passion.handlers.signals import deferred_signals
 from monai_passion.system.files import sha256, sidecar, sync_folder, write_text
 from monai_passion.system.locks import RunLock
@@ -106,7 +106,8 @@ class CheckpointHandler:
     scaler, the best validation score, and which parameters had a gradient (an optimizer treats none and zero
     differently). With `EpochSeedHandler` that is everything: a resumed training ends bit-identical on the CPU. The
     settings of optimizer and schedule are those of now: a training that goes on with more epochs, another learning rate
-    or patience follows its schedule as if it always had, and a warning says so. Under
+    or patience follows its schedule as if it always had. A warning says so, and names every other setting that was
+    another: the plain attributes of the modules in ``save_dict``, such as a loss's weights, and ``course``. Under
     DistributedDataParallel the first process saves and all load its state, so at the end of an epoch what is in
     ``save_dict`` must be the same in every process, as beta is when its handler has averaged over them.
 
@@ -125,6 +126,7 @@ class CheckpointHandler:
         interval: epochs between checkpoints, and the most that a crash can cost.
         resume: continue where ``ckpt_dir`` stopped; if false, ``ckpt_dir`` must hold no checkpoint.
         metadata: what the network is (modalities, classes ...), in plain values; compared before anything is loaded.
+        course: what else steers the training (seed, precision ...), in plain values; it may change, with a warning.
         facts: what else the weights tell of their training, in plain values; stored beside it and not compared.
         tries: stop when the disk was full this many times in a row.
 
@@ -144,6 +146,7 @@ class CheckpointHandler:
         interval: int = 1,
         resume: bool = True,
         metadata: Mapping[str, Any] | None = None,
+        course: Mapping[str, Any] | None = None,
         facts: Mapping[str, Any] | None = None,
         tries: int = 3,
     ) -> None:
@@ -162,11 +165,13 @@ class CheckpointHandler:
         self.interval = interval
         self.resume = resume
         self.metadata = {"network": type(self.objects["model"]).__name__, **(metadata or {})}
+        self.course = {**plain_attributes(self.objects), **(course or {})}
         self.facts = dict(facts or {})
         self.tries = tries
         self.settings = read_settings(self.objects)
         self.lock = RunLock(self.folder)
         self._failures = 0
+        self._course_changes: list[str] = []
 
     def attach(self, engine: SupervisedTrainer) -> None:
         engine.add_event_handler(Events.STARTED, self.started)
@@ -196,7 +201,7 @@ class CheckpointHandler:
             )
         self._load(engine, path)
         logger.info(f"resuming from {path}: epoch {engine.state.epoch} of {engine.state.max_epochs} is complete")
-        if changed := apply_settings(self.objects, self.settings):
+        if changed := apply_settings(self.objects, self.settings) + self._course_changes:
             rates = ", ".join(f"{group['lr']:.3g}" for group in engine.optimizer.param_groups)
             logger.warning(
                 f"{path} was written with other settings ({'; '.join(changed)}): the training goes on with those of "
@@ -247,6 +252,7 @@ class CheckpointHandler:
             "batch_size": getattr(engine.data_loader, "batch_size", None),
             "has_gradient": [parameter.grad is not None for parameter in _parameters(engine)],
             "scaler": None if engine.scaler is None else engine.scaler.state_dict(),
+            "course": self.course,
             "surroundings": _surroundings(engine),
         }
         if self.evaluator is not None:
@@ -278,6 +284,7 @@ class CheckpointHandler:
             self.evaluator.state.best_metric_epoch = trainer["best_metric_epoch"]
         engine.state.epoch = trainer["epoch"]
         engine.state.iteration = trainer["epoch"] * trainer["epoch_length"]
+        self._course_changes = changes(trainer.get("course", {}), self.course)
         there, here = trainer.get("surroundings", {}), _surroundings(engine)
         if changed := [
             f"{key}: {there[key]} there, {here.get(key)} here" for key in there if there[key] != here.get(key)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-__all__ = ["apply_settings", "read_settings"]
+__all__ = ["apply_settings", "changes", "plain_attributes", "read_settings"]
 
 PROGRESS = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter"}
 """What a schedule's state holds of the training's course; the rest, if public, is how it was set."""
@@ -32,6 +33,22 @@ def read_settings(objects: Mapping[str, Any]) -> dict[tuple[str, int, str], Any]
             state = {key: value for key, value in thing.state_dict().items() if key not in PROGRESS}
             found |= {(name, 0, key): value for key, value in state.items() if not key.startswith("_")}
     return found
+
+
+def plain_attributes(objects: Mapping[str, Any]) -> dict[str, Any]:
+    """ "<name> <attribute>" -> value, of the public numbers, words and switches of the modules among ``objects``."""
+    return {
+        f"{name} {key}": value
+        for name, thing in objects.items()
+        if isinstance(thing, nn.Module)
+        for key, value in vars(thing).items()
+        if isinstance(value, int | float | str) and not key.startswith("_") and key != "training"
+    }
+
+
+def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """What both have with different values, each in words."""
+    return [f"{key} was {there[key]}, now {here[key]}" for key in here if key in there and there[key] != here[key]]
 
 
 def apply_settings(objects: Mapping[str, Any], wanted: Mapping[tuple[str, int, str], Any]) -> list[str]:

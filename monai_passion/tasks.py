@@ -226,7 +226,8 @@ def task_from_json(content: Mapping[str, Any], source: Path | None = None) -> Ta
                 name=c["name"],
                 title=c.get("title", c["name"]),
                 value=int(c["value"]),
-                color=c.get("color", "#000000" if k == 0 else PALETTE[(k - 1) % len(PALETTE)]),
+                # MONAI's parser of bundles turns "#" into "::"
+                color=c.get("color", "#000000" if k == 0 else PALETTE[(k - 1) % len(PALETTE)]).replace("::", "#"),
                 code=tuple(c["code"]) if c.get("code") else None,
             )
             for k, c in enumerate(content["classes"])

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from monai.bundle.config_parser import ConfigParser
 
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import load_task, task_from_json, task_names
@@ -24,6 +25,11 @@ def test_the_tasks_of_the_package_are_known_by_name():
 def test_a_task_survives_its_json(name):
     task = load_task(name)
     assert task_from_json(json.loads(json.dumps(task.to_json()))) == task
+
+
+def test_a_task_survives_the_configuration_of_a_bundle():
+    task = load_task("brats_mri")
+    assert task_from_json(ConfigParser({"task": task.to_json()}).get_parsed_content("task")) == task
 
 
 def test_what_may_be_left_out_is_filled_in(tmp_path):

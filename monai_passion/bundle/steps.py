@@ -367,6 +367,7 @@ def describe_run(
         "weights_sha256": sha256(weights),
         "command": _training_command(Path(ckpt_dir)),
         "titles": {m: task.titles[m] for m in task.printed},
+        "classes": {label.title: label.color for label in task.classes[1:]},
         **trained,
     }
     write_text(Path(output_dir) / "run.json", json.dumps(facts, indent=2) + "\n")

@@ -107,7 +107,10 @@ class CombinationScores(Metric):
             true = label[0].as_subclass(Tensor).long()
             maps = label_maps(probability.as_subclass(Tensor), len(self.combinations))
             if self.example and not self.slices:
-                self.slices = self._most_labeled_slice(batch["image"][b], true, maps)
+                affine = np.full((4, 4), np.nan)
+                if self.spacing_known and hasattr(label, "affine"):
+                    affine = np.asarray(label.affine[b] if label.affine.ndim == 3 else label.affine)
+                self.slices = {**self._most_labeled_slice(batch["image"][b], true, maps), "affine": affine}
             spacing = None
             if self.spacing_known and hasattr(label, "pixdim"):
                 pixdim = label.pixdim[b] if label.pixdim.ndim == 2 else label.pixdim

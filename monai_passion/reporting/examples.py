@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from monai_passion import NOTICE
 from monai_passion.errors import InputError
 from monai_passion.modalities import parse_combination
+from monai_passion.prediction.output.preview import AXIS, EDGES, canonical, mark_edges, plane_aspect, plane_slice
+from monai_passion.tasks import PALETTE
 
 __all__ = ["Example", "example_figure", "read_example"]
 
-COLORS = ("#D55E00", "#009E73", "#F0E442", "#0072B2", "#CC79A7", "#56B4E9")
-"""Of the labels 1, 2, ..."""
-MARGIN = 6
-"""Voxels around everything that is labeled."""
+MARGIN = 3
+"""Voxels around the head and everything that is labeled."""
 
 
 class Example(NamedTuple):
@@ -37,6 +37,8 @@ class Example(NamedTuple):
     """(C, H, W); -1 where the patient lacks the combination."""
     combinations: tuple[str, ...]
     modalities: tuple[str, ...]
+    affine: np.ndarray
+    """(4, 4) of the volume, whose third axis the slice is across; NaN where its place is unknown."""
 
 
 def read_example(path: Path) -> Example:
@@ -50,7 +52,9 @@ def read_example(path: Path) -> Example:
                 data["image"],
                 data["label"],
                 data["prediction"],
-                *(tuple(data[k].tolist()) for k in Example._fields[3:]),
+                tuple(data["combinations"].tolist()),
+                tuple(data["modalities"].tolist()),
+                data["affine"],
             )
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"cannot read {path}: {error}; delete it, or evaluate again") from None
@@ -58,14 +62,22 @@ def read_example(path: Path) -> Example:
 
 
 def example_figure(
-    examples: Mapping[str, Example], combinations: Sequence[str], modalities: Mapping[str, str], kind: str = "patient"
+    examples: Mapping[str, Example],
+    combinations: Sequence[str],
+    modalities: Mapping[str, str],
+    classes: Mapping[str, str],
+    kind: str = "patient",
 ) -> Figure:
     """A square of panels per method: the reference, then what each combination makes of it, with its Dice.
+
+    Left and right are radiological, as in `monai_passion.prediction.output.preview`; panels of one grid show the same
+    voxels, whatever the method.
 
     Args:
         examples: method -> its example.
         combinations: panels, in this order, those that the examples have.
         modalities: name -> title, in this order; the image is that of the first.
+        classes: title -> color of the labels 1, 2, ...; labels beyond them are named by their number.
         kind: patient or phantom.
     """
     columns = math.ceil(math.sqrt(len(combinations) + 1))
@@ -73,6 +85,9 @@ def example_figure(
     width, block = 1.7 * columns, 1.9 * rows + 0.35
     height = block * len(examples) + 0.6
     figure = Figure(figsize=(width, height), dpi=130)
+    highest = max(int(max(e.label.max(), e.prediction.max())) for e in examples.values())
+    unnamed = range(len(classes) + 1, highest + 1)
+    looks = {**classes, **{f"class {k}": PALETTE[(k - 1) % len(PALETTE)] for k in unnamed}}
     labels: set[int] = set()
     for number, (method, example) in enumerate(examples.items()):
         top = 1 - (block * number + 0.35) / height
@@ -85,17 +100,17 @@ def example_figure(
         )
         figure.text(0.01, top + 0.08 / height, method, fontsize=10, fontweight="bold")
         kept = [frozenset(parse_combination(name, example.modalities)) for name in example.combinations]
-        window = _window(example)
-        background = example.image[example.modalities.index(next(iter(modalities)))][window]
+        within = _window([other for other in examples.values() if other.label.shape == example.label.shape])
+        image = example.image[example.modalities.index(next(iter(modalities)))]
         drawn = [example.label, *(example.prediction[kept.index(frozenset(name.split("+")))] for name in combinations)]
         labels |= {int(value) for value in np.unique(drawn) if value > 0}
         for place, (name, shown) in enumerate(zip(("", *combinations), drawn, strict=True)):
             axis = figure.add_subplot(grid[place // columns, place % columns])
-            _draw(axis, background, shown[window])
+            _draw(axis, image[within], shown[within], example.affine, list(looks.values()))
             given = " + ".join(title for m, title in modalities.items() if m in name.split("+"))
             score = f"  {_dice(shown, example.label):.2f}" if name and shown.min() >= 0 else ""
             axis.set_title(f"{given}{score}" if name else "Reference", fontsize=7, pad=2)
-    handles = [Patch(color=COLORS[(k - 1) % len(COLORS)], label=f"class {k}") for k in sorted(labels)]
+    handles = [Patch(color=color, label=title) for k, (title, color) in enumerate(looks.items(), 1) if k in labels]
     if handles:
         figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=7, frameon=False)
     text = f"One {kind}, the slice with the most labeled voxels; Dice of all labels together. {NOTICE}"
@@ -109,23 +124,31 @@ def _dice(shown: np.ndarray, label: np.ndarray) -> float:
     return 2 * int(((shown > 0) & (label > 0)).sum()) / total if total else 1.0
 
 
-def _window(example: Example) -> tuple[slice, slice]:
-    """Around everything that the reference or a combination labels."""
-    where = np.argwhere((example.label > 0) | (example.prediction > 0).any(axis=0))
+def _window(examples: Sequence[Example]) -> tuple[slice, slice]:
+    """Around the head, where there is nothing (0) outside it, and everything that a method or the reference labels."""
+    maps = [array for e in examples for array in (*(e.image != 0), e.label > 0, *(e.prediction > 0))]
+    where = np.argwhere(np.any(maps, axis=0))
     if not len(where):
         return slice(None), slice(None)
     (top, left), (bottom, right) = where.min(axis=0), where.max(axis=0) + 1
     return slice(max(top - MARGIN, 0), bottom + MARGIN), slice(max(left - MARGIN, 0), right + MARGIN)
 
 
-def _draw(axis: Any, background: np.ndarray, labels: np.ndarray) -> None:
+def _draw(axis: Any, image: np.ndarray, labels: np.ndarray, affine: np.ndarray, colors: Sequence[str]) -> None:
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     if labels.min() < 0:
         axis.text(0.5, 0.5, "not given", ha="center", va="center", fontsize=7, transform=axis.transAxes)
         return
-    low, high = np.percentile(background, (1, 99.5))
-    axis.imshow(background.T, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower")
-    shown = np.ma.masked_less(labels, 1)
-    norm = BoundaryNorm(np.arange(0.5, len(COLORS) + 1), len(COLORS))
-    axis.imshow(shown.T, cmap=ListedColormap(COLORS), norm=norm, alpha=0.75, origin="lower", interpolation="nearest")
+    is_known = bool(np.isfinite(affine).all())
+    scene = canonical({"": image[..., None]}, labels[..., None], affine if is_known else np.eye(4))
+    plane = next(name for name, number in AXIS.items() if scene.labels.shape[number] == 1)
+    inside = image[image != 0]
+    low, high = np.percentile(inside, (0.5, 99.5)) if inside.size else (0.0, 0.0)
+    background = plane_slice(np.where(scene.images[""] == 0, low, scene.images[""]), plane, 0)
+    outlook: dict[str, Any] = {"aspect": plane_aspect(scene, plane), "interpolation": "nearest"}
+    axis.imshow(background, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), **outlook)
+    shown = np.ma.masked_less(plane_slice(scene.labels, plane, 0), 1)
+    axis.imshow(shown, cmap=ListedColormap(colors), vmin=0.5, vmax=len(colors) + 0.5, alpha=0.75, **outlook)
+    if is_known:
+        mark_edges(axis, EDGES[plane])

@@ -308,7 +308,9 @@ def _comparisons(results: Results, n: str, files: dict[str, str]) -> str:
 
 
 def _example_picture(results: Results) -> _Picture:
-    figure = examples.example_figure(results.examples, results.combinations, results.modalities, _kind(results))
+    figure = examples.example_figure(
+        results.examples, results.combinations, results.modalities, results.classes, _kind(results)
+    )
     caption = (
         f"One slice of one {_kind(results)} as each combination segments it, over the first modality of the dots; "
         "it illustrates, and proves nothing."

@@ -41,6 +41,7 @@ class Results(NamedTuple):
             run's number within its method); combinations in printed order.
         curves: `CURVE_COLUMNS`, ``method`` and ``run``; no rows where no run has curves.
         modalities: name -> title, in printed order, as the task has them.
+        classes: title -> color of the classes 1, 2, ..., as the task has them; may be empty.
         combinations: those that occur, in printed order, as they stand in ``rows``.
         regions: in the order of the first run.
         methods: in the order of the runs.
@@ -54,6 +55,7 @@ class Results(NamedTuple):
     rows: pd.DataFrame
     curves: pd.DataFrame
     modalities: dict[str, str]
+    classes: dict[str, str]
     combinations: tuple[str, ...]
     regions: tuple[str, ...]
     methods: tuple[str, ...]
@@ -95,6 +97,7 @@ def load_runs(folders: Sequence[Path]) -> Results:
     seen: dict[Path | str, Path] = {}
     data: dict[str, Path] = {}
     titles: dict[str, str] = {}
+    classes: dict[str, str] = {}
     tables: set[str] = set()
     places: dict[str, Place] = {}
     examples: dict[str, Example] = {}
@@ -115,6 +118,7 @@ def load_runs(folders: Sequence[Path]) -> Results:
         rows.append(read_metrics(folder / "metrics.csv").assign(**own, seed=seed))
         data.setdefault(facts["data"], folder)
         titles = titles or facts["titles"]
+        classes = classes or facts["classes"]
         tables.add(facts["table"])
         if facts["table"]:
             places[own["method"]] = Place(**{key: facts["row"].get(key, "") for key in Place._fields})
@@ -142,6 +146,7 @@ def load_runs(folders: Sequence[Path]) -> Results:
         table,
         pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=[*CURVE_COLUMNS, "method", "run"]),
         modalities,
+        classes,
         tuple(name for name in order if name in set(spelled.values())),
         regions[0],
         tuple(dict.fromkeys(table["method"])),
@@ -154,9 +159,9 @@ def load_runs(folders: Sequence[Path]) -> Results:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    """``label``, ``data``, ``table``, ``row``, ``titles`` and ``seed`` of ``run.json``, empty where not given."""
+    """``label``, ``data``, ``table``, ``row``, ``titles``, ``classes`` and ``seed`` of ``run.json``, else empty."""
     path = folder / "run.json"
-    facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}, "titles": {}, "seed": None}
+    facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}, "titles": {}, "classes": {}, "seed": None}
     if not path.exists():
         return facts
     try:

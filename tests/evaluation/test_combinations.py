@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
@@ -80,6 +81,7 @@ def test_the_example_is_the_slice_with_the_most_labels_of_the_first_patient(trut
     assert (example.label == 1).all()
     assert [set(p.flatten().tolist()) for p in example.prediction] == [{1}, {-1}, {0}]
     assert example.combinations == ("a", "b", "a+b")
+    assert np.array_equal(example.affine, np.diag([2, 2, 2, 1]))
 
 
 def test_no_voxels_are_kept_unless_asked_for(truth, tmp_path):

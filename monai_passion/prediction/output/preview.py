@@ -19,8 +19,10 @@ from monai_passion.prediction.terminal import expected_text, unknown_text
 
 __all__ = [
     "AXIS",
+    "EDGES",
     "Canonical",
     "canonical",
+    "mark_edges",
     "plane_aspect",
     "plane_slice",
     "preview",
@@ -156,7 +158,7 @@ def preview(
                 of_it = outlines == label["value"]
                 if of_it.any() and not of_it.all():
                     ax.contour(of_it, levels=[0.5], colors=[label["color"]], linewidths=1.0)
-            _edges(ax, EDGES[plane])
+            mark_edges(ax, EDGES[plane])
             if row == 0:
                 ax.set_title(report["titles"].get(m, m), color="white", fontsize=12, pad=3)
             if column == 0:
@@ -226,7 +228,8 @@ def plane_aspect(scene: Canonical, plane: str) -> float:
     return down / across
 
 
-def _edges(ax: Any, letters: str) -> None:
+def mark_edges(ax: Any, letters: str) -> None:
+    """The letters of the left, right, top and bottom of a picture."""
     places = ((0.015, 0.5), (0.985, 0.5), (0.5, 0.985), (0.5, 0.015))
     for letter, (x, y), ha, va in zip(
         letters, places, ("left", "right", "center", "center"), ("center", "center", "top", "bottom"), strict=True

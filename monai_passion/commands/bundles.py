@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,6 +153,8 @@ def _export_network(bundle: BundleFacts, output: Path, weights: Path | None, tru
     if not trust:
         check_trusted(bundle.path)
     segmenter = Segmenter(bundle, weights, "cpu")
+    for finding in segmenter.findings:
+        print(f"{finding.level}: {finding.text}", file=sys.stderr)
     if not isinstance(segmenter.network, MultiModalBackbone):
         raise UsageError(f"the network of {bundle.name} takes no mask of what is available; export it by MONAI's means")
     settings = {key: segmenter.parser[key] for key in ("roi_size", "spacing") if key in segmenter.parser}

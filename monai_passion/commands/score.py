@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +22,7 @@ def score(
     weights: PathLike | None = None,
     device: str | None = None,
     mirror: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Score predict on labeled patients: every combination of their sequences, on the grid of their files.
 
@@ -37,12 +39,14 @@ def score(
         weights: file (default: as of predict).
         device: cpu, cuda or cuda:1 (default: cuda where there is one).
         mirror: as of predict.
+        overwrite: replace earlier scores.
 
     Returns:
         The content of summary.json. A copy of it beside the weights lets predict warn of regions that were poor.
 
     Raises:
         InputError: no labeled patients, or files that cannot be used.
+        UsageError: ``output`` is not empty.
         WeightsError: no weights, or those of another network.
     """
     from monai_passion.data.datalists import load_datalist, make_datalist
@@ -52,6 +56,7 @@ def score(
     from monai_passion.prediction.segmenter import Segmenter, find_bundle
     from monai_passion.reporting.card import card_tables
     from monai_passion.system.files import sha256, write_text
+    from monai_passion.system.output import output_folder
 
     root, output = Path(data), Path(output)
     lists = load_datalist(datalist, root) if datalist else make_datalist(root, fractions=(0, 0, 1))
@@ -62,11 +67,15 @@ def score(
     for item in items:
         item["image"] = {m: path and str(root / path) for m, path in item["image"].items()}
         item["label"] = str(root / item["label"])
-    segmenter = Segmenter(find_bundle(bundle), None if weights is None else Path(weights), device, mirror=mirror)
-    rows = score_patients(items, segmenter, lambda case, dice: print(f"{case}  mean Dice {dice:.3f}", flush=True))
-    table = read_metrics(write_metrics(rows, output / "metrics.csv"))
-    facts = {"weights_sha256": sha256(segmenter.weights), "split": split}
-    path = write_summary(summarize(table), output / "summary.json", **facts)
-    write_text(output / "tables.md", card_tables(table, segmenter.bundle.task.titles))
+    with output_folder(output, overwrite=overwrite, last="summary.json") as folder:
+        segmenter = Segmenter(find_bundle(bundle), None if weights is None else Path(weights), device, mirror=mirror)
+        for finding in segmenter.findings:
+            print(f"{finding.level}: {finding.text}", file=sys.stderr)
+        rows = score_patients(items, segmenter, lambda case, dice: print(f"{case}  mean Dice {dice:.3f}", flush=True))
+        table = read_metrics(write_metrics(rows, folder / "metrics.csv"))
+        facts = {"weights_sha256": sha256(segmenter.weights), "split": split}
+        write_summary(summarize(table), folder / "summary.json", **facts)
+        write_text(folder / "tables.md", card_tables(table, segmenter.bundle.task.titles))
+    path = output / "summary.json"
     print(f"mean Dice {table['dice'].mean():.3f} of {len(items)} patients; {path}")
     return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]

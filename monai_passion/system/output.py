@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,11 +20,15 @@ def refuse_older(path: Path, overwrite: bool = False) -> None:
 
     Raises:
         UsageError: it is a folder, or it exists and ``overwrite`` is not given.
+        ResourceError: nothing can be written there.
     """
     if path.is_dir():
         raise UsageError(f"--output {path} is a folder; give a file")
     if path.exists() and not overwrite:
         raise UsageError(f"--output {path} exists; give another file, or add --overwrite")
+    home = next(folder for folder in path.absolute().parents if folder.exists())
+    with writing(path), tempfile.TemporaryFile(dir=home):
+        pass
 
 
 @contextmanager

@@ -417,7 +417,7 @@ def test_a_failure_leaves_no_half_case(tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(cohort, "save", full_disk)
-    with pytest.raises(ResourceError, match="no space left"):
+    with pytest.raises(ResourceError, match="No space left"):
         cohort.write_cohort(tmp_path, "myops", 1, 0, 32)
     assert [path.name for path in tmp_path.iterdir()] == [cohort.MARKER]
 

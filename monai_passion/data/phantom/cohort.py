@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -16,8 +15,9 @@ import numpy as np
 
 from monai_passion.data.phantom import brain, heart
 from monai_passion.data.phantom.common import Case
-from monai_passion.errors import ResourceError, UsageError
+from monai_passion.errors import UsageError
 from monai_passion.system.files import write_text
+from monai_passion.system.output import writing
 
 __all__ = ["LAYOUTS", "MARKER", "Layout", "write_cohort"]
 
@@ -99,7 +99,7 @@ def write_cohort(
 
     Raises:
         UsageError: a value out of range, ``out`` holds something else, or an optional package is missing.
-        ResourceError: the disk is full.
+        ResourceError: the disk is full, or nothing can be written there.
     """
     spec = LAYOUTS[layout]
     size = spec.size if size is None else size
@@ -120,17 +120,13 @@ def write_cohort(
         cohort["growth"] = growth
         make_case = partial(brain.brain_case, growth=growth)
     names = [spec.name.format(spec.first + index) for index in range(cases)]
-    try:
+    with writing(out):
         claim(out, cohort, names)
         for index, name in enumerate(names):
             missing = not (out / name).is_dir()
             if missing:
                 write_case(out, name, spec, make_case(seed, index, size))
             report(name, missing)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise ResourceError(f"no space left for {out}; free some or give another folder") from error
-        raise UsageError(f"cannot write to {out}: {error.strerror}; give another folder") from error
     return [out / name for name in names]
 
 

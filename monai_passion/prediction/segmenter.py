@@ -384,7 +384,7 @@ class Segmenter:
             f"{label.title} of {volume:.1f} mL was found, too little for these weights to tell from none; "
             f"it is shown as {by.title}"
         )
-        return (Finding("warning", text),)
+        return (Finding("warning" if volume >= rule.minimum_ml else "note", text),)
 
     def _restore(self, item: dict[str, Any], pred: Any, shape: Sequence[int]) -> NDArray[np.unsignedinteger]:
         result = self._content("postprocessing")({**item, "pred": pred})["pred"]

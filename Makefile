@@ -75,11 +75,8 @@ bench: dev  ## side-by-side timings, as ratios
 docs: dev  ## the documentation site, in build/site
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet && echo "open build/site/index.html"
 
-images: install  ## docs/images from a phantom, with Chromium
-	$(BIN)/monai-passion demo --output build/images --overwrite
-	cp build/images/result/preview.png docs/images/preview.png
-	$(CHROMIUM) --headless --no-sandbox --hide-scrollbars --use-angle=swiftshader --enable-unsafe-swiftshader --ignore-gpu-blocklist \
-	  --virtual-time-budget=60000 --window-size=1120,880 --screenshot=docs/images/page.png "file://$(CURDIR)/build/images/result/report.html"
+images: install  ## docs/images from phantoms, with Chromium
+	$(BIN)/python docs/images.py build/images $(CHROMIUM)
 
 package: dev  ## sdist and wheel, checked, in dist/
 	$(BIN)/python -m build --no-isolation --outdir dist . && $(BIN)/python -m twine check --strict dist/*

@@ -89,7 +89,8 @@ def test_a_new_task_needs_no_python(cohort, tmp_path, capsys):
         image = np.random.default_rng(0).normal(100, 5, results[0].shape).astype(np.float32)
         extra = f"{m}={write(tmp_path / 'extra.nii.gz', image)}"
         assert main(["predict", "--image", *given, extra, "--bundle", str(moved), "--check", "--strict"]) == 6
-        assert f"no patient in the training of these weights had {m}" in capsys.readouterr().err
+        title = load_task(file).titles[m]
+        assert f"no patient in the training of these weights had {title}" in capsys.readouterr().err
 
 
 def test_a_training_makes_its_bundle_once_and_only_where_it_can_begin(tmp_path, capsys):

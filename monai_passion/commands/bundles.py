@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -149,12 +148,12 @@ def _export_network(bundle: BundleFacts, output: Path, weights: Path | None, tru
     from monai_passion.bundle.trust import check_trusted
     from monai_passion.networks import MultiModalBackbone
     from monai_passion.prediction.segmenter import Segmenter
+    from monai_passion.prediction.terminal import print_findings
 
     if not trust:
         check_trusted(bundle.path)
     segmenter = Segmenter(bundle, weights, "cpu")
-    for finding in segmenter.findings:
-        print(f"{finding.level}: {finding.text}", file=sys.stderr)
+    print_findings(segmenter.findings)
     if not isinstance(segmenter.network, MultiModalBackbone):
         raise UsageError(f"the network of {bundle.name} takes no mask of what is available; export it by MONAI's means")
     settings = {key: segmenter.parser[key] for key in ("roi_size", "spacing") if key in segmenter.parser}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +53,7 @@ def score(
     from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
     from monai_passion.prediction.scoring import score_patients
     from monai_passion.prediction.segmenter import Segmenter, find_bundle
+    from monai_passion.prediction.terminal import print_findings
     from monai_passion.reporting.card import card_tables
     from monai_passion.system.files import sha256, write_text
     from monai_passion.system.output import output_folder
@@ -69,8 +69,7 @@ def score(
         item["label"] = str(root / item["label"])
     with output_folder(output, overwrite=overwrite, last="summary.json") as folder:
         segmenter = Segmenter(find_bundle(bundle), None if weights is None else Path(weights), device, mirror=mirror)
-        for finding in segmenter.findings:
-            print(f"{finding.level}: {finding.text}", file=sys.stderr)
+        print_findings(segmenter.findings)
         rows = score_patients(items, segmenter, lambda case, dice: print(f"{case}  mean Dice {dice:.3f}", flush=True))
         table = read_metrics(write_metrics(rows, folder / "metrics.csv"))
         facts = {"weights_sha256": sha256(segmenter.weights), "split": split}

@@ -15,7 +15,7 @@ from monai_passion.evaluation.metrics import COLUMNS, METRICS
 from monai_passion.evaluation.statistics import average_seeds, bootstrap_mean
 from monai_passion.system.files import write_atomically, write_text
 
-__all__ = ["AVERAGE", "read_metrics", "summarize", "write_metrics", "write_summary"]
+__all__ = ["AVERAGE", "pool_regions", "read_metrics", "summarize", "write_metrics", "write_summary"]
 
 AVERAGE = "average"
 """In place of a combination or region: the mean over all of them."""
@@ -58,6 +58,11 @@ def read_metrics(path: str | os.PathLike[str]) -> pd.DataFrame:
     return rows[list(COLUMNS)]
 
 
+def pool_regions(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows, and all of them once more with `AVERAGE` as region."""
+    return pd.concat([rows, rows.assign(region=AVERAGE)])
+
+
 def summarize(
     rows: pd.DataFrame, metrics: Sequence[str] = METRICS, *, confidence: float = 0.95, seed: int = 0
 ) -> pd.DataFrame:
@@ -74,7 +79,7 @@ def summarize(
         volumes or slices. `AVERAGE` as combination or region pools the rows of all of them.
     """
     rows = average_seeds(rows, metrics)
-    pooled = pd.concat([rows, rows.assign(region=AVERAGE)])
+    pooled = pool_regions(rows)
     pooled = pd.concat([pooled, pooled.assign(combination=AVERAGE)])
     results = []
     for (convention, combination, region), cell in pooled.groupby(["convention", "combination", "region"], sort=False):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,7 +18,16 @@ if TYPE_CHECKING:
 
     from monai_passion.prediction.run import Stage
 
-__all__ = ["Voice", "expected_text", "helpful_text", "print_check", "print_summary", "speaking", "unknown_text"]
+__all__ = [
+    "Voice",
+    "expected_text",
+    "helpful_text",
+    "print_check",
+    "print_findings",
+    "print_summary",
+    "speaking",
+    "unknown_text",
+]
 
 STYLES = {"unusable": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -104,6 +114,12 @@ class _Findings:
 
         line = f"{patient}: {level}: {text}" if patient else f"{level}: {text}"
         self.console.print(f"[{STYLES[level]}]{escape(line)}", highlight=False)
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """A plain line each, beside the output: for commands that have no `Voice`."""
+    for finding in findings:
+        print(f"{finding.level}: {finding.text}", file=sys.stderr)
 
 
 def expected_text(quality: Sequence[Mapping[str, Any]], region: str) -> str:

@@ -18,7 +18,7 @@ from monai_passion import NOTICE, __version__
 from monai_passion.errors import InputError
 from monai_passion.evaluation.metrics import METRICS
 from monai_passion.evaluation.statistics import compare_methods
-from monai_passion.evaluation.summary import AVERAGE, summarize, write_summary
+from monai_passion.evaluation.summary import AVERAGE, pool_regions, summarize, write_summary
 from monai_passion.reporting import examples, figures, paper, tables
 from monai_passion.reporting.runs import Results, load_runs, run_folders
 from monai_passion.reporting.seeds import compare_to_first, endpoints
@@ -192,8 +192,7 @@ def _combination_tables(
 ) -> list[str]:
     legend = (LEGEND + (BEST if len(results.methods) > 1 else "")).format(kind=_kind(results))
     shown = [f"<p>{legend}</p>"]
-    pooled = pd.concat([results.rows, results.rows.assign(region=AVERAGE)])
-    comparison = compare_methods(pooled, SHOWN) if len(results.methods) > 1 else None
+    comparison = compare_methods(pool_regions(results.rows), SHOWN) if len(results.methods) > 1 else None
     for metric in METRICS:
         scale = SCALES[metric]
         table = tables.combination_table(summary, metric, convention, results.combinations, [*results.regions, AVERAGE])

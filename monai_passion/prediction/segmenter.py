@@ -374,7 +374,9 @@ class Segmenter:
     def _too_small(self, item: dict[str, Any], fused: Any, labels: NDArray[np.unsignedinteger]) -> tuple[Finding, ...]:
         """Says that a label was segmented, ``fused`` being classes on the network's grid, and not kept."""
         rule = getattr(self._content("refine"), "replace", None)
-        if rule is None or not (voxels := int((fused == rule.label).sum())):
+        if rule is None or not (rule.minimum_ml or rule.minimum_share):
+            return ()
+        if not (voxels := int((fused == rule.label).sum())):
             return ()
         label, by = (self.bundle.task.classes[k] for k in (rule.label, rule.by))
         if (labels == label.value).any():

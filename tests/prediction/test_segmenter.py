@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.data.meta_tensor import MetaTensor
 
 from monai_passion.data.nifti import Volume
 from monai_passion.errors import UsageError
@@ -90,3 +91,15 @@ def test_enhancing_tumor_that_is_too_small_to_be_kept_is_named(share, weights, t
     texts = [finding.text for finding in result.findings if "too little" in finding.text]
     assert len(texts) == (result.labels != 4).all() == (share == 1)
     assert all(t.startswith("enhancing tumor of ") and "shown as necrotic and non-enhancing" in t for t in texts)
+
+
+@pytest.mark.parametrize(("share", "number"), [(0.0, 0), (0.1, 1)])
+def test_what_a_coarser_grid_does_not_show_is_not_said_to_be_too_small(share, number, weights, tmp_path):
+    network = RFNet(4, 4, width=8)
+    path = tmp_path / "model.safetensors"
+    save_weights(network, path, {**load_into(network, weights), "settings": {"minimum_et_share": share}})
+    fused = torch.zeros(4, 4, 4)
+    fused[0, 0, 0] = 3
+    item = {"image": MetaTensor(torch.zeros(4, 4, 4, 4))}
+    segmenter = Segmenter(find_bundle(), path, "cpu", roi_size=[32])
+    assert len(segmenter._too_small(item, fused, np.zeros((2, 2, 2), np.uint8))) == number

@@ -18,12 +18,31 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from monai_passion.data.labels import label_classes
-from monai_passion.data.naming import LABEL, NOT_TOLD, Named, is_ignored, read_name, stem_of
+from monai_passion.data.naming import (
+    LABEL,
+    NOT_TOLD,
+    Named,
+    doubtful_names,
+    is_ignored,
+    read_name,
+    stem_of,
+    unknown_words,
+)
 from monai_passion.data.splits import is_time
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import Task, load_task, task_names
 
-__all__ = ["LAYOUTS", "Case", "Cohort", "cube_items", "find_cohort", "guess_task", "not_used", "read_dataset_json"]
+__all__ = [
+    "LAYOUTS",
+    "Case",
+    "Cohort",
+    "cube_items",
+    "doubtful",
+    "find_cohort",
+    "guess_task",
+    "not_used",
+    "read_dataset_json",
+]
 
 LAYOUTS = {
     "folders": "one folder per patient, as BraTS, UPENN-GBM, UCSF-PDGM, LUMIERE and MyoPS: CASE/CASE_flair.nii.gz",
@@ -148,6 +167,22 @@ def not_used(unused: Sequence[tuple[Path, str]], folder: Path, most: int = 5) ->
         texts.append(f"{names[0]}{more} ({why})")
     rest = f", and {len(texts) - most} kinds more (see `monai-passion verify`)" if len(texts) > most else ""
     return f"not used: {', '.join(texts[:most])}{rest}"
+
+
+def doubtful(cases: Iterable[Case], folder: Path, task: Task) -> str:
+    """A line on the images that are used in spite of words in their names that are not known; "" without any."""
+
+    def words(case: Case, path: Path) -> tuple[str, ...]:
+        return unknown_words(
+            path.name, task, "_".join((case.name, *path.parent.relative_to(folder).parts, folder.name))
+        )
+
+    images = (
+        (case, m, path) for case in cases if not case.channels for m, paths in case.files.items() for path in paths
+    )
+    return doubtful_names(
+        (path.relative_to(folder).as_posix(), m, words(case, path)) for case, m, path in images if m != LABEL
+    )
 
 
 def guess_task(folder: Path, preferred: Task | None = None) -> Task:

@@ -8,14 +8,25 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
 from monai_passion.tasks import Task
 
-__all__ = ["ENDINGS", "LABEL", "NOT_TOLD", "Named", "is_ignored", "read_description", "read_name", "stem_of"]
+__all__ = [
+    "ENDINGS",
+    "LABEL",
+    "NOT_TOLD",
+    "Named",
+    "doubtful_names",
+    "is_ignored",
+    "read_description",
+    "read_name",
+    "stem_of",
+    "unknown_words",
+]
 
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".dcm")
 LABEL = "label"
@@ -49,15 +60,25 @@ EVENTS = (
 )
 """Before or after these a patient, not an image, is: pre_treatment, post-op."""
 EXCLUDED = {
-    "a mask": "mask masks brainmask roi maske masken masque masques maschera maschere mascara mascaras mascarilla "
+    "a mask": "bin binary binarized binarised thr thresh threshold thresholded otsu eroded "
+    "dilated mask masks brainmask roi maske masken masque masques maschera maschere mascara mascaras mascarilla "
     "masker maska",
     "a segmentation": "seg segm segmentation label labels prob probs probability probabilities probseg pred prediction "
     "aseg aparc wmparc parcellation tissue pve pveseg firstseg csf gm wm ples posteriors ribbon 5tt gmwmi automated "
-    "approx uncertainty",
-    "a map": "map maps mapping molli shmolli t1map t2map rho t1rho relaxometry relax relaxation qsm mtr values "
-    "ratio distance jacobian jac warpfield deformation displacement field fieldmap biasfield "
+    "approx uncertainty posterior cortex cortical subcortical lobe lobes gyri sulci parenchyma parcels parcellated "
+    "segmented segmentiert segmente segmentado segmentato probabilite probabilites probabilidad probabilidades "
+    "probabilita wahrscheinlichkeit wahrscheinlichkeiten confidence softmax sigmoid logit logits "
+    "aal jhu brodmann schaefer desikan destrieux dkt",
+    "a surface": "surface surf pial inflated curv curvature mesh",
+    "a feature of an image": "grad grads gradx grady gradz gradients gradmag feature features radiomic radiomics glcm "
+    "glrlm glszm gldm ngtdm gabor wavelet wavelets haralick texture textures sobel laplacian entropy hog lbp fractal "
+    "hessian frangi",
+    "a PET or CT": "pet petct fdg fet fdopa psma suv suvr suvbw amyloid pib florbetapir flortaucipir mrac ct cct "
+    "cbct ncct cta ctp hounsfield xray",
+    "a map": "anomaly anomalies map maps mapping molli shmolli t1map t2map rho t1rho relaxometry relax relaxation qsm "
+    "mtr values ratio distance jacobian jac warpfield deformation displacement field fieldmap biasfield "
     "thickness std sd saliency gradcam attention cluster edges contour border skeleton signeddistance histogram "
-    "stdev variance snr cnr noise residual error",
+    "stdev variance snr cnr noise residual error asymmetry umap permeability kep",
     "a transformation": "warp 1warp 1inversewarp inversewarp warpcoef coeff coef 0genericaffine genericaffine xfm tfm "
     "def disp velocity gradient",
     "another image in its space": "inversewarped",
@@ -67,7 +88,7 @@ EXCLUDED = {
     "a T2* or susceptibility image": "star t2star t2starw t2s swi swan swip suscept susceptibility hemo medic mgre "
     "merge",
     "a diffusion image": "b0 b50 b500 b800 b1000 b2000 dwi dti diff diffusion trace tracew "
-    "adc hbv ep2d fa eadc isodiff resolve",
+    "adc hbv ep2d fa md eadc isodiff resolve kurtosis dki noddi ivim tensor tracts tractography fod",
     "a perfusion or functional image": "bold fmri perf perfusion asl pcasl pasl pwi dsc dce cbv cbf "
     "mtt ttp tmax ktrans rcbv rcbf relcbv relcbf ncbv ncbf relcorrcbv leakage",
     "an angiography": "tof mra mrv angio angiography venography pca",
@@ -80,7 +101,8 @@ EXCLUDED = {
     "a dynamic series": "dynamic dyn dynamics cine twist",
     "a double or other inversion recovery": "dir fgatir",
     "a synthetic image": "symri magic pseudo virtual simulated synth synthetic synthesized synthesised "
-    "synthsr synthseg generated predicted hallucinated imputed fake gan",
+    "synthsr synthseg generated predicted hallucinated imputed fake gan augmented flipped mirrored rotated noisy "
+    "corrupted undersampled",
     "a fusion of images": "fused fusion",
     "a template": "template atlas",
     "a phase or Dixon image": "phase ph pha imag imaginary real inphase opp opposed outphase fatfraction",
@@ -107,7 +129,8 @@ SPACES = "mni mni152 sri sri24 atlas template native standard talairach referenc
 """Spaces that an image may have been brought to."""
 LABELS = (
     "seg segm segmentation label labels dseg gt groundtruth goldstandard truth gtv annotation annotations delineation "
-    "consensus ot segmentations segmentierung segmentierungen segmentazione segmentacion segmentacao segmentatie "
+    "consensus ot groundtruth referencestandard "
+    "segmentations segmentierung segmentierungen segmentazione segmentacion segmentacao segmentatie "
     "segmentering etiqueta etiquetas etiquette etiquettes etichetta etichette beschriftung"
 )
 TUMORS = (
@@ -115,6 +138,12 @@ TUMORS = (
     "laesion laesionen"
 )
 """A mask of one of these is a label map."""
+IN_FILES = {
+    "a tumor or lesion, be it an image or a label map": TUMORS,
+    "a reconstruction": "reconstruction reconstructions reconstructed rekonstruktion rekonstruktionen rekonstruiert "
+    "reconstruite ricostruzione reconstruccion reconstrucao",
+}
+"""What a word beside a sequence says of a file; of a series, whose scanner made an image, it says nothing."""
 UNCLEAR = "ca"
 """After "T1" a contrast agent; before it, perhaps somebody's initials."""
 NO_LABELS = (
@@ -122,6 +151,24 @@ NO_LABELS = (
     "tissue aseg aparc parcellation pve csf gm wm bet synthseg fast first freesurfer fastsurfer brainstem hippocampus "
     "hippocampal ventricle ventricles thalamus cortex cortical lobes vessel vessels auto"
 )
+HARMLESS = (
+    "noskull n4corrected n4itk bfc denoised hist matched histmatched nyul whitestripe dynaviews prop hcp gdc dc "
+    "restore restored stereotactic intraop mtc mt iv blanco jet canon aice clear mean postoperatively intraoperative "
+    "followup fu bl week day month year visit session ses time tp timepoint uni images inversion recovery lin nonlin "
+    "upsampled downsampled flirt fnirt ants freesurfer eq tilt qtse irse mvxd orbits orbit sr superres lowres longtr "
+    "unenh c noninjected uninjected nach after brainextraction brainextractionbrain brainnormalizedtotemplate fossa "
+    "hippocampus pituitary sella iac spine neck face head siemens ge philips toshiba hitachi prisma skyra aera trio "
+    "verio signa achieva ingenia h5 mgz mgh hdr img mif json routine protocol standard new old copy kopie test export "
+    "lpi ras lps las rpi rai asl resized padded scaled rescaled harmonized combat smoothed smooth clean cleaned "
+    "processed motion moco motioncorrected magnitude mag dis2d dis3d nd tr te ti fov nex slices slice gap thick file "
+    "data nifti nii dicom dcm acpc float int16 uint8"
+)
+"""Words that change nothing of what an image is; they count for nothing but `unknown_words`."""
+MEASURED = re.compile(
+    r"[a-z]?\d+[a-z]?|\d+(?:mm|cm|cc|ml|slices?|yrs?|t|p|x|dir)|(?:tr|te|ti|rf|se|ser|series|im|img|scan|run|echo|tp|v|s"
+    r"|week|wk|day|month|mo|visit|time|session|ses|y)\d+|\d+(?:x\d+)+(?:mm)?|(?:in|to|on)(?:t1|t2|flair|pd|mni)\w*|[0-9a-f]{8,}"
+)
+"""Sizes, echo and repetition times, numbers of series and visits, dates."""
 ENTITY = re.compile(
     r"(sub|ses|acq|ce|rec|dir|run|echo|part|desc|space|res|label|hemi|den|task|mod|trc|inv|mt|recording|proc|atlas|from"
     r"|to|mode)-([a-z0-9+]+)"
@@ -164,8 +211,55 @@ def read_description(text: str, task: Task, contrast_agent: bool = False) -> tup
         task: whose modalities and aliases count.
         contrast_agent: whether the header names one; it makes a T1 a T1c where the description is silent.
     """
-    role, why, _ = _read(_plain(text), task, contrast_agent)
+    role, why, _ = _read(_plain(text), task, contrast_agent, True)
     return role, why
+
+
+def unknown_words(name: str, task: Task, whose: str = "") -> tuple[str, ...]:
+    """The words behind the sequence's in the name of a file or series that none of the tables has.
+
+    A site, a person, or what the image is beside its sequence: who takes the file all the same says so.
+
+    Args:
+        name: of the file, or the description of the series.
+        task: whose aliases are known.
+        whose: the patient and the folders, whose words are known.
+    """
+    words = _words(_plain(stem_of(name)))
+    sequences = frozenset(word for table in SEQUENCES.values() for word in table.split()) | {
+        "ct1",
+        "t1ks",
+        "t1wks",
+        "cet1",
+    }
+    own = {token for m in task.modalities for alias in (m.name, *m.aliases) for token in _tokens(_plain(alias))}
+    first = next((k for k, word in enumerate(words) if word in sequences | own), len(words))
+    known = _lexicon() | _set(HARMLESS) | own | set(_tokens(_plain(whose)))
+    behind = dict.fromkeys(words[first + 1 :])
+    return tuple(word for word in behind if len(word) > 1 and word not in known and not MEASURED.fullmatch(word))
+
+
+def doubtful_names(read: Iterable[tuple[str, str, Sequence[str]]], most: int = 5) -> str:
+    """A line on names that were read in spite of words that are not known; "" where there are none.
+
+    Args:
+        read: of each file its name, the sequence it was read as, and its `unknown_words`.
+        most: words that are named.
+    """
+    by_word: dict[str, list[str]] = {}
+    for name, role, words in read:
+        if words:
+            by_word.setdefault(", ".join(f"'{word}'" for word in words), []).append(f"{name} as {role}")
+    texts = [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} (not known: {words})"
+        for words, names in list(by_word.items())[:most]
+    ]
+    rest = f", and {len(by_word) - most} words more" if len(by_word) > most else ""
+    return (
+        f"read in spite of words that are not known: {', '.join(texts)}{rest}; take out what is no plain image of it"
+        if texts
+        else ""
+    )
 
 
 def read_name(name: str, task: Task, patient: str = "") -> Named:
@@ -193,14 +287,18 @@ def read_name(name: str, task: Task, patient: str = "") -> Named:
             whose = re.sub(r"^[^_\-. ]+[_\-. ]*", "", whose)
         elif not _said(words, False) and not _is_after(words):
             rest = stem[len(whose) :]
-    role, why, is_variant = _read(rest, task, False)
+    role, why, is_variant = _read(rest, task, False, False)
     return Named(role, why, whose.rstrip("_-. "), is_variant)
 
 
 @lru_cache(maxsize=4096)
-def _read(rest: str, task: Task, contrast_agent: bool) -> tuple[str | None, str, bool]:
+def _read(rest: str, task: Task, contrast_agent: bool, is_series: bool) -> tuple[str | None, str, bool]:
     words = _words(rest)
-    return (*_role(words, _tokens(rest), task, contrast_agent), bool(_set(VARIANTS) & set(words)))
+    role, why = _role(words, _tokens(rest), task, contrast_agent)
+    for what, table in IN_FILES.items() if role not in (None, LABEL) and not is_series else ():
+        if found := set(words) & _set(table):
+            role, why = None, f"{what} ({', '.join(sorted(found))})"
+    return role, why, bool(_set(VARIANTS) & set(words))
 
 
 def _plain(text: str) -> str:
@@ -218,7 +316,7 @@ def _set(words: str) -> frozenset[str]:
 def _lexicon() -> frozenset[str]:
     """All words of the tables."""
     tables = (*SEQUENCES.values(), CONTRAST, NATIVE, NEGATIONS, EVENTS, *EXCLUDED.values(), VARIANTS, NEUTRAL, SPACES)
-    tables = (*tables, MARKERS, LABELS, NO_LABELS, TUMORS, UNCLEAR)
+    tables = (*tables, MARKERS, LABELS, NO_LABELS, *IN_FILES.values(), UNCLEAR)
     words = {word for table in tables for word in table.split() if len(word) > 1}
     return frozenset(words)
 
@@ -228,7 +326,7 @@ def _pieces() -> tuple[str, ...]:
     """The words that a longer token may be made of, longest first."""
     words = _lexicon()
     apart = _set(MARKERS) | _set("and the with mit con avec com non")  # these, and other short ones, are whole tokens
-    apart |= {word for word in words if len(word) < 3} - _set("t1 t2 ce gd km ax 3d 2d fs se")
+    apart |= {word for word in words if len(word) < 3} - _set("t1 t2 ce gd km ax 3d 2d fs se gm wm")
     return tuple(sorted(words - apart, key=lambda word: (-len(word), word)))
 
 
@@ -239,7 +337,7 @@ def _split(token: str) -> tuple[str, ...] | None:
         return (token,)
     if after := re.fullmatch(r"(post)(\d{1,4})", token):
         return after.groups()
-    numbered = re.fullmatch(r"(\D+)\d{1,2}", token)
+    numbered = re.fullmatch(r"(t[12]w|\D+)\d{1,2}", token)
     if numbered and numbered[1] in _pieces() and not re.fullmatch(r"t|p|v", numbered[1]):
         return (numbered[1],)
     if len(token) < 3 or len(token) > 40:
@@ -297,7 +395,12 @@ _SPELLINGS = [
         ("^i?y_", " deformation "),
         ("<bet_skull>", " mask "),
         ("<mp(2?)[ _-]rage>", r"mp\1rage"),
-        ("<gold[ _-]standard>", " goldstandard "),
+        ("<(gold|reference)[ _-]standard>", r" \1standard "),
+        ("<ground[ _-]truth>", " groundtruth "),
+        ("<gradient(?:en)?[ _-]*(?:re[ck]alled[ _-]*)?echo>", " gre "),
+        (r"<grad(?:ient)?[ _-]*(?:unwarp|warp|dist|nonlin|corr)[a-z]*", " "),
+        ("<posterior[ _-](?=fossa)", " "),
+        ("<pet[ _/-]?mri?>", " "),
         ("<(?:r|w|m|u|s|rm|wm|mr|rr|wr|sw|swr)(?=(?:t1|t2|flair)(?:w|c|ce)?>)", " "),
         ("<reg2>|<(?:co)?reg(?:istered)?[ _]*(?=t1|t2|flair)|<(?:aligned|resampled)[ _]+(?=t1|t2|flair)", " to "),
         ("3[_ -]plane", " 3plane "),
@@ -312,6 +415,12 @@ def _telling() -> frozenset[str]:
     """Words that say something of the sequence also in the acquisition or the description of BIDS."""
     words = " ".join((CONTRAST, NATIVE, SEQUENCES["flair"], *EXCLUDED.values(), NO_LABELS, TUMORS, "gtv"))
     return _set(words) - _set("brain skull")
+
+
+@lru_cache
+def _images() -> frozenset[str]:
+    """Words of what an image is, other than a plain sequence."""
+    return frozenset().union(*map(_set, EXCLUDED.values()))
 
 
 @lru_cache
@@ -353,10 +462,12 @@ def _words(stem: str) -> list[str]:
 
 def _before(stem: str, task: Task) -> str:
     """The beginning of a name up to the words that tell its sequence: the patient."""
-    text = _plain(stem)
+    text = re.sub(r"(?<![a-z0-9])(gold|reference|ground)[ _-](standard|truth)(?![a-z0-9])", r"\1\2_", _plain(stem))
     aliases = {token for m in task.modalities for alias in (m.name, *m.aliases) for token in (alias, *_tokens(alias))}
     spans = [(found.start(), found.group()) for found in re.finditer(r"[a-z0-9]+", text)]
     known = [token in aliases or _split(token) is not None for _, token in spans]
+    if len(spans) > 1 and (number := re.fullmatch(r"([a-z]{2,})\d{2,}", spans[0][1])):  # PET01_T1, of a patient
+        known[0] &= spans[0][1] in aliases or number[1] not in _images() or number[1] in _derived()
     k, told = len(spans), False
     while k and (known[k - 1] or (spans[k - 1][1].isdigit() and not told) or _is_c(spans, k - 1)):
         k -= 1

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from monai_passion.data.dicom import Series, check_one_patient, find_series, recognize_series
-from monai_passion.data.layouts import Case, find_cohort, not_used
-from monai_passion.data.naming import LABEL
+from monai_passion.data.layouts import Case, doubtful, find_cohort, not_used
+from monai_passion.data.naming import LABEL, doubtful_names, unknown_words
 from monai_passion.data.tables import read_table
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import Task, as_task
@@ -51,6 +51,8 @@ def find_files(
         )
     if cohort.unused:
         logger.warning(not_used(cohort.unused, folder))
+    if text := doubtful(cases, folder, task):
+        logger.warning(text)
     return {m: chosen[m] for m in task.modality_names if m in chosen}
 
 
@@ -167,6 +169,9 @@ def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str
     if others:
         more = f", and {len(others) - 8} more" if len(others) > 8 else ""
         logger.warning("not used: " + ", ".join(f"'{one.description}' ({why})" for one, why in others[:8]) + more)
+    read = ((f"'{found[0].description}'", m, found[0].description) for m, found in candidates.items())
+    if text := doubtful_names((name, m, unknown_words(description, task)) for name, m, description in read):
+        logger.warning(text)
     paths = {**given, **{m: found[0].check().files[0] for m, found in candidates.items()}}
     return {m: paths[m] for m in task.modality_names if m in paths}
 

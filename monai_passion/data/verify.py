@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from monai_passion.data.labels import Convention, find_convention, values_in
-from monai_passion.data.layouts import Case, Cohort, cube_items, find_cohort, guess_task
+from monai_passion.data.layouts import Case, Cohort, cube_items, doubtful, find_cohort, guess_task
 from monai_passion.data.naming import LABEL
 from monai_passion.data.nifti import Header, Volume, check_same_grid, read_header, read_volumes, same_grid
 from monai_passion.data.patient import judge_volume
@@ -114,6 +114,8 @@ def verify_cohort(
     if not cohort.cases:
         raise InputError(f"{folder} holds no patients with a sequence of {chosen.name}")
     problems = list(_of_cohort(cohort, chosen, patient_pattern, labeled))
+    if text := doubtful(cohort.cases, folder, chosen):
+        problems.append(Problem("warning", "name", "", text))
     convention: Convention | None = None
     try:
         label_files = [path for case in cohort.cases for path in case.files.get(LABEL, [])[:1]]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_passion.data.naming import ENDINGS, LABEL, read_description, read_name
+from monai_passion.data.naming import ENDINGS, LABEL, doubtful_names, read_description, read_name, unknown_words
 from monai_passion.tasks import load_task, task_from_json
 
 BRATS, MYOPS = load_task("brats_mri"), load_task("myops_cmr")
@@ -89,6 +89,35 @@ def test_what_a_task_asks_for_is_not_held_against_a_file(names, own):
 )
 def test_what_stands_before_the_sequence_is_the_patient(name, patient):
     assert read_name(name, BRATS).patient == patient
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("T1_charite.nii.gz", ("charite",)),
+        ("FLAIR_smith_042_v2.nii.gz", ("smith",)),
+        ("anna_T1.nii.gz", ()),
+        ("T1_anna.nii.gz", ()),
+        ("AX T1 3mm TE_12 se003 320x320", ()),
+        ("anna_T1w_acpc_dc_restore_brain.nii.gz", ()),
+        ("sub-01_acq-siteb_T1w.nii.gz", ()),
+    ],
+)
+def test_a_word_after_the_sequence_that_nobody_knows_is_told(name, words):
+    assert unknown_words(name, BRATS, "anna") == words
+
+
+def test_what_is_read_in_spite_of_unknown_words_is_one_line():
+    read = [(f"{k}_T1_charite.nii.gz", "t1", ("charite",)) for k in range(3)] + [("x_T2.nii.gz", "t2", ())]
+    assert "0_T1_charite.nii.gz as t1 and 2 more (not known: 'charite')" in doubtful_names(read)
+    assert doubtful_names(read[3:]) == ""
+
+
+def test_of_the_names_of_public_data_sets_nearly_every_word_is_known():
+    said = {row["name"]: read_name(row["name"], BRATS) for row in NAMES}
+    images = {name: one.patient for name, one in said.items() if one.role not in (None, LABEL)}
+    doubtful = {name for name, patient in images.items() if unknown_words(name, BRATS, patient)}
+    assert doubtful == {"flair-anna.nii.gz", "FLAIR_LR", "T1_charite.nii.gz", "FLAIR_smith.nii.gz"}
 
 
 @pytest.mark.parametrize("folder", ["post", "CE", "t2study", "gd 7", "mask_trial"])

@@ -27,6 +27,16 @@ def test_two_files_for_a_sequence_are_an_error_that_lists_both_and_a_flag_decide
     assert find_files(tmp_path, BRATS_MRI, {"flair": tmp_path / "b_flair.nii.gz"})["flair"].name == "b_flair.nii.gz"
 
 
+def test_a_word_that_nobody_knows_is_told_and_one_of_a_derived_image_gives_way_to_the_plain_one(tmp_path, caplog):
+    touch(tmp_path, "T1_charite.nii.gz", "T1_cortex.nii.gz", "FLAIR.nii.gz", "FLAIR_laesion.nii.gz")
+    found = find_files(tmp_path, BRATS_MRI)
+    assert {m: path.name for m, path in found.items()} == {"flair": "FLAIR.nii.gz", "t1": "T1_charite.nii.gz"}
+    unused, doubt = (record.getMessage() for record in caplog.records)
+    assert "T1_cortex.nii.gz (a segmentation (cortex))" in unused
+    assert "FLAIR_laesion.nii.gz (a tumor or" in unused
+    assert "T1_charite.nii.gz as t1 (not known: 'charite')" in doubt
+
+
 def test_a_folder_without_sequences_says_what_it_has(tmp_path):
     with pytest.raises(InputError, match="no NIfTI files"):
         find_files(tmp_path, BRATS_MRI)

@@ -111,6 +111,11 @@ ODD = {
         "geometry",
         "orientation unknown",
     ),
+    "words that nobody knows": (
+        lambda d: at(d, "t1").rename(at(d, "T1_charite")),
+        "name",
+        "P2/P2_T1_charite.nii.gz as t1 (not known: 'charite')",
+    ),
     "names that share their beginnings": (
         lambda d: [rename(d, f"P{p}", f"site{p % 2}_{p}") for p in range(4)],
         "patient",

@@ -21,6 +21,7 @@ from monai.bundle import ConfigParser
 from monai_passion.bundle.trust import KNOWN, RUN, is_plain, program_digest
 from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.system.files import json_text, write_text
+from monai_passion.system.output import check_folder
 from monai_passion.system.resources import resource_folder
 from monai_passion.tasks import Task, load_task, task_names
 
@@ -113,8 +114,9 @@ def make_bundle(task: Task, network: str, output: Path, method: str = "passion",
             raise UsageError(f"unknown {kind} '{name}'; known are {', '.join(known)}")
     if not re.fullmatch(r"[A-Za-z][\w-]*", output.resolve().name):
         raise UsageError(f"{output.resolve().name} cannot be the name of a bundle; use letters, digits, _ and -")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output} exists and is not empty; give a new folder")
+    check_folder(output)
+    if output.is_dir() and any(output.iterdir()):
+        raise UsageError(f"--output {output} is not empty; give a new folder")
     if not is_plain(task.to_json()):
         raise InputError(f"{task.source or task.name}: $, @ and % have a meaning in bundles; leave them out")
     row = {

@@ -40,11 +40,13 @@ def demo(*, output: PathLike = "demo", seed: int = 1000, overwrite: bool = False
     from monai_passion.commands.predict import predict
     from monai_passion.data.phantom import write_cohort
     from monai_passion.errors import WeightsError
+    from monai_passion.system.output import check_folder
 
     weights = shipped_weights(PHANTOM)
     if weights is None:
         raise WeightsError("this installation has no weights for phantoms; install the package again")
     output = Path(output)
+    check_folder(output)
     (folder,) = write_cohort(output / "phantom", "brats", 1, seed, SIZE)
     files: dict[str, Any] = {m: folder / f"{folder.name}_{m}.nii.gz" for m in ("flair", "t1", "t2")}
     report = predict(output=output / "result", weights=weights, overwrite=overwrite, **files)

@@ -15,6 +15,7 @@ from monai_passion.bundle.run import ARGUMENTS, command_line, run_bundle, traini
 from monai_passion.errors import InputError, UsageError, did_you_mean
 from monai_passion.system.files import PathLike
 from monai_passion.system.logs import LOG
+from monai_passion.system.output import check_folder
 
 if TYPE_CHECKING:
     from monai_passion.tasks import Task
@@ -205,8 +206,7 @@ def _bundle_named(task: str, network: str) -> str:
 
 def _prepare(output: Path, arguments: Mapping[str, Any], overwrite: bool) -> None:
     """Make the folder ready for a new training, or for one that goes on."""
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"--output {output} is a file; give a folder")
+    check_folder(output)
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         before = training_arguments(output)
         if before is None:

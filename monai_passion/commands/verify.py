@@ -19,6 +19,7 @@ def verify(
     patient_pattern: str | None = None,
     quick: bool = False,
     output: PathLike | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Check a folder of patients: layout, sequences, labels and their values, geometry, duplicates, leaks.
 
@@ -34,13 +35,14 @@ def verify(
         patient_pattern: as of `monai-passion datalist`.
         quick: read headers and labels only, not the voxels of the images.
         output: JSON file to write as well.
+        overwrite: replace an older file.
 
     Returns:
         Cases with their files, problems, and files that are not used.
 
     Raises:
         InputError: there are errors; they are printed, one per line.
-        UsageError: an unknown task, layout or label convention.
+        UsageError: an unknown task, layout or label convention, or ``output`` exists.
     """
     from json import dumps
 
@@ -52,8 +54,11 @@ def verify(
     from monai_passion.data.splits import patient_of
     from monai_passion.data.verify import print_problems, verify_cohort
     from monai_passion.system.files import write_text
+    from monai_passion.system.output import refuse_older
 
     folder = Path(folder)
+    if output is not None:
+        refuse_older(Path(output), overwrite)
     verdict = verify_cohort(folder, task, layout, labels=labels, patient_pattern=patient_pattern, voxels=not quick)
     patients = len({patient_of(case.name, patient_pattern) for case in verdict.cases})
     table = Table(

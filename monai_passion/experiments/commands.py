@@ -74,6 +74,7 @@ def run(
     from monai_passion.experiments.folders import Source, prepare
     from monai_passion.experiments.grid import expand, load_grid
     from monai_passion.experiments.runner import run_cells
+    from monai_passion.system.output import check_folder
     from monai_passion.system.settings import read_value
 
     grid, output, dataset_dir = Path(grid), Path(output), Path(dataset_dir)
@@ -102,6 +103,7 @@ def run(
         raise UsageError("--jobs and --threads must be 1 or more")
     if gpus and engine == "local":
         raise UsageError("--gpus shares cards among the cells of --engine ray; choose a card with --device cuda:0")
+    check_folder(output)
     lists = output / "datalist.json" if datalist is None else Path(datalist)
     is_new = datalist is None and not lists.is_file()
     patients = make_datalist(dataset_dir, split_dir=split_dir) if is_new else load_datalist(lists)

@@ -31,6 +31,7 @@ from monai_passion.prediction.run import Options, Stage, Tell, check_patient, pr
 from monai_passion.prediction.segmenter import BundleFacts, Segmenter
 from monai_passion.prediction.terminal import unknown_text
 from monai_passion.system.files import write_atomically
+from monai_passion.system.output import check_folder
 
 __all__ = [
     "MANIFEST",
@@ -88,6 +89,7 @@ def predict_cohort(
     """
     order = list(patients)
     patients = {name: patients[name] for name in order[shard[0] - 1 :: shard[1]]}
+    check_folder(output)
     path = shard_manifest(output, shard)
     manifest = {
         name: entry

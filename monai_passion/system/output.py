@@ -12,23 +12,48 @@ from pathlib import Path
 
 from monai_passion.errors import ResourceError, UsageError
 
-__all__ = ["output_folder", "refuse_older", "writing"]
+__all__ = ["check_folder", "output_folder", "refuse_older", "writing"]
+
+
+def check_folder(output: Path) -> None:
+    """Check, before anything is computed, that files may be written to a folder, which need not be there.
+
+    Raises:
+        UsageError: it is a file, or a link to what is not there.
+        ResourceError: nothing can be written there.
+    """
+    _refuse_dangling(output)
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"--output {output} is a file; give a folder")
+    _try_to_write(output, output)
+
+
+def _refuse_dangling(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise UsageError(
+            f"--output {path} is a link to {os.readlink(path)}, which is not there; make that, or remove the link"
+        )
+
+
+def _try_to_write(path: Path, below: Path) -> None:
+    home = next(folder for folder in (below.absolute(), *below.absolute().parents) if folder.exists())
+    with writing(path), tempfile.TemporaryFile(dir=home):
+        pass
 
 
 def refuse_older(path: Path, overwrite: bool = False) -> None:
     """Check, before anything is computed, that a file may be written.
 
     Raises:
-        UsageError: it is a folder, or it exists and ``overwrite`` is not given.
+        UsageError: it is a folder or a link to what is not there, or it exists and ``overwrite`` is not given.
         ResourceError: nothing can be written there.
     """
+    _refuse_dangling(path)
     if path.is_dir():
         raise UsageError(f"--output {path} is a folder; give a file")
     if path.exists() and not overwrite:
         raise UsageError(f"--output {path} exists; give another file, or add --overwrite")
-    home = next(folder for folder in path.absolute().parents if folder.exists())
-    with writing(path), tempfile.TemporaryFile(dir=home):
-        pass
+    _try_to_write(path, path.parent)
 
 
 @contextmanager
@@ -48,11 +73,10 @@ def output_folder(
         last: the file that says that all others are there.
 
     Raises:
-        UsageError: ``output`` holds files or an input, or is a file.
+        UsageError: ``output`` holds files or an input, or is a file or a link to what is not there.
         ResourceError: nothing can be written there (found out at once), or the disk is full.
     """
-    if output.exists() and not output.is_dir():
-        raise UsageError(f"--output {output} is a file; give a folder")
+    check_folder(output)
     within = output.is_dir()
     with writing(output):
         if within:

@@ -17,7 +17,7 @@ from monai_passion.data.phantom import brain, heart
 from monai_passion.data.phantom.common import Case
 from monai_passion.errors import UsageError
 from monai_passion.system.files import write_text
-from monai_passion.system.output import writing
+from monai_passion.system.output import check_folder, writing
 
 __all__ = ["LAYOUTS", "MARKER", "Layout", "write_cohort"]
 
@@ -120,6 +120,7 @@ def write_cohort(
         cohort["growth"] = growth
         make_case = partial(brain.brain_case, growth=growth)
     names = [spec.name.format(spec.first + index) for index in range(cases)]
+    check_folder(out)
     with writing(out):
         claim(out, cohort, names)
         for index, name in enumerate(names):

@@ -4,18 +4,40 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import pandas as pd
 
 from monai_passion.evaluation.summary import AVERAGE
 from monai_passion.reporting.runs import Place, Results
-from monai_passion.reporting.tables import DASH, EMPTY, FILLED, SCALES, latex_table, latex_text, number_text
+from monai_passion.reporting.tables import (
+    DASH,
+    EMPTY,
+    FILLED,
+    SCALES,
+    Differences,
+    differences_to,
+    latex_table,
+    latex_text,
+    number_text,
+)
 
-__all__ = ["PAPER_DATA", "comparable", "dots_table", "paper_numbers", "score_html", "score_latex", "score_table"]
+__all__ = [
+    "DIFFERENCES",
+    "PAPER_DATA",
+    "comparable",
+    "dots_differences",
+    "dots_table",
+    "paper_numbers",
+    "score_differences",
+    "score_html",
+    "score_latex",
+    "score_table",
+]
 
 PAPER_DATA = {"BraTS2020": 100, "MyoPS2020": 5}
 """Data sets of the paper -> how many test patients its numbers are of."""
@@ -28,6 +50,10 @@ COMPONENTS = {
     "beta": "\N{GREEK SMALL LETTER BETA}",
 }
 OURS, PAPER = "ours", "paper"
+DIFFERENCES = (
+    "Differences are between our own runs: to the first with the same backbone (and, where the methods have a column, "
+    "the same setting), on the same {kind}s, with a bootstrap interval."
+)
 
 
 @cache
@@ -97,10 +123,60 @@ def dots_table(summary: pd.DataFrame, results: Results, convention: str) -> pd.D
     for region in results.regions:
         for row in _rows(dice, results, "3", convention, ("region", "combination")):
             cells = {name: row.values.get((region, name), math.nan) for name in (*results.combinations, AVERAGE)}
-            name = " ".join(part for part in row.place if part)
-            name += f", {row.source}" if comparable(results.data) else ""
+            name = _row_name(row.place, row.source, results.data)
             table.append({"region": region, "method": name, "n": row.n, **cells, "low": math.nan, "high": math.nan})
     return pd.DataFrame(table)
+
+
+def _row_name(place: Place, source: str, data: str) -> str:
+    name = " ".join(part for part in place if part)
+    return f"{name}, {source}" if comparable(data) else name
+
+
+def _to_own_first(
+    comparison: pd.DataFrame, results: Results, metric: str, convention: str, alike: tuple[str, ...]
+) -> dict[tuple[str, Place], str]:
+    """(region, place) -> the difference to the first method whose place is the same in the fields ``alike``."""
+    texts, first = {}, dict[tuple[str, ...], str]()
+    for method in (method for method in results.methods if method in results.places):
+        place = results.places[method]
+        baseline = first.setdefault(tuple(getattr(place, field) for field in alike), method)
+        for (region, other), text in differences_to(comparison, metric, convention, baseline).texts.items():
+            if other == method:
+                texts[region, place] = text
+    return texts
+
+
+def dots_differences(comparison: pd.DataFrame, results: Results, convention: str) -> Differences:
+    """The column of differences of `dots_table`, to the first method with the same backbone.
+
+    Args:
+        comparison: of `monai_passion.evaluation.statistics.compare_methods`.
+        results: of the same runs.
+        convention: for empty regions.
+    """
+    found = _to_own_first(comparison, results, "dice", convention, ("backbone",))
+    texts = {(region, _row_name(place, OURS, results.data)): text for (region, place), text in found.items()}
+    return Differences("Difference, 95% CI", texts)
+
+
+def score_differences(comparison: pd.DataFrame, results: Results, convention: str) -> dict[str, dict[Place, str]]:
+    """The columns of differences of `score_table`, to the first method with the same setting and backbone.
+
+    Args:
+        comparison: of `monai_passion.evaluation.statistics.compare_methods`, with `AVERAGE` as region too.
+        results: of the same runs.
+        convention: for empty regions.
+
+    Returns:
+        Head of the column -> place -> text.
+    """
+    columns = {}
+    for metric in METRICS.values():
+        found = _to_own_first(comparison, results, metric, convention, ("setting", "backbone"))
+        texts = {place: text for (region, place), text in found.items() if region == AVERAGE}
+        columns[f"{SCALES[metric].title} Avg., difference, 95% CI"] = texts
+    return columns
 
 
 def score_table(summary: pd.DataFrame, results: Results, table: str, convention: str) -> pd.DataFrame:
@@ -120,7 +196,7 @@ def score_table(summary: pd.DataFrame, results: Results, table: str, convention:
     )
 
 
-def _head(table: pd.DataFrame, number: str) -> list[str]:
+def _head(table: pd.DataFrame, number: str, differences: Mapping[str, Mapping[Place, str]]) -> list[str]:
     lead = ["MR", *(COMPONENTS.values() if number == "2" else ["Method"])]
     columns = (name.split(" ") for name in table.columns[5:])
     return [
@@ -128,10 +204,13 @@ def _head(table: pd.DataFrame, number: str) -> list[str]:
         "",
         "n",
         *(f"{SCALES[metric].title} {'Avg.' if region == AVERAGE else region}" for metric, region in columns),
+        *differences,
     ]
 
 
-def _texts(table: pd.DataFrame, number: str) -> list[tuple[str, list[str], list[str]]]:
+def _texts(
+    table: pd.DataFrame, number: str, differences: Mapping[str, Mapping[Place, str]]
+) -> list[tuple[str, list[str], list[str]]]:
     """Source, what leads the row, and its numbers."""
     several = table["backbone"].nunique() > 1
     rows = []
@@ -141,15 +220,22 @@ def _texts(table: pd.DataFrame, number: str) -> list[tuple[str, list[str], list[
         ticks = [FILLED if name in used else EMPTY for name in COMPONENTS]
         lead = [row["setting"], *(ticks if number == "2" else [method])]
         numbers = [number_text(row[name], SCALES[name.split(" ")[0]].digits) for name in table.columns[5:]]
-        rows.append((row["source"], lead, [str(row["n"]) if row["n"] else DASH, *numbers]))
+        place = Place(row["setting"], row["backbone"], row["method"])
+        apart = [texts.get(place, DASH) if row["source"] == OURS else DASH for texts in differences.values()]
+        rows.append((row["source"], lead, [str(row["n"]) if row["n"] else DASH, *numbers, *apart]))
     return rows
 
 
-def score_html(table: pd.DataFrame, number: str, caption: str) -> str:
-    """`score_table` as HTML; the paper's rows are gray and italic, beneath ours."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in _head(table, number))
+def score_html(
+    table: pd.DataFrame,
+    number: str,
+    caption: str,
+    differences: Mapping[str, Mapping[Place, str]] = MappingProxyType({}),
+) -> str:
+    """`score_table` with `score_differences` as HTML; the paper's rows are gray and italic, beneath ours."""
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in _head(table, number, differences))
     body = []
-    for source, lead, numbers in _texts(table, number):
+    for source, lead, numbers in _texts(table, number, differences):
         texts = "".join(f'<th scope="row">{html.escape(text)}</th>' for text in [*lead, source])
         cells = "".join(f"<td>{text}</td>" for text in numbers)
         body.append(f'<tr class="{source}">{texts}{cells}</tr>')
@@ -159,14 +245,19 @@ def score_html(table: pd.DataFrame, number: str, caption: str) -> str:
     )
 
 
-def score_latex(table: pd.DataFrame, number: str, caption: str) -> str:
+def score_latex(
+    table: pd.DataFrame,
+    number: str,
+    caption: str,
+    differences: Mapping[str, Mapping[Place, str]] = MappingProxyType({}),
+) -> str:
     """The same rows as LaTeX."""
-    head: Sequence[str] = _head(table, number)
+    head: Sequence[str] = _head(table, number, differences)
     rows = []
-    for source, lead, numbers in _texts(table, number):
+    for source, lead, numbers in _texts(table, number, differences):
         texts = [latex_text(text) for text in [*lead, source, *numbers]]
         rows.append(" & ".join(texts) + " \\\\")
-    leads = len(head) - len(table.columns[5:]) - 1
+    leads = len(head) - len(table.columns[5:]) - len(differences) - 1
     return latex_table(
         caption, "l" * leads + "r" * (len(head) - leads), [" & ".join(map(latex_text, head)) + " \\\\"], [rows]
     )

@@ -44,6 +44,10 @@ BEST = (
     " Bold: best of its column and region. Differences are to the first method on the same {kind}s, with a bootstrap"
     " interval."
 )
+WORST = (
+    "Differences are to the first method on the same {kind}, with a bootstrap interval over its combinations. A {kind}"
+    " stands here because a method was poor on it, which leans its difference to the other method's favor."
+)
 LONG = ("settings", "command")
 """Columns of the table of runs that are wrapped."""
 CURVES = {"beta": ("Beta", 1.0), "relative_preference": ("Relative preference", 0.0)}
@@ -106,11 +110,12 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
     )
     pictures: list[_Picture] = []
     files: dict[str, str] = {"tables/summary.csv": tables.csv_text(summary, n)}
-    sections = [_paper_table(results, summary, n, files)] if results.table else []
+    apart = compare_methods(pool_regions(results.rows), SHOWN) if len(results.methods) > 1 else None
+    sections = [_paper_table(results, summary, apart, n, files)] if results.table else []
     for convention in dict.fromkeys(results.rows["convention"]):
         rule = html.escape(EMPTY_REGIONS.get(convention, ""))
         parts = [] if convention == "released" else [f"<p>{rule}</p>"]
-        parts += _combination_tables(results, summary, convention, n, files)
+        parts += _combination_tables(results, summary, apart, convention, n, files)
         pictures += (own := _score_pictures(results, summary, convention, n, files))
         parts += map(_embed, own)
         parts.append(_worst_cases(results, convention, n, files))
@@ -148,7 +153,8 @@ def _worst_cases(results: Results, convention: str, n: str, files: dict[str, str
     table, kind = tables.worst_table(results.rows, convention), _kind(results)
     files[f"tables/worst_{convention}.csv"] = tables.csv_text(table, n)
     caption = f"Dice (%) of the {kind}s segmented worst, mean over combinations, {convention} convention, {n}. {NOTICE}"
-    return f"<details><summary>Worst cases</summary>{tables.worst_html(table, caption, kind)}</details>"
+    note = f"<p>{WORST.format(kind=kind)}</p>" if len(results.methods) > 1 else ""
+    return f"<details><summary>Worst cases</summary>{note}{tables.worst_html(table, caption, kind)}</details>"
 
 
 def _contents(sections: Sequence[str]) -> tuple[str, list[str]]:
@@ -188,28 +194,37 @@ def _write(path: Path, content: bytes) -> Path:
 
 
 def _combination_tables(
-    results: Results, summary: pd.DataFrame, convention: str, n: str, files: dict[str, str]
+    results: Results,
+    summary: pd.DataFrame,
+    apart: pd.DataFrame | None,
+    convention: str,
+    n: str,
+    files: dict[str, str],
 ) -> list[str]:
     legend = (LEGEND + (BEST if len(results.methods) > 1 else "")).format(kind=_kind(results))
     shown = [f"<p>{legend}</p>"]
-    comparison = compare_methods(pool_regions(results.rows), SHOWN) if len(results.methods) > 1 else None
     for metric in METRICS:
         scale = SCALES[metric]
         table = tables.combination_table(summary, metric, convention, results.combinations, [*results.regions, AVERAGE])
         better = "higher" if scale.best is max else "lower"
         caption = f"{scale.title} ({scale.unit}), {better} is better, {convention} convention, {n}. {NOTICE}"
+        differences = (
+            None
+            if apart is None or metric not in SHOWN
+            else tables.differences_to(apart, metric, convention, results.methods[0])
+        )
         files[f"tables/{metric}_{convention}.csv"] = tables.csv_text(table, n)
         files[f"tables/{metric}_{convention}.tex"] = tables.combination_latex(
-            table, metric, results.modalities, f"{caption} {legend}"
+            table, metric, results.modalities, f"{caption} {legend}", differences
         )
         if metric in SHOWN:
-            first = results.methods[0]
-            apart = None if comparison is None else tables.difference_texts(comparison, metric, convention, first)
-            shown.append(tables.combination_html(table, metric, results.modalities, caption, apart))
+            shown.append(tables.combination_html(table, metric, results.modalities, caption, differences))
     return shown
 
 
-def _paper_table(results: Results, summary: pd.DataFrame, n: str, files: dict[str, str]) -> str:
+def _paper_table(
+    results: Results, summary: pd.DataFrame, apart: pd.DataFrame | None, n: str, files: dict[str, str]
+) -> str:
     """The table of the paper that the runs belong to, with its numbers where the data are the same."""
     beside = paper.comparable(results.data)
     conventions = list(dict.fromkeys(results.rows["convention"]))
@@ -226,20 +241,25 @@ def _paper_table(results: Results, summary: pd.DataFrame, n: str, files: dict[st
             f"These runs are of {results.data or 'unknown data'}, not of the paper's data. The paper's numbers are not "
             "comparable with them and are left out; only its layout is used."
         )
+    if apart is not None:
+        note += " " + paper.DIFFERENCES.format(kind=_kind(results))
     name = f"table{results.table}"
     title = f"Table {results.table} of the paper, {'with its numbers' if beside else 'its layout'}"
     what = f"{results.data or 'Unknown data'}, {convention} convention, {n}. {NOTICE}"
     if results.table == "3":
         table = paper.dots_table(summary, results, convention)
+        differences = None if apart is None else paper.dots_differences(apart, results, convention)
         caption = f"Dice (%) of {what}"
-        shown = tables.combination_html(table, "dice", results.modalities, caption)
-        files[f"tables/{name}.tex"] = tables.combination_latex(table, "dice", results.modalities, f"{caption} {note}")
+        given = table, "dice", results.modalities
+        shown = tables.combination_html(*given, caption, differences)
+        files[f"tables/{name}.tex"] = tables.combination_latex(*given, f"{caption} {note}", differences)
     else:
         table = paper.score_table(summary, results, results.table, convention)
+        columns = {} if apart is None else paper.score_differences(apart, results, convention)
         backbones = ", ".join(dict.fromkeys(table["backbone"]))
         caption = f"Dice (%) and HD95 (mm), mean over combinations, {backbones}. {what}"
-        shown = paper.score_html(table, results.table, caption)
-        files[f"tables/{name}.tex"] = paper.score_latex(table, results.table, f"{caption} {note}")
+        shown = paper.score_html(table, results.table, caption, columns)
+        files[f"tables/{name}.tex"] = paper.score_latex(table, results.table, f"{caption} {note}", columns)
     files[f"tables/{name}.csv"] = tables.csv_text(table, f"{n}. {note}")
     return f"<h2>{html.escape(title)}</h2><p>{html.escape(note)}</p>{shown}"
 

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from monai_passion import NOTICE
+from monai_passion.evaluation.statistics import bootstrap_mean
 from monai_passion.evaluation.summary import AVERAGE
 
 __all__ = [
     "SCALES",
+    "Differences",
     "Scale",
     "combination_html",
     "combination_latex",
@@ -21,7 +23,7 @@ __all__ = [
     "comparison_html",
     "comparison_latex",
     "csv_text",
-    "difference_texts",
+    "differences_to",
     "latex_table",
     "latex_text",
     "number_text",
@@ -37,6 +39,14 @@ class Scale(NamedTuple):
     factor: float
     digits: int
     best: Callable[..., Any]
+
+
+class Differences(NamedTuple):
+    """A column of differences: what it says above, and its texts."""
+
+    title: str
+    texts: Mapping[tuple[str, str], str]
+    """(region, method) -> mean with its interval."""
 
 
 SCALES = {
@@ -127,23 +137,28 @@ def _cells(block: pd.DataFrame, columns: Sequence[str], scale: Scale) -> list[li
     return [[(text, text == best.get(name)) for name, text in zip(columns, row, strict=True)] for row in texts]
 
 
-def difference_texts(comparison: pd.DataFrame, metric: str, convention: str, first: str) -> dict[tuple[str, str], str]:
-    """(region, method) -> its difference to the ``first`` method with the 95 % interval, in the metric's unit.
+def differences_to(comparison: pd.DataFrame, metric: str, convention: str, first: str) -> Differences:
+    """The differences of averages to the ``first`` method with their 95 % intervals, in the metric's unit.
 
     Args:
         comparison: of `monai_passion.evaluation.statistics.compare_methods`, mean over combinations.
     """
-    scale = SCALES[metric]
     own = comparison[
         (comparison["metric"] == metric) & (comparison["convention"] == convention) & (comparison["method_b"] == first)
     ]
+    factor, digits = SCALES[metric].factor, SCALES[metric].digits
     texts = {}
     for row in own.to_dict("records"):
-        mean, low, high = (row[name] * scale.factor for name in ("mean_difference", "low", "high"))
-        sign = "+" if mean > 0 else ""
-        interval = _interval(low, high, scale.digits)
-        texts[row["region"], row["method_a"]] = f"{sign}{number_text(mean, scale.digits)} ({interval})"
-    return texts
+        mean, low, high = (row[name] * factor for name in ("mean_difference", "low", "high"))
+        texts[row["region"], row["method_a"]] = difference_text(mean, low, high, digits)
+    return Differences(f"Avg. {MINUS} {first}, 95% CI", texts)
+
+
+def difference_text(mean: float, low: float, high: float, digits: int) -> str:
+    """``+1.3 (0.4 to 2.2)``; a dash where there is none."""
+    if math.isnan(mean):
+        return DASH
+    return f"{'+' if mean > 0 else ''}{number_text(mean, digits)} ({_interval(low, high, digits)})"
 
 
 def combination_html(
@@ -151,7 +166,7 @@ def combination_html(
     metric: str,
     modalities: Mapping[str, str],
     caption: str,
-    differences: Mapping[tuple[str, str], str] | None = None,
+    differences: Differences | None = None,
 ) -> str:
     """`combination_table` with the paper's header of dots: filled where the network was given the modality.
 
@@ -160,11 +175,10 @@ def combination_html(
         metric: of `SCALES`.
         modalities: name -> title.
         caption: of the table.
-        differences: of `difference_texts`; they get a column beside the averages.
+        differences: they get a column beside the averages.
     """
     scale, combinations = SCALES[metric], list(table.columns[3:-3])
-    first_method = html.escape(str(table["method"].iloc[0])) if len(table) else ""
-    extra = [f"Avg. {MINUS} {first_method}, 95% CI"] if differences else []
+    extra = [html.escape(differences.title)] if differences else []
     head = []
     for number, modality in enumerate(modalities):
         title = html.escape(modalities[modality])
@@ -185,7 +199,7 @@ def combination_html(
         for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
             first = f'<th scope="rowgroup" rowspan="{len(block)}">{html.escape(_region(str(region)))}</th>'
             average, *texts = (f"<td>{f'<b>{text}</b>' if best else text}</td>" for text, best in values)
-            apart = f"<td>{(differences or {}).get((region, row['method']), DASH)}</td>" if differences else ""
+            apart = f"<td>{differences.texts.get((region, row['method']), DASH)}</td>" if differences else ""
             interval = f"<td>{_interval(row['low'], row['high'], scale.digits)}</td>{apart}<td>{row['n']:.0f}</td>"
             rows.append(
                 f'<tr>{first if number == 0 else ""}<th scope="row">{html.escape(row["method"])}</th>{average}'
@@ -202,22 +216,37 @@ def worst_table(rows: pd.DataFrame, convention: str, number: int = 10) -> pd.Dat
     """The patients with the lowest mean Dice over combinations and regions, the worst first.
 
     Returns:
-        ``method, patient, <regions>, mean``, in percent; at most ``number`` rows per method.
+        ``method, patient, <regions>, mean``, and of several methods ``difference, low, high``: to the first method on
+        the same patient, with a bootstrap interval over its combinations. In percent; at most ``number`` rows per
+        method.
     """
     own = rows[rows["convention"] == convention]
     means = own.groupby(["method", "patient", "region"], sort=False)["dice"].mean().unstack("region") * 100
     means = means[list(dict.fromkeys(own["region"]))].assign(mean=means.mean(axis=1)).reset_index()
     ordered = means.sort_values("mean", kind="stable").groupby("method", sort=False).head(number)
     order = {method: k for k, method in enumerate(dict.fromkeys(rows["method"]))}
-    return ordered.sort_values("method", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    worst = ordered.sort_values("method", key=lambda names: names.map(order), kind="stable", ignore_index=True)
+    if len(order) == 1:
+        return worst
+    first = next(iter(order))
+    cells = own.groupby(["method", "patient", "combination"], sort=False)["dice"].mean() * 100
+    apart = cells - cells[first].reindex(cells.index.droplevel("method")).to_numpy()
+    found = [
+        bootstrap_mean([] if method == first else apart.loc[method, patient])[:3]
+        for method, patient in zip(worst["method"], worst["patient"], strict=True)
+    ]
+    return worst.assign(**dict(zip(("difference", "low", "high"), zip(*found, strict=True), strict=True)))
 
 
 def worst_html(table: pd.DataFrame, caption: str, kind: str = "patient") -> str:
     """`worst_table` as HTML; ``kind`` heads the column of patients, or phantoms."""
-    regions = list(table.columns[2:-1])
+    regions = [name for name in table.columns[2:] if name not in ("difference", "low", "high")]
+    shown = table[["method", "patient", *regions]].rename(columns={"patient": kind})
+    if "difference" in table:
+        apart = zip(table["difference"], table["low"], table["high"], strict=True)
+        shown[f"mean {MINUS} {table['method'].iloc[0]}, 95% CI"] = [difference_text(*row, 1) for row in apart]
     styled = (
-        table.rename(columns={"patient": kind})
-        .style.format("{:.1f}", subset=[*regions, "mean"], na_rep=DASH)
+        shown.style.format("{:.1f}", subset=regions, na_rep=DASH)
         .format(html.escape, subset=["method", kind])
         .hide(axis="index")
         .set_caption(html.escape(caption))
@@ -248,13 +277,20 @@ def latex_table(caption: str, columns: str, head: list[str], blocks: list[list[s
     )
 
 
-def combination_latex(table: pd.DataFrame, metric: str, modalities: Mapping[str, str], caption: str) -> str:
-    """`combination_table` as LaTeX in the paper's layout."""
+def combination_latex(
+    table: pd.DataFrame,
+    metric: str,
+    modalities: Mapping[str, str],
+    caption: str,
+    differences: Differences | None = None,
+) -> str:
+    """`combination_table` as LaTeX in the paper's layout; the arguments are those of `combination_html`."""
     scale, combinations = SCALES[metric], list(table.columns[3:-3])
+    extra = [latex_text(differences.title)] if differences else []
     head = []
     for number, modality in enumerate(modalities):
         dots = ["$\\bullet$" if modality in name.split("+") else "$\\circ$" for name in combinations]
-        rest = ["Avg.", "95\\% CI", "$n$"] if number == 0 else [""] * 3
+        rest = ["Avg.", "95\\% CI", *extra, "$n$"] if number == 0 else [""] * (3 + len(extra))
         title = latex_text(modalities[modality])
         head.append(" & ".join(["", title, *dots, *rest]) + " \\\\")
     blocks = []
@@ -264,10 +300,12 @@ def combination_latex(table: pd.DataFrame, metric: str, modalities: Mapping[str,
         for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
             texts = [f"\\textbf{{{latex_text(text)}}}" if best else latex_text(text) for text, best in values]
             first = latex_text(_region(str(region))) if number == 0 else ""
-            interval = latex_text(_interval(row["low"], row["high"], scale.digits))
-            rows.append(" & ".join([first, latex_text(row["method"]), *texts, interval, f"{row['n']:.0f}"]) + " \\\\")
+            rest = [_interval(row["low"], row["high"], scale.digits)]
+            rest += [differences.texts.get((region, row["method"]), DASH)] if differences else []
+            ends = [*map(latex_text, rest), f"{row['n']:.0f}"]
+            rows.append(" & ".join([first, latex_text(row["method"]), *texts, *ends]) + " \\\\")
         blocks.append(rows)
-    return latex_table(caption, "ll" + "c" * len(combinations) + "rcr", head, blocks)
+    return latex_table(caption, "ll" + "c" * len(combinations) + "rc" + "c" * len(extra) + "r", head, blocks)
 
 
 def _comparison_rows(comparison: pd.DataFrame, metric: str) -> list[list[str]]:

@@ -3,12 +3,21 @@ import pandas as pd
 import pytest
 
 from monai_passion.errors import InputError
-from monai_passion.evaluation.summary import AVERAGE, summarize
+from monai_passion.evaluation.statistics import compare_methods
+from monai_passion.evaluation.summary import AVERAGE, pool_regions, summarize
 from monai_passion.modalities import combinations
-from monai_passion.reporting.paper import dots_table, paper_numbers, score_html, score_latex, score_table
+from monai_passion.reporting.paper import (
+    dots_differences,
+    dots_table,
+    paper_numbers,
+    score_differences,
+    score_html,
+    score_latex,
+    score_table,
+)
 from monai_passion.reporting.report import write_report
 from monai_passion.reporting.runs import load_runs
-from monai_passion.reporting.tables import DASH
+from monai_passion.reporting.tables import DASH, combination_html, combination_latex
 
 KEYS = ["table", "data", "setting", "backbone", "method", "metric"]
 
@@ -151,6 +160,37 @@ def test_components_of_table_2_are_dots(make_run, facts):
     assert line.startswith(r"MR = (0.2, 0.4, 0.6, 0.8) & $\bullet$ & $\bullet$ & $\circ$ & $\circ$ & ours & 6 & ")
     assert text.isascii()
     assert {row.count(" & ") for row in text.splitlines() if row.endswith("\\\\")} == {4 + 2 + 8}
+
+
+@pytest.mark.parametrize(("number", "data"), [("1", "phantom"), ("3", "BraTS2020")])
+def test_each_row_of_ours_has_its_difference_to_the_first_of_its_backbone_and_setting(make_run, number, data):
+    """RFNet twice, the second better by 5 points than the first; mmFormer once, better by 10 than RFNet's first."""
+    rows = {
+        "a": (0.0, {"setting": "x", "backbone": "RFNet", "method": "Baseline"}),
+        "b": (0.1, {"setting": "x", "backbone": "mmFormer", "method": "Baseline"}),
+        "c": (0.05, {"setting": "x", "backbone": "RFNet", "method": "+PASSION"}),
+    }
+    given = {"n": 2, "curves": False, "modalities": ("t1c", "t1")}
+    runs = [
+        make_run(name, gain=gain, **given, facts={"label": name, "table": number, "data": data, "row": row})
+        for name, (gain, row) in rows.items()
+    ]
+    results = load_runs(runs)
+    summary, comparison = summaries(results), compare_methods(pool_regions(results.rows), ("dice", "hd95"))
+    if number == "3":
+        given = dots_table(summary, results, "challenge"), "dice", results.modalities, "caption"
+        apart = dots_differences(comparison, results, "challenge")
+        texts = combination_html(*given, apart), combination_latex(*given, apart)
+    else:
+        given = score_table(summary, results, number, "challenge"), number, "caption"
+        apart = score_differences(comparison, results, "challenge")
+        texts = score_html(*given, apart), score_latex(*given, apart)
+    for shown in texts:
+        assert shown.count("+5.00 (5.00 to 5.00)") == (3 if number == "3" else 1)
+        assert "+10.00" not in shown
+    lines = [line for line in texts[1].splitlines() if line.endswith("\\\\")]
+    assert len({line.count(" & ") for line in lines}) == 1
+    assert texts[0].count("ifference, 95% CI") == (1 if number == "3" else 2)
 
 
 def test_runs_on_different_data_are_refused(make_run, facts):

@@ -101,10 +101,34 @@ def test_the_worst_patient_of_each_method_comes_first(report):
     assert "Worst cases" in report.read_text(encoding="utf-8")
 
 
+def test_a_worst_patient_has_its_difference_to_the_first_method_with_an_interval(report):
+    worst = pd.read_csv(report.parent / "tables" / "worst_challenge.csv", comment="#")
+    first, later = worst[worst["method"] == worst["method"][0]], worst[worst["method"] == "+PASSION"]
+    assert first["difference"].isna().all()
+    for bound in ("difference", "low", "high"):
+        assert later[bound].to_numpy() == pytest.approx(11)  # the mean of gains of 10 and 12
+    text = report.read_text(encoding="utf-8")
+    assert len(re.findall(r">\+11\.0 \(11\.0 to 11\.0\)</td>", text)) == 2 * len(later)  # in two conventions
+    assert "bootstrap interval over its combinations" in text
+
+
+def test_differences_stand_in_the_latex_of_each_table_of_scores(report):
+    text = (report.parent / "tables" / "dice_challenge.tex").read_text(encoding="utf-8")
+    assert r"Avg. $-$ base \& line, 95\% CI" in text
+    assert text.count("+11.00 (11.00 to 11.00)") == 4
+    rows = [line for line in text.splitlines() if line.endswith("\\\\")]
+    assert len({row.replace(r"\&", "").count("&") for row in rows}) == 1
+
+
 def test_phantoms_are_not_called_patients(make_run, tmp_path):
-    runs = [make_run(name, facts={"label": name, "data": "phantom"}, curves=False) for name in ("a", "b")]
+    placed = {"data": "phantom", "table": "1"}
+    runs = [
+        make_run(name, facts={**placed, "label": name, "row": {"method": name}}, curves=False, modalities=("t1c", "t1"))
+        for name in ("a", "b")
+    ]
     text = write_report(runs, tmp_path / "out").read_text(encoding="utf-8")
     assert "n = 6 phantoms" in text
+    assert "Dice Avg., difference, 95% CI" in text
     assert "patient" not in text
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "check_expectation",
     "check_images",
     "check_result",
+    "check_spacing",
     "check_training",
     "expected_quality",
     "far_parts",
@@ -54,6 +55,8 @@ It was 0.5 at most on five patients, and 1.04 on a raw one.
 BINS = 32
 FINE = 96
 """Voxels along an axis that suffice to see which way round a head is."""
+COARSE = 1.5
+"""How many times the size of the training's voxels one may have."""
 UNRELIABLE = 0.5
 """Mean Dice in validation under which a region is not to be relied on."""
 
@@ -316,3 +319,21 @@ def check_training(facts: Mapping[str, Any], used: Sequence[str], task: Task) ->
     if len(unknown) == len(used):
         return [Finding("unusable", f"do not use this result: {text}")]
     return [Finding("warning", f"{text}; segment without it")]
+
+
+def check_spacing(facts: Mapping[str, Any], affine: NDArray[np.float64]) -> list[Finding]:
+    """A warning where voxels are much coarser than those that the network was trained on.
+
+    Args:
+        facts: the metadata of the weights; ``"settings"`` with ``"spacing"``, mm.
+        affine: (4, 4), of the images.
+    """
+    spacing = facts.get("settings", {}).get("spacing")
+    size = float(np.linalg.norm(affine[:3, :3], axis=0).max())
+    if not spacing or size <= COARSE * max(spacing):
+        return []
+    text = (
+        f"voxels of {size:.2g} mm, or slices so far apart, are coarser than the {max(spacing):.2g} mm of the training "
+        "and evaluation of these weights: expect less than the Dice said"
+    )
+    return [Finding("warning", text)]

@@ -21,6 +21,7 @@ from monai_passion.prediction.checks import (
     check_expectation,
     check_images,
     check_result,
+    check_spacing,
     check_training,
     expected_quality,
     find_summary,
@@ -203,8 +204,12 @@ def check_patient(
     expected = _expected(weights, bundle) if weights else {}
     used = list(patient.used)
     quality = expected.get("+".join(used), [])
-    learned = check_training(_facts(weights), used, bundle.task) if weights else []
-    doubts = [*learned, *check_expectation(quality, used, bundle.task)]
+    facts = _facts(weights) if weights else {}
+    doubts = [
+        *check_training(facts, used, bundle.task),
+        *check_expectation(quality, used, bundle.task),
+        *check_spacing(facts, patient.reference.affine),
+    ]
     for finding in doubts:
         tell(finding)
     return {
@@ -260,6 +265,7 @@ def predict_patient(
         expectation = [
             *check_training(segmenter.facts, used, bundle.task),
             *check_expectation(quality, used, bundle.task),
+            *check_spacing(segmenter.facts, patient.reference.affine),
         ]
         for finding in expectation:
             tell(finding)

@@ -53,3 +53,13 @@ def test_files_that_do_not_lie_on_each_other_do_so_after_registration(head, tmp_
     assert difference(after) < 0.5 * difference(before)
     assert any("onto t1" in finding.text for finding in after.findings)
     assert np.array_equal(after.reference.affine, before.reference.affine)
+
+
+@pytest.mark.parametrize(("sides", "said"), [(4, False), (14, True)])
+def test_a_sequence_is_said_to_lack_a_part_of_the_head_and_not_of_the_air_around_it(head, tmp_path, sides, said):
+    """Cut at both ends of the first axis: 4 of 40 voxels hold air, 14 hold head too."""
+    nib.save(nib.Nifti1Image(head.data, head.affine), tmp_path / "t1.nii.gz")
+    cut = nib.Nifti1Image(other_contrast(head).data, head.affine).slicer[sides:-sides]
+    nib.save(cut, tmp_path / "t2.nii.gz")
+    found = read_patient({m: tmp_path / f"{m}.nii.gz" for m in ("t1", "t2")}, BRATS_MRI, reference="t1").findings
+    assert any("t2 covers" in finding.text and finding.level == "warning" for finding in found) is said

@@ -1,5 +1,6 @@
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from monai_passion.prediction.checks import (
     check_expectation,
     check_images,
     check_result,
+    check_spacing,
     check_training,
     expected_quality,
     far_parts,
@@ -229,3 +231,19 @@ def test_a_modality_that_no_training_patient_had_is_doubted(rates, used, level, 
 @pytest.mark.parametrize("facts", [{}, {"missing_rates": {"t1": 0.99, "flair": 1.0}}, {"missing_rates": [1.0]}])
 def test_what_was_learned_or_is_not_known_of_a_training_is_not_doubted(facts):
     assert check_training(facts, ["t1"], BRAIN) == []
+
+
+@pytest.mark.parametrize(
+    ("sizes", "spacing", "doubted"),
+    [
+        ((0.9, 0.9, 5.5), [2.0, 2.0, 2.0], True),
+        ((5.5, 0.9, 0.9), [2.0, 2.0, 2.0], True),
+        ((1.0, 1.0, 3.0), [2.0, 2.0, 2.0], False),
+        ((0.9, 0.9, 5.5), None, False),
+    ],
+)
+def test_slices_much_farther_apart_than_in_the_training_are_doubted_whatever_their_axis(sizes, spacing, doubted):
+    turned = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, 0.3, 0.1) * sizes)
+    found = check_spacing({"settings": {"spacing": spacing}} if spacing else {}, turned)
+    assert [finding.level for finding in found] == ["warning"] * doubted
+    assert all("5.5 mm" in finding.text and "2 mm" in finding.text for finding in found)

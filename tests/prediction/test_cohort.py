@@ -141,7 +141,9 @@ def test_shards_do_each_patient_once_and_the_last_leaves_the_table_of_all(cohort
     assert segmenter.calls == 2
     with open(tmp_path / "out" / "volumes.csv") as file:
         assert [row["patient"] for row in csv.DictReader(file)] == ["a", "c"]
-    assert "failed (exit code 3)" in (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert all(f">{name}</" in page for name in patients)
+    assert page.count("failed (exit code 3)") == 1
     assert {name: e["status"] for name, e in run(1, 1).items()} == {"a": "done", "b": "failed", "c": "done"}
     assert segmenter.calls == 2
 

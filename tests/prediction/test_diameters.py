@@ -12,6 +12,8 @@ GRIDS = {
     "anisotropic in plane": np.diag([0.5, 1.4, 5.0]),
     "oblique": euler2mat(0.4, -0.3, 0.2) * [0.9, 1.3, 3.0],
     "slices first": (euler2mat(0.1, 0.2, 0.3) * [0.8, 1.1, 4.0])[:, [2, 0, 1]],
+    "sheared in plane": euler2mat(0.2, 0.1, -0.3) @ [[1.0, 0.5, 0.0], [0.0, 0.9, 0.0], [0.0, 0.0, 3.0]],
+    "a tilted gantry": np.array([[0.9, 0.0, 0.0], [0.0, 1.2, 1.3], [0.0, 0.0, 4.0]]),
 }
 
 

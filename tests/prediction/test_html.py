@@ -6,8 +6,10 @@ import matplotlib.image
 import nibabel as nib
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from monai_passion.prediction.output.html import make_page, straightened
+from monai_passion.prediction.output.preview import write_preview
 from monai_passion.prediction.output.report import find_focus, make_report
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.tasks import load_task
@@ -256,6 +258,31 @@ def test_a_grid_is_straightened_to_the_nearest_axes_with_its_spacing():
     assert np.array_equal(straight != 0, np.abs(affine) > 0.5)
     assert np.allclose(np.linalg.norm(straight[:3, :3], axis=0), np.linalg.norm(affine[:3, :3], axis=0))
     assert straight[0, 2] < 0
+
+
+def test_specks_are_counted_and_not_listed_among_the_lesions():
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[2:8, 2:8, 2:8] = labels[15, 15, 15] = labels[2:10, 15, 2] = 4
+    head = np.random.default_rng(0).uniform(50, 99, labels.shape).astype(np.float32)
+    result = Segmentation(labels, None, {}, {})
+    report = make_report(result, {"t1": head}, np.eye(4), load_task("brats_mri"), **FACTS, findings=[])
+    page = make_page({"t1": head}, result, np.eye(4), report)
+    assert re.findall(r'data-lesion="(\d+)"', page) == ["0", "1"]
+    assert "Listed: 2 of 3 parts" in page
+
+
+def test_the_outline_of_a_core_is_closed_within_its_edema_on_the_picture(tmp_path):
+    labels = np.zeros((40, 40, 40), np.uint8)
+    labels[8:32, 8:32, 8:32] = 2
+    labels[14:26, 14:26, 14:26] = 1
+    head = np.full(labels.shape, 50, np.float32)
+    head[20] = 60
+    task = load_task("brats_mri")
+    report = make_report(Segmentation(labels, None, {}, {}), {"t1": head}, np.eye(4), task, **FACTS, findings=[])
+    write_preview(tmp_path / "preview.png", {"t1": head}, labels, np.eye(4), report)
+    picture = matplotlib.image.imread(tmp_path / "preview.png")[..., :3]
+    red, blue = ((np.abs(picture - to_rgb(row["color"])).max(-1) < 0.2).sum() for row in report["labels"][:2])
+    assert red > 0.35 * blue  # its sides are half as long
 
 
 @pytest.fixture(scope="module")

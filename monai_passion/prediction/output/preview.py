@@ -154,7 +154,7 @@ def preview(
             ax.set_axis_off()
             shown = plane_slice(np.where(image[within] == 0, low, image[within]), plane, point[axis])
             ax.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=plane_aspect(scene, plane))
-            for label in report["labels"]:
+            for label in sorted(report["labels"], key=lambda row: -row["volume_ml"]):  # small ones on top
                 of_it = outlines == label["value"]
                 if of_it.any() and not of_it.all():
                     ax.contour(of_it, levels=[0.5], colors=[label["color"]], linewidths=1.0)

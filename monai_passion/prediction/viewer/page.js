@@ -34,7 +34,7 @@ const mmOf = (voxel) => placeOf(affine, voxel);
 async function start() {
   const viewer = new niivue.Niivue({
     backColor: [0, 0, 0, 1], isRadiologicalConvention: true, sagittalNoseLeft: true, show3Dcrosshair: true, crosshairWidth: 0.4,
-    measureLineColor: [1, 1, 1, 1], measureTextColor: [1, 1, 1, 1], loadingText: "",
+    measureLineColor: [1, 1, 1, 1], measureTextColor: [1, 1, 1, 1], measureTextJustify: "end", loadingText: "",
   });
   await viewer.attachToCanvas(byId("canvas"));
   const load = (base64, name, options) => niivue.NVImage.loadFromBase64({ base64, name: `${name}.nii.gz`, ...options });

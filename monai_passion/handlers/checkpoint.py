@@ -295,10 +295,13 @@ class CheckpointHandler:
             )
 
     def _differences(self, checkpoint: Mapping[str, Any], engine: SupervisedTrainer) -> list[str]:
-        """What keeps this checkpoint from being continued here, in words; empty if nothing does."""
+        """What keeps this checkpoint from being continued here, in words; empty if nothing does.
+
+        Tensors are named where nothing else tells why the network is another.
+        """
         trainer = checkpoint["trainer"]
-        saved = {**checkpoint["metadata"], "iterations per epoch": trainer["epoch_length"]}
-        here = {**self.metadata, "iterations per epoch": engine.state.epoch_length}
+        saved = {**_flat(checkpoint["metadata"]), "iterations per epoch": trainer["epoch_length"]}
+        here = {**_flat(self.metadata), "iterations per epoch": engine.state.epoch_length}
         if "batch_size" in trainer:
             saved["batch size"], here["batch size"] = (
                 trainer["batch_size"],
@@ -309,18 +312,27 @@ class CheckpointHandler:
             for key in {**saved, **here}
             if key not in self.facts and saved.get(key) != here.get(key)
         ]
+        if differences:
+            return differences
         names = set(checkpoint) - {"trainer", "metadata"}
         differences += [f"{name!r} is only there" for name in sorted(names - set(self.objects))]
         differences += [f"{name!r} is only here" for name in sorted(set(self.objects) - names)]
         for name in sorted(names & set(self.objects)):
-            if isinstance(thing := self.objects[name], nn.Module):
+            if isinstance(thing := self.objects[name], nn.Module) and not differences:
                 differences += _tensor_differences(name, checkpoint[name], thing.state_dict())
-        if len(trainer["has_gradient"]) != len(_parameters(engine)):
+        if not differences and len(trainer["has_gradient"]) != len(_parameters(engine)):
             differences.append("the optimizer has another number of parameters")
         return differences
 
 
-def _tensor_differences(name: str, there: Mapping[str, Any], here: Mapping[str, Any], show: int = 3) -> list[str]:
+def _flat(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """With each setting of the network beside the others, by its name."""
+    settings = metadata.get("settings")
+    rest = {key: value for key, value in metadata.items() if key != "settings"}
+    return {**rest, **settings} if isinstance(settings, Mapping) else dict(metadata)
+
+
+def _tensor_differences(name: str, there: Mapping[str, Any], here: Mapping[str, Any], show: int = 2) -> list[str]:
     found = [f"{name}.{key} is only there" for key in there if key not in here]
     found += [f"{name}.{key} is only here" for key in here if key not in there]
     found += [

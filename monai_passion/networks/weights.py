@@ -171,6 +171,10 @@ def load_into(network: nn.Module, path: str | Path) -> dict[str, Any]:
     if problems:
         listed = "; ".join(sorted(problems)[:LISTED])
         more = f"; and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
-        raise WeightsError(f"{path} does not fit {name} as built here: {listed}{more}")
+        settings = metadata.get("settings") or {}
+        trained = f"; trained with {', '.join(f'{key} {value}' for key, value in settings.items())}" if settings else ""
+        raise WeightsError(
+            f"{path} does not fit {name} as built here: {listed}{more}{trained}; set these, or choose other weights"
+        )
     network.load_state_dict(state)
     return metadata

@@ -77,9 +77,17 @@ def test_nothing_is_said_where_nothing_was_changed(copy, cohorts):
     ("changes", "said"),
     [
         ({"batch_size": 2}, "batch size is 1 there and 2 here"),
-        ({"width": 4}, "'width': 2.*'width': 4"),
-        ({"crop_size": [16, 16]}, "'crop_size'"),
+        ({"width": 4}, "another training: width is 2 there and 4 here; set these back"),
+        (
+            {"crop_size": [16, 16]},
+            r"another training: crop_size is \[32, 32\] there and \[16, 16\] here; set these back",
+        ),
+        ({"coarsen": 2}, "another training: coarsen is 1 there and 2 here; set these back"),
+        ({"network_def#width": 4}, r"model\..* is \(2, 1, 3, 3\) there and \(4, 1, 3, 3\) here"),
+        ({"modalities": ["lge", "bssfp", "t2"]}, "modalities"),
         ({"method": "baseline"}, "method is passion there and baseline here"),
+        ({"bundle": "myops_cmr_segmentation_mmformer_passion"}, "network is RFNet there and MMFormer here"),
+        ({"bundle": "brats_mri_segmentation_rfnet_passion"}, "was made with task = myops_cmr, not brats_mri"),
         ({"seed": 1}, "was made with seed = 0, not 1"),
         ({"missing_rates": [0.5, 0.5, 0.5]}, "was made with missing_rates = None"),
     ],
@@ -90,7 +98,17 @@ def test_what_makes_another_training_is_refused_in_one_line_before_a_step(copy, 
         path = copy / NAME / "configs" / "train.json"
         fragment = (CONFIGS / "methods" / f"{method}.json").read_text()
         path.write_text(json.dumps({**json.loads(path.read_text()), **json.loads(fragment)}))
+    if other := changes.get("bundle"):
+        shutil.copytree(BUNDLES / other / "configs", copy / NAME / "configs", dirs_exist_ok=True)
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_, **__: pytest.fail("computed"))
     with pytest.raises(PassionError, match=said) as refused:
-        resume(copy, cohorts, **changes)
+        resume(copy, cohorts, **{key: value for key, value in changes.items() if key != "bundle"})
     assert "\n" not in str(refused.value)
+    assert len(str(refused.value)) < 700
+
+
+def test_weights_of_another_width_to_start_from_are_refused_and_tell_theirs(copy, cohorts):
+    weights = shutil.copy(copy / "run" / "model_last.pt", copy / "initial.pt")
+    shutil.rmtree(copy / "run")
+    with pytest.raises(PassionError, match=r"does not fit RFNet as built here.*trained with width 2, crop_size"):
+        resume(copy, cohorts, width=4, initial_weights=str(weights))

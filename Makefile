@@ -52,7 +52,7 @@ types: dev  ## static types
 	$(BIN)/mypy
 
 test: dev  ## all fast tests
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-label: $(LABEL_VENV)/.installed dev  ## MONAI Label's servers, really started
 	MONAI_PASSION_LABEL_VENV=$(LABEL_VENV) $(BIN)/python -m pytest -m label tests/monailabel_app

@@ -60,6 +60,7 @@ def compare(
         InputError: a folder that is neither, or examinations that share no sequence.
     """
     import numpy as np
+    from matplotlib.image import imsave
 
     from monai_passion.bundle.trust import check_trusted
     from monai_passion.prediction.compare import compare as compared
@@ -87,15 +88,15 @@ def compare(
         labels = np.rint(second.labels.data).astype(np.uint16)
         affine = second.labels.affine
         with writing(target):
-            page = make_comparison_page(result, views, labels, affine, second.report)
-            (folder / "comparison.html").write_text(page, encoding="utf-8")
             write_labels(folder / "segmentation_before.nii.gz", views["labels_before"], second.labels.path)
             images = {"before": views["before"], "after": views["after"]}
             maps = {"before": views["labels_before"], "after": labels}
             titles = {**second.report["titles"], "before": "before", "after": "after"}
             shown = {**second.report, "titles": titles, "findings": result["findings"]}
-            figure = preview(images, maps, affine, shown)
-            figure.savefig(folder / "preview.png", facecolor=figure.get_facecolor())
+            still = preview(images, maps, affine, shown)
+            imsave(folder / "preview.png", still)
+            page = make_comparison_page(result, views, labels, affine, second.report, still)
+            (folder / "comparison.html").write_text(page, encoding="utf-8")
             (folder / "comparison.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         voice.repeat()
     if not quiet:

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from monai_passion.data.dicom import Series, as_nifti, original_names, write_segmentation
@@ -28,7 +29,7 @@ from monai_passion.prediction.checks import (
 )
 from monai_passion.prediction.output.html import make_page
 from monai_passion.prediction.output.images import write_labels, write_map
-from monai_passion.prediction.output.preview import write_preview
+from monai_passion.prediction.output.preview import preview
 from monai_passion.prediction.output.report import make_report, most_helpful
 from monai_passion.prediction.output.stages import StagePicture, stage_picture
 from monai_passion.prediction.segmenter import BundleFacts, Segmentation, Segmenter
@@ -291,10 +292,11 @@ def predict_patient(
                 classes = bundle.task.classes[1:]
                 write_segmentation(folder / "segmentation.dcm", result.labels, affine, classes, chosen, bundle.name)
             images = {m: volume.data for m, volume in patient.used.items()}
-            write_preview(folder / "preview.png", images, result.labels, patient.reference.affine, report)
+            still = preview(images, result.labels, patient.reference.affine, report)
+            imsave(folder / "preview.png", still)
             report["seconds"], report["peak_memory_mb"] = seconds.stop(), peak_memory_mb()
             if options.page:
-                page = make_page(images, result, patient.reference.affine, report, pictures)
+                page = make_page(images, result, patient.reference.affine, report, still, pictures)
                 (folder / "report.html").write_text(page, encoding="utf-8")
             (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report

@@ -22,7 +22,7 @@ from monai_passion.bundle.trust import check_trusted
 from monai_passion.cli import main
 from monai_passion.networks.weights import load_weights
 from monai_passion.system.files import sha256
-from tests.bundles.conftest import BUNDLES, NAMES, ROOT, add_weights, row_of, small
+from tests.bundles.conftest import BUNDLES, NAMES, QUICK, ROOT, add_weights, row_of, small
 
 NAME = "brats_mri_segmentation_rfnet_passion"
 FINDS_NO_PACKAGE = """
@@ -116,7 +116,7 @@ def test_monai_loads_an_exported_bundle_from_its_zip(name, tmp_path):
     assert all(torch.equal(found[key], values) for key, values in expected.items())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NAMES])
 def test_ckpt_export_gives_torchscript_that_takes_what_is_available(name, tmp_path):
     source = shrunk(name, tmp_path)
     export_bundle(source, tmp_path / "x.zip")

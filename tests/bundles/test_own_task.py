@@ -24,7 +24,7 @@ def write(path, data):
     return path
 
 
-@pytest.fixture(params=TASKS)
+@pytest.fixture(params=[pytest.param(name, marks=() if name == "ms" else pytest.mark.slow) for name in TASKS])
 def cohort(request, tmp_path):
     """Five patients, of whom the first lacks the first modality, and all lack those that nobody has."""
     modalities, nobody, labels, dims = TASKS[request.param]

@@ -1,16 +1,20 @@
-"""The model zoo's checks, see `tests.bundles.zoo`: all for one bundle in every run, for the others on request."""
+"""The model zoo's checks, see `tests.bundles.zoo`: those of one bundle in every run, but for its workflows,
+which other tests run; the rest on request."""
 
 import pytest
 import torch
 from monai.bundle import ConfigParser
 
 from tests.bundles.conftest import BUNDLES, NAMES, ROOT, row_of, small
-from tests.bundles.zoo import CHECKS, EXCLUDED, quietly
+from tests.bundles.zoo import CHECKS, EXCLUDED, quietly, workflows
 
 PAGE = ROOT / "docs" / "reference" / "model-zoo.md"
 
 
-@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize(
+    "check",
+    [pytest.param(c, marks=pytest.mark.zoo if c is workflows else (), id=c.__name__) for c in CHECKS],
+)
 @pytest.mark.parametrize(
     "bundle",
     [pytest.param(name, marks=() if name == NAMES[0] else pytest.mark.zoo) for name in NAMES],

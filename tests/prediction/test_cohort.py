@@ -62,6 +62,7 @@ class Deadly(Threshold):
         return super().segment(volumes, *rest)
 
 
+@pytest.mark.slow
 def test_workers_do_the_same_and_survive_one_that_is_killed(cohort, tmp_path):
     for name in ("d", "e"):
         data = np.random.default_rng(1).random(SHAPE, dtype=np.float32)

@@ -74,7 +74,7 @@ def test_volumes_and_what_is_new_grown_and_gone_are_told_across_a_movement(compa
 def test_the_page_shows_both_at_one_place_and_needs_no_network(compared):
     _, after, result, views = compared
     labels = after.labels.data.astype(np.uint8)
-    text = make_comparison_page(result, views, labels, after.labels.affine, after.report)
+    text = make_comparison_page(result, views, labels, after.labels.affine, after.report, np.zeros((8, 8, 3), np.uint8))
     own = text[: text.index("<script>")]
     assert "progression" in own
     assert own.count("<canvas") == 2

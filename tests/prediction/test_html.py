@@ -9,11 +9,12 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from monai_passion.prediction.output.html import make_page, straightened
-from monai_passion.prediction.output.preview import write_preview
+from monai_passion.prediction.output.preview import preview
 from monai_passion.prediction.output.report import find_focus, make_report
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.tasks import load_task
 
+STILL = np.zeros((8, 8, 3), np.uint8)
 FACTS = {
     "bundle": {"name": "bundle", "version": "1"},
     "weights": {"file": "</script><b>x.pt", "sha256": "0" * 64},
@@ -37,7 +38,7 @@ def page(tmp_path):
         findings=[{"level": "warning", "text": "t1 is odd"}],
     )
     path = tmp_path / "report.html"
-    path.write_text(make_page({"flair": head, "t1": 100 - head}, result, np.eye(4), report), encoding="utf-8")
+    path.write_text(make_page({"flair": head, "t1": 100 - head}, result, np.eye(4), report, STILL), encoding="utf-8")
     return path, labels
 
 
@@ -80,7 +81,7 @@ def test_each_subset_says_which_of_the_other_sequences_would_help_most():
     used = {"used": ["flair", "t1c"], "absent": ["t1", "t2"], "reference": "flair"}
     task = load_task("brats_mri")
     report = make_report(result, images, np.eye(4), task, expected, **{**FACTS, "modalities": used}, findings=[])
-    text = make_page(images, result, np.eye(4), report)
+    text = make_page(images, result, np.eye(4), report, STILL)
     data = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
     helpful = {subset["title"]: subset["helpful"] for subset in data["subsets"]}
     assert helpful == {
@@ -97,7 +98,7 @@ def test_doubts_stand_in_a_banner_on_top(level, says):
     result = Segmentation(labels, None, {}, {})
     findings = [{"level": level, "text": "do not use this result: t1 is odd"}]
     report = make_report(result, image, np.eye(4), load_task("brats_mri"), **FACTS, findings=findings)
-    text = make_page(image, result, np.eye(4), report)
+    text = make_page(image, result, np.eye(4), report, STILL)
     top = text[text.index("<body") : text.index("<header")]
     assert says in top
     assert "t1 is odd" in top
@@ -216,7 +217,7 @@ def test_a_heart_of_a_few_slices_is_shown_with_its_own_labels(open_page, tmp_pat
         findings=[],
     )
     result = Segmentation(labels, None, {}, {})
-    (tmp_path / "report.html").write_text(make_page({"bssfp": image}, result, affine, report), encoding="utf-8")
+    (tmp_path / "report.html").write_text(make_page({"bssfp": image}, result, affine, report, STILL), encoding="utf-8")
     shown, problems = open_page(tmp_path / "report.html")
     shown.get_by_role("button", name="axial", exact=True).click()
     on = colored(shown, tmp_path / "heart_on.png")
@@ -236,7 +237,7 @@ def test_on_an_oblique_grid_the_cross_is_in_the_slices_that_the_report_names_and
     affine = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.1, 0.3, 0.05) @ np.diag([-0.9, 0.9, 5.5]), [9, -8, 7])
     result = Segmentation(labels, None, {}, {})
     report = make_report(result, {"t1": image}, affine, load_task("brats_mri"), **FACTS, findings=[])
-    (tmp_path / "report.html").write_text(make_page({"t1": image}, result, affine, report), encoding="utf-8")
+    (tmp_path / "report.html").write_text(make_page({"t1": image}, result, affine, report, STILL), encoding="utf-8")
     shown, problems = open_page(tmp_path / "report.html")
     i, j, k = report["focus"]["voxel"]
     text = shown.inner_text("#where")
@@ -266,12 +267,12 @@ def test_specks_are_counted_and_not_listed_among_the_lesions():
     head = np.random.default_rng(0).uniform(50, 99, labels.shape).astype(np.float32)
     result = Segmentation(labels, None, {}, {})
     report = make_report(result, {"t1": head}, np.eye(4), load_task("brats_mri"), **FACTS, findings=[])
-    page = make_page({"t1": head}, result, np.eye(4), report)
+    page = make_page({"t1": head}, result, np.eye(4), report, STILL)
     assert re.findall(r'data-lesion="(\d+)"', page) == ["0", "1"]
     assert "Listed: 2 of 3 parts" in page
 
 
-def test_the_outline_of_a_core_is_closed_within_its_edema_on_the_picture(tmp_path):
+def test_the_outline_of_a_core_is_closed_within_its_edema_on_the_picture():
     labels = np.zeros((40, 40, 40), np.uint8)
     labels[8:32, 8:32, 8:32] = 2
     labels[14:26, 14:26, 14:26] = 1
@@ -279,8 +280,7 @@ def test_the_outline_of_a_core_is_closed_within_its_edema_on_the_picture(tmp_pat
     head[20] = 60
     task = load_task("brats_mri")
     report = make_report(Segmentation(labels, None, {}, {}), {"t1": head}, np.eye(4), task, **FACTS, findings=[])
-    write_preview(tmp_path / "preview.png", {"t1": head}, labels, np.eye(4), report)
-    picture = matplotlib.image.imread(tmp_path / "preview.png")[..., :3]
+    picture = preview({"t1": head}, labels, np.eye(4), report) / 255
     red, blue = ((np.abs(picture - to_rgb(row["color"])).max(-1) < 0.2).sum() for row in report["labels"][:2])
     assert red > 0.35 * blue  # its sides are half as long
 
@@ -312,7 +312,7 @@ def full_page(tmp_path_factory):
         ],
     )
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(make_page(dict.fromkeys(names, head), result, np.eye(4), report), encoding="utf-8")
+    path.write_text(make_page(dict.fromkeys(names, head), result, np.eye(4), report, STILL), encoding="utf-8")
     return path
 
 

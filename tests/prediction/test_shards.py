@@ -48,6 +48,7 @@ class Engine:
             return subprocess.Popen([sys.executable, "-c", WORKER, str(self.output), arguments[-1]], stderr=file)
 
 
+@pytest.mark.slow
 def test_a_killed_shard_goes_on_and_a_deadly_patient_costs_the_rest_of_its_shard_only(tmp_path):
     """a c e and b d f: c kills each time, d once, b is broken."""
     (tmp_path / "out").mkdir()

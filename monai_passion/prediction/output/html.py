@@ -16,7 +16,7 @@ from matplotlib.image import imsave
 from nibabel.affines import apply_affine
 from numpy.typing import NDArray
 
-from monai_passion.prediction.output.preview import canonical, plane_slice, preview, view_point, window
+from monai_passion.prediction.output.preview import canonical, plane_slice, view_point, window
 from monai_passion.prediction.output.report import most_helpful
 from monai_passion.prediction.output.stages import StagePicture
 from monai_passion.prediction.output.templates import VIEWER, render
@@ -31,6 +31,7 @@ def make_page(
     result: Segmentation,
     affine: NDArray[np.float64],
     report: Mapping[str, Any],
+    still: NDArray[np.uint8],
     stages: Sequence[StagePicture] = (),
 ) -> str:
     """The page's HTML. The images in it have 8 bits and new headers: nothing of the files' own is left.
@@ -40,6 +41,7 @@ def make_page(
         result: on their grid.
         affine: of it.
         report: the content of ``report.json``.
+        still: its preview, (height, width, 3), for paper and for browsers without WebGL.
         stages: what was done to the images first.
     """
     used = report["modalities"]["used"]
@@ -88,7 +90,7 @@ def make_page(
         spacing=" x ".join(f"{size:.3g}" for size in report["grid"]["spacing_mm"]),
         subsets=[{**subset, "picture": picture} for subset, picture in zip(subsets, pictures, strict=True)],
         stages=[{"title": stage.title, "picture": _jpeg(stage.jpeg)} for stage in stages],
-        still=_still(images, result.labels, affine, report),
+        still=_still(still),
         data=_script_text(json.dumps(data)),
         niivue=Markup((VIEWER / "niivue.umd.js").read_text(encoding="utf-8")),  # noqa: S704
         script=Markup((VIEWER / "page.js").read_text(encoding="utf-8")),  # noqa: S704
@@ -101,6 +103,7 @@ def make_comparison_page(
     labels: NDArray[np.unsignedinteger],
     affine: NDArray[np.float64],
     report: Mapping[str, Any],
+    still: NDArray[np.uint8],
 ) -> str:
     """The page of two examinations.
 
@@ -110,6 +113,7 @@ def make_comparison_page(
         labels: (X, Y, Z), those of the later examination.
         affine: of the views and labels.
         report: ``report.json`` of the later examination.
+        still: the preview of both, (height, width, 3).
     """
     images = {"before": views["before"], "after": views["after"]}
     maps = {"before": views["labels_before"].astype(labels.dtype), "after": labels}
@@ -119,8 +123,6 @@ def make_comparison_page(
         name: {"image": _packed(_gray(image), grid), "labels": _packed(maps[name], grid)}
         for name, image in images.items()
     }
-    shown = {**report, "titles": {**report["titles"], "before": "before", "after": "after"}}
-    shown["findings"] = comparison["findings"]
     return render(
         "compare.html",
         comparison=comparison,
@@ -128,7 +130,7 @@ def make_comparison_page(
         region_titles={row["name"]: row["title"] for row in report["regions"]},
         unusable=any(r["level"] == "unusable" for r in comparison["findings"]),
         labels=report["labels"],
-        still=_still(images, maps, affine, shown),
+        still=_still(still),
         data=_script_text(json.dumps({"labels": report["labels"], "focus": mm, "sides": sides})),
         niivue=Markup((VIEWER / "niivue.umd.js").read_text(encoding="utf-8")),  # noqa: S704
     )
@@ -227,15 +229,9 @@ def _png(rgb: NDArray[np.float64]) -> str:
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
-def _still(
-    images: Mapping[str, NDArray[np.float32]],
-    labels: NDArray[np.unsignedinteger] | Mapping[str, NDArray[np.unsignedinteger]],
-    affine: NDArray[np.float64],
-    report: Mapping[str, Any],
-) -> str:
-    """The preview, for paper and for browsers without WebGL."""
-    figure, buffer = preview(images, labels, affine, report), io.BytesIO()
-    figure.savefig(buffer, format="jpeg", dpi=80, facecolor=figure.get_facecolor())
+def _still(picture: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    imsave(buffer, picture, format="jpeg")
     return _jpeg(buffer.getvalue())
 
 

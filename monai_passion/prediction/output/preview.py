@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -28,7 +28,6 @@ __all__ = [
     "preview",
     "view_point",
     "window",
-    "write_preview",
 ]
 
 PLANES = ("axial", "coronal", "sagittal")
@@ -86,24 +85,12 @@ def view_point(
     return voxel, [float(c) for c in (affine @ [*voxel, 1])[:3]]
 
 
-def write_preview(
-    path: Path,
-    images: Mapping[str, NDArray[np.float32]],
-    labels: NDArray[np.unsignedinteger],
-    affine: NDArray[np.float64],
-    report: Mapping[str, Any],
-) -> None:
-    """Write `preview` as a PNG."""
-    figure = preview(images, labels, affine, report)
-    figure.savefig(path, facecolor=figure.get_facecolor())
-
-
 def preview(
     images: Mapping[str, NDArray[np.float32]],
     labels: NDArray[np.unsignedinteger] | Mapping[str, NDArray[np.unsignedinteger]],
     affine: NDArray[np.float64],
     report: Mapping[str, Any],
-) -> Figure:
+) -> NDArray[np.uint8]:
     """Axial, coronal and sagittal slices (rows) of each modality (columns) through one point, labels outlined.
 
     Doubts stand on top in a red band, volumes and the notice beneath.
@@ -113,6 +100,9 @@ def preview(
         labels: (X, Y, Z), or one for each of ``images``.
         affine: of them.
         report: the content of ``report.json``.
+
+    Returns:
+        RGB, (height, width, 3).
     """
     maps = labels if isinstance(labels, Mapping) else dict.fromkeys(images, labels)
     scenes = {m: canonical({m: image}, maps[m], affine) for m, image in images.items()}
@@ -185,7 +175,9 @@ def preview(
         labelcolor="white",
         fontsize=9,
     )
-    return figure
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def _bands(report: Mapping[str, Any], letters: int) -> list[tuple[str, str]]:

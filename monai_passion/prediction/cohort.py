@@ -80,8 +80,7 @@ def predict_cohort(
 
     Returns:
         The manifest of these patients: name -> ``{"status": "done" or "failed", "exit_code", "message", "findings",
-        "key"}``, and the
-        ``row`` of ``volumes.csv`` of one that is done.
+        "key"}``, and of one that is done its ``row`` of ``volumes.csv`` and the ``titles`` of what stands in it.
 
     Raises:
         UsageError: ``output`` holds something else.
@@ -191,7 +190,9 @@ def _attempt(
         logger.debug("%s failed", job.name, exc_info=True)
         return failure(error)
     done = {"status": "done", "exit_code": 0, "message": ""}
-    return {**done, "findings": report["findings"], "row": _row(job.name, report)}
+    measured = {row["name"]: row["title"] for row in (*report["regions"], *report["labels"])}
+    told = {"findings": report["findings"], "titles": {**report["titles"], **measured}}
+    return {**done, **told, "row": _row(job.name, report)}
 
 
 def shard_manifest(output: Path, shard: tuple[int, int]) -> Path:

@@ -128,6 +128,13 @@ def test_the_expected_dice_stands_beside_each_volume_with_its_interval_in_table_
     assert "<small>0.62</small>" in page
 
 
+def test_the_page_of_a_cohort_says_what_its_short_names_stand_for(cohort, tmp_path):
+    cohort()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "WT: whole tumor; TC: tumor core; ET: enhancing tumor;" in page
+    assert ">FLAIR</td>" in page
+
+
 @pytest.mark.parametrize("ends_last", [1, 2])
 def test_shards_do_each_patient_once_and_the_last_leaves_the_table_of_all(cohort, tmp_path, ends_last):
     patients = {name: tmp_path / "in" / name for name in ("a", "b", "c")}

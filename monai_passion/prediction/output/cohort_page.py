@@ -23,10 +23,12 @@ def write_index(output: Path, manifest: Mapping[str, Mapping[str, Any]]) -> Path
     columns = list(
         dict.fromkeys(key.removesuffix("_ml") for row in rows.values() for key in row if key.endswith("_ml"))
     )
+    titles = {name: title for entry in manifest.values() for name, title in entry.get("titles", {}).items()}
     patients = [
         {
             "name": name,
             "row": rows.get(name),
+            "used": [titles.get(m, m) for m in rows[name]["used"].split("+")] if name in rows else [],
             "doubts": (doubts := [r for r in entry["findings"] if r["level"] != "note"]),
             "kind": "unusable" if any(r["level"] == "unusable" for r in doubts) else entry["status"],
             "target": "report.html" if (output / name / "report.html").is_file() else "preview.png",
@@ -43,5 +45,5 @@ def write_index(output: Path, manifest: Mapping[str, Mapping[str, Any]]) -> Path
     }
     said = dict.fromkeys(str(row.get("expected_quality", "")) for row in rows.values())
     unknown = [text for text in said if "unknown" in text]
-    page = render("index.html", patients=patients, columns=columns, unknown=unknown, **counts)
+    page = render("index.html", patients=patients, columns=columns, unknown=unknown, titles=titles, **counts)
     return write_text(output / "index.html", page)

@@ -67,13 +67,22 @@ def main(build: Path, chromium: str) -> None:
     for damaged in (build / "patients/BraTS20_Training_003").glob("*.nii.gz"):
         damaged.write_bytes(damaged.read_bytes()[:1000])
     passion("predict", "patients", "--weights", weights, "--output", "cohort", fails=True)
-    shoot("cohort/index.html", "cohort", 1600, 460)
+    shoot("cohort/index.html", "cohort", 1600, 480)
 
     passion("phantom", "brats", "labeled", "--cases", "3", "--size", "48", "--seed", "1")
-    named = ("--bundle", "brats_mri_segmentation_rfnet_passion", "--label", "phantom weights", "--output", "scores")
-    passion("evaluate", weights, "--data", "labeled", *named, "--set", "example=true")
-    passion("report", "scores", "--output", "report")
+    whole = str(shipped_weights("brats_mri_segmentation_rfnet_passion"))
+    for label, file, more in (("whole heads", whole, ()), ("phantoms", weights, ("--set", "example=true"))):
+        named = ("--bundle", "brats_mri_segmentation_rfnet_passion", "--label", f"weights of {label}")
+        passion("evaluate", file, "--data", "labeled", *named, "--output", f"scores/{label}", *more)
+    passion("report", "scores/whole heads", "scores/phantoms", "--output", "report")
     keep(build / "report/figures/example.png", "evaluation")
+    shoot("report/report.html", "evaluation-report", 1400, 1000)
+
+    for when, growth in (("earlier", "0"), ("later", "0.4")):
+        passion("phantom", "brats", when, "--cases", "1", "--size", "80", "--seed", "1000", "--growth", growth)
+    case = "BraTS20_Training_001"
+    passion("compare", f"earlier/{case}", f"later/{case}", "--weights", weights, "--output", "compare")
+    shoot("compare/comparison.html", "compare", 1120, 1000)
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabul
 caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3rem 0 }
 th, td { padding: .15rem .4rem; text-align: right; white-space: nowrap } th { font-weight: 600 }
 .dots tbody th { position: sticky; left: 0; background: #fff }
+.dots thead th[rowspan] { white-space: normal; max-width: 9rem }
 .long { white-space: normal; overflow-wrap: anywhere; min-width: 16rem; max-width: 36rem; text-align: left }
 summary { cursor: pointer } nav ol { columns: 2; max-width: 50rem }
 thead { border-top: 2px solid; border-bottom: 1px solid } tbody { border-bottom: 1px solid }

@@ -37,7 +37,7 @@ HALO = [withStroke(linewidth=2, foreground="black")]
 WIDTH, LINE = 3.0, 0.19
 """Of a column, and of a line of text, in inches."""
 AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
-BANDS = {"unusable": "#B3261E", "warning": "#8A4B08"}
+BANDS = {"unusable": "#D00000", "warning": "#9B1C1C"}
 """Colors behind doubts."""
 SHOWN = 4
 """Doubts that are written out; of the rest their number."""
@@ -121,15 +121,16 @@ def preview(
     texts = _texts(report, int(wide * 13))
     top = LINE * (len(bands) + 3)
     left = 1.5 * LINE / wide
+    spare = (1 - len(scene.images) / columns) / 2
     bottom = LINE * (len(texts) + 0.5)
     body = WIDTH * (up + 2 * high) / max(across, up)
     height = body + top + bottom
     figure = Figure(figsize=(wide, height), facecolor="black", dpi=130)
     rows = figure.add_gridspec(
         3,
-        columns,
+        len(scene.images),
         height_ratios=(up, high, high),
-        **{"left": left, "right": 0.99, "wspace": 0.02, "hspace": 0.03},
+        **{"left": left + spare, "right": 0.99 - spare, "wspace": 0.02, "hspace": 0.03},
         top=1 - top / height,
         bottom=bottom / height,
     )

@@ -120,6 +120,7 @@ def describe_network(
         "spacing_mm": config.get("spacing"),
         "orientation": "RAS" if any("Orientation" in step["_target_"] for step in config["preprocess"]) else None,
         "roi_size": config["roi_size"],
+        "overlap": config["overlap"],
         "normalization": "per channel, (value - mean) / standard deviation of its non-zero voxels; zero stays zero",
         "output": "logits per class; softmax, average over overlapping windows, argmax",
     }

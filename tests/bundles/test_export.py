@@ -172,9 +172,12 @@ def test_a_strangers_script_segments_three_files_with_plain_monai(exported, coho
 
 
 @pytest.mark.slow
-def test_an_unzipped_bundle_runs_by_monais_own_command(exported, cohorts):
-    config = f"{NAME}/configs/inference.json"
-    arguments = ["--dataset_dir", str(cohorts["brats_mri"]), "--output_dir", "out"]
-    done = run([sys.executable, "-m", "monai.bundle", "run", "--config_file", config, *arguments], exported, NAME)
+def test_monais_own_command_segments_a_folder_of_patients_from_any_folder(exported, cohorts, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    config = exported / NAME / "configs" / "inference.json"
+    arguments = ["--config_file", str(config), "--dataset_dir", str(cohorts["brats_mri"])]
+    command = [sys.executable, "-m", "monai.bundle", "run", *arguments]
+    done = run(command, tmp_path / "elsewhere", str(exported / NAME))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert list((exported / "out").glob("*_seg.nii.gz"))
+    assert {path.name for path in (exported / NAME / "eval").iterdir()} == {f"case{k}_seg.nii.gz" for k in range(4)}
+    assert not any((tmp_path / "elsewhere").iterdir())

@@ -26,6 +26,7 @@ def task(
 
     Example:
         monai-passion task PATIENTS --modalities flair t1 pd --labels lesion=1 --output my_task.json
+        monai-passion task PATIENTS --modalities t2 adc hbv=b1400 --labels PZ=1 TZ=2 --output my_task.json
         monai-passion task Dataset005_Prostate/dataset.json --output my_task.json
 
     What it cannot know (titles, other names of a modality, regions of several classes, SNOMED codes) may be written
@@ -34,7 +35,7 @@ def task(
     Args:
         source: a folder of patients, or a dataset.json of nnU-Net or the Decathlon, which tells modalities and labels.
         output: the JSON file to write.
-        modalities: their names, as in the names of the files.
+        modalities: their names, as in the names of the files; NAME=ALIAS where the files call it otherwise.
         labels: NAME=VALUE of each class, background (0) left out.
         name: of the task (default: from the source).
         anatomy: brain, heart, prostate, ...; heads have checks of their own.

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from monai_passion.data.layouts import find_cohort
+from monai_passion.data.naming import LABEL, is_ignored, stem_of
 from monai_passion.data.nifti import Header, read_header
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import known_aliases
@@ -38,7 +40,8 @@ def describe_task(
     Args:
         source: a folder of patients; or a ``dataset.json`` of nnU-Net or the Decathlon, or the folder that holds it,
             which tells modalities and labels.
-        modalities: as the names of the files end; their order is that of the network's channels.
+        modalities: as the names of the files have them; their order is that of the network's channels. ``NAME=ALIAS``
+            is for files that call it otherwise, and may stand several times for one.
         labels: ``NAME=VALUE`` of each class but the background, which is 0.
         name: of the task; by default that of the folder.
         anatomy, skull_stripped, spatial_dims: see `monai_passion.tasks.Task`.
@@ -54,18 +57,20 @@ def describe_task(
         listed = _read(index)
     elif not source.is_dir():
         raise InputError(f"{source} does not exist; give a folder of patients or a dataset.json")
-    titles = _words(modalities) or _channels(listed)
+    other = _aliases(_words(modalities))
+    titles = list(other) or _channels(listed)
     if not titles:
-        raise UsageError("no modalities given; add --modalities NAME NAME ..., as the names of the files end")
+        raise UsageError("no modalities given; add --modalities NAME NAME ..., as the names of the files have them")
     values = _parse(_words(labels)) or _labels(listed)
     if not values:
         raise UsageError("no labels given; add --labels NAME=VALUE ...")
     names = [_plain(title) for title in titles]
-    files = _files(folder, [f"_{k:04}" for k in range(len(names))] if listed else [f"_{title}" for title in titles])
-    if not files:
-        ends = ", ".join(f"_{title}" for title in titles)
-        raise InputError(f"{folder} has no NIfTI file whose name ends in {ends}; check --modalities")
-    aliases = {m: [alias for alias in known_aliases().get(m, ()) if alias not in names] for m in names}
+    aliases = {
+        m: [
+            alias for alias in dict.fromkeys((*other.get(title, ()), *known_aliases().get(m, ()))) if alias not in names
+        ]
+        for m, title in zip(names, titles, strict=True)
+    }
     content = {
         "task": name or _plain(folder.resolve().name),
         "title": name or folder.resolve().name,
@@ -80,9 +85,12 @@ def describe_task(
             {"name": "background", "value": 0},
             *({"name": label, "value": value} for label, value in values.items()),
         ],
-        "settings": _sizes(files, len(names), spatial_dims),
     }
-    return task_from_json(content)
+    task = task_from_json(content)
+    files = _channel_files(folder, len(names)) if listed else _files(folder, task)
+    if not files:
+        raise InputError(f"{folder} has no NIfTI file whose name tells {', '.join(titles)}; check --modalities")
+    return task_from_json({**content, "settings": _sizes(files, len(names), spatial_dims)})
 
 
 def _words(given: Sequence[str] | None) -> list[str]:
@@ -130,14 +138,30 @@ def _parse(labels: Iterable[str]) -> dict[str, int]:
     return found
 
 
+def _aliases(words: Iterable[str]) -> dict[str, list[str]]:
+    """Modality -> its other names, of ``NAME`` and ``NAME=ALIAS``."""
+    found: dict[str, list[str]] = {}
+    for word in words:
+        name, _, alias = word.partition("=")
+        found.setdefault(name.strip(), []).extend([alias.strip().lower()] if alias.strip() else [])
+    return found
+
+
 def _plain(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
 
 
-def _files(folder: Path, ends: Sequence[str]) -> list[Path]:
-    wanted = tuple(end.lower() for end in ends)
-    paths = (path for path in sorted(folder.rglob("*.nii*")) if not path.name.startswith("."))
-    found = [path for path in paths if path.name.lower().removesuffix(".gz").removesuffix(".nii").endswith(wanted)]
+def _files(folder: Path, task: Task) -> list[Path]:
+    """Some of the images of the task's modalities."""
+    cases = find_cohort(folder, task).cases
+    found = [path for case in cases for m, paths in case.files.items() if m != LABEL for path in paths]
+    return found[:: max(len(found) // SAMPLE, 1)]
+
+
+def _channel_files(folder: Path, channels: int) -> list[Path]:
+    ends = tuple(f"_{k:04}" for k in range(channels))
+    paths = (path for path in sorted(folder.rglob("*.nii*")) if not is_ignored(path.name))
+    found = [path for path in paths if stem_of(path.name).endswith(ends)]
     return found[:: max(len(found) // SAMPLE, 1)]
 
 

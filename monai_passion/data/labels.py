@@ -32,6 +32,10 @@ __all__ = [
 BACKGROUND = "background"
 
 
+ROUNDING = 1e-3
+"""How far from a whole number a label may be, as where it was stored with a slope or interpolated to nearest."""
+
+
 class Convention(NamedTuple):
     """How a data set numbers the classes of a task."""
 
@@ -262,7 +266,19 @@ def values_in(data: NDArray[np.floating]) -> list[int]:
     flat = np.asarray(data).ravel()
     if flat.size and flat.min() >= 0 and flat.max() < 65536 and (flat == (whole := flat.astype(np.int32))).all():
         return np.flatnonzero(np.bincount(whole)).tolist()  # sorts nothing
-    return [int(value) for value in np.unique(flat)]
+    return [int(value) for value in np.unique(np.rint(flat))]
+
+
+def whole_numbers(data: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
+    """A label map whose values are whole numbers but for the rounding of the program that wrote it (3.9999).
+
+    Raises:
+        InputError: they are not.
+    """
+    whole = np.rint(data)
+    if (np.abs(data - whole) > ROUNDING).any():
+        raise InputError(f"{path} has values that are not whole numbers; give the label map")
+    return whole
 
 
 def map_values(
@@ -273,8 +289,7 @@ def map_values(
     Raises:
         InputError: it has a value that is not among ``values``.
     """
-    if (data != np.rint(data)).any():
-        raise InputError(f"{path} has values that are not whole numbers; give the label map")
+    data = whole_numbers(data, path)
     found = values_in(data)
     if wrong := [value for value in found if value not in values]:
         name = f" ({convention})" if convention else ""

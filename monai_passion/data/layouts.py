@@ -55,6 +55,10 @@ LAYOUTS = {
 """Layout -> what a folder in it looks like."""
 READ = (".nii.gz", ".nii")
 OTHER_FORMATS = (".mha", ".mhd", ".nrrd", ".hdr", ".img", ".mgz")
+UNFINISHED = re.compile(
+    r"\.nii(?:\.gz\.gz|(?:\.gz)?\.(?:bz2|xz|zst|part|partial|crdownload|download|tmp))$", re.IGNORECASE
+)
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 DEPTH = 6
 """Folders below the one that is given in which files are looked for."""
 DATATYPES = ("anat", "perf", "dwi", "func", "fmap", "swi", "pet")
@@ -205,12 +209,19 @@ def _walk(folder: Path) -> Iterator[Path]:
         if len(Path(place).relative_to(folder).parts) >= DEPTH:
             folders.clear()
         for name in sorted(names):
-            if name.lower().endswith((*READ, *OTHER_FORMATS)) and not is_ignored(name):
+            told = name.lower().endswith((*READ, *OTHER_FORMATS, *ARCHIVES)) or UNFINISHED.search(name)
+            if told and not is_ignored(name):
                 yield Path(place, name)
 
 
 def _recognized(folder: Path, task: Task, unused: list[tuple[Path, str]]) -> Iterator[_Found]:
     for path in _walk(folder):
+        if path.name.lower().endswith(ARCHIVES):
+            unused.append((path, "an archive, which is not read; unpack it"))
+            continue
+        if UNFINISHED.search(path.name):
+            unused.append((path, f"{path.suffix} after .nii: unfinished or packed twice; copy or name it again"))
+            continue
         if not path.name.lower().endswith(READ):
             unused.append((path, f"a {path.suffix} file, which is not read; convert it to .nii.gz"))
             continue

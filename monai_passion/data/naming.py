@@ -19,6 +19,7 @@ __all__ = [
     "ENDINGS",
     "LABEL",
     "NOT_TOLD",
+    "SYSTEMS",
     "Named",
     "doubtful_names",
     "is_ignored",
@@ -174,6 +175,8 @@ ENTITY = re.compile(
     r"|to|mode)-([a-z0-9+]+)"
 )
 """A key and its value, as BIDS writes them."""
+SYSTEMS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found")
+"""Folders that a system keeps beside the user's."""
 MARKERS = "to onto into in on ref"
 
 
@@ -199,8 +202,8 @@ def stem_of(name: str) -> str:
 
 
 def is_ignored(name: str) -> bool:
-    """Whether a file or folder is not the user's own: hidden, or what macOS leaves beside files (``._x.nii.gz``)."""
-    return name.startswith(".") or name == "__MACOSX"
+    """Whether a file or folder is not the user's own: hidden, or what macOS, Windows or a NAS keep beside."""
+    return name.startswith(".") or name in SYSTEMS
 
 
 def read_description(text: str, task: Task, contrast_agent: bool = False) -> tuple[str | None, str]:
@@ -498,8 +501,9 @@ def _role(words: list[str], tokens: list[str], task: Task, contrast_agent: bool)
         right |= {"brain"} if said & _set(TUMORS) else set()
         wrong = said & _set(NO_LABELS) - right
         return (None, f"another segmentation ({', '.join(sorted(wrong))})") if wrong else (LABEL, "")
+    asked = _asked_kinds(own.values())
     for what, table in EXCLUDED.items():
-        if (found := said & _set(table)) and not _is_flair(words, found):
+        if what not in asked and (found := said & _set(table)) and not _is_flair(words, found):
             return None, f"{what} ({', '.join(sorted(found))})"
     concepts = _said(words, contrast_agent)
     if concepts and any(a == "sub" and not b.isdigit() for a, b in pairwise([*words, ""])):
@@ -521,6 +525,15 @@ def _role(words: list[str], tokens: list[str], task: Task, contrast_agent: bool)
         concept = concepts.pop()
         return None, f"{names.get(concept, f'a {concept.upper()}')}, which {task.name} does not use"
     return None, NOT_TOLD
+
+
+def _asked_kinds(aliases: Iterable[str]) -> set[str]:
+    """Of ``EXCLUDED`` the kinds whose words say no more than an alias of the task in the same name: ep2d_diff_ADC."""
+    words = {word for alias in aliases for word in _tokens(alias)}
+    asked = {what for what, table in EXCLUDED.items() if words & _set(table)}
+    if any(re.fullmatch(r"b\d{2,4}", word) for word in words):
+        asked.add("a diffusion image")
+    return asked | ({"a map"} if asked else set())
 
 
 def _said(words: list[str], contrast_agent: bool) -> set[str]:

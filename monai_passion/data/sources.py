@@ -176,7 +176,7 @@ def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str
     return {m: paths[m] for m in task.modality_names if m in paths}
 
 
-EMPTY = {"", "nan", "na", "n/a", "none", "null", "-"}
+EMPTY = {"", "nan", "na", "n/a", "none", "null", "-", "–", "—"}  # noqa: RUF001
 """What a cell of an absent file may hold."""
 
 

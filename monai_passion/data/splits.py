@@ -30,8 +30,8 @@ SPLITS = {"training": "train", "validation": "val", "test": "test"}
 FRACTIONS = (0.7, 0.1, 0.2)
 """Shares of the patients for training, validation and test."""
 _TIME = (
-    "(?:ses|session|visit|tp|timepoint|time|week|month|day|scan|exam|baseline|follow-?up|fu|(?:pre|post)[_-]?(?:op)?)"
-    r"[_\-. ]?[a-z]?\d*(?:[_\-. ]\d+)*"
+    "(?:ses|session|visit|tp|timepoint|time|week|month|day|scan|exam|baseline|follow-?up|fu|diagnosis|recurrence|relapse"
+    r"|progression|(?:pre|post|intra)[_-]?(?:op)?)[_\-. ]?[a-z]?\d*d?(?:[_\-. ]\d+)*"
 )
 PATIENTS = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -41,6 +41,9 @@ PATIENTS = tuple(
         r"(PatientID_\d+)_.*",  # MU-Glioma-Post
         r"(Patient-\d+)_week-.*",  # LUMIERE
         r"(.+)_L\d{3}",  # cubes
+        r"(\d{5})_\d{7}",  # PI-CAI
+        r"(.*\d{2})[_\-. ]+(?:MR[_\-. ]?)?(?:[vtedmyw]|MR|MRI)\d{1,4}",  # 001_T0, P01-V1, OAS30001_MR_d0129
+        r"(.*\d{2})[_\-. ]+(?:\d{1,3}(?:d|w|m|mo|y)|[my]\d{1,2})",  # P01_6m
         rf"(.+?)[_\-. ]+{_TIME}",
         r"(.+?)[_\-. ]+(?:19|20)\d\d[_\-.]?\d\d[_\-.]?\d\d",  # a date
         r"(.*pat\d+)[_\-]\d{1,3}",  # BraTS 2013

@@ -11,10 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from monai_passion.data.labels import Convention, find_convention, values_in
-from monai_passion.data.layouts import Case, Cohort, cube_items, doubtful, find_cohort, guess_task
+from monai_passion.data.labels import Convention, find_convention, values_in, whole_numbers
+from monai_passion.data.layouts import Case, Cohort, cube_items, doubtful, find_cohort, guess_task, not_used
 from monai_passion.data.naming import LABEL
 from monai_passion.data.nifti import Header, Volume, check_same_grid, read_header, read_volumes, same_grid
 from monai_passion.data.patient import judge_volume
@@ -112,7 +110,8 @@ def verify_cohort(
     if cohort.layout == "cubes":
         cohort = cohort._replace(cases=cube_items(folder, cohort.cases, full_only=False))
     if not cohort.cases:
-        raise InputError(f"{folder} holds no patients with a sequence of {chosen.name}")
+        rest = f"; {not_used(cohort.unused, folder)}" if cohort.unused else ""
+        raise InputError(f"{folder} holds no patients with a sequence of {chosen.name}{rest}")
     problems = list(_of_cohort(cohort, chosen, patient_pattern, labeled))
     if text := doubtful(cohort.cases, folder, chosen):
         problems.append(Problem("warning", "name", "", text))
@@ -223,10 +222,11 @@ def _of_voxels(case: Case, role: str, convention: Convention | None, policy: str
 
 def _of_label(case: Case, volume: Volume, convention: Convention | None) -> Iterator[Problem]:
     path = volume.path
-    if (volume.data != np.rint(volume.data)).any():
-        yield Problem("error", "label", case.name, f"{path} has values that are not whole numbers; give the label map")
+    try:
+        found = values_in(whole_numbers(volume.data, path))
+    except InputError as error:
+        yield Problem("error", "label", case.name, str(error))
         return
-    found = values_in(volume.data)
     if convention is not None and (wrong := [value for value in found if value not in convention.values]):
         text = f"{path} has the label{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong))} where "
         expected = f"{', '.join(map(str, sorted(convention.values)))} are expected ({convention.name})"

@@ -16,7 +16,7 @@ from monai.transforms.transform import MapTransform, Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_passion.data.labels import map_values
+from monai_passion.data.labels import map_values, whole_numbers
 from monai_passion.data.nifti import (
     MAX_VOXELS,
     Volume,
@@ -225,8 +225,7 @@ class LoadImageModalitiesd(MapTransform):
                 del item[k]
             if path:
                 label = read_volume(self.load.root / path, max_voxels=self.load.max_voxels)
-                if (label.data != np.rint(label.data)).any():
-                    raise InputError(f"{label.path} has values that are not whole numbers; give the label map")
+                label = label._replace(data=whole_numbers(label.data, label.path))
                 if values := item.pop("label_values", None):
                     known = {int(value): int(own) for value, own in values.items()}
                     label = label._replace(data=map_values(label.data, known, label.path))

@@ -8,6 +8,7 @@ import pytest
 
 from monai_passion.bundle.run import ARGUMENTS
 from monai_passion.cli import main
+from monai_passion.data.layouts import find_cohort
 from monai_passion.tasks import load_task
 
 TASKS = {
@@ -125,6 +126,32 @@ def test_dataset_json_of_nnunet_tells_modalities_and_labels(tmp_path):
     assert task.settings == {"spacing": [1.0, 1.0, 3.0], "crop_size": [48, 80, 32], "roi_size": [48, 80, 32]}
 
 
+def test_files_that_call_a_modality_otherwise_need_no_other_name(tmp_path):
+    for patient in ("P1", "P2"):
+        for name in (f"{patient}_t2w", f"{patient}_ep2d_diff_ADC", f"{patient}_dwi_b1400"):
+            write(tmp_path / "data" / patient / f"{name}.nii.gz", np.ones((4, 4, 4), np.float32))
+    words = [
+        "--modalities",
+        "t2",
+        "adc",
+        "hbv=b1400",
+        "hbv=highb",
+        "--labels",
+        "PZ=1",
+        "--output",
+        str(tmp_path / "t.json"),
+    ]
+    assert main(["task", str(tmp_path / "data"), *words]) == 0
+    task = load_task(tmp_path / "t.json")
+    assert task.modalities[2].aliases[:2] == ("b1400", "highb")
+    (_, two) = find_cohort(tmp_path / "data", task).cases
+    assert {m: path.name for m, path in two.images.items()} == {
+        "adc": "P2_ep2d_diff_ADC.nii.gz",
+        "hbv": "P2_dwi_b1400.nii.gz",
+        "t2": "P2_t2w.nii.gz",
+    }
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
@@ -132,7 +159,7 @@ def test_dataset_json_of_nnunet_tells_modalities_and_labels(tmp_path):
         (["task", "{data}", "--modalities", "t1"], 2, "--labels NAME=VALUE"),
         (["task", "{data}", "--modalities", "t1", "--labels", "a"], 2, "NAME=VALUE"),
         (["task", "{data}", "--modalities", "t1", "--labels", "a=0"], 2, "from 1"),
-        (["task", "{data}", "--modalities", "t3", "--labels", "a=1"], 3, "ends in _t3"),
+        (["task", "{data}", "--modalities", "t3", "--labels", "a=1"], 3, "whose name tells t3"),
         (["task", "{data}/nothing", "--modalities", "t1", "--labels", "a=1"], 3, "does not exist"),
         (["bundles", "make", "--task", "brats", "--network", "rfnet"], 2, "did you mean brats_mri"),
         (["bundles", "make", "--task", "brats_mri", "--network", "rfnets"], 2, "known are rfnet"),

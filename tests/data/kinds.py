@@ -49,6 +49,11 @@ KINDS = {
         "test_a_layout_gives_each_patient_the_right_files",
     ),
     "files that are not used are named": ("none was named", "test_layouts.py", "test_every_file_is_used_or_named"),
+    "what systems keep beside files": (
+        "one of the six was passed over",
+        "test_layouts.py",
+        "test_what_a_system_keeps_beside_files_is_nobodys",
+    ),
     "predict finds the patients of a training": (
         "two rules: BIDS was known to one, unknown to the other",
         "test_layouts.py",
@@ -121,6 +126,16 @@ KINDS = {
         "semicolons, tabs, capitals, blanks, `nan` not read",
         "test_sources.py",
         "test_a_table_is_read_however_it_was_saved",
+    ),
+    "tables that are no text": (
+        "the message of the decoder",
+        "test_sources.py",
+        "test_what_is_no_text_says_how_to_save_it",
+    ),
+    "labels that a program rounded": (
+        "refused",
+        "test_verify.py",
+        "test_labels_that_a_program_rounded_are_whole",
     ),
     "broken cohorts": (
         "no `verify`; without a label 109 lines of traceback",

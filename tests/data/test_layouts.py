@@ -5,6 +5,7 @@ import json
 import pytest
 
 from monai_passion.data.layouts import find_cohort, guess_task, not_used
+from monai_passion.data.naming import SYSTEMS
 from monai_passion.data.sources import find_files, find_patients
 from monai_passion.data.splits import patient_of
 from monai_passion.errors import InputError
@@ -94,6 +95,10 @@ FOUND = {
         {"a": "flair+t1", "b": "flair+label"},
     ),
     "flat, one file each": (["a_flair.nii.gz", "b_t1.nii.gz"], {"a": "flair", "b": "t1"}),
+    "archives and what is unfinished": (
+        ["A/A_t1.nii.gz", "A/A_flair.nii.gz.part", "A/A.zip", "B/B_t1.nii.gz", "B/B_t2.nii.gz.gz", "C.tar.gz"],
+        {"A": "t1", "B": "t1"},
+    ),
     "labels in a folder of their own": (
         ["images/a_flair.nii.gz", "images/b_flair.nii.gz", "labels/a_seg.nii.gz", "labels/c_seg.nii.gz"],
         {"a": "flair+label", "b": "flair"},
@@ -175,6 +180,13 @@ def test_every_file_is_used_or_named(tmp_path, name):
     }
     assert sorted(used + [path for path, _ in cohort.unused]) == sorted(files)
     assert all(why for _, why in cohort.unused)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_what_a_system_keeps_beside_files_is_nobodys(tmp_path, name):
+    folder = touch(tmp_path, "A/A_t1.nii.gz", "A/Thumbs.db", f"{name}/A_t1.nii.gz", f"A/{name}/A_t1.nii.gz")
+    cohort = find_cohort(folder, BRATS)
+    assert (roles(folder), cohort.unused) == ({"A": "t1"}, [])
 
 
 @pytest.mark.parametrize("name", [name for name in FOUND if name != "flat, one file each"])

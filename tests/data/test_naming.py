@@ -64,9 +64,20 @@ def test_a_name_of_myops_tells_the_sequence(role, expected):
         ),
         ({"p_CT.nii.gz": "ct", "p_SUV.nii.gz": "pet", "p_pet.nii.gz": "pet"}, task("ct", "pet", pet=["suv"])),
         ({"p_FLAIR.nii": "flair", "p_PD.nii": "pd", "p_T1.nii": "t1", "p_T1_gd.nii": None}, task("flair", "t1", "pd")),
+        (
+            {
+                "p_ep2d_diff_ADC.nii.gz": "adc",
+                "p_ADC_map.nii.gz": "adc",
+                "p_dwi_b1400.nii.gz": "hbv",
+                "p_dwi.nii.gz": None,
+                "p_t2_map.nii.gz": None,
+                "p_adc_mask.nii.gz": None,
+            },
+            task("t2", "adc", "hbv", hbv=["b1400"]),
+        ),
         ({"x_SWI.nii.gz": "swi", "x_T2star.nii.gz": "t2star", "x_T2.nii.gz": None}, task("swi", "t2star")),
     ],
-    ids=["prostate", "ct and pet", "multiple sclerosis", "susceptibility"],
+    ids=["prostate", "ct and pet", "multiple sclerosis", "diffusion by its scanner's words", "susceptibility"],
 )
 def test_what_a_task_asks_for_is_not_held_against_a_file(names, own):
     assert {name: read_name(name, own).role for name in names} == names

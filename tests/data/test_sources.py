@@ -94,13 +94,35 @@ TABLES = {
     "blanks": "patient , flair ,t1\na , f.nii , \n",
     "a mark at its start": "\ufeffpatient,flair,t1\na,f.nii,\n",
     "lines of Windows": "patient,flair,t1\r\na,f.nii,\r\n",
+    "lines of old Macs": "patient,flair,t1\ra,f.nii,\r",
+    "bars": "patient|flair|t1\na|f.nii|\n",
+    "Excel's own first line": "sep=;\r\npatient;flair;t1\r\na;f.nii;\r\n",
+    "empty columns": "patient,flair,t1,,\na,f.nii,,,\n",
+    "a dash": "patient,flair,t1\na,f.nii,\u2013\n",
+    "UTF-16": "patient\tflair\tt1\na\tf.nii\t\n".encode("utf-16"),
 }
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_is_read_however_it_was_saved(tmp_path, name):
-    (tmp_path / "c.csv").write_bytes(TABLES[name].encode())
+    text = TABLES[name]
+    (tmp_path / "c.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     assert read_cohort(tmp_path / "c.csv", BRATS_MRI) == {"a": {"flair": tmp_path / "f.nii"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("patient,flair\nM\u00fcller,f.nii\n".encode("latin-1"), "not in UTF-8 or UTF-16; save it as UTF-8"),
+        ("patient,flair\nanna,f.nii\n".encode("utf-16-le"), "is no text; save it as a CSV in UTF-8"),
+        (b"PK\x03\x04\x00\xff", "is a workbook or a zip, no table of text; save it as CSV"),
+    ],
+    ids=["latin-1", "UTF-16 without a mark", "a workbook"],
+)
+def test_what_is_no_text_says_how_to_save_it(tmp_path, content, said):
+    (tmp_path / "c.csv").write_bytes(content)
+    with pytest.raises(InputError, match=said):
+        read_cohort(tmp_path / "c.csv", BRATS_MRI)
 
 
 def test_a_patient_without_any_file_is_an_error_that_names_it(tmp_path):

@@ -13,6 +13,13 @@ SAME = {
     "a number and a time": ["0123-000", "0123-001"],
     "dates": ["P7_2019-01-01", "P7_20200301"],
     "words": ["anna_baseline", "anna_followup2", "anna_visit_3", "anna-tp1", "anna_post_op"],
+    "PI-CAI": ["10000_1000000", "10000_1000001"],
+    "letters and numbers": ["P01_T0", "P01_T1", "P01-V2", "P01_E3", "P01_d0", "P01_MR2"],
+    "OASIS": ["OAS30001_MR_d0129", "OAS30001_MR_d0757"],
+    "months": ["P01_0m", "P01_12m", "P01_6mo", "P01_y2"],
+    "UCSF-PDGM": ["UCSF-PDGM-0431", "UCSF-PDGM-0431_FU001d"],
+    "around surgery": ["ReMIND-001_Preop", "ReMIND-001_Intraop", "ReMIND-001_postop"],
+    "courses": ["P7_diagnosis", "P7_recurrence", "P7_recurrence2", "P7_progression"],
     "cubes": ["BraTS20_Training_003_L003", "BraTS20_Training_003_L004"],
 }
 APART = {
@@ -25,6 +32,7 @@ APART = {
     "TCGA": ["TCGA-02-0006", "TCGA-02-0009", "TCGA-DU-7294"],
     "BIDS": ["sub-01_ses-1", "sub-02_ses-1"],
     "sites": ["site1_001", "site1_002"],
+    "volunteers": ["control_V01", "control_V02", "HC_E1", "HC_E2"],
     "plain": ["P00", "P01", "anna", "anneliese", "patient07"],
     "phantoms": ["phantom_000", "phantom_001"],
 }

@@ -148,6 +148,18 @@ def test_a_few_negative_numbers_of_a_normalized_image_are_no_overflow(cohort):
     assert not verify_cohort(cohort).problems
 
 
+@pytest.mark.parametrize("off", [1e-4, -1e-4, 1e-6])
+def test_labels_that_a_program_rounded_are_whole(cohort, off):
+    save(at(cohort, "seg"), label(1, 2, 4) + off * (label(1, 2, 4) > 0))
+    assert not verify_cohort(cohort).problems
+
+
+def test_where_all_patients_are_archives_their_names_are_told(tmp_path):
+    (tmp_path / "P0.zip").touch()
+    with pytest.raises(InputError, match=r"no patients.*not used: P0.zip \(an archive, which is not read; unpack it\)"):
+        verify_cohort(tmp_path)
+
+
 def test_there_are_20_broken_cohorts():
     assert len(BROKEN) >= 20
 

@@ -1,6 +1,6 @@
 # The whole developer API. `make demo` and `make test` are all a fresh machine needs.
 .DEFAULT_GOAL := help
-.PHONY: help install dev format lint types test test-slow test-faults test-browser test-label test-zoo demo label bundles bundles-check docs images package notebooks bench clean
+.PHONY: help install dev format lint types test test-slow test-faults test-browser test-label test-zoo demo label bundles bundles-check docs images transcript package notebooks bench clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -77,6 +77,9 @@ docs: dev  ## the documentation site, in build/site
 
 images: install  ## docs/images from phantoms, with Chromium
 	$(BIN)/python docs/images.py build/images $(CHROMIUM)
+
+transcript: install  ## docs/results/own_tasks.md, from made-up data
+	$(BIN)/python docs/own_tasks.py build/own_tasks
 
 package: dev  ## sdist and wheel, checked, in dist/
 	$(BIN)/python -m build --no-isolation --outdir dist . && $(BIN)/python -m twine check --strict dist/*

@@ -1,6 +1,7 @@
-"""Every backbone as published, as ONNX: its size, and its time on a CPU against PyTorch's, with all modalities and two.
+"""Every backbone as published, and the shipped weights, as ONNX: size, and the time of its engines against PyTorch's.
 
-``MONAI_PASSION_BENCH_SIZE=48`` makes the window smaller; 80 is the bundles'.
+``MONAI_PASSION_BENCH_SIZE=48`` makes the window of the published ones smaller; 80 is the bundles'. OpenVINO takes part
+where it is installed.
 """
 
 import os
@@ -12,15 +13,42 @@ import torch
 
 from monai_passion.bundle.export import export_onnx
 from monai_passion.networks import M2FTrans, MMFormer, RFNet, TransUNet
+from monai_passion.prediction.segmenter import Segmenter, find_bundle
 
 SIZE = int(os.environ.get("MONAI_PASSION_BENCH_SIZE", "80"))
-ROUNDS = 3
+ROUNDS = 5
 NETWORKS = {
-    "RFNet": lambda: RFNet(),
-    "mmFormer": lambda: MMFormer(roi_size=SIZE),
-    "M2FTrans": lambda: M2FTrans(roi_size=SIZE),
-    "TransUNet": lambda: TransUNet(channels=(8, 16, 32, 64, 128), roi_size=SIZE, embedding=256, depth=4, mlp=1024),
+    "RFNet": lambda: (RFNet(), (SIZE,) * 3),
+    "mmFormer": lambda: (MMFormer(roi_size=SIZE), (SIZE,) * 3),
+    "M2FTrans": lambda: (M2FTrans(roi_size=SIZE), (SIZE,) * 3),
+    "TransUNet": lambda: (
+        TransUNet(channels=(8, 16, 32, 64, 128), roi_size=SIZE, embedding=256, depth=4, mlp=1024),
+        (SIZE,) * 3,
+    ),
+    "shipped RFNet": lambda: shipped(),
 }
+
+
+def shipped():
+    made = Segmenter(find_bundle())
+    return made.network, made.settings["roi_size"]
+
+
+def engines(path):
+    """Name -> function from an image and its mask to logits, with as many threads as PyTorch has."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options)
+    found = {"ONNX Runtime": lambda image, mask: session.run(None, {"image": image, "available": mask})[0]}
+    try:
+        import openvino
+    except ImportError:
+        return found
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.compile_model(path, "CPU", settings)
+    return {**found, "OpenVINO": lambda image, mask: model([image, mask])[0]}
 
 
 @pytest.mark.bench
@@ -28,28 +56,28 @@ NETWORKS = {
 def test_onnx_gives_the_same_segmentation_and_this_is_its_size_and_time(name, tmp_path):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed; pip install -e '.[export]'")
-    import onnxruntime
-
-    network = NETWORKS[name]().eval()
-    path = export_onnx(network, tmp_path / "network.onnx", (SIZE,) * 3)
+    network, size = NETWORKS[name]()
+    network.eval()
+    path = export_onnx(network, tmp_path / "network.onnx", size)
     torch.save(network.state_dict(), tmp_path / "model.pt")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options)
-    image = torch.randn(1, 4, SIZE, SIZE, SIZE)
     sizes = [file.stat().st_size / 2**20 for file in (path, tmp_path / "model.pt")]
-    print(f"\n{name}, {SIZE}^3: ONNX {sizes[0]:.1f} MB, weights {sizes[1]:.1f} MB")
+    print(f"\n{name}, {size}: ONNX {sizes[0]:.1f} MB, weights {sizes[1]:.1f} MB")
+    runs = {"PyTorch": lambda image, mask: network(torch.from_numpy(image), torch.from_numpy(mask)).numpy()}
+    runs |= engines(path)
     for present in (4, 2):
-        available = torch.arange(4)[None] < present
-        seconds = {"PyTorch": [], "ONNX": []}
+        available = (torch.arange(4)[None] < present).numpy()
+        image = torch.randn(1, 4, *size).numpy()
+        seconds, logits = {which: [] for which in runs}, {}
         for _ in range(ROUNDS):
-            start = time.perf_counter()
-            with torch.no_grad():
-                eager = network(image, available)
-            seconds["PyTorch"].append(time.perf_counter() - start)
-            start = time.perf_counter()
-            (pred,) = session.run(None, {"image": image.numpy(), "available": available.numpy()})
-            seconds["ONNX"].append(time.perf_counter() - start)
-        slow, fast = (statistics.median(seconds[which]) for which in ("ONNX", "PyTorch"))
-        print(f"{present} modalities: PyTorch {fast:.2f} s, ONNX {slow:.2f} s, ratio ONNX / PyTorch {slow / fast:.2f}")
-        torch.testing.assert_close(torch.from_numpy(pred).softmax(1), eager.softmax(1), rtol=1e-3, atol=1e-3)
+            for which, run in runs.items():
+                start = time.perf_counter()
+                with torch.inference_mode():
+                    logits[which] = run(image, available)
+                seconds[which].append(time.perf_counter() - start)
+        medians = {which: statistics.median(values[1:]) for which, values in seconds.items()}
+        ours = medians["PyTorch"]
+        said = ", ".join(f"{which} {value:.2f} s (ratio {value / ours:.2f})" for which, value in medians.items())
+        print(f"{present} modalities: {said}")
+        expected = torch.from_numpy(logits.pop("PyTorch")).softmax(1)
+        for found in logits.values():
+            torch.testing.assert_close(torch.from_numpy(found).softmax(1), expected, rtol=1e-3, atol=1e-3)

@@ -25,6 +25,7 @@ def other_contrast(volume):
     return volume._replace(data=np.where(volume.data == 0, 0, np.float32(5) - np.sqrt(abs(volume.data))))
 
 
+@pytest.mark.slow
 def test_a_known_motion_is_found_whatever_the_contrast(head):
     moved = other_contrast(head)._replace(affine=MOTION @ head.affine)
     corners = head.affine @ np.array([[0, 0, 0, 1], [39, 41, 27, 1], [39, 0, 27, 1], [0, 41, 0, 1]]).T

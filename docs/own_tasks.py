@@ -46,33 +46,28 @@ class Example(NamedTuple):
     """Modalities that are given one by one in the end."""
 
 
+MS = Example(
+    "MS lesions: FLAIR, T1, PD",
+    "One label. Every other patient lacks T1.",
+    "ms",
+    (32, 32, 32),
+    {"flair": "{}_FLAIR", "t1": "{}_T1w", "pd": "{}_PD"},
+    (),
+    "{}_seg",
+    (1,),
+    "--modalities flair t1 pd --labels lesion=1",
+    "crop_size=[32,32,32] roi_size=[32,32,32]",
+    ("pd",),
+)
 EXAMPLES = (
-    Example(
-        "MS lesions: FLAIR, T1, PD",
-        "One label. Every other patient lacks T1.",
-        "ms",
-        (32, 32, 32),
-        {"flair": "{}_FLAIR", "t1": "{}_T1w", "pd": "{}_PD"},
-        (),
-        "{}_seg",
-        (1,),
-        "--modalities flair t1 pd --labels lesion=1",
-        "crop_size=[32,32,32] roi_size=[32,32,32]",
-        ("pd",),
-    ),
-    Example(
-        "MS lesions where nobody has PD",
-        "The network keeps the channel, and a training says once that it learns nothing of it; so does "
+    MS,
+    MS._replace(
+        title="MS lesions where nobody has PD",
+        text="The network keeps the channel, and a training says once that it learns nothing of it; so does "
         "`predict` where it gets a PD all the same.",
-        "ms_without_pd",
-        (32, 32, 32),
-        {"flair": "{}_FLAIR", "t1": "{}_T1w", "pd": "{}_PD"},
-        ("pd",),
-        "{}_seg",
-        (1,),
-        "--modalities flair t1 pd --labels lesion=1",
-        "crop_size=[32,32,32] roi_size=[32,32,32]",
-        ("flair", "pd"),
+        folder="ms_without_pd",
+        nobody=("pd",),
+        image=("flair", "pd"),
     ),
     Example(
         "Prostate: T2, ADC, high b-value",

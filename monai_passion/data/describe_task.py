@@ -87,7 +87,8 @@ def describe_task(
         ],
     }
     task = task_from_json(content)
-    files = _channel_files(folder, len(names)) if listed else _files(folder, task)
+    found = _channel_files(folder, len(names)) if listed else _files(folder, task)
+    files = found[:: max(len(found) // SAMPLE, 1)]
     if not files:
         raise InputError(f"{folder} has no NIfTI file whose name tells {', '.join(titles)}; check --modalities")
     return task_from_json({**content, "settings": _sizes(files, len(names), spatial_dims)})
@@ -152,17 +153,14 @@ def _plain(text: str) -> str:
 
 
 def _files(folder: Path, task: Task) -> list[Path]:
-    """Some of the images of the task's modalities."""
     cases = find_cohort(folder, task).cases
-    found = [path for case in cases for m, paths in case.files.items() if m != LABEL for path in paths]
-    return found[:: max(len(found) // SAMPLE, 1)]
+    return [path for case in cases for m, paths in case.files.items() if m != LABEL for path in paths]
 
 
 def _channel_files(folder: Path, channels: int) -> list[Path]:
     ends = tuple(f"_{k:04}" for k in range(channels))
     paths = (path for path in sorted(folder.rglob("*.nii*")) if not is_ignored(path.name))
-    found = [path for path in paths if stem_of(path.name).endswith(ends)]
-    return found[:: max(len(found) // SAMPLE, 1)]
+    return [path for path in paths if stem_of(path.name).endswith(ends)]
 
 
 def _sizes(files: Sequence[Path], channels: int, spatial_dims: int) -> dict[str, Any]:

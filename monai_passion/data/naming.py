@@ -130,7 +130,7 @@ SPACES = "mni mni152 sri sri24 atlas template native standard talairach referenc
 """Spaces that an image may have been brought to."""
 LABELS = (
     "seg segm segmentation label labels dseg gt groundtruth goldstandard truth gtv annotation annotations delineation "
-    "consensus ot groundtruth referencestandard "
+    "consensus ot referencestandard "
     "segmentations segmentierung segmentierungen segmentazione segmentacion segmentacao segmentatie "
     "segmentering etiqueta etiquetas etiquette etiquettes etichetta etichette beschriftung"
 )

@@ -40,7 +40,7 @@ def read_table(path: Path) -> pd.DataFrame:
     try:
         text = _decoded(path)
         first, _, rest = text.partition("\n")
-        if named := re.fullmatch(r"\"?sep=(.)\"?\r?", first):  # as Excel tells itself
+        if named := re.fullmatch(r"\"?sep=(.)\"?", first):  # as Excel tells itself
             first, text = rest.split("\n", 1)[0], rest
         separator = named[1] if named else max(",;\t|", key=first.count)
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, skipinitialspace=True)

@@ -35,6 +35,7 @@ from monai_passion.prediction.output.stages import StagePicture, stage_picture
 from monai_passion.prediction.segmenter import BundleFacts, Segmentation, Segmenter
 from monai_passion.system.memory import peak_memory_mb
 from monai_passion.system.output import output_folder, writing
+from monai_passion.tasks import Task
 
 __all__ = ["Examined", "Options", "Stage", "Tell", "check_patient", "examine", "predict_patient", "silent"]
 
@@ -205,12 +206,7 @@ def check_patient(
     expected = _expected(weights, bundle) if weights else {}
     used = list(patient.used)
     quality = expected.get("+".join(used), [])
-    facts = _facts(weights) if weights else {}
-    doubts = [
-        *check_training(facts, used, bundle.task),
-        *check_expectation(quality, used, bundle.task),
-        *check_spacing(facts, patient.reference.affine),
-    ]
+    doubts = _check_weights(_facts(weights) if weights else {}, quality, patient, bundle.task)
     for finding in doubts:
         tell(finding)
     return {
@@ -263,11 +259,7 @@ def predict_patient(
         expected = _expected(segmenter.weights, bundle)
         used = list(patient.used)
         quality = expected.get("+".join(used), [])
-        expectation = [
-            *check_training(segmenter.facts, used, bundle.task),
-            *check_expectation(quality, used, bundle.task),
-            *check_spacing(segmenter.facts, patient.reference.affine),
-        ]
+        expectation = _check_weights(segmenter.facts, quality, patient, bundle.task)
         for finding in expectation:
             tell(finding)
         seconds.start("segmenting")
@@ -335,6 +327,18 @@ def _write_images(folder: Path, patient: Patient, result: Segmentation) -> None:
 def _expected(weights: Path, bundle: BundleFacts) -> dict[str, list[dict[str, Any]]]:
     summary = find_summary(weights)
     return expected_quality(summary, bundle.task) if summary else {}
+
+
+def _check_weights(
+    facts: Mapping[str, Any], quality: Sequence[Mapping[str, Any]], patient: Patient, task: Task
+) -> list[Finding]:
+    """What the training and evaluation of the weights say against this patient's images."""
+    used = list(patient.used)
+    return [
+        *check_training(facts, used, task),
+        *check_expectation(quality, used, task),
+        *check_spacing(facts, patient.reference.affine),
+    ]
 
 
 def _facts(weights: Path) -> Mapping[str, Any]:

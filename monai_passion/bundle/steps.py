@@ -24,6 +24,7 @@ from monai_passion.bundle.weights import check_settings, find_weights, trained_u
 from monai_passion.data.cache import cached
 from monai_passion.data.datalists import SPLITS, describe_data, make_datalist
 from monai_passion.data.donors import Donor, load_donors
+from monai_passion.data.presence import read_presence
 from monai_passion.data.sampling import combination_items
 from monai_passion.data.slices import slices_of, whole_files
 from monai_passion.data.studies import find_study, patient_of
@@ -188,6 +189,7 @@ def training_donors(
     cube_dir: str | None = None,
     cube_label_dir: str | None = None,
     cache_dir: str | None = None,
+    presence: str | None = None,
 ) -> list[Donor]:
     """The tumors that a training transplants: of its own patients, and of cubes; never of validation or test patients.
 
@@ -197,10 +199,12 @@ def training_donors(
         modalities: names in channel order.
         cube_dir, cube_label_dir: see `monai_passion.data.donors.read_cube_donors`.
         cache_dir: see `cached`.
+        presence: see `training_data`; it holds for the cubes of the patients it names, too.
     """
     exclude = {item["patient"] for split in ("validation", "test") for item in data[split]}
     preprocess = Compose(cached(transforms, cache_dir))
-    donors = load_donors(data["training"], preprocess, modalities, cube_dir, cube_label_dir, exclude)
+    table = None if _or_none(presence) is None else read_presence(str(presence), modalities)
+    donors = load_donors(data["training"], preprocess, modalities, cube_dir, cube_label_dir, exclude, table)
     logger.info("%d tumors to transplant", len(donors))
     return donors
 

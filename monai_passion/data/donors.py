@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from monai_passion.data.presence import Presence
 from monai_passion.errors import InputError
 
 __all__ = ["Donor", "donor_from_cubes", "donor_from_patient", "load_donors", "read_cube_donors"]
@@ -51,6 +52,8 @@ class Donor(NamedTuple):
     """Middle of the array relative to the middle of the brain's box, as a part of that box's extent."""
     statistics: NDArray[np.float64]
     """(2, K - 1, M): mean and deviation of every class of tumor."""
+    available: NDArray[np.bool_]
+    """(M,): the modalities that the donor has; a head that has others takes none of this tumor."""
 
 
 def _statistics(image: NDArray[np.floating], label: NDArray[np.integer], known: NDArray[Any]) -> NDArray[np.float64]:
@@ -85,10 +88,10 @@ def donor_from_patient(item: Mapping[str, Any], margin: float = 16.0) -> Donor |
         margin: mm of surroundings to keep.
 
     Returns:
-        None where there is no tumor, or a modality is missing.
+        None where there is no tumor.
     """
     image, label = np.asarray(item["image"]), np.asarray(item["label"])[0].astype(np.uint8)
-    if not label.any() or not np.asarray(item["available"]).all():
+    if not label.any():
         return None
     spacing = np.asarray(item["image"].pixdim, dtype=np.float64)
     brain = (image != 0).any(axis=0)
@@ -107,10 +110,17 @@ def donor_from_patient(item: Mapping[str, Any], margin: float = 16.0) -> Donor |
         spacing,
         (middle - center) / extent,
         _statistics(image, label, known),
+        np.asarray(item["available"], dtype=np.bool_),
     )
 
 
-def donor_from_cubes(patient: str, label: Path, cubes: Iterable[Path], modalities: Sequence[str]) -> Donor | None:
+def donor_from_cubes(
+    patient: str,
+    label: Path,
+    cubes: Iterable[Path],
+    modalities: Sequence[str],
+    available: NDArray[np.bool_] | None = None,
+) -> Donor | None:
     """The tumor of a patient with a whole label map, and images only in cubes.
 
     Args:
@@ -119,10 +129,12 @@ def donor_from_cubes(patient: str, label: Path, cubes: Iterable[Path], modalitie
         cubes: folders of one cube each on the same grid, whose offsets say where they lie; zeros in all modalities
             are padding, and taken as unknown.
         modalities: names in channel order.
+        available: (M,), the modalities to use; the others' files are not read. All by default.
 
     Returns:
         None where there is no tumor.
     """
+    available = np.ones(len(modalities), np.bool_) if available is None else available
     whole = nib.load(label)
     values = np.asarray(whole.dataobj)
     classes = np.zeros(values.shape, np.uint8)
@@ -136,9 +148,15 @@ def donor_from_cubes(patient: str, label: Path, cubes: Iterable[Path], modalitie
     classes = classes[box]
     image = np.zeros((len(modalities), *classes.shape), np.float32)
     for folder in cubes:
-        volumes = [nib.load(folder / f"{folder.name}_{FILES[m]}.nii.gz") for m in modalities]
-        cube = np.stack([np.asarray(volume.dataobj, dtype=np.float32) for volume in volumes])
-        first = np.rint(volumes[0].affine[:3, 3] / spacing).astype(int) - start
+        volumes = [
+            nib.load(folder / f"{folder.name}_{FILES[m]}.nii.gz") if has else None
+            for m, has in zip(modalities, available, strict=True)
+        ]
+        grid = next(volume for volume in volumes if volume is not None)
+        cube = np.stack(
+            [np.zeros(grid.shape, np.float32) if v is None else np.asarray(v.dataobj, np.float32) for v in volumes]
+        )
+        first = np.rint(grid.affine[:3, 3] / spacing).astype(int) - start
         low, high = np.maximum(first, 0), np.minimum(first + cube.shape[1:], classes.shape)
         if (high <= low).any():
             continue
@@ -150,11 +168,17 @@ def donor_from_cubes(patient: str, label: Path, cubes: Iterable[Path], modalitie
     place = (middle - ATLAS_CENTER) / ATLAS_SIZE * np.array([-1, -1, 1])  # LPS to RAS
     image = np.ascontiguousarray(image[:, ::-1, ::-1])
     classes, known = np.ascontiguousarray(classes[::-1, ::-1]), np.ascontiguousarray(known[::-1, ::-1])
-    return Donor(patient, classes, image.astype(np.float16), known, spacing, place, _statistics(image, classes, known))
+    statistics = _statistics(image, classes, known)
+    return Donor(patient, classes, image.astype(np.float16), known, spacing, place, statistics, available)
 
 
 def read_cube_donors(
-    cubes: Path, labels: Path, modalities: Sequence[str], exclude: Iterable[str] = (), split: str = "train"
+    cubes: Path,
+    labels: Path,
+    modalities: Sequence[str],
+    exclude: Iterable[str] = (),
+    split: str = "train",
+    presence: Presence | None = None,
 ) -> list[Donor]:
     """The donors of a folder of cubes with its ``index.csv``, and of the folder of the same patients' label maps.
 
@@ -164,6 +188,7 @@ def read_cube_donors(
         modalities: names in channel order.
         exclude: patients who must not be donors, as those of a validation list.
         split: only the patients of this list.
+        presence: of the patients it names, only the modalities it leaves them are used.
 
     Raises:
         InputError: there is no ``index.csv``, or no label map of a patient.
@@ -176,12 +201,13 @@ def read_cube_donors(
         for row in csv.DictReader(file):
             if row["split"] == split and row["patient"] not in kept_out:
                 folders.setdefault(row["patient"], []).append(cubes / row["case"])
+    rows = {} if presence is None else dict(zip(presence.cases, presence.table, strict=True))
     donors = []
     for patient, parts in folders.items():
         label = labels / f"{patient}_seg.nii.gz"
         if not label.is_file():
             raise InputError(f"{label} does not exist; give the folder of the label maps of {cubes}")
-        donors.append(donor_from_cubes(patient, label, parts, modalities))
+        donors.append(donor_from_cubes(patient, label, parts, modalities, rows.get(patient)))
     return [donor for donor in donors if donor is not None]
 
 
@@ -192,6 +218,7 @@ def load_donors(
     cubes: str | None = None,
     labels: str | None = None,
     exclude: Iterable[str] = (),
+    presence: Presence | None = None,
 ) -> list[Donor]:
     """All donors of a training: its own patients and, where given, those of a folder of cubes.
 
@@ -201,6 +228,7 @@ def load_donors(
         modalities: names in channel order.
         cubes, labels: see `read_cube_donors`.
         exclude: patients who must not be donors.
+        presence: see `read_cube_donors`; the items are what it has left of them.
 
     Raises:
         InputError: there are none.
@@ -211,7 +239,7 @@ def load_donors(
     donors = [donor for donor in found if donor is not None]
     if cubes:
         own = {donor.patient for donor in donors} | kept_out
-        donors += read_cube_donors(Path(cubes), Path(labels or cubes), modalities, own)
+        donors += read_cube_donors(Path(cubes), Path(labels or cubes), modalities, own, presence=presence)
     if not donors:
-        raise InputError("no patient has a tumor and every modality, so there is none to transplant; add such patients")
+        raise InputError("no training patient has a tumor, so there is none to transplant; add such patients")
     return donors

@@ -229,6 +229,8 @@ class RandTransplantTumord(RandomizableTransform, MapTransform):
     After a call, ``donor`` and ``placement`` are what was done (None: nothing), and ``healthy`` is whether the
     patient's own tumor was taken out before: `make_healthy` and `TransplantTumord` of them do the same again.
 
+    Only donors who have every modality that the patient has are drawn, so that no image is made of what is missing.
+
     Args:
         keys: of the image (M, X, Y, Z) in RAS+, z-scored, and of the label (1, X, Y, Z) of classes.
         donors: see `monai_passion.data.donors.load_donors`.
@@ -265,31 +267,35 @@ class RandTransplantTumord(RandomizableTransform, MapTransform):
         self.donors = tuple(donors)
         self.healthy_prob = healthy_prob
         self.shift, self.rotation, self.scale, self.contrast = shift, rotation, scale, contrast
-        self.without = tuple(donor for donor in donors if lacking is not None and _share(donor, lacking) < LACKING)
-        self.lacking_share = lacking_share if self.without else 0.0
+        self.without = {donor.patient for donor in donors if lacking is not None and _share(donor, lacking) < LACKING}
+        self.lacking_share = lacking_share
         self.patient_key = patient_key
         self.healthy = False
         self.donor: Donor | None = None
         self.placement: Placement | None = None
         self._choices: list[tuple[Donor, Placement]] = []
 
-    def randomize(self, data: tuple[str, int]) -> None:
-        """Draw for a patient's name and a number of modalities what `__call__` tries."""
+    def randomize(self, data: tuple[str, NDArray[np.bool_]]) -> None:
+        """Draw for a patient's name and the modalities, (M,), that he or she has what `__call__` tries."""
         super().randomize(None)
-        patient, channels = data
+        patient, seen = data
         self.healthy, self._choices = False, []
         if not self._do_transform:
             return
+        every = [donor for donor in self.donors if donor.available[seen].all()]
+        if not every:
+            return
         self.healthy = bool(self.R.uniform() < self.healthy_prob)
+        without = [donor for donor in every if donor.patient in self.without]
         for _ in range(TRIES):
-            donors = self.without if self.R.uniform() < self.lacking_share else self.donors
+            donors = without if self.R.uniform() < self.lacking_share and without else every
             donor = donors[self.R.randint(len(donors))]
             place = Placement(
                 tuple(self.R.normal(0, self.shift, 3)),
                 tuple(self.R.normal(0, self.rotation, 3)),
                 float(np.exp(self.R.uniform(*np.log(self.scale)))),
                 bool(self.R.randint(2)),
-                tuple(np.exp(self.R.normal(0, self.contrast, channels))),
+                tuple(np.exp(self.R.normal(0, self.contrast, len(seen)))),
                 int(self.R.randint(2**31)),
             )
             if donor.patient != patient:
@@ -298,7 +304,8 @@ class RandTransplantTumord(RandomizableTransform, MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         item = dict(data)
         image, label = self.keys
-        self.randomize((str(item.get(self.patient_key, "")), len(item[image])))
+        seen = (np.asarray(item[image]) != 0).any(axis=(1, 2, 3))
+        self.randomize((str(item.get(self.patient_key, "")), np.asarray(seen)))
         self.donor = self.placement = None
         if self.healthy:
             without = make_healthy(item[image], item[label])

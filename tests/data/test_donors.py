@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from monai_passion.data.donors import ATLAS_CENTER, ATLAS_SIZE, load_donors, read_cube_donors
+from monai_passion.data.presence import Presence
 from monai_passion.errors import InputError
 
 MODALITIES = ("flair", "t1c", "t1", "t2")
@@ -66,6 +67,17 @@ def test_what_no_cube_holds_is_unknown_but_labeled(folders):
     assert donor.statistics[0, 1] == pytest.approx([1, 2, 3, 4], abs=0.1)
 
 
+def test_of_a_donor_in_the_presence_table_only_what_it_leaves_is_read(folders):
+    cubes, labels = folders
+    (cubes / "P0_L1" / "P0_L1_t1ce.nii.gz").unlink()
+    presence = Presence(("P0",), MODALITIES, np.array([[True, False, True, True]]))
+    one, other = read_cube_donors(cubes, labels, MODALITIES, presence=presence)
+    assert one.available.tolist() == [True, False, True, True]
+    assert not one.image[1].any()
+    assert one.image[[0, 2, 3]].any(axis=(1, 2, 3)).all()
+    assert other.available.all()
+
+
 def test_missing_files_are_named(folders):
     cubes, labels = folders
     (labels / "P0_seg.nii.gz").unlink()
@@ -76,5 +88,5 @@ def test_missing_files_are_named(folders):
 
 
 def test_without_any_tumor_there_is_an_error():
-    with pytest.raises(InputError, match="no patient has a tumor"):
+    with pytest.raises(InputError, match="no training patient has a tumor"):
         load_donors([], dict, MODALITIES)

@@ -89,6 +89,26 @@ def test_far_from_the_tumor_the_host_is_untouched_and_so_is_what_was_given(donor
     assert torch.equal(host["label"], before[1])
 
 
+def test_a_head_takes_tumors_only_of_donors_who_have_all_its_modalities(host):
+    def without(name, absent):
+        patient = head(name, TUMOR)
+        patient["image"][absent] = 0
+        patient["available"][absent] = False
+        return donor_from_patient(patient)
+
+    donors = [without("no t1c", [1]), without("no t2", [3]), without("flair alone", [1, 2, 3])]
+    transplant = RandTransplantTumord(["image", "label"], donors, prob=1.0, healthy_prob=0.0).set_random_state(0)
+    host["image"][1] = 0
+    drawn = [transplant(dict(host)) and transplant.donor.patient for _ in range(5)]
+    assert set(drawn) == {"no t1c"}
+    host["image"][[2, 3]] = 0
+    drawn = [transplant(dict(host)) and transplant.donor.patient for _ in range(30)]
+    assert set(drawn) == {"no t1c", "no t2", "flair alone"}
+    whole = transplant(head("complete", seed=2))
+    assert transplant.donor is None
+    assert not whole["label"].any()
+
+
 def test_nothing_is_put_outside_the_brain_or_into_an_absent_modality(donor, host):
     host["image"][2] = 0
     outside = ~(host["image"] != 0).any(dim=0)
@@ -214,15 +234,15 @@ def test_donors_without_a_class_can_be_drawn_more_often(donor):
     def drawn(share):
         transform = RandTransplantTumord(["image", "label"], donors, prob=1.0, lacking=3, lacking_share=share)
         transform.set_random_state(4)
-        transform.randomize(("host", 4))
+        transform.randomize(("host", np.ones(4, bool)))
         names = []
         for _ in range(100):
-            transform.randomize(("host", 4))
+            transform.randomize(("host", np.ones(4, bool)))
             names += [chosen.patient for chosen, _ in transform._choices]
         return names.count("without") / len(names)
 
     assert drawn(0.0) == pytest.approx(0.1, abs=0.05)
     assert drawn(0.5) == pytest.approx(0.55, abs=0.08)
     everybody = RandTransplantTumord(["image", "label"], [donor], prob=1.0, lacking=3, lacking_share=1.0)
-    everybody.randomize(("host", 4))
+    everybody.randomize(("host", np.ones(4, bool)))
     assert {chosen.patient for chosen, _ in everybody._choices} == {"donor"}

@@ -14,7 +14,7 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
-__all__ = ["Diameters", "components", "deepest_point", "diameters", "slice_axis"]
+__all__ = ["Diameters", "components", "deepest_point", "deepest_voxel", "diameters", "slice_axis"]
 
 FINE = 0.1
 """Step along a line, in voxels."""
@@ -65,11 +65,14 @@ def components(where: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
 def deepest_point(where: NDArray[np.bool_], affine: NDArray[np.float64]) -> tuple[int, int, int] | None:
     """The voxel of the largest component that lies farthest from its surface, in mm; None where nothing is there."""
     parts = components(where)
-    if not parts:
-        return None
-    low = parts[0].min(axis=0)
-    box = np.zeros(parts[0].max(axis=0) - low + 3, bool)
-    box[tuple((parts[0] - low + 1).T)] = True
+    return deepest_voxel(parts[0], affine) if parts else None
+
+
+def deepest_voxel(lesion: NDArray[np.intp], affine: NDArray[np.float64]) -> tuple[int, int, int]:
+    """The voxel of one component, coordinates (N, 3), that lies farthest from its surface, in mm."""
+    low = lesion.min(axis=0)
+    box = np.zeros(lesion.max(axis=0) - low + 3, bool)
+    box[tuple((lesion - low + 1).T)] = True
     depth = ndimage.distance_transform_edt(box, np.linalg.norm(affine[:3, :3], axis=0))
     deepest = np.argwhere(depth >= depth.max() - 1e-6)  # of several the one in their middle
     middle = deepest[np.argmin(np.linalg.norm(deepest - deepest.mean(axis=0), axis=1))]
@@ -178,10 +181,14 @@ def _lines_inside(
 
 def _reach(starts: NDArray[np.float64], direction: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
     """From each of ``starts`` (N, 2) on, the last point that is within the outline."""
-    steps = np.arange(int(np.hypot(*mask.shape) / FINE) + 2)[:, None] * direction / np.linalg.norm(direction) * FINE
-    points = starts[:, None] + steps
-    last = np.argmin(_inside(points, mask), axis=1) - 1
-    return points[np.arange(len(starts)), np.maximum(last, 0)]
+    step, tried = direction / np.linalg.norm(direction) * FINE, 16
+    within, going, first = np.zeros(len(starts), int), np.arange(len(starts)), 0
+    while len(going):  # the mask has a margin, so every line leaves it
+        inside = _inside(starts[going, None] + np.arange(first, first + tried)[:, None] * step, mask)
+        stays = inside.all(axis=1)
+        within[going] += np.where(stays, tried, np.argmin(inside, axis=1))
+        going, first, tried = going[stays], first + tried, 2 * tried
+    return starts + np.maximum(within - 1, 0)[:, None] * step
 
 
 def _inside(points: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

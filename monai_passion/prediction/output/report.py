@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_passion import NOTICE, __version__
-from monai_passion.prediction.output.diameters import components, deepest_point, diameters
+from monai_passion.prediction.output.diameters import components, deepest_point, deepest_voxel, diameters
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.tasks import Task
 
@@ -117,14 +117,12 @@ def find_lesions(where: NDArray[np.bool_], affine: NDArray[np.float64]) -> list[
     voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
     rows = []
     for part in components(where)[:LESIONS]:
-        own = np.zeros(where.shape, bool)
-        own[tuple(part.T)] = True
         measured = diameters(part, affine)
         assert measured is not None
         rows.append(
             {
                 "volume_ml": round(len(part) * voxel_ml, 4),
-                "voxel": list(deepest_point(own, affine) or ()),
+                "voxel": list(deepest_voxel(part, affine)),
                 "axis": measured.axis,
                 "slice": measured.slice,
                 "longest_mm": round(measured.longest_mm, 2),

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # one thread a worker, or they fight over the cores
+if "PYTEST_XDIST_WORKER" in os.environ:  # one thread per worker and per program it starts, or they fight over the cores
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 GOLDEN = Path(os.environ.get("MONAI_PASSION_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -151,15 +152,17 @@ def export_onnx(
         raise UsageError(f"ONNX needs {' and '.join(missing)}; pip install 'monai_passion[export]'")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which speaks of torchvision where there is none
     sizes = {2 + axis: torch.export.Dim.AUTO for axis in range(len(roi_size))}
-    program = torch.onnx.export(
-        RefusingNothing(network.eval()).eval(),
-        _example(network, roi_size),
-        input_names=["image", "available"],
-        output_names=["pred"],
-        dynamic_shapes={"image": sizes, "available": {}},
-        dynamo=True,
-        verbose=False,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # torch speaks to itself
+        program = torch.onnx.export(
+            RefusingNothing(network.eval()).eval(),
+            _example(network, roi_size),
+            input_names=["image", "available"],
+            output_names=["pred"],
+            dynamic_shapes={"image": sizes, "available": {}},
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     program.model.metadata_props.update(facts or {})
     return write_atomically(output, program.save)

@@ -85,7 +85,11 @@ def prepare(cells: Sequence[Cell], runs: Path, source: Source, table: str | None
 def _files(cell: Cell, folder: Path, source: Source, table: str | None) -> dict[str, dict[str, Any]]:
     own = source.bundles / cell.bundle / "configs"
     fragments = [source.configs / f"{name}.json" for name in cell.configs]
-    scoring = [path for name, path in zip(cell.configs, fragments, strict=True) if not name.startswith(TRAINING_ONLY)]
+    scoring = [
+        path
+        for name, path in zip(cell.configs, fragments, strict=True)
+        if not name.startswith(TRAINING_ONLY) and not any(key.startswith("train#") for key in _read(path))
+    ]
     train, evaluate = [own / "train.json", *fragments], [own / "evaluate.json", *scoring]
     check_settings(cell.overrides, read_config(train))
     used = {path: _read(path) for path in dict.fromkeys([*train, *evaluate])}

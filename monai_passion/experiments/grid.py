@@ -34,6 +34,7 @@ from monai_passion.system.schemas import check_schema
 __all__ = ["TRAINING_ONLY", "Cell", "expand", "load_grid"]
 
 TRAINING_ONLY = ("methods/", "missing/")
+"""Fragments without a say in the evaluation, as is any that changes keys of ``train``."""
 CHOICE_KEYS = {"bundle", "configs", "overrides", "presence"}
 
 

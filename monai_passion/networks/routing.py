@@ -9,6 +9,7 @@ sample, and what a decode must not see is multiplied by zero. The numbers are th
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,7 +23,8 @@ __all__ = ["Features", "Routing", "is_tracing"]
 
 def is_tracing() -> bool:
     """True while TorchScript, ``torch.export`` or the ONNX exporter records the graph."""
-    return torch.jit.is_tracing() or torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export()
+    onnx = sys.modules.get("torch.onnx")  # loading it takes a second, and who exports has loaded it
+    return torch.jit.is_tracing() or torch.compiler.is_exporting() or (onnx is not None and onnx.is_in_onnx_export())
 
 
 class Features(NamedTuple):

@@ -310,6 +310,8 @@ class Segmenter:
     ) -> Segmentation:
         import torch
 
+        from monai_passion.transforms.drop import zero_absent
+
         image, available = self._content("load").load.stack(volumes)
         shape, present = image.shape[1:], tuple(available.tolist())
         shown = np.any([volume.data != 0 for volume in volumes if volume is not None], axis=0)
@@ -332,14 +334,15 @@ class Segmenter:
                 result = result._replace(
                     labels=labels * shown,
                     outside=int(np.count_nonzero(labels[~shown])),
-                    findings=self._too_small(item, fused, labels),
+                    findings=self._refined(item, pred, labels),
                 )
                 if probabilities:
                     found = self._restore_probabilities(item, pred)
                     found[~shown] = np.eye(found.shape[-1])[0]
                     result = result._replace(probabilities=found)
             elif decode == "all":
-                result.combinations[name] = self._restore(item, pred, shape) * shown
+                image = zero_absent(item["image"], torch.tensor(mask))
+                result.combinations[name] = self._restore({**item, "image": image}, pred, shape) * shown
             if mask != present and sum(mask) == 1:
                 result.agreement[name] = self._agreement(pred.argmax(0), fused)
             if decode != "fused" and (mask == present or sum(mask) == 1):
@@ -371,6 +374,21 @@ class Segmenter:
             )[0]
             yield from pred.split(len(self.bundle.class_names))
 
+    def _refined(self, item: dict[str, Any], pred: Any, labels: NDArray[np.unsignedinteger]) -> tuple[Finding, ...]:
+        """Says what of a class was segmented and not kept."""
+        found: tuple[Finding, ...] = ()
+        rule = getattr(self._content("keep_bright"), "replace", None)
+        if rule is not None and (dim := rule.dim(pred, item["image"])) is not None:
+            label, by = (self.bundle.task.classes[k] for k in (rule.label, rule.by))
+            volume = int(dim.sum()) * self._voxel_ml(item)
+            modality = self.bundle.task.modalities[rule.channel]
+            text = f"{label.title}: {volume:.1f} mL that are not bright on {modality.title} are shown as {by.title}"
+            pred, found = rule(pred, item["image"]), (Finding("note", text),)
+        return (*found, *self._too_small(item, pred.argmax(0), labels))
+
+    def _voxel_ml(self, item: dict[str, Any]) -> float:
+        return float(np.prod(np.asarray(item["image"].pixdim)[:3])) / 1000
+
     def _too_small(self, item: dict[str, Any], fused: Any, labels: NDArray[np.unsignedinteger]) -> tuple[Finding, ...]:
         """Says that a label was segmented, ``fused`` being classes on the network's grid, and not kept."""
         rule = getattr(self._content("refine"), "replace", None)
@@ -381,7 +399,7 @@ class Segmenter:
         label, by = (self.bundle.task.classes[k] for k in (rule.label, rule.by))
         if (labels == label.value).any():
             return ()
-        volume = voxels * float(np.prod(np.asarray(item["image"].pixdim)[:3])) / 1000
+        volume = voxels * self._voxel_ml(item)
         text = (
             f"{label.title} of {volume:.1f} mL was found, too little for these weights to tell from none; "
             f"it is shown as {by.title}"

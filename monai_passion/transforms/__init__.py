@@ -10,7 +10,15 @@ from monai_passion.transforms.drop import (
     RandMaskModalitiesd,
 )
 from monai_passion.transforms.foreground import is_foreground
-from monai_passion.transforms.labels import EnsureLabeld, LabelsToRegions, LabelsToRegionsd, ReplaceSmall, ReplaceSmalld
+from monai_passion.transforms.labels import (
+    EnsureLabeld,
+    LabelsToRegions,
+    LabelsToRegionsd,
+    ReplaceDim,
+    ReplaceDimd,
+    ReplaceSmall,
+    ReplaceSmalld,
+)
 from monai_passion.transforms.load import LoadModalities, LoadModalitiesd, TakeSliced
 from monai_passion.transforms.transplant import (
     Placement,
@@ -38,6 +46,8 @@ __all__ = [
     "RandDropModalitiesd",
     "RandMaskModalitiesd",
     "RandTransplantTumord",
+    "ReplaceDim",
+    "ReplaceDimd",
     "ReplaceSmall",
     "ReplaceSmalld",
     "TakeSliced",

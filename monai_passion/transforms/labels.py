@@ -11,7 +11,15 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
 from torch import Tensor
 
-__all__ = ["EnsureLabeld", "LabelsToRegions", "LabelsToRegionsd", "ReplaceSmall", "ReplaceSmalld"]
+__all__ = [
+    "EnsureLabeld",
+    "LabelsToRegions",
+    "LabelsToRegionsd",
+    "ReplaceDim",
+    "ReplaceDimd",
+    "ReplaceSmall",
+    "ReplaceSmalld",
+]
 
 
 class LabelsToRegions(Transform):
@@ -100,6 +108,77 @@ class ReplaceSmalld(MapTransform):
         item = dict(data)
         for key in self.key_iterator(item):
             item[key] = self.replace(item[key])
+        return item
+
+
+class ReplaceDim(Transform):
+    """Take a class that is dim where it should be bright for another one, voxel by voxel.
+
+    Enhancing tumor is by definition brighter after contrast. A network that has seen few low-grade gliomas finds it in
+    cores that are hardly brighter than the brain: where the median says so, only what is bright is kept. Where the
+    median is as it should be, nothing changes: next to the rim, partial volumes are dim, too.
+
+    Args:
+        label: the class that should be bright.
+        by: the class in its place.
+        channel: of the image that shows it.
+        minimum_median: median of that image in ``label``, z-scored over the head, from which on all is kept; None
+            changes nothing.
+        minimum_intensity: below such a median, only voxels of at least this are kept.
+    """
+
+    def __init__(
+        self, label: int, by: int, channel: int, minimum_median: float | None, minimum_intensity: float | None
+    ) -> None:
+        self.label, self.by, self.channel = label, by, channel
+        self.minimum_median, self.minimum_intensity = minimum_median, minimum_intensity
+
+    def dim(self, pred: Tensor, image: Tensor) -> Tensor | None:
+        """Probabilities (K, *spatial) and image (M, *spatial) -> what is to be replaced, (*spatial) bool, or None.
+
+        An image of zeros, as of a modality that is absent, says nothing.
+        """
+        if self.minimum_median is None or self.minimum_intensity is None:
+            return None
+        shown = torch.as_tensor(image[self.channel]).as_subclass(Tensor).to(pred.device)
+        there = torch.as_tensor(pred).as_subclass(Tensor).argmax(0) == self.label
+        if not shown.any() or not there.any() or float(shown[there].median()) >= self.minimum_median:
+            return None
+        return there & (shown < self.minimum_intensity)
+
+    def __call__(self, pred: Tensor, image: Tensor) -> Tensor:
+        """See `dim`; gives the probabilities, those of ``label`` added to those of ``by`` where it is replaced."""
+        dim = self.dim(pred, image)
+        if dim is None:
+            return pred
+        result = pred.clone()
+        result[self.by] += torch.where(dim, result[self.label], 0)
+        result[self.label][dim] = 0
+        return result
+
+
+class ReplaceDimd(MapTransform):
+    """Dictionary version of `ReplaceDim`; ``keys`` are probabilities, on the grid of ``image_key``."""
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        label: int,
+        by: int,
+        channel: int,
+        minimum_median: float | None,
+        minimum_intensity: float | None,
+        image_key: str = "image",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.replace = ReplaceDim(label, by, channel, minimum_median, minimum_intensity)
+        self.image_key = image_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = self.replace(item[key], item[self.image_key])
         return item
 
 

@@ -22,7 +22,7 @@ SMALL_NETWORKS = {
     "transunet": {"embedding": 16, "mlp": 16},
 }
 COHORTS = {
-    "brats_mri": (("flair", "t1ce", "t1", "t2"), "seg", (1, 2, 4), (36, 34, 38)),
+    "brats_mri": (("flair", "t1ce", "t1", "t2"), "seg", (1, 2, 4), (36, 30, 32)),
     "myops_cmr": (("C0", "LGE", "T2"), "gd", (200, 500, 600, 1220, 2221), (40, 36, 3)),
 }
 

@@ -43,6 +43,8 @@ def test_onnxruntime_gives_the_same_numbers_for_several_masks(name, tmp_path):
             eager = network(image, available).softmax(dim=1)
         (pred,) = session.run(None, {"image": image.numpy(), "available": available.numpy()})
         torch.testing.assert_close(torch.from_numpy(pred).softmax(dim=1), eager, rtol=1e-3, atol=1e-4)
+    (pred,) = session.run(None, {"image": image.numpy(), "available": np.zeros((1, 3), bool)})
+    assert np.isnan(pred).all()
 
 
 def without_pytorch():

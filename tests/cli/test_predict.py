@@ -14,12 +14,13 @@ import torch
 from monai_passion.cli import main
 from monai_passion.networks.weights import load_weights
 from monai_passion.prediction.terminal import speaking
+from tests.helpers.images import smooth_noise
 
 SHAPE = (32, 32, 32)
 
 
 def write(path, data=None, affine=None, seed=0):
-    data = np.pad(np.random.default_rng(seed).random((28, 28, 28), dtype=np.float32) + 1, 2) if data is None else data
+    data = np.pad(smooth_noise((28, 28, 28), seed), 2) if data is None else data
     nib.save(nib.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
     return path
 

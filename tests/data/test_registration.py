@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from monai_passion.data import registration
 from monai_passion.data.nifti import Volume
 from monai_passion.data.patient import read_patient
 from monai_passion.data.registration import register, rigid
@@ -21,6 +22,13 @@ def head():
     return Volume(data, affine, None, ())
 
 
+@pytest.fixture(params=["known", pytest.param("itk", marks=pytest.mark.slow)])
+def motion_finder(request, monkeypatch):
+    """ITK, whose registration takes 20 s to load, or what it would find."""
+    if request.param == "known":
+        monkeypatch.setattr(registration, "rigid", lambda fixed, moving: MOTION)
+
+
 def other_contrast(volume):
     return volume._replace(data=np.where(volume.data == 0, 0, np.float32(5) - np.sqrt(abs(volume.data))))
 
@@ -33,6 +41,7 @@ def test_a_known_motion_is_found_whatever_the_contrast(head):
     assert apart.max() < 1.0  # half a voxel, where the motion itself is up to 9 mm
 
 
+@pytest.mark.usefixtures("motion_finder")
 def test_registering_changes_affines_and_no_voxel_and_says_how_far(head):
     moved = other_contrast(head)._replace(affine=MOTION @ head.affine)
     volumes, distances = register({"t1": head, "t2": moved}, "t1")
@@ -42,6 +51,7 @@ def test_registering_changes_affines_and_no_voxel_and_says_how_far(head):
     assert 2 < distances["t2"] < 10
 
 
+@pytest.mark.usefixtures("motion_finder")
 def test_files_that_do_not_lie_on_each_other_do_so_after_registration(head, tmp_path):
     nib.save(nib.Nifti1Image(head.data, head.affine), tmp_path / "t1.nii.gz")
     nib.save(nib.Nifti1Image(other_contrast(head).data, MOTION @ head.affine), tmp_path / "t2.nii.gz")

@@ -1,9 +1,12 @@
 """The grids in ``configs/experiments``."""
 
+import json
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
+from monai_passion.experiments.folders import Source, prepare
 from monai_passion.experiments.grid import expand, load_grid
 from monai_passion.reporting.paper import paper_numbers
 
@@ -15,6 +18,17 @@ GRIDS = sorted((PROJECT / "configs" / "experiments").glob("*.json"))
 def test_every_fragment_exists(path):
     for name in {name for cell in expand(load_grid(path)) for name in cell.configs}:
         assert (PROJECT / "configs" / f"{name}.json").is_file(), name
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_monai_reads_what_each_kind_of_cell_trains_and_evaluates_with(path, tmp_path):
+    kinds = list({(cell.bundle, cell.configs): cell for cell in expand(load_grid(path))}.values())
+    (tmp_path / "datalist.json").write_text("{}")
+    source = Source(PROJECT / "configs", PROJECT / "bundles", tmp_path, tmp_path / "datalist.json")
+    for folder in prepare(kinds, tmp_path / "runs", source):
+        for step in ("train", "evaluate"):
+            files = json.loads((folder / f"{step}_args.json").read_text())["config_file"]
+            assert ConfigParser.load_config_files(files)["dataset_dir"] == ""
 
 
 @pytest.mark.parametrize("name", ["table1", "table1_myops", "table2", "table2_myops", "table3"])

@@ -179,6 +179,7 @@ def test_a_teacher_without_weights_says_how_to_make_them():
         load_teacher(torch.nn.Identity(), "", BRATS_MRI)
 
 
+@pytest.mark.slow
 def test_wrong_rates_end_the_bundle_with_one_line_and_exit_code_2(cohort, tmp_path):
     command = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", str(TRAIN)]
     command += ["--dataset_dir", str(cohort), "--ckpt_dir", str(tmp_path), "--missing_rates", "[0.2,1.0,0.1,0.8]"]

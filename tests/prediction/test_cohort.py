@@ -16,6 +16,7 @@ from monai_passion.prediction.cohort import predict_cohort
 from monai_passion.prediction.output.cohort_page import write_index
 from monai_passion.prediction.run import Options
 from monai_passion.prediction.segmenter import Segmentation, find_bundle
+from tests.helpers.images import smooth_noise
 
 SHAPE = (20, 20, 20)
 
@@ -36,7 +37,7 @@ class Threshold:
 
 @pytest.fixture
 def cohort(tmp_path):
-    data = np.random.default_rng(0).random(SHAPE, dtype=np.float32)
+    data = smooth_noise(SHAPE, 0, 0.5, 0.12)
     for name in ("a", "b", "c"):
         (tmp_path / "in" / name).mkdir(parents=True)
         nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "in" / name / f"{name}_flair.nii.gz")
@@ -65,7 +66,7 @@ class Deadly(Threshold):
 @pytest.mark.slow
 def test_workers_do_the_same_and_survive_one_that_is_killed(cohort, tmp_path):
     for name in ("d", "e"):
-        data = np.random.default_rng(1).random(SHAPE, dtype=np.float32)
+        data = smooth_noise(SHAPE, 1, 0.5, 0.12)
         data[0, 0, 0] = 7 if name == "d" else 0
         (tmp_path / "in" / name).mkdir()
         nib.save(nib.Nifti1Image(data, np.eye(4)), tmp_path / "in" / name / "flair.nii.gz")
@@ -226,7 +227,7 @@ def test_inputs_inside_of_the_output_are_not_removed(tmp_path):
     (tmp_path / "out" / "manifest.json").write_text("{}\n")
     (tmp_path / "w").touch()
     file = tmp_path / "out" / "a" / "flair.nii.gz"
-    nib.save(nib.Nifti1Image(np.random.default_rng(0).random(SHAPE, dtype=np.float32), np.eye(4)), file)
+    nib.save(nib.Nifti1Image(smooth_noise(SHAPE, 0, 0.5, 0.12), np.eye(4)), file)
     segmenter = Threshold(tmp_path / "w")
     entries = predict_cohort({"a": {"flair": file}}, tmp_path / "out", segmenter.bundle, lambda: segmenter, Options())
     assert entries["a"]["exit_code"] == 2

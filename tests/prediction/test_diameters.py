@@ -83,7 +83,7 @@ def _cross(a, b, c, d):
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_any_shape_is_measured_as_by_trying_every_line_however_the_grid_lies(seed, grid):
     """Random blobs, bays included: a line does not leave the lesion, nor its slice."""
     from scipy import ndimage

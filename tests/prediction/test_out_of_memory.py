@@ -24,8 +24,9 @@ ERRORS = {
 
 
 def volume(seed=0, size=48):
-    grid = np.stack(np.meshgrid(*(np.linspace(-1.1, 1.1, size),) * 3, indexing="ij"))
-    values = np.random.default_rng(seed).normal(100, 20, (size,) * 3)
+    shape = (size, 32, 32)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1.1, 1.1, n) for n in shape), indexing="ij"))
+    values = np.random.default_rng(seed).normal(100, 20, shape)
     return Volume(np.where((grid**2).sum(0) < 1, values, 0).astype(np.float32), np.eye(4), None, ())
 
 

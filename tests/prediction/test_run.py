@@ -19,6 +19,7 @@ from monai_passion.prediction.output.report import measure
 from monai_passion.prediction.run import Options, predict_patient
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
 from monai_passion.system.schemas import check_schema
+from tests.helpers.images import smooth_noise
 from tests.helpers.tasks import BRATS_MRI
 
 SHAPE = (34, 33, 32)
@@ -28,7 +29,7 @@ AFFINE = np.array([[-1.0, 0, 0, 20], [0, -1.0, 0, 30], [0, 0, 1.0, -5], [0, 0, 0
 def head(seed, shape=SHAPE):
     """A ball of noise in an empty box, as a skull-stripped head is."""
     grid = np.stack(np.meshgrid(*(np.linspace(-1.1, 1.1, n) for n in shape), indexing="ij"))
-    values = np.random.default_rng(seed).normal(100, 20, shape)
+    values = smooth_noise(shape, seed, 100, 20)
     return np.where((grid**2).sum(0) < 1, values, 0).astype(np.float32)
 
 

@@ -12,6 +12,7 @@ from monai_passion.errors import UsageError
 from monai_passion.networks import MMFormer, RFNet
 from monai_passion.networks.weights import load_into, save_weights
 from monai_passion.prediction.segmenter import DEFAULT_BUNDLE, Segmenter, find_bundle
+from tests.helpers.images import smooth_noise
 
 
 def state():
@@ -103,3 +104,22 @@ def test_what_a_coarser_grid_does_not_show_is_not_said_to_be_too_small(share, nu
     item = {"image": MetaTensor(torch.zeros(4, 4, 4, 4))}
     segmenter = Segmenter(find_bundle(), path, "cpu", roi_size=[32])
     assert len(segmenter._too_small(item, fused, np.zeros((2, 2, 2), np.uint8))) == number
+
+
+def test_what_is_not_bright_after_contrast_is_core_and_said_so_and_only_where_t1c_is_there(weights, tmp_path):
+    """With a limit that nothing reaches: enhancing tumor is left only in combinations without T1c."""
+    path = tmp_path / "model.safetensors"
+    limits = {"minimum_et_median": 99.0, "minimum_et_intensity": 99.0}
+    save_weights(RFNet(4, 4, width=8), path, {**load_into(RFNet(4, 4, width=8), weights), "settings": limits})
+    plain = Segmenter(find_bundle(), weights, "cpu", roi_size=[32])
+    strict = Segmenter(find_bundle(), path, "cpu", roi_size=[32])
+    strict.network.load_state_dict(plain.network.state_dict())
+    volumes = [Volume(smooth_noise((32,) * 3, k, 100, 10), np.eye(4), Path("file"), ()) for k in range(2)]
+    before, after = (made.segment([*volumes, None, None], "all") for made in (plain, strict))
+    assert (before.labels == 4).any()
+    assert np.array_equal(after.labels, np.where(before.labels == 4, 1, before.labels))
+    assert np.array_equal(after.combinations["flair"], before.combinations["flair"])
+    assert (before.combinations["t1c"] == 4).any()
+    assert not (after.combinations["t1c"] == 4).any()
+    assert any("not bright on T1c" in finding.text for finding in after.findings)
+    assert not any("not bright" in finding.text for finding in before.findings)

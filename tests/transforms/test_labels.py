@@ -3,7 +3,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_passion.transforms import LabelsToRegions, LabelsToRegionsd, ReplaceSmalld
+from monai_passion.transforms import LabelsToRegions, LabelsToRegionsd, ReplaceDimd, ReplaceSmalld
 
 REGIONS = {"wt": [1, 2, 4], "tc": [1, 4], "et": [4]}
 
@@ -49,3 +49,38 @@ def test_a_label_of_too_small_a_share_is_replaced(others, replaced):
     result = ReplaceSmalld("pred", 3, 1, minimum_ml=0, minimum_share=0.2)({"pred": labels})["pred"]
     assert int((result == 3).sum()) == (0 if replaced else 64)
     assert int((result == 1).sum()) == others + (64 if replaced else 0)
+
+
+def bright(values, absent=False):
+    """Probabilities of 4 classes, class 3 in the first four of six voxels, and an image with ``values`` there."""
+    pred = torch.full((4, 6, 1, 1), 0.1)
+    pred[3, :4], pred[2, 4:], pred[2, :4] = 0.4, 0.7, 0.3
+    image = torch.zeros(2, 6, 1, 1)
+    image[0] = 5.0
+    if not absent:
+        image[1, :, 0, 0] = torch.tensor([*values, -1.0, -1.0])
+    return {"pred": pred, "image": image}
+
+
+@pytest.mark.parametrize(
+    ("values", "kept"),
+    [
+        ([0.1, 0.2, 0.4, 2.0], [False, False, False, True]),  # the median is low: the bright voxel stays
+        ([0.1, 0.7, 0.9, 2.0], [True, True, True, True]),  # as it should be, whatever the first is
+        ([0.1, 0.1, 0.1, 0.1], [False] * 4),
+    ],
+)
+def test_where_the_median_is_dim_only_bright_voxels_keep_their_class(values, kept):
+    item = bright(values)
+    before = item["pred"].clone()
+    result = ReplaceDimd("pred", 3, 1, 1, 0.6, 1.3)(item)["pred"].argmax(0).flatten()
+    assert result.tolist() == [*(3 if keep else 1 for keep in kept), 2, 2]
+    assert torch.equal(item["pred"], before)
+
+
+@pytest.mark.parametrize("limits", [(None, 1.3), (0.6, None), (None, None)])
+def test_without_limits_or_without_the_image_no_class_is_dim(limits):
+    item = bright([0.1] * 4)
+    assert ReplaceDimd("pred", 3, 1, 1, *limits)(item)["pred"] is item["pred"]
+    item = bright([0.1] * 4, absent=True)
+    assert ReplaceDimd("pred", 3, 1, 1, 0.6, 1.3)(item)["pred"] is item["pred"]

@@ -151,7 +151,7 @@ def preview(
                     ax.contour(of_it, levels=[0.5], colors=[label["color"]], linewidths=1.0)
             mark_edges(ax, EDGES[plane])
             if row == 0:
-                ax.set_title(report["titles"].get(m, m), color="white", fontsize=12, pad=3)
+                ax.set_title(report["titles"].get(m, m), color="white", fontsize=12, pad=3, y=1.0)
             if column == 0:
                 box_of = ax.get_position()
                 middle = (box_of.y0 + box_of.y1) / 2

@@ -334,10 +334,10 @@ class Segmenter:
                 result = result._replace(
                     labels=labels * shown,
                     outside=int(np.count_nonzero(labels[~shown])),
-                    findings=self._refined(item, pred, labels),
+                    findings=self._refined(item, pred),
                 )
                 if probabilities:
-                    found = self._restore_probabilities(item, pred)
+                    found = self._restore_probabilities(item, self._content("refine")({**item, "pred": pred})["pred"])
                     found[~shown] = np.eye(found.shape[-1])[0]
                     result = result._replace(probabilities=found)
             elif decode == "all":
@@ -374,35 +374,24 @@ class Segmenter:
             )[0]
             yield from pred.split(len(self.bundle.class_names))
 
-    def _refined(self, item: dict[str, Any], pred: Any, labels: NDArray[np.unsignedinteger]) -> tuple[Finding, ...]:
-        """Says what of a class was segmented and not kept."""
-        found: tuple[Finding, ...] = ()
-        rule = getattr(self._content("keep_bright"), "replace", None)
-        if rule is not None and (dim := rule.dim(pred, item["image"])) is not None:
-            label, by = (self.bundle.task.classes[k] for k in (rule.label, rule.by))
-            volume = int(dim.sum()) * self._voxel_ml(item)
-            modality = self.bundle.task.modalities[rule.channel]
-            text = f"{label.title}: {volume:.1f} mL that are not bright on {modality.title} are shown as {by.title}"
-            pred, found = rule(pred, item["image"]), (Finding("note", text),)
-        return (*found, *self._too_small(item, pred.argmax(0), labels))
-
-    def _voxel_ml(self, item: dict[str, Any]) -> float:
-        return float(np.prod(np.asarray(item["image"].pixdim)[:3])) / 1000
-
-    def _too_small(self, item: dict[str, Any], fused: Any, labels: NDArray[np.unsignedinteger]) -> tuple[Finding, ...]:
-        """Says that a label was segmented, ``fused`` being classes on the network's grid, and not kept."""
+    def _refined(self, item: dict[str, Any], pred: Any) -> tuple[Finding, ...]:
+        """Says what of a class was found and not kept."""
         rule = getattr(self._content("refine"), "replace", None)
-        if rule is None or not (rule.minimum_ml or rule.minimum_share):
+        if rule is None:
             return ()
-        if not (voxels := int((fused == rule.label).sum())):
+        found, kept = (int(voxels.sum()) for voxels in rule.kept(pred, item["image"]))
+        if found == kept:
             return ()
-        label, by = (self.bundle.task.classes[k] for k in (rule.label, rule.by))
-        if (labels == label.value).any():
-            return ()
-        volume = voxels * self._voxel_ml(item)
+        label, by = (self.bundle.task.classes[k].title for k in (rule.label, rule.by))
+        voxel_ml = float(np.prod(np.asarray(item["image"].pixdim)[:3])) / 1000
+        volume = found * voxel_ml
+        if kept:
+            modality = self.bundle.task.modalities[rule.channel].title
+            gone = volume - kept * voxel_ml
+            text = f"{gone:.1f} mL that are not bright on {modality} are shown as {by}"
+            return (Finding("warning", f"{label} of {volume:.1f} mL was found; {text}"),)
         text = (
-            f"{label.title} of {volume:.1f} mL was found, too little for these weights to tell from none; "
-            f"it is shown as {by.title}"
+            f"{label} of {volume:.1f} mL was found, too little for these weights to tell from none; it is shown as {by}"
         )
         return (Finding("warning" if volume >= rule.minimum_ml else "note", text),)
 

@@ -14,10 +14,8 @@ from monai_passion.transforms.labels import (
     EnsureLabeld,
     LabelsToRegions,
     LabelsToRegionsd,
-    ReplaceDim,
-    ReplaceDimd,
-    ReplaceSmall,
-    ReplaceSmalld,
+    ReplaceDoubtful,
+    ReplaceDoubtfuld,
 )
 from monai_passion.transforms.load import LoadModalities, LoadModalitiesd, TakeSliced
 from monai_passion.transforms.transplant import (
@@ -46,10 +44,8 @@ __all__ = [
     "RandDropModalitiesd",
     "RandMaskModalitiesd",
     "RandTransplantTumord",
-    "ReplaceDim",
-    "ReplaceDimd",
-    "ReplaceSmall",
-    "ReplaceSmalld",
+    "ReplaceDoubtful",
+    "ReplaceDoubtfuld",
     "TakeSliced",
     "TransplantTumor",
     "TransplantTumord",

@@ -11,15 +11,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
 from torch import Tensor
 
-__all__ = [
-    "EnsureLabeld",
-    "LabelsToRegions",
-    "LabelsToRegionsd",
-    "ReplaceDim",
-    "ReplaceDimd",
-    "ReplaceSmall",
-    "ReplaceSmalld",
-]
+__all__ = ["EnsureLabeld", "LabelsToRegions", "LabelsToRegionsd", "ReplaceDoubtful", "ReplaceDoubtfuld"]
 
 
 class LabelsToRegions(Transform):
@@ -57,122 +49,100 @@ class LabelsToRegionsd(MapTransform):
         return item
 
 
-class ReplaceSmall(Transform):
-    """Take a label that has less than some volume in all, or some share of the two together, for another one.
+class ReplaceDoubtful(Transform):
+    """Take a class that is there for no good reason for another one.
 
     Whether a glioma has enhancing tumor at all matters more than a few voxels of it, which are more often wrong than
     right; they are taken for core that does not enhance. Of glioblastomas most of the core enhances, of low-grade
-    gliomas little or nothing: a small share is what a network that has seen few of these gets wrong.
+    gliomas little or nothing: a small share, or a large one that is hardly brighter than the brain after contrast, is
+    what a network that has seen few of these gets wrong. In order: less than ``minimum_ml`` or ``minimum_share`` is
+    replaced as a whole; where the median is too low, what is not bright is replaced, and the rest as well if that is
+    less than ``minimum_ml``.
 
     Args:
-        label: the one that may be too small.
-        by: the one in its place.
+        label: the class.
+        by: the class in its place.
         minimum_ml: mL; 0 changes nothing.
         minimum_share: of ``label`` in ``label`` and ``by``, in [0, 1]; 0 changes nothing.
+        channel: of the image that should be bright in ``label``. Zeros, as of an absent modality, say nothing.
+        minimum_median: of that image, z-scored over the head, in ``label``; None changes nothing. Partial volumes at
+            its rim are dim, so a median that suffices keeps all.
+        minimum_intensity: what counts as bright where the median is lower.
     """
-
-    def __init__(self, label: int, by: int, minimum_ml: float, minimum_share: float = 0.0) -> None:
-        self.label, self.by = label, by
-        self.minimum_ml, self.minimum_share = float(minimum_ml), float(minimum_share)
-
-    def __call__(self, labels: Tensor) -> Tensor:
-        """(1, *spatial) -> (1, *spatial). Voxels are of 1 mm where ``labels`` does not say their size."""
-        plain = torch.as_tensor(labels).as_subclass(Tensor)
-        there = plain == self.label
-        voxels, others = int(there.sum()), int((plain == self.by).sum())
-        pixdim = getattr(labels, "pixdim", None)
-        voxel = 1.0 if pixdim is None else float(torch.as_tensor(pixdim).prod())
-        if voxels * voxel / 1000 >= self.minimum_ml and voxels >= self.minimum_share * (voxels + others):
-            return labels
-        result = labels.clone()
-        result[there] = self.by
-        return result
-
-
-class ReplaceSmalld(MapTransform):
-    """Dictionary version of `ReplaceSmall`."""
 
     def __init__(
         self,
-        keys: KeysCollection,
         label: int,
         by: int,
-        minimum_ml: float,
+        minimum_ml: float = 0.0,
         minimum_share: float = 0.0,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.replace = ReplaceSmall(label, by, minimum_ml, minimum_share)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        item = dict(data)
-        for key in self.key_iterator(item):
-            item[key] = self.replace(item[key])
-        return item
-
-
-class ReplaceDim(Transform):
-    """Take a class that is dim where it should be bright for another one, voxel by voxel.
-
-    Enhancing tumor is by definition brighter after contrast. A network that has seen few low-grade gliomas finds it in
-    cores that are hardly brighter than the brain: where the median says so, only what is bright is kept. Where the
-    median is as it should be, nothing changes: next to the rim, partial volumes are dim, too.
-
-    Args:
-        label: the class that should be bright.
-        by: the class in its place.
-        channel: of the image that shows it.
-        minimum_median: median of that image in ``label``, z-scored over the head, from which on all is kept; None
-            changes nothing.
-        minimum_intensity: below such a median, only voxels of at least this are kept.
-    """
-
-    def __init__(
-        self, label: int, by: int, channel: int, minimum_median: float | None, minimum_intensity: float | None
+        channel: int = 0,
+        minimum_median: float | None = None,
+        minimum_intensity: float = 0.0,
     ) -> None:
         self.label, self.by, self.channel = label, by, channel
-        self.minimum_median, self.minimum_intensity = minimum_median, minimum_intensity
+        self.minimum_ml, self.minimum_share = float(minimum_ml), float(minimum_share)
+        self.minimum_median, self.minimum_intensity = minimum_median, float(minimum_intensity)
 
-    def dim(self, pred: Tensor, image: Tensor) -> Tensor | None:
-        """Probabilities (K, *spatial) and image (M, *spatial) -> what is to be replaced, (*spatial) bool, or None.
+    def kept(self, pred: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Where ``label`` is the most probable class, and where it stays so: (*spatial) bool each.
 
-        An image of zeros, as of a modality that is absent, says nothing.
+        Args:
+            pred: (K, *spatial), probabilities.
+            image: (M, *spatial), on the same grid; voxels are of 1 mm where it does not say their size.
         """
-        if self.minimum_median is None or self.minimum_intensity is None:
-            return None
-        shown = torch.as_tensor(image[self.channel]).as_subclass(Tensor).to(pred.device)
-        there = torch.as_tensor(pred).as_subclass(Tensor).argmax(0) == self.label
-        if not shown.any() or not there.any() or float(shown[there].median()) >= self.minimum_median:
-            return None
-        return there & (shown < self.minimum_intensity)
+        classes = torch.as_tensor(pred).as_subclass(Tensor).argmax(0)
+        found, nothing = classes == self.label, torch.zeros_like(classes, dtype=torch.bool)
+        pixdim = getattr(image, "pixdim", None)
+        voxel_ml = (1.0 if pixdim is None else float(torch.as_tensor(pixdim).prod())) / 1000
+        voxels, others = int(found.sum()), int((classes == self.by).sum())
+        if voxels * voxel_ml < self.minimum_ml or voxels < self.minimum_share * (voxels + others):
+            return found, nothing
+        shown = torch.as_tensor(image[self.channel]).as_subclass(Tensor).to(found.device)
+        if self.minimum_median is None or not voxels or not shown.any():
+            return found, found
+        if float(shown[found].median()) >= self.minimum_median:
+            return found, found
+        bright = found & (shown >= self.minimum_intensity)
+        return found, bright if int(bright.sum()) * voxel_ml >= self.minimum_ml else nothing
 
     def __call__(self, pred: Tensor, image: Tensor) -> Tensor:
-        """See `dim`; gives the probabilities, those of ``label`` added to those of ``by`` where it is replaced."""
-        dim = self.dim(pred, image)
-        if dim is None:
+        """See `kept`; gives (K, *spatial), each voxel of the same sum.
+
+        Where the class is replaced, its probability goes to ``by``; where nothing of it is kept and another one is the
+        most probable, to that one, so that the class does not come up between voxels of a finer grid.
+        """
+        found, kept = self.kept(pred, image)
+        if torch.equal(found, kept):
             return pred
         result = pred.clone()
-        result[self.by] += torch.where(dim, result[self.label], 0)
-        result[self.label][dim] = 0
+        plain = torch.as_tensor(result).as_subclass(Tensor)  # the same memory
+        to = torch.where(found, self.by, plain.argmax(0))
+        replaced = found & ~kept if kept.any() else torch.ones_like(found)
+        moved = torch.where(replaced, plain[self.label], 0)
+        plain[self.label] -= moved
+        plain.scatter_add_(0, to[None], moved[None])
         return result
 
 
-class ReplaceDimd(MapTransform):
-    """Dictionary version of `ReplaceDim`; ``keys`` are probabilities, on the grid of ``image_key``."""
+class ReplaceDoubtfuld(MapTransform):
+    """Dictionary version of `ReplaceDoubtful`; ``keys`` are probabilities, on the grid of ``image_key``."""
 
     def __init__(
         self,
         keys: KeysCollection,
         label: int,
         by: int,
-        channel: int,
-        minimum_median: float | None,
-        minimum_intensity: float | None,
+        minimum_ml: float = 0.0,
+        minimum_share: float = 0.0,
+        channel: int = 0,
+        minimum_median: float | None = None,
+        minimum_intensity: float = 0.0,
         image_key: str = "image",
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.replace = ReplaceDim(label, by, channel, minimum_median, minimum_intensity)
+        self.replace = ReplaceDoubtful(label, by, minimum_ml, minimum_share, channel, minimum_median, minimum_intensity)
         self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

@@ -26,20 +26,17 @@ def test_the_table_has_150_names_each_once():
     assert len({row["name"] for row in NAMES}) == len(NAMES) >= 150
 
 
-@pytest.mark.parametrize("source", sorted({row["from"] for row in NAMES}))
-def test_a_name_tells_the_sequence(source):
-    rows = [row for row in NAMES if row["from"] == source]
-    said = [(row, read_name(row["name"], BRATS)) for row in rows]
-    wrong = [(row["name"], answer) for row, answer in said if answer.role != (row["sequence"] or None)]
-    assert not wrong
-    assert all(bool(answer.why) == (answer.role is None) for _, answer in said)
+@pytest.mark.parametrize("row", NAMES, ids=lambda row: row["name"])
+def test_a_name_tells_the_sequence(row):
+    said = read_name(row["name"], BRATS)
+    assert said.role == (row["sequence"] or None), said
+    assert bool(said.why) == (said.role is None)
 
 
-@pytest.mark.parametrize("source", sorted({row["from"] for row in NAMES}))
-def test_a_description_tells_the_sequence(source):
-    rows = [row for row in NAMES if row["from"] == source and not row["name"].endswith(ENDINGS)]
-    said = [(row, *read_description(row["name"], BRATS)) for row in rows]
-    assert not [(row["name"], role, why) for row, role, why in said if role != (row["sequence"] or None)]
+@pytest.mark.parametrize("row", [r for r in NAMES if not r["name"].endswith(ENDINGS)], ids=lambda row: row["name"])
+def test_a_description_tells_the_sequence(row):
+    role, why = read_description(row["name"], BRATS)
+    assert role == (row["sequence"] or None), why
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def touch(path):
 def write_image(path, shape=(4, 4, 3)):
     """An image of one value, another for each path; or, by its name, a label map."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = np.full(shape, zlib.crc32(str(path).encode()) % 30000 + 10, np.int16)
+    data = np.full(shape, zlib.crc32(str(path).encode()) % (2**31 - 1) + 1, np.int32)
     for name, values in (("_seg.", (0, 1, 2, 4)), ("_gd.", (0, 200, 500, 600))):
         if name in path.name:
             data[:] = 0

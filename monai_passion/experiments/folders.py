@@ -85,14 +85,15 @@ def prepare(cells: Sequence[Cell], runs: Path, source: Source, table: str | None
 def _files(cell: Cell, folder: Path, source: Source, table: str | None) -> dict[str, dict[str, Any]]:
     own = source.bundles / cell.bundle / "configs"
     fragments = [source.configs / f"{name}.json" for name in cell.configs]
+    train = [own / "train.json", *fragments]
+    check_settings(cell.overrides, read_config(train))
+    used = {path: _read(path) for path in dict.fromkeys([*train, own / "evaluate.json"])}
     scoring = [
         path
         for name, path in zip(cell.configs, fragments, strict=True)
-        if not name.startswith(TRAINING_ONLY) and not any(key.startswith("train#") for key in _read(path))
+        if not name.startswith(TRAINING_ONLY) and not any(key.startswith("train#") for key in used[path])
     ]
-    train, evaluate = [own / "train.json", *fragments], [own / "evaluate.json", *scoring]
-    check_settings(cell.overrides, read_config(train))
-    used = {path: _read(path) for path in dict.fromkeys([*train, *evaluate])}
+    evaluate = [own / "evaluate.json", *scoring]
     presence = source.presence_dir / cell.presence if source.presence_dir and cell.presence else None
     tables = {"datalist": source.datalist, **({"presence": presence} if presence else {})}
     specification = {

@@ -126,23 +126,21 @@ class ReplaceDoubtful(Transform):
 
 
 class ReplaceDoubtfuld(MapTransform):
-    """Dictionary version of `ReplaceDoubtful`; ``keys`` are probabilities, on the grid of ``image_key``."""
+    """Dictionary version of `ReplaceDoubtful`, which takes ``rule`` and ``limits``; ``keys`` are probabilities.
+
+    They and ``image_key`` are on one grid.
+    """
 
     def __init__(
         self,
         keys: KeysCollection,
-        label: int,
-        by: int,
-        minimum_ml: float = 0.0,
-        minimum_share: float = 0.0,
-        channel: int = 0,
-        minimum_median: float | None = None,
-        minimum_intensity: float = 0.0,
+        *rule: Any,
         image_key: str = "image",
         allow_missing_keys: bool = False,
+        **limits: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.replace = ReplaceDoubtful(label, by, minimum_ml, minimum_share, channel, minimum_median, minimum_intensity)
+        self.replace = ReplaceDoubtful(*rule, **limits)
         self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

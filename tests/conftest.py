@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -9,7 +10,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one thread per worker and per program
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+os.fsync = lambda handle: None  # no test pulls the plug; those of the order of writing put their own in place
+
 GOLDEN = Path(os.environ.get("MONAI_PASSION_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # torch and MONAI are a million objects, which need not be looked at again and again
 
 
 @pytest.fixture(autouse=True)

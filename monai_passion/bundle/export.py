@@ -134,11 +134,11 @@ def export_onnx(
     roi_size: Sequence[int],
     facts: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write a network as ONNX: ``image`` (1, M, *roi_size) and ``available`` (1, M) bool in, logits ``pred`` out.
+    """Write a network as ONNX: ``image`` (n, M, *roi_size) and ``available`` (n, M) bool in, logits ``pred`` out.
 
     Every modality is computed, and what is not available is multiplied by zero; NaN where nothing is available. The
-    spatial size may be another one where the network allows it, as its stride does. Needs the packages onnx and
-    onnxscript.
+    batch may have any size n. The spatial size may be another one where the network allows it, as its stride does;
+    learned positions fix it. Needs the packages onnx and onnxscript.
 
     Args:
         facts: stored in the file as its metadata, see `describe_network`.
@@ -151,15 +151,16 @@ def export_onnx(
     if missing:
         raise UsageError(f"ONNX needs {' and '.join(missing)}; pip install 'monai_passion[export]'")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which speaks of torchvision where there is none
-    sizes = {2 + axis: torch.export.Dim.AUTO for axis in range(len(roi_size))}
+    auto = torch.export.Dim.AUTO
+    sizes = {2 + axis: auto for axis in range(len(roi_size))}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)  # torch speaks to itself
         program = torch.onnx.export(
             RefusingNothing(network.eval()).eval(),
-            _example(network, roi_size),
+            _example(network, roi_size, batch=2),  # of a batch of 1 the size would be fixed
             input_names=["image", "available"],
             output_names=["pred"],
-            dynamic_shapes={"image": sizes, "available": {}},
+            dynamic_shapes={"image": {0: auto, **sizes}, "available": {0: auto}},
             dynamo=True,
             verbose=False,
         )
@@ -208,9 +209,9 @@ def torchscript(network: MultiModalBackbone, roi_size: Sequence[int]) -> nn.Modu
     return traced
 
 
-def _example(network: MultiModalBackbone, roi_size: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    image = torch.zeros(1, network.num_modalities, *roi_size)
-    return image, torch.ones(1, network.num_modalities, dtype=torch.bool)
+def _example(network: MultiModalBackbone, roi_size: Sequence[int], batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    image = torch.zeros(batch, network.num_modalities, *roi_size)
+    return image, torch.ones(batch, network.num_modalities, dtype=torch.bool)
 
 
 def _files(bundle: Path) -> Iterator[tuple[str, Path]]:

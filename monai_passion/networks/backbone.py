@@ -104,7 +104,7 @@ class MultiModalBackbone(nn.Module, ABC):
                 available.reshape(*available.shape, *(1,) * self.spatial_dims), image, image.new_zeros(())
             )
             maps = tuple(self.encode_modality(m, image[:, m : m + 1]) for m in range(self.num_modalities))
-            return Features(maps, (tuple(range(batch)),) * self.num_modalities, available, traced=True)
+            return Features(maps, ((0,),) * self.num_modalities, available, traced=True)
         encoded: list[Any] = []
         rows: list[tuple[int, ...]] = []
         for m, has in enumerate(available.T.tolist()):

@@ -249,7 +249,7 @@ class M2FTrans(MultiModalBackbone):
         """The fusion tokens as a map (D, C, *grid), and how much they looked at each place of each modality in the
         first block: (D, M, *grid), summed over heads and fusion tokens, zero for absent modalities, detached."""
         tokens = resize_tokens(self.fusion_tokens.unsqueeze(0), self.grid, grid)
-        tokens = (tokens + self._positions(self.num_modalities, grid)).expand(len(routing), -1, -1)
+        tokens = (tokens + self._positions(self.num_modalities, grid)).expand(routing.mask(tokens).shape[0], -1, -1)
         length = tokens.shape[1]
         available = routing.mask(tokens).repeat_interleave(length, dim=1)
         mask = F.pad(available, (0, length), value=True)[:, None, None]  # (D, 1, 1, (M + 1) P)
@@ -266,7 +266,7 @@ class M2FTrans(MultiModalBackbone):
             if weights is None:
                 scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
                 attention = block.drop(scores.masked_fill(~mask, float("-inf")).softmax(dim=-1))
-                weights = attention.detach().sum(dim=(1, 2))[:, :-length].unflatten(1, (-1, *grid))
+                weights = attention.detach().sum(dim=(1, 2))[:, :-length].unflatten(1, (self.num_modalities, *grid))
                 attended = attention @ v
             else:
                 attended = block.attend(q, k, v, mask)
@@ -279,7 +279,9 @@ class M2FTrans(MultiModalBackbone):
     ) -> Tensor:
         weights = F.interpolate(weights, query.shape[2:])
         rows: Sequence[Tensor | None] = [
-            routing.gather(maps, m) * weights[decodes, m].unsqueeze(1) if (decodes := routing.decodes(m)) else None
+            routing.gather(maps, m) * torch.cat([weights[routing.span(d), m : m + 1] for d in decodes])
+            if (decodes := routing.decodes(m))
+            else None
             for m in range(self.num_modalities)
         ]
         for layer in self.cross[index]:

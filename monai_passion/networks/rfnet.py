@@ -92,12 +92,12 @@ class RegionFusion(nn.Module):
         zero = size.new_zeros(1, size.shape[1], channels)
         averages = []
         for d in range(len(routing)):
-            q = size[d : d + 1]
+            q = size[routing.span(d)]
             means = [
                 q @ routing.read(maps, d, m).flatten(2).transpose(1, 2) / q.shape[2] if routing.takes(d, m) else zero
                 for m in range(len(maps))
             ]
-            averages.append(torch.cat(means, dim=2) / area[d])
+            averages.append(torch.cat(means, dim=2) / area[routing.span(d)])
         statistics = torch.cat([torch.cat(averages), area], dim=2)  # (D, K, MC + 1)
         hidden = F.leaky_relu(torch.einsum("dks,kas->dka", statistics, self.hidden_weight) + self.hidden_bias, SLOPE)
         return torch.sigmoid(torch.einsum("dka,kma->dkm", hidden, self.weight_weight) + self.weight_bias)
@@ -113,10 +113,11 @@ class RegionFusion(nn.Module):
         mixed = []
         for d, modalities in enumerate(routing.present):
             stacked = [routing.read(maps, d, m).flatten(2) for m in modalities]
-            matrix = torch.einsum("okc,km->komc", kernel, weights[d, :, list(modalities)]).flatten(2).flatten(0, 1)
-            by_class = torch.bmm(matrix.unsqueeze(0), torch.cat(stacked, dim=1) if len(stacked) > 1 else stacked[0])
-            by_class = by_class.unflatten(1, (weights.shape[1], -1))  # (1, K, C, voxels)
-            mixed.append((by_class * probability[d].flatten(1).unsqueeze(1)).sum(dim=1))
+            rows = routing.span(d)
+            matrix = torch.einsum("okc,nkm->nkomc", kernel, weights[rows, :, list(modalities)]).flatten(3).flatten(1, 2)
+            by_class = torch.bmm(matrix, torch.cat(stacked, dim=1) if len(stacked) > 1 else stacked[0])
+            by_class = by_class.unflatten(1, (weights.shape[1], -1))  # (n, K, C, voxels)
+            mixed.append((by_class * probability[rows].flatten(2).unsqueeze(2)).sum(dim=1))
         mix = torch.cat(mixed) + first.bias.unsqueeze(1)
         region = self.region[1:](activate(mix.unflatten(2, probability.shape[2:])))
         shortcut = self.shortcut(activate(self.shortcut_fuse(routing, projected)))

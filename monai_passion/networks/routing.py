@@ -3,8 +3,9 @@
 Encoders run only on what is there, so the encoded maps of modality ``m`` hold one row per sample that *has* ``m``.
 `Features` keeps those rows; `Routing` says, for every decode, which rows it may read.
 
-While a network is traced or exported, control flow must not depend on data: then every modality keeps a row for every
-sample, and what a decode must not see is multiplied by zero. The numbers are the same.
+While a network is traced or exported, control flow must not depend on data, nor on the size of the batch. Then every
+modality keeps a row for every sample, one decode stands for the whole batch, and what a row must not see is multiplied
+by zero. The numbers are the same.
 """
 
 from __future__ import annotations
@@ -43,13 +44,18 @@ class Features(NamedTuple):
         """Plan D decodes: row ``d`` of ``mask`` (D, M) bool fuses its modalities of sample ``samples[d]``.
 
         Raises:
-            ValueError: a row is empty, asks for a modality that was not encoded, or the shapes disagree.
+            ValueError: a row is empty, asks for a modality that was not encoded, or the shapes disagree; while tracing,
+                ``samples`` are given.
         """
         num_samples, num_modalities = self.available.shape
         if mask.ndim != 2 or mask.shape[1] != num_modalities:
             raise ValueError(
                 f"mask has shape {tuple(mask.shape)}; give (decodes, {num_modalities}), one column per modality"
             )
+        if self.traced:
+            if samples is not None:
+                raise ValueError("a traced network decodes every sample once; leave out `samples`")
+            return Routing((0,), (tuple(range(num_modalities)),), self.rows, mask & self.available)
         if samples is None:
             if mask.shape[0] != num_samples:
                 raise ValueError(f"mask has {mask.shape[0]} rows for {num_samples} samples; say which with `samples`")
@@ -59,10 +65,6 @@ class Features(NamedTuple):
         samples = tuple(int(s) for s in samples)
         if len(samples) != mask.shape[0]:
             raise ValueError(f"samples has {len(samples)} entries for {mask.shape[0]} rows of mask")
-        if self.traced:
-            every = tuple(range(num_modalities))
-            gate = mask & torch.stack([self.available[sample] for sample in samples])  # a list would not export
-            return Routing(samples, (every,) * len(samples), self.rows, gate)
         present = []
         for sample, row in zip(samples, mask.tolist(), strict=True):
             modalities = tuple(m for m, kept in enumerate(row) if kept)
@@ -86,26 +88,29 @@ class Routing:
     """Per decode, its modalities, ascending (all of them while tracing)."""
     rows: tuple[tuple[int, ...], ...]
     gate: Tensor | None
-    """(D, M) bool while tracing: what really takes part."""
+    """(B, M) bool while tracing: what really takes part."""
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def span(self, decode: int) -> slice:
+        """Its rows in tensors that have one per decode: one, or while tracing those of the whole batch."""
+        return slice(None) if self.gate is not None else slice(decode, decode + 1)
 
     def takes(self, decode: int, modality: int) -> bool:
         """Whether a decode reads a modality. With ``in`` torch.compile would reuse its graph for other masks."""
         return any(m == modality for m in self.present[decode])
 
     def read(self, maps: Sequence[Tensor | None], decode: int, modality: int) -> Tensor:
-        """The map (1, ...) of one modality of one decode; exactly zero where the gate is shut."""
-        row = self.rows[modality][self.samples[decode]]
+        """The map of one modality for the rows of one decode; exactly zero where the gate is shut."""
         values = maps[modality]
         assert values is not None
+        if self.gate is not None:
+            return values * self.gate[:, modality].reshape(-1, *(1,) * (values.ndim - 1))
+        row = self.rows[modality][self.samples[decode]]
         assert row >= 0
         # A lone row is handed on as it is: no slice in the graph, no zero-filled gradient behind it.
-        value = values if values.shape[0] == 1 else values[row : row + 1]
-        if self.gate is not None:
-            value = value * self.gate[decode, modality]
-        return value
+        return values if values.shape[0] == 1 else values[row : row + 1]
 
     def sum(self, maps: Sequence[Tensor | None], weights: Tensor | None = None) -> Tensor:
         """Per decode the sum over its modalities: (n_m, C, *spatial) each -> (D, C, *spatial).
@@ -118,7 +123,7 @@ class Routing:
             value = self.read(maps, decode, modality)
             if weights is None:
                 return value
-            return value * F.interpolate(weights[decode : decode + 1, modality : modality + 1], value.shape[2:])
+            return value * F.interpolate(weights[self.span(decode), modality : modality + 1], value.shape[2:])
 
         totals = []
         for decode, modalities in enumerate(self.present):

@@ -1,8 +1,10 @@
-"""A network as ONNX gives the numbers that it gives itself."""
+"""A network as ONNX gives the numbers that it gives itself, to programs that have no PyTorch."""
 
 import ast
 import re
 import sys
+import warnings
+from functools import partial
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -13,38 +15,62 @@ import torch
 from monai_passion.bundle.export import describe_network, export_onnx
 from monai_passion.bundle.weights import PHANTOM, shipped_weights
 from monai_passion.cli import main
-from monai_passion.networks import M2FTrans, MMFormer, RFNet, TransUNet
+from monai_passion.networks import HeteroModalUNet, M2FTrans, MMFormer, RFNet, TransUNet
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
 from tests.bundles.conftest import QUICK, ROOT
 
 BUNDLE = QUICK[0]
 
+CHANNELS = (2, 4, 8, 16, 32)
 NETWORKS = {
-    "rfnet": lambda: RFNet(3, 4, spatial_dims=2, width=2),
-    "mmformer": lambda: MMFormer(3, 4, spatial_dims=2, width=2, roi_size=32, embedding=16, mlp=16),
-    "m2ftrans": lambda: M2FTrans(3, 4, spatial_dims=2, width=2, roi_size=32, mlp=16),
-    "transunet": lambda: TransUNet(3, 4, spatial_dims=2, channels=(2, 4, 8, 16, 32), roi_size=32, embedding=16, mlp=16),
+    "rfnet": partial(RFNet, width=2),
+    "unet": partial(HeteroModalUNet, channels=CHANNELS),
+    "mmformer": partial(MMFormer, width=2, roi_size=32, embedding=16, mlp=16),
+    "m2ftrans": partial(M2FTrans, width=2, roi_size=32, mlp=16),
+    "transunet": partial(TransUNet, channels=CHANNELS, roi_size=32, embedding=16, mlp=16),
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
-def test_onnxruntime_gives_the_same_numbers_for_several_masks(name, tmp_path):
+@pytest.fixture(scope="module")
+def onnxruntime():
     for package in ("onnx", "onnxscript", "onnxruntime"):
-        pytest.importorskip(package, reason=f"{package} is not installed; pip install onnx onnxscript onnxruntime")
+        pytest.importorskip(package, reason=f"{package} is not installed; pip install 'monai_passion[export]'")
     import onnxruntime
 
-    network = NETWORKS[name]().eval()
+    return onnxruntime
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "spatial_dims"), [*((name, 2) for name in NETWORKS), ("rfnet", 3), ("mmformer", 3)])
+def test_onnxruntime_gives_the_same_numbers_for_any_batch_and_mask(name, spatial_dims, onnxruntime, tmp_path, capfd):
+    torch.manual_seed(0)
+    network = NETWORKS[name](3, 4, spatial_dims).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        path = export_onnx(network, tmp_path / "network.onnx", (32,) * spatial_dims, {"modalities": "[]"})
+    assert not "".join(capfd.readouterr())
+    session = onnxruntime.InferenceSession(path)
+    assert session.get_modelmeta().custom_metadata_map == {"modalities": "[]"}
+    masks = torch.tensor([[True, True, True], [True, False, False], [False, True, True]])
+    image = torch.randn(3, 3, *(32,) * spatial_dims)
+    with torch.no_grad():
+        eager = network(image, masks).softmax(dim=1)
+    for rows in (slice(0, 3), slice(1, 2)):
+        (pred,) = session.run(None, {"image": image[rows].numpy(), "available": masks[rows].numpy()})
+        torch.testing.assert_close(torch.from_numpy(pred).softmax(dim=1), eager[rows], rtol=1e-3, atol=1e-3)
+    (nothing,) = session.run(None, {"image": image[:1].numpy(), "available": np.zeros((1, 3), bool)})
+    assert np.isnan(nothing).all()
+
+
+@pytest.mark.slow
+def test_an_rfnet_takes_windows_of_other_sizes(onnxruntime, tmp_path):
+    network = NETWORKS["rfnet"](3, 4, 2).eval()
     session = onnxruntime.InferenceSession(export_onnx(network, tmp_path / "network.onnx", (32, 32)))
-    image = torch.randn(1, 3, 32, 32)
-    for mask in ((True, True, True), (True, False, False), (False, True, True)):
-        available = torch.tensor([mask])
-        with torch.no_grad():
-            eager = network(image, available).softmax(dim=1)
-        (pred,) = session.run(None, {"image": image.numpy(), "available": available.numpy()})
-        torch.testing.assert_close(torch.from_numpy(pred).softmax(dim=1), eager, rtol=1e-3, atol=1e-4)
-    (pred,) = session.run(None, {"image": image.numpy(), "available": np.zeros((1, 3), bool)})
-    assert np.isnan(pred).all()
+    image, available = torch.randn(1, 3, 48, 64), torch.tensor([[True, False, True]])
+    with torch.no_grad():
+        eager = network(image, available).softmax(dim=1)
+    (pred,) = session.run(None, {"image": image.numpy(), "available": available.numpy()})
+    torch.testing.assert_close(torch.from_numpy(pred).softmax(dim=1), eager, rtol=1e-3, atol=1e-3)
 
 
 def without_pytorch():

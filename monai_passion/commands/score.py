@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,9 @@ def score(
     bundle: str | None = None,
     weights: PathLike | None = None,
     device: str | None = None,
+    roi_size: Sequence[int] | int | None = None,
+    overlap: float | None = None,
+    precision: str | None = None,
     mirror: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -37,6 +41,9 @@ def score(
         bundle: its folder or name (default: the RFNet bundle for brain tumors).
         weights: file (default: as of predict).
         device: cpu, cuda or cuda:1 (default: cuda where there is one).
+        roi_size: sliding window in voxels, as 96 or 96x96x64; -1 for as large as memory allows (default: the bundle's).
+        overlap: overlap of windows, 0 to 1 (default: the bundle's).
+        precision: fp32, bf16, fp16 (on a GPU) or auto (default: fp32).
         mirror: as of predict.
         overwrite: replace earlier scores.
 
@@ -68,11 +75,12 @@ def score(
         item["image"] = {m: path and str(root / path) for m, path in item["image"].items()}
         item["label"] = str(root / item["label"])
     with output_folder(output, overwrite=overwrite, last="summary.json") as folder:
-        segmenter = Segmenter(find_bundle(bundle), None if weights is None else Path(weights), device, mirror=mirror)
+        file, sizes = None if weights is None else Path(weights), [roi_size] if isinstance(roi_size, int) else roi_size
+        segmenter = Segmenter(find_bundle(bundle), file, device, sizes, overlap, precision, mirror)
         print_findings(segmenter.findings)
         rows = score_patients(items, segmenter, lambda case, dice: print(f"{case}  mean Dice {dice:.3f}", flush=True))
         table = read_metrics(write_metrics(rows, folder / "metrics.csv"))
-        facts = {"weights_sha256": sha256(segmenter.weights), "split": split}
+        facts = {"weights_sha256": sha256(segmenter.weights), "split": split, **segmenter.settings}
         write_summary(summarize(table), folder / "summary.json", **facts)
         write_text(folder / "tables.md", card_tables(table, segmenter.bundle.task.titles))
     path = output / "summary.json"

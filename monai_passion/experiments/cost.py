@@ -12,15 +12,22 @@ from typing import Any
 
 from monai_passion.data.slices import slices_of
 from monai_passion.experiments.grid import Cell
+from monai_passion.system.settings import check_settings, read_config
 
 __all__ = ["cost_lines", "count_steps", "measure_step", "training_config"]
 
 
 def training_config(cell: Cell, configs: Path, bundles: Path) -> dict[str, Any]:
-    """The merged configuration of a cell's training, with its overrides."""
+    """The merged configuration of a cell's training, with its overrides.
+
+    Raises:
+        InputError: a configuration that does not exist.
+        UsageError: an override of what no configuration has.
+    """
     from monai.bundle import ConfigParser
 
     files = [bundles / cell.bundle / "configs" / "train.json", *(configs / f"{name}.json" for name in cell.configs)]
+    check_settings(cell.overrides, read_config(files))
     parser = ConfigParser(ConfigParser.load_config_files([str(path) for path in files]))
     for key, value in cell.overrides.items():
         parser[key] = value

@@ -34,6 +34,7 @@ def test_set_goes_before_what_the_grid_says(command, tmp_path, monkeypatch):
         (["--only", "nobody"], "no cell"),
         (["--set", "epochs"], "KEY=VALUE"),
         (["--set", "epoch=2"], "unknown setting 'epoch'; did you mean epochs?"),
+        (["--set", "epoch=2", "--dry-run"], "unknown setting 'epoch'; did you mean epochs?"),
         (["--jobs", "0"], "--jobs"),
         (["--gpus", "0.5"], "--engine ray"),
     ],

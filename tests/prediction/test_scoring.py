@@ -22,7 +22,7 @@ def write(folder, case, files):
 def test_each_combination_that_a_patient_has_is_scored_at_the_spacing_of_the_files(tmp_path, weights):
     write(tmp_path / "data", "P1", ["flair", "t1ce", "seg"])
     write(tmp_path / "data", "P2", ["t2"])
-    summary = score(tmp_path / "data", output=tmp_path / "out", weights=weights, device="cpu")
+    summary = score(tmp_path / "data", output=tmp_path / "out", weights=weights, device="cpu", roi_size=32, overlap=0)
     rows = read_metrics(tmp_path / "out" / "metrics.csv")
     assert set(rows["case"]) == {"P1"}
     assert set(rows["combination"]) == {"flair", "t1c", "flair+t1c"}
@@ -31,6 +31,7 @@ def test_each_combination_that_a_patient_has_is_scored_at_the_spacing_of_the_fil
     assert whole.to_numpy() == pytest.approx((truth > 0).sum() * 8 / 1000)
     assert summary == json.loads((tmp_path / "out" / "summary.json").read_text())
     assert len(summary["weights_sha256"]) == 64
+    assert (summary["roi_size"], summary["overlap"], summary["precision"]) == ([32, 32, 32], 0, "fp32")
     assert "| FLAIR + T1c | " in (tmp_path / "out" / "tables.md").read_text()
 
 

@@ -23,7 +23,7 @@ __all__ = ["predict"]
 
 WHOLE = {"input", "output", "image", "modalities", "workers", "engine", "shard", "check", "strict", "quiet", "verbose"}
 """Arguments that are about a whole call, not about its patients."""
-PATHS = {"bundle", "weights"}
+PATHS = {"bundle", "weights", "ensemble"}
 
 
 def predict(
@@ -50,6 +50,7 @@ def predict(
     overlap: float | None = None,
     precision: str | None = None,
     mirror: bool = False,
+    ensemble: Sequence[PathLike] | None = None,
     workers: int = 1,
     engine: Literal["local", "ray"] = "local",
     shard: str | None = None,
@@ -98,6 +99,7 @@ def predict(
         overlap: overlap of windows, 0 to 1 (default: the bundle's).
         precision: fp32, bf16, fp16 (on a GPU) or auto: bf16 where the machine is faster in it (default: fp32).
         mirror: average with the segmentation of the images mirrored left to right, at twice the time.
+        ensemble: more weights of the same network, as of other folds, averaged with ``weights``; each takes its time.
         workers: patients of a cohort at the same time.
         engine: where the workers of a cohort run: on this machine, or in the Ray cluster of RAY_ADDRESS, whose nodes
             need this package and the same folders.
@@ -176,7 +178,8 @@ def predict(
         if not check or weights:
             raise
     sizes = [roi_size] if isinstance(roi_size, int) else roi_size
-    open_segmenter = functools.partial(Segmenter, facts, file, device, sizes, overlap, precision, mirror)
+    members = tuple(map(Path, ensemble or ()))
+    open_segmenter = functools.partial(Segmenter, facts, file, device, sizes, overlap, precision, mirror, members)
     with warnings.catch_warnings(), speaking(quiet) as voice:
         if not verbose:
             warnings.simplefilter("ignore")
@@ -239,10 +242,15 @@ def _words(given: Mapping[str, Any]) -> list[str]:
         if isinstance(value, bool):
             words.append(flag if value else f"--no-{name}")
         elif isinstance(value, Sequence) and not isinstance(value, str):
-            words += [flag, *map(str, value)]
+            words += [flag, *(_anywhere(name, part) for part in value)]
         else:
-            words += [flag, str(Path(value).absolute()) if name in PATHS and Path(value).exists() else str(value)]
+            words += [flag, _anywhere(name, value)]
     return [*words, "--quiet"]
+
+
+def _anywhere(name: str, value: Any) -> str:
+    """A value as a command in another folder takes it."""
+    return str(Path(value).absolute()) if name in PATHS and Path(value).exists() else str(value)
 
 
 def _part(shard: str | None) -> tuple[int, int]:

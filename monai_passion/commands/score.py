@@ -25,6 +25,7 @@ def score(
     overlap: float | None = None,
     precision: str | None = None,
     mirror: bool = False,
+    ensemble: Sequence[PathLike] | None = None,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Score predict on labeled patients: every combination of their sequences, on the grid of their files.
@@ -45,6 +46,7 @@ def score(
         overlap: overlap of windows, 0 to 1 (default: the bundle's).
         precision: fp32, bf16, fp16 (on a GPU) or auto (default: fp32).
         mirror: as of predict.
+        ensemble: more weights, as of predict.
         overwrite: replace earlier scores.
 
     Returns:
@@ -75,8 +77,9 @@ def score(
         item["image"] = {m: path and str(root / path) for m, path in item["image"].items()}
         item["label"] = str(root / item["label"])
     with output_folder(output, overwrite=overwrite, last="summary.json") as folder:
-        file, sizes = None if weights is None else Path(weights), [roi_size] if isinstance(roi_size, int) else roi_size
-        segmenter = Segmenter(find_bundle(bundle), file, device, sizes, overlap, precision, mirror)
+        file, members = None if weights is None else Path(weights), tuple(map(Path, ensemble or ()))
+        sizes = [roi_size] if isinstance(roi_size, int) else roi_size
+        segmenter = Segmenter(find_bundle(bundle), file, device, sizes, overlap, precision, mirror, members)
         print_findings(segmenter.findings)
         rows = score_patients(items, segmenter, lambda case, dice: print(f"{case}  mean Dice {dice:.3f}", flush=True))
         table = read_metrics(write_metrics(rows, folder / "metrics.csv"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion.bundle.run import trained_bundle
-from monai_passion.bundle.weights import find_weights, trained_settings, trained_unknown, weights_of
+from monai_passion.bundle.weights import check_members, find_weights, trained_settings, trained_unknown, weights_of
 from monai_passion.data.patient import Finding
 from monai_passion.errors import PassionError, ResourceError, UsageError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
+from monai_passion.system.files import sha256
 from monai_passion.system.resources import resource_folder
 from monai_passion.tasks import Task, load_task
 
@@ -172,9 +174,11 @@ class Segmenter:
         overlap: of neighboring windows, in [0, 1); None for the bundle's.
         precision: of the network, see `monai_passion.networks.precision.choose_precision`; None for the bundle's.
         mirror: average with the segmentation of the image mirrored left to right, at twice the time.
+        ensemble: more weights of the same network, as of other folds, each at its own time: the probabilities are
+            averaged. What to expect and the rules for small regions are those of ``weights``.
 
     Raises:
-        WeightsError: there are no weights, or not for this network.
+        WeightsError: there are no weights, or not for this network; those of the ensemble differ in their settings.
         UsageError: no such device; a window that the network does not take.
     """
 
@@ -187,6 +191,7 @@ class Segmenter:
         overlap: float | None = None,
         precision: str | None = None,
         mirror: bool = False,
+        ensemble: Sequence[Path] = (),
     ) -> None:
         from monai.bundle import ConfigParser
 
@@ -215,6 +220,10 @@ class Segmenter:
             changes["roi_size"] = list(roi_size) * (axes if len(roi_size) == 1 else 1)
             if len(changes["roi_size"]) != axes:
                 raise UsageError(f"--roi-size has {len(roi_size)} values; give one, or {axes}")
+        self.ensemble = tuple(ensemble)
+        if self.ensemble:
+            others = {str(file): load_weights(file)[1] for file in self.ensemble}
+            check_members({str(self.weights): self.facts, **others}, lambda key: self.parser.get(key))
         self.parser.update({key: value for key, value in changes.items() if value is not None})
         self._check_window()
 
@@ -227,6 +236,16 @@ class Segmenter:
             network: nn.Module = self._content("network")
         return network
 
+    @cached_property
+    def members(self) -> list[nn.Module]:
+        """The network with each of the weights."""
+        from monai_passion.networks.weights import load_into
+
+        others = [copy.deepcopy(self.network) for _ in self.ensemble]
+        for network, file in zip(others, self.ensemble, strict=True):
+            load_into(network, file)
+        return [self.network, *others]
+
     @property
     def device(self) -> str:
         return str(self._content("device"))
@@ -234,7 +253,8 @@ class Segmenter:
     @property
     def settings(self) -> dict[str, Any]:
         """The knobs that change the result."""
-        return {key: self._content(key) for key in ("roi_size", "overlap", "precision", "mirror_axes")}
+        knobs = {key: self._content(key) for key in ("roi_size", "overlap", "precision", "mirror_axes")}
+        return {**knobs, "ensemble": [sha256(file) for file in self.ensemble]}
 
     def segment(
         self,
@@ -360,19 +380,24 @@ class Segmenter:
         progress: Callable[[float], object],
     ) -> Iterator[Any]:
         """Class probabilities (K, *spatial) of each mask."""
-        network, image = self.network.to(plan.device), item["image"][None].to(plan.device)
+        members = [network.to(plan.device) for network in self.members]
+        image = item["image"][None].to(plan.device)
         groups = [masks] if plan.together else [[mask] for mask in masks]
-        for done, group in enumerate(groups):
-            pred = self._content("inferer")(
-                image,
-                network,
-                available=item["available"][None],
-                combinations=None if list(group) == [masks[0]] else group,
-                roi_size=plan.roi_size,
-                batch_size=None if plan.together else 1,
-                progress=lambda share, done=done: progress((done + share) / len(groups)),
-            )[0]
-            yield from pred.split(len(self.bundle.class_names))
+        total, done = len(groups) * len(members), 0
+        for group in groups:
+            mean: Any = 0
+            for network in members:
+                pred = self._content("inferer")(
+                    image,
+                    network,
+                    available=item["available"][None],
+                    combinations=None if list(group) == [masks[0]] else group,
+                    roi_size=plan.roi_size,
+                    batch_size=None if plan.together else 1,
+                    progress=lambda share, done=done: progress((done + share) / total),
+                )[0]
+                mean, done = (mean + pred / len(members) if len(members) > 1 else pred), done + 1
+            yield from mean.split(len(self.bundle.class_names))
 
     def _refined(self, item: dict[str, Any], pred: Any) -> tuple[Finding, ...]:
         """Says what of a class was found and not kept."""

@@ -1,0 +1,71 @@
+"""Several weights of one network, averaged."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from monai_passion.cli import main
+from monai_passion.commands.predict import _words
+from monai_passion.data.nifti import read_volume
+from monai_passion.errors import WeightsError
+from monai_passion.networks import RFNet
+from monai_passion.networks.weights import save_weights
+from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.system.files import sha256
+from tests.helpers.tasks import BRATS_MRI
+from tests.prediction.test_run import head, write
+
+SETTINGS = {"spacing": [1.0, 1.0, 1.0], "width": 4, "roi_size": [32, 32, 32]}
+
+
+def make(path, seed, **settings):
+    torch.manual_seed(seed)
+    save_weights(RFNet(4, 4, width=4), path, {"modalities": list(BRATS_MRI), "settings": {**SETTINGS, **settings}})
+    return path
+
+
+@pytest.fixture
+def weights(tmp_path):
+    return [make(tmp_path / f"{k}.safetensors", k) for k in range(3)]
+
+
+def test_the_probabilities_of_the_members_are_averaged(weights, tmp_path):
+    volumes = [read_volume(write(tmp_path / "flair.nii.gz", head(0))), None, None, None]
+    shares = []
+
+    def probabilities(first, *others):
+        segmenter = Segmenter(find_bundle(), first, "cpu", overlap=0.0, ensemble=others)
+        return segmenter.segment(volumes, probabilities=True, progress=shares.append).probabilities
+
+    alone = [probabilities(file) for file in weights]
+    shares.clear()
+    assert not np.allclose(alone[0], alone[1], atol=0.01)
+    np.testing.assert_allclose(probabilities(*weights), np.mean(alone, axis=0), atol=1e-5)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+
+
+def test_members_that_see_other_images_are_refused_and_other_windows_and_rules_are_not(weights, tmp_path):
+    other = make(tmp_path / "other.safetensors", 3, spacing=[2.0, 2.0, 2.0])
+    with pytest.raises(WeightsError, match=r"other.* trained with spacing \[2.0, 2.0, 2.0\], .*0.safetensors with"):
+        Segmenter(find_bundle(), weights[0], "cpu", ensemble=[weights[1], other])
+    alike = make(tmp_path / "alike.safetensors", 3, roi_size=[48, 48, 48], minimum_et_ml=1.0)
+    Segmenter(find_bundle(), weights[0], "cpu", ensemble=[alike])
+
+
+def test_the_report_names_the_members(weights, tmp_path, capsys):
+    flair = write(tmp_path / "flair.nii.gz", head(0))
+    words = ["predict", "--flair", flair, "--weights", weights[0], "--ensemble", *weights[1:], "--no-page"]
+    assert main([*map(str, words), "--output", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["weights"]["sha256"] == sha256(weights[0])
+    assert report["settings"]["ensemble"] == [sha256(file) for file in weights[1:]]
+
+
+def test_a_part_of_a_cohort_that_runs_elsewhere_finds_the_members(weights, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = _words({"input": "cohort", "output": "out", "ensemble": ["1.safetensors", "2.safetensors"]})
+    at = words.index("--ensemble")
+    assert words[at + 1 : at + 3] == [str(file) for file in weights[1:]]

@@ -31,6 +31,13 @@ def test_interval_is_that_of_the_mean_of_independent_patients():
     assert result.n == 400
 
 
+def test_the_interval_is_scipys():
+    values = np.random.default_rng(3).uniform(size=11)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=500, method="percentile", rng=np.random.default_rng(4))
+    ours = bootstrap_mean(values, resamples=500, seed=4)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs.confidence_interval), abs=1e-12)
+
+
 def test_repeating_every_case_of_a_patient_does_not_narrow_the_interval():
     values, patients = np.random.default_rng(1).normal(size=30), np.arange(30)
     once = bootstrap_mean(values, patients)

@@ -144,9 +144,15 @@ def _uneven(before: Examination, after: Examination) -> list[dict[str, str]]:
             f"the sequences differ ({', '.join(before.images)} before, {', '.join(after.images)} after); a part of the "
             "change may come from that"
         )
-    if before.report["weights"]["sha256"] != after.report["weights"]["sha256"]:
+    if _weights(before) != _weights(after):
         texts.append("the two were segmented by different weights; a part of the change may come from that")
     return [{"level": "warning", "text": text} for text in texts]
+
+
+def _weights(examination: Examination) -> list[str]:
+    """SHA-256 of all that were averaged, in any order."""
+    report = examination.report
+    return sorted([report["weights"]["sha256"], *report["settings"].get("ensemble", [])])
 
 
 def _values(report: Mapping[str, Any], name: str) -> Sequence[int]:

@@ -113,6 +113,10 @@ def test_other_sequences_or_weights_are_warned_of_and_none_in_common_is_an_error
     texts = [finding["text"] for finding in compare(one, two)[0]["findings"]]
     assert any("sequences differ" in text for text in texts)
     assert any("different weights" in text for text in texts)
+    two = examination([], BEFORE, ("t1c",))
+    assert not any("different weights" in finding["text"] for finding in compare(one, two)[0]["findings"])
+    two.report["settings"]["ensemble"] = ["1" * 64]
+    assert any("different weights" in finding["text"] for finding in compare(one, two)[0]["findings"])
     with pytest.raises(InputError, match="share no sequence"):
         compare(examination([], BEFORE, ("t2",)), two)
 

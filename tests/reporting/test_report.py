@@ -30,7 +30,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")  # takes seconds, and xdist may leave this module and come back
 def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     runs = [write_run(folder / "a", label="base & line"), write_run(folder / "b", label="+PASSION", gain=0.1)]

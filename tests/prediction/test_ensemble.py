@@ -55,13 +55,16 @@ def test_members_that_see_other_images_are_refused_and_other_windows_and_rules_a
     Segmenter(find_bundle(), weights[0], "cpu", ensemble=[alike])
 
 
-def test_the_report_names_the_members(weights, tmp_path, capsys):
+def test_the_report_and_the_page_name_the_members(weights, tmp_path, capsys):
     flair = write(tmp_path / "flair.nii.gz", head(0))
-    words = ["predict", "--flair", flair, "--weights", weights[0], "--ensemble", *weights[1:], "--no-page"]
+    words = ["predict", "--flair", flair, "--weights", weights[0], "--ensemble", *weights[1:]]
     assert main([*map(str, words), "--output", str(tmp_path / "out"), "--device", "cpu"]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["weights"]["sha256"] == sha256(weights[0])
-    assert report["settings"]["ensemble"] == [sha256(file) for file in weights[1:]]
+    members = [sha256(file) for file in weights[1:]]
+    assert report["settings"]["ensemble"] == members
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert all(f"averaged with {member[:12]}" in page for member in members)
 
 
 def test_a_part_of_a_cohort_that_runs_elsewhere_finds_the_members(weights, tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ FACTS = {
     "bundle": {"name": "bundle", "version": "1"},
     "weights": {"file": "</script><b>x.pt", "sha256": "0" * 64},
     "device": "cpu",
+    "settings": {"roi_size": [32, 32, 32], "overlap": 0.5, "precision": "fp32", "mirror_axes": []},
     "modalities": {"used": ["t1"], "absent": ["flair", "t1c", "t2"], "reference": "t1"},
 }
 

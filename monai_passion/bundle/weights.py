@@ -122,14 +122,14 @@ def check_settings(weights: str | os.PathLike[str], facts: Mapping[str, Any], he
         raise WeightsError(f"{weights} was trained with {found}; add {flags}")
 
 
-def check_members(weights: Mapping[str, Mapping[str, Any]], defaults: Callable[[str], Any] = lambda key: None) -> None:
+def check_members(weights: Mapping[str, Mapping[str, Any]], defaults: Callable[[str], Any]) -> None:
     """Refuse weights that see images in different ways, as at another spacing, as members of one ensemble.
 
     Windows may differ, and so may the rules for small regions: those of the first are taken.
 
     Args:
         weights: file -> its metadata, from `monai_passion.networks.weights.load_weights`.
-        defaults: of a setting that some do not have.
+        defaults: the bundle's value of a setting, for those that do not have it.
 
     Raises:
         WeightsError: with the first setting that differs.

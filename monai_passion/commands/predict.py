@@ -169,17 +169,16 @@ def predict(
         raise UsageError(f"--workers is {workers}; give 1 or more, and more than 1 for a cohort only")
     if engine == "ray" and (shard or not (cohort and target)):
         raise UsageError("--engine ray is for a whole cohort with an --output; leave it out, or leave out --shard")
-    file = None
+    file, members = None, tuple(map(Path, ensemble or ()))
     try:  # before any image is read
         file = Path(weights) if weights else facts.weights
-        if not file.is_file():
-            raise WeightsError(f"no weights at {file}; check the path")
+        for path in (file, *members):
+            if not path.is_file():
+                raise WeightsError(f"no weights at {path}; check the path")
     except WeightsError:
-        if not check or weights:
+        if not check or weights or ensemble:
             raise
-    sizes = [roi_size] if isinstance(roi_size, int) else roi_size
-    members = tuple(map(Path, ensemble or ()))
-    open_segmenter = functools.partial(Segmenter, facts, file, device, sizes, overlap, precision, mirror, members)
+    open_segmenter = functools.partial(Segmenter, facts, file, device, roi_size, overlap, precision, mirror, members)
     with warnings.catch_warnings(), speaking(quiet) as voice:
         if not verbose:
             warnings.simplefilter("ignore")

@@ -78,8 +78,7 @@ def score(
         item["label"] = str(root / item["label"])
     with output_folder(output, overwrite=overwrite, last="summary.json") as folder:
         file, members = None if weights is None else Path(weights), tuple(map(Path, ensemble or ()))
-        sizes = [roi_size] if isinstance(roi_size, int) else roi_size
-        segmenter = Segmenter(find_bundle(bundle), file, device, sizes, overlap, precision, mirror, members)
+        segmenter = Segmenter(find_bundle(bundle), file, device, roi_size, overlap, precision, mirror, members)
         print_findings(segmenter.findings)
         rows = score_patients(items, segmenter, lambda case, dice: print(f"{case}  mean Dice {dice:.3f}", flush=True))
         table = read_metrics(write_metrics(rows, folder / "metrics.csv"))

@@ -249,9 +249,10 @@ class M2FTrans(MultiModalBackbone):
         """The fusion tokens as a map (D, C, *grid), and how much they looked at each place of each modality in the
         first block: (D, M, *grid), summed over heads and fusion tokens, zero for absent modalities, detached."""
         tokens = resize_tokens(self.fusion_tokens.unsqueeze(0), self.grid, grid)
-        tokens = (tokens + self._positions(self.num_modalities, grid)).expand(routing.mask(tokens).shape[0], -1, -1)
+        taken = routing.mask(tokens)
+        tokens = (tokens + self._positions(self.num_modalities, grid)).expand(taken.shape[0], -1, -1)
         length = tokens.shape[1]
-        available = routing.mask(tokens).repeat_interleave(length, dim=1)
+        available = taken.repeat_interleave(length, dim=1)
         mask = F.pad(available, (0, length), value=True)[:, None, None]  # (D, 1, 1, (M + 1) P)
         weights: Tensor | None = None
         for i, block in enumerate(self.transformer):

@@ -187,7 +187,7 @@ class Segmenter:
         bundle: BundleFacts,
         weights: Path | None = None,
         device: str | None = None,
-        roi_size: Sequence[int] | None = None,
+        roi_size: Sequence[int] | int | None = None,
         overlap: float | None = None,
         precision: str | None = None,
         mirror: bool = False,
@@ -217,15 +217,18 @@ class Segmenter:
             changes["device"] = f"$torch.device('{_usable_device(device)}')"
         if roi_size is not None:
             axes = int(self.parser["spatial_dims"])
-            changes["roi_size"] = list(roi_size) * (axes if len(roi_size) == 1 else 1)
+            sizes = [roi_size] if isinstance(roi_size, int) else list(roi_size)
+            changes["roi_size"] = sizes * axes if len(sizes) == 1 else sizes
             if len(changes["roi_size"]) != axes:
-                raise UsageError(f"--roi-size has {len(roi_size)} values; give one, or {axes}")
+                raise UsageError(f"--roi-size has {len(sizes)} values; give one, or {axes}")
         self.ensemble = tuple(ensemble)
         if self.ensemble:
             others = {str(file): load_weights(file)[1] for file in self.ensemble}
-            check_members({str(self.weights): self.facts, **others}, lambda key: self.parser.get(key))
+            check_members({str(self.weights): self.facts, **others}, self.parser.get)
         self.parser.update({key: value for key, value in changes.items() if value is not None})
         self._check_window()
+        if self.ensemble:
+            _ = self.members  # what does not fit is told before an image is read
 
     @cached_property
     def network(self) -> nn.Module:
@@ -250,7 +253,7 @@ class Segmenter:
     def device(self) -> str:
         return str(self._content("device"))
 
-    @property
+    @cached_property
     def settings(self) -> dict[str, Any]:
         """The knobs that change the result."""
         knobs = {key: self._content(key) for key in ("roi_size", "overlap", "precision", "mirror_axes")}
@@ -396,7 +399,8 @@ class Segmenter:
                     batch_size=None if plan.together else 1,
                     progress=lambda share, done=done: progress((done + share) / total),
                 )[0]
-                mean, done = (mean + pred / len(members) if len(members) > 1 else pred), done + 1
+                mean = pred if len(members) == 1 else mean + pred / len(members)
+                done += 1
             yield from mean.split(len(self.bundle.class_names))
 
     def _refined(self, item: dict[str, Any], pred: Any) -> tuple[Finding, ...]:

@@ -106,7 +106,15 @@ class BackboneContract:
         assert not torch.allclose(outputs[0], outputs[1])
         assert not torch.allclose(outputs[1], outputs[2])
 
-    def test_traced_network_gives_the_same_numbers_for_any_batch_and_mask(self, network):
+    def test_traced_network_gives_the_same_numbers(self, network):
+        image = self.images(network, 1)
+        everything = torch.ones(1, 3).bool()
+        traced = torch.jit.trace(network, (image, everything), check_trace=False)
+        for mask in ([1, 1, 1], [1, 0, 0], [0, 1, 1]):
+            mask = torch.tensor([mask]).bool()
+            torch.testing.assert_close(traced(image, mask), network(image, mask), rtol=1e-4, atol=1e-4)
+
+    def test_traced_network_takes_any_batch_with_a_mask_for_each(self, network):
         """In double precision, as single rounds by a thousandth of the smaller logits in either."""
         network.double()
         image, mask = self.images(network, 3).double(), torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 1]]).bool()

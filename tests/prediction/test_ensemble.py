@@ -55,6 +55,23 @@ def test_members_that_see_other_images_are_refused_and_other_windows_and_rules_a
     Segmenter(find_bundle(), weights[0], "cpu", ensemble=[alike])
 
 
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [("nowhere.safetensors", "no weights at"), ("narrow.safetensors", "does not fit RFNet as built here")],
+)
+def test_a_member_that_cannot_be_used_is_one_line_and_leaves_nothing(member, message, weights, tmp_path, capsys):
+    torch.manual_seed(0)
+    facts = {"modalities": list(BRATS_MRI), "settings": SETTINGS}
+    save_weights(RFNet(4, 4, width=2), tmp_path / "narrow.safetensors", facts)
+    flair, out = write(tmp_path / "flair.nii.gz", head(0)), tmp_path / "out"
+    words = ["predict", "--flair", flair, "--weights", weights[0], "--ensemble", tmp_path / member, "--output", out]
+    assert main([*map(str, words), "--device", "cpu"]) == 4
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("monai-passion: error: ")
+    assert message in error
+    assert not out.exists()
+
+
 def test_the_report_and_the_page_name_the_members(weights, tmp_path, capsys):
     flair = write(tmp_path / "flair.nii.gz", head(0))
     words = ["predict", "--flair", flair, "--weights", weights[0], "--ensemble", *weights[1:]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,12 @@ class CombinationScores(Metric):
             if self.spacing_known and hasattr(label, "pixdim"):
                 pixdim = label.pixdim[b] if label.pixdim.ndim == 2 else label.pixdim
                 spacing = [float(size) for size in pixdim[: true.ndim]]
-            for name, pred in zip(self.names, maps, strict=True):
+            shares = probability.as_subclass(Tensor).unflatten(0, (len(self.combinations), -1))
+            for name, pred, share in zip(self.names, maps, shares, strict=True):
                 if int(pred.flatten()[0]) == -1:
                     continue  # this patient lacks one of these modalities
                 if not self.dice_only:
-                    rows = self._score(pred, true, spacing, batch["case"][b], batch["patient"][b], name)
+                    rows = self._score(pred, true, share, spacing, batch["case"][b], batch["patient"][b], name)
                     self.dice += [row["dice"] for row in rows if row["convention"] == CHALLENGE.name]
                     self.rows += rows
                     continue
@@ -128,20 +130,22 @@ class CombinationScores(Metric):
                     self.dice += mean_region_dice(part, reference, self.regions)
 
     def _score(
-        self, pred: Tensor, true: Tensor, spacing: list[float] | None, case: str, patient: str, combination: str
+        self,
+        pred: Tensor,
+        true: Tensor,
+        probability: Tensor,
+        spacing: list[float] | None,
+        case: str,
+        patient: str,
+        combination: str,
     ) -> list[dict[str, Any]]:
-        maps = pred.cpu().numpy(), true.cpu().numpy()
-        if self.per_slice:
-            return score_slices(*maps, self.regions, spacing, patient=patient, combination=combination)
-        return score_case(
-            *maps,
-            self.regions,
-            spacing,
-            case=case,
-            patient=patient,
-            combination=combination,
-            diagonal=self.diagonal,
+        given = pred.cpu().numpy(), true.cpu().numpy(), self.regions, spacing
+        score = (
+            partial(score_slices, *given)
+            if self.per_slice
+            else partial(score_case, *given, case=case, diagonal=self.diagonal)
         )
+        return score(patient=patient, combination=combination, probability=probability.float().cpu().numpy())
 
     def _most_labeled_slice(self, image: Tensor, true: Tensor, maps: Tensor) -> dict[str, np.ndarray]:
         z = int((true > 0).sum(dim=(0, 1)).argmax())

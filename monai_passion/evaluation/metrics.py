@@ -33,6 +33,7 @@ dice, nsd         0 ... 1
 hd95, assd        mm (voxels where the spacing is unknown)
 predicted_ml,     volumes in mL (empty where the spacing is unknown)
 reference_ml
+ece               0 ... 1, see `calibration_error` (empty where only labels are known)
 ================  =====================================================================================================
 """
 
@@ -57,6 +58,7 @@ __all__ = [
     "Convention",
     "RegionScore",
     "Regions",
+    "calibration_error",
     "score_case",
     "score_region",
     "score_slices",
@@ -71,7 +73,7 @@ MYOPS_REGIONS: Regions = {"LVB": (2,), "RVB": (3,), "MYO": (1, 4, 5)}
 """Blood pools and the whole myocardium; labels 1 healthy, 4 edema, 5 scar."""
 
 METRICS = ("dice", "hd95", "assd", "nsd")
-COLUMNS = ("case", "patient", "combination", "region", "convention", *METRICS, "predicted_ml", "reference_ml")
+COLUMNS = ("case", "patient", "combination", "region", "convention", *METRICS, "predicted_ml", "reference_ml", "ece")
 
 
 class Convention(NamedTuple):
@@ -184,6 +186,28 @@ def _score(measured: _Measured, convention: Convention, tolerance: float, diagon
     return RegionScore(dice, float(hd95), float(assd), float(nsd), predicted, reference)
 
 
+def calibration_error(probability: NDArray[np.floating], true: NDArray[np.bool_], bins: int = 10) -> float:
+    """Expected calibration error of one region (Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
+
+    The voxels are sorted into bins of equal width by the probability that they belong to the region. In each, the mean
+    probability should be the share that belongs to it; the mean of what they differ by, weighted by the voxels of each.
+    All voxels of the image count, so that most are easy: compare it between methods on the same images only.
+
+    Args:
+        probability: of the region, 0 ... 1, any number of dimensions.
+        true: bool, the same shape.
+        bins: their number.
+
+    Raises:
+        ValueError: shapes that differ.
+    """
+    probability, true = _checked(probability, true, None)
+    bin_of = np.minimum((probability * bins).astype(np.uint8), bins - 1).ravel()
+    expected = np.bincount(bin_of, probability.ravel(), bins)
+    found = np.bincount(bin_of, true.ravel(), bins)
+    return float(np.abs(expected - found).sum() / true.size)
+
+
 def score_region(
     pred: NDArray[np.bool_],
     true: NDArray[np.bool_],
@@ -220,6 +244,7 @@ def score_case(
     case: str,
     combination: str,
     patient: str | None = None,
+    probability: NDArray[np.floating] | None = None,
     conventions: Iterable[Convention] = (CHALLENGE, RELEASED),
     tolerance: float = 1.0,
     diagonal: float | None = None,
@@ -235,6 +260,7 @@ def score_case(
         case: name of the volume or slice.
         combination: modalities that the network was given.
         patient: whose it is; by default ``case``.
+        probability: of every class, background first, (K, ...), for ``ece``; by default that is NaN.
         conventions: for empty regions; the surfaces are measured once whatever their number.
         tolerance: of NSD, in mm.
         diagonal: distance for a missed region where ``pred`` is a crop; by default the diagonal of ``pred``.
@@ -248,6 +274,12 @@ def score_case(
     if voxel_ml is None:
         voxel_ml = math.prod(spacing) / 1000 if spacing is not None and len(spacing) == 3 else math.nan
     conventions = tuple(conventions)
+    errors = dict.fromkeys(regions, math.nan)
+    if probability is not None:
+        errors = {
+            region: calibration_error(probability[list(labels)].sum(axis=0), np.isin(true, labels))
+            for region, labels in regions.items()
+        }
     box = _box((pred != 0) | (true != 0))
     pred, true = pred[box], true[box]
     rows = []
@@ -268,6 +300,7 @@ def score_case(
                     **{metric: getattr(score, metric) for metric in METRICS},
                     "predicted_ml": score.predicted * voxel_ml,
                     "reference_ml": score.reference * voxel_ml,
+                    "ece": errors[region],
                 }
             )
     return rows
@@ -281,6 +314,7 @@ def score_slices(
     *,
     patient: str,
     combination: str,
+    probability: NDArray[np.floating] | None = None,
     conventions: Iterable[Convention] = (CHALLENGE, RELEASED),
     tolerance: float = 1.0,
 ) -> list[dict[str, Any]]:
@@ -295,6 +329,7 @@ def score_slices(
         spacing: of (H, W, slices) in mm; ``None``: unknown, distances are in pixels and volumes NaN.
         patient: whose volume it is.
         combination: modalities that the network was given.
+        probability: of every class, (K, H, W, slices), as for `score_case`.
         conventions: for empty regions.
         tolerance: of NSD, in mm.
 
@@ -316,6 +351,7 @@ def score_slices(
             case=f"{patient}_{index}",
             patient=patient,
             combination=combination,
+            probability=None if probability is None else probability[..., index],
             conventions=conventions,
             tolerance=tolerance,
             voxel_ml=voxel_ml,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -40,6 +41,7 @@ def read_metrics(path: str | os.PathLike[str]) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error).strip().splitlines()[0]
         raise InputError(f"cannot read {path}: {reason}; it must be the metrics.csv of an evaluation") from error
+    rows = rows.assign(ece=rows.get("ece", math.nan))  # older files lack it
     missing = [name for name in COLUMNS if name not in rows]
     if missing:
         raise InputError(f"{path} lacks the column(s) {', '.join(missing)}; it must have {', '.join(COLUMNS)}")

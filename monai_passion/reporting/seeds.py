@@ -11,7 +11,7 @@ from monai_passion.evaluation.statistics import SeedComparison, compare_seeds
 
 __all__ = ["ENDPOINTS", "compare_to_first", "endpoints"]
 
-ENDPOINTS = ("dice", "dice_rare", "false_positive_ml", "hd95")
+ENDPOINTS = ("dice", "dice_rare", "false_positive_ml", "hd95", "ece")
 """Mean Dice of all combinations; of those of rare modalities alone; false-positive volume (mL); HD95 (mm) where both
 regions are there."""
 

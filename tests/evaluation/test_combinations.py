@@ -69,6 +69,7 @@ def test_files_hold_every_combination_region_and_convention(truth, tmp_path):
     assert list(rows["combination"].unique()) == ["+".join(c) for c in combinations(MODALITIES)]
     assert len(rows) == 3 * 2 * 2
     assert rows["reference_ml"].iloc[0] == pytest.approx(64 * 8 / 1000)
+    assert (rows["ece"] == 0).all()  # of these predictions all are certain and right
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert {row["n"] for row in summary["results"]} == {1}
 

@@ -14,6 +14,7 @@ from monai_passion.evaluation.metrics import (
     MYOPS_REGIONS,
     RELEASED,
     Convention,
+    calibration_error,
     score_case,
     score_region,
     score_slices,
@@ -49,6 +50,32 @@ def test_surface_distances_equal_brute_force(shape, seed):
     pred, true = blobs(shape, seed)
     spacing = SPACINGS[len(shape)]
     np.testing.assert_allclose(surface_distances(pred, true, spacing), brute_force(pred, true, spacing), rtol=1e-12)
+
+
+def test_calibration_error_by_hand():
+    # Of four voxels at 0.25 one belongs to the region, which is right; of two at 0.85 one, of four at 1 three.
+    probability = np.array([0.25] * 4 + [0.85] * 2 + [1.0] * 4)
+    true = np.array([1, 0, 0, 0, 1, 0, 1, 1, 1, 0], bool)
+    assert calibration_error(probability, true) == pytest.approx(0.2 * 0.35 + 0.4 * 0.25)
+    # In one bin only the means count: 6.7 expected, 5 found.
+    assert calibration_error(probability, true, bins=1) == pytest.approx((4 * 0.25 + 2 * 0.85 + 4 - 5) / 10)
+
+
+def test_calibration_of_a_region_sums_its_classes():
+    true = np.array([[0, 1], [3, 2]])
+    probability = np.array(
+        [[[0.5, 0.0], [0.0, 0.0]], [[0.25, 0.5], [0.5, 0.0]], [[0.0, 0.0], [0.0, 1.0]], [[0.25, 0.5], [0.5, 0.0]]]
+    )
+    found = {
+        row["region"]: row["ece"]
+        for row in score_case(true, true, BRATS_REGIONS, case="p", combination="t1", probability=probability)
+    }
+    # 0.5 for the background voxel, 1 for the others; TC: that of class 2 has 0; ET: 0.25, 0.5, 0, 0.5 for 0, 0, 0, 1.
+    assert found == {"WT": pytest.approx(0.5 / 4), "TC": pytest.approx(0.5 / 4), "ET": pytest.approx(0.25 / 4)}
+    volumes = score_slices(
+        *[true[..., None]] * 2, BRATS_REGIONS, patient="p", combination="t1", probability=probability[..., None]
+    )
+    assert [row["ece"] for row in volumes[::2]] == list(found.values())
 
 
 @pytest.mark.parametrize("shape", [(17, 14), (11, 12, 9)])
@@ -168,7 +195,9 @@ def test_slices_are_scored_in_two_dimensions():
     )
     middle = [row for row in rows if row["case"] == "p_1"]
     for row, expected in zip(middle, alone, strict=True):
-        assert [row[name] for name in COLUMNS[:-2]] == [expected[name] for name in COLUMNS[:-2]]
+        assert [row[name] for name in COLUMNS[: COLUMNS.index("predicted_ml")]] == [
+            expected[name] for name in COLUMNS[: COLUMNS.index("predicted_ml")]
+        ]
     assert {row["patient"] for row in rows} == {"p"}
     assert len({row["case"] for row in rows}) == 3
     assert middle[0]["predicted_ml"] == pytest.approx((pred[..., 1] == 2).sum() * 0.02)

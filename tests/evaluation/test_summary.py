@@ -31,6 +31,12 @@ def test_written_rows_are_read_back_unchanged(rows, tmp_path):
     pd.testing.assert_frame_equal(frame, pd.DataFrame(rows, columns=list(COLUMNS)), check_dtype=False)
 
 
+def test_files_from_before_calibration_are_read(rows, tmp_path):
+    path = write_metrics(rows, tmp_path / "metrics.csv")
+    pd.read_csv(path).drop(columns="ece").to_csv(path, index=False)
+    assert read_metrics(path)["ece"].isna().all()
+
+
 def test_unknown_volumes_are_read_back_as_unknown(rows, tmp_path):
     path = write_metrics([{**row, "predicted_ml": np.nan, "reference_ml": np.nan} for row in rows], tmp_path / "m.csv")
     assert read_metrics(path)["predicted_ml"].isna().all()
@@ -49,7 +55,7 @@ def test_names_that_look_like_numbers_stay_text(rows, tmp_path):
         (lambda text: text.splitlines()[0], "no rows"),
         (lambda text: text.replace("p1", "", 1), "line 14: case is empty"),
         (lambda text: text + text.splitlines()[1], "line 50: this case was scored before"),
-        (lambda text: text.rsplit(",", 1)[0] + ",many\n", "column reference_ml has text"),
+        (lambda text: text.rsplit(",", 1)[0] + ",many\n", "column ece has text"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(rows, tmp_path, change, message):

@@ -232,9 +232,10 @@ def test_training_step(training, case):
     np.testing.assert_allclose(value, expected["loss"], rtol=1e-4)
     off = far(norms, expected["grad_l2"])
     if off.any():  # rounding alone moves some gradients of M2FTrans by more than the tolerance
-        off &= far(training.step(case, torch.float64)[-1], expected["grad_l2"])
         with plain_operations():  # which round as the released code did
             off &= far(training.step(case)[-1], expected["grad_l2"])
+    if off.any():
+        off &= far(training.step(case, torch.float64)[-1], expected["grad_l2"])
     assert not off.any(), training.expected["param_names"][off]
 
 

@@ -59,7 +59,7 @@ def predict(segmenter, tmp_path):
     return run
 
 
-def test_the_output_is_a_segmentation_a_report_that_fits_its_schema_and_a_picture(files, predict):
+def test_the_output_is_a_segmentation_a_report_that_fits_its_schema_and_a_picture(files, predict, drawn):
     labels, report, folder = predict(files)
     assert sorted(p.name for p in folder.iterdir()) == [
         "preview.png",
@@ -75,7 +75,7 @@ def test_the_output_is_a_segmentation_a_report_that_fits_its_schema_and_a_pictur
 
 
 @pytest.mark.parametrize("given", [*combinations(BRATS_MRI)[:4], ("t1c", "t2"), BRATS_MRI], ids="+".join)
-def test_any_subset_of_the_modalities_will_do_and_the_report_says_which(files, predict, given):
+def test_any_subset_of_the_modalities_will_do_and_the_report_says_which(files, predict, given, drawn):
     labels, report, _ = predict({m: files[m] for m in given})
     assert labels.shape == SHAPE
     assert report["modalities"]["used"] == list(given)
@@ -179,7 +179,7 @@ def test_the_mark_of_a_voxel_stays_where_it_was(segmenter, tmp_path, monkeypatch
     assert np.argwhere(labels == 4).tolist() == [[10, 12, 20]]
 
 
-def test_another_grid_is_resampled_to_the_reference_and_noted(predict, tmp_path):
+def test_another_grid_is_resampled_to_the_reference_and_noted(predict, tmp_path, drawn):
     """A ramp along x stays the same ramp in space; the finest grid is the reference."""
     coarse = nib.affines.from_matvec(np.diag([2.0, 2.0, 2.0]), [-1, -1, -1])
     fine = write(tmp_path / "t2.nii.gz", head(0), np.eye(4))

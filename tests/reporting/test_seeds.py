@@ -9,7 +9,7 @@ def rows(method, seed, dice, predicted=4.0):
     found = [
         {"case": p, "patient": p, "combination": combination, "region": "WT", "convention": convention}
         | {"dice": d + (0.2 if combination == "t1+t2" else 0.0), "hd95": 3.0, "predicted_ml": predicted}
-        | {"reference_ml": 2.0, "method": method, "seed": seed}
+        | {"reference_ml": 2.0, "ece": 0.05, "method": method, "seed": seed}
         for p, d in dice.items()
         for combination in ("t2", "t1+t2")
         for convention in ("challenge", "released")
@@ -21,7 +21,7 @@ def test_endpoints_by_hand():
     table = endpoints(rows("a", 7, {"p": 0.5}), rare=["t2"])
     # Overlaps of 0.5 (4 + 2) / 2 = 1.5 mL and 2.1 mL, of 4 mL that were predicted.
     assert table.loc["a", 7, "p"].to_dict() == pytest.approx(
-        {"dice": 0.6, "dice_rare": 0.5, "false_positive_ml": (2.5 + 1.9) / 2, "hd95": 3.0}
+        {"dice": 0.6, "dice_rare": 0.5, "false_positive_ml": (2.5 + 1.9) / 2, "hd95": 3.0, "ece": 0.05}
     )
 
 
@@ -29,6 +29,12 @@ def test_distances_are_of_regions_that_both_have():
     table = endpoints(rows("a", 1, {"p": 0.0}, predicted=0.0))
     assert table["hd95"].isna().all()
     assert (table["false_positive_ml"] == 0).all()
+
+
+def test_without_probabilities_calibration_is_left_out():
+    runs = [rows("base", s, {"p": 0.3}).assign(ece=float("nan")) for s in (1, 2)]
+    runs += [rows("new", s, {"p": 0.35}) for s in (1, 2)]
+    assert set(compare_to_first(endpoints(pd.concat(runs), rare=["t2"]))["endpoint"]) == {*ENDPOINTS} - {"ece"}
 
 
 def test_methods_are_compared_to_the_first_over_common_seeds():

@@ -1,0 +1,3 @@
+from tests.helpers.pictures import drawn, undrawn
+
+__all__ = ["drawn", "undrawn"]

@@ -1,0 +1,20 @@
+"""The picture of `predict`, which takes more time than all else of a small phantom."""
+
+import numpy as np
+import pytest
+
+from monai_passion.prediction import run
+
+__all__ = ["drawn", "undrawn"]
+
+
+@pytest.fixture
+def drawn():
+    """For tests that look at the picture: it is drawn."""
+
+
+@pytest.fixture(autouse=True)
+def undrawn(request, monkeypatch):
+    """A gray square in place of the picture, for all other tests of a folder whose ``conftest.py`` imports this."""
+    if "drawn" not in request.fixturenames:
+        monkeypatch.setattr(run, "preview", lambda *_: np.full((8, 8, 3), 127, np.uint8))

@@ -72,7 +72,7 @@ def write_checkpoint(state: Mapping[str, Any], path: PathLike) -> None:
 
 def verify_checkpoint(path: PathLike) -> bool:
     """Whether the file fits its SHA-256 sidecar and holds nothing but tensors and plain values."""
-    return _problem(Path(path)) is None
+    return _read(Path(path))[1] is None
 
 
 def read_checkpoint(path: PathLike, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -81,21 +81,15 @@ def read_checkpoint(path: PathLike, map_location: str | torch.device = "cpu") ->
     Raises:
         WeightsError: there is no such file, or it is damaged, or it is not one of ours.
     """
-    path = Path(path)
-    problem = _problem(path)
+    state, problem = _read(Path(path), map_location)
     if problem is not None:
         raise WeightsError(f"{path} {problem}; use an earlier checkpoint, or delete this one")
-    return torch.load(path, map_location=map_location, weights_only=True)
+    return state
 
 
 def newest_checkpoint(folder: PathLike) -> Path | None:
     """The ``checkpoint_epoch=N.pt`` of the highest N that verifies; one warning for each that does not."""
-    for _, path in sorted(_checkpoints(Path(folder)).items(), reverse=True):
-        problem = _problem(path)
-        if problem is None:
-            return path
-        logger.warning(f"{path} {problem}; passed over")
-    return None
+    return _newest(Path(folder))[0]
 
 
 class CheckpointHandler:
@@ -171,6 +165,7 @@ class CheckpointHandler:
         self.settings = read_settings(self.objects)
         self.lock = RunLock(self.folder)
         self._failures = 0
+        self._unpacked = False
         self._course_changes: list[str] = []
 
     def attach(self, engine: SupervisedTrainer) -> None:
@@ -192,14 +187,14 @@ class CheckpointHandler:
                 f"{self.folder} holds a training of {found[-1][0]} epochs and resume is false: use another ckpt_dir, "
                 "delete that training, or set resume to true"
             )
-        path = newest_checkpoint(self.folder)
+        path, checkpoint = _newest(self.folder)
         if path is None:
             names = ", ".join(path.name for _, path in found)
             raise WeightsError(
                 f"no checkpoint in {self.folder} is intact ({names}); restore one from a backup, or delete them to "
                 "start anew"
             )
-        self._load(engine, path)
+        self._load(engine, path, checkpoint)
         logger.info(f"resuming from {path}: epoch {engine.state.epoch} of {engine.state.max_epochs} is complete")
         if changed := apply_settings(self.objects, self.settings) + self._course_changes:
             rates = ", ".join(f"{group['lr']:.3g}" for group in engine.optimizer.param_groups)
@@ -230,9 +225,12 @@ class CheckpointHandler:
             logger.error(f"{error}; training goes on, {self.tries - self._failures} more tries")
 
     def _write(self, state: Mapping[str, Any], name: str) -> None:
+        """Write and read back; the first checkpoint of this handler is unpacked, too, as what it holds stays alike."""
         path = self.folder / name
         write_checkpoint(state, path)
-        problem = _problem(path)
+        unpack = "trainer" in state and not self._unpacked
+        problem = _read(path)[1] if unpack else _damage(path)
+        self._unpacked |= unpack
         if problem is not None:
             raise WeightsError(f"{path}, just written, {problem}; check the disk and what save_dict holds")
 
@@ -261,8 +259,7 @@ class CheckpointHandler:
         states = {name: thing.state_dict() for name, thing in self.objects.items()}
         return {**states, "trainer": trainer, "metadata": {**self.metadata, **self.facts}}
 
-    def _load(self, engine: SupervisedTrainer, path: Path) -> None:
-        checkpoint = read_checkpoint(path)
+    def _load(self, engine: SupervisedTrainer, path: Path, checkpoint: Mapping[str, Any]) -> None:
         differences = self._differences(checkpoint, engine)
         if differences:
             raise WeightsError(
@@ -365,8 +362,18 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
     return {int(match[1]): path for path in paths if (match := NAME.fullmatch(path.name))}
 
 
-def _problem(path: Path) -> str | None:
-    """What is wrong with a checkpoint, as the end of a sentence about it."""
+def _newest(folder: Path) -> tuple[Path | None, dict[str, Any]]:
+    """The newest checkpoint that verifies, and what it holds."""
+    for _, path in sorted(_checkpoints(folder).items(), reverse=True):
+        state, problem = _read(path)
+        if problem is None:
+            return path, state
+        logger.warning(f"{path} {problem}; passed over")
+    return None, {}
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the bytes of a checkpoint, as the end of a sentence about it."""
     if not path.is_file():
         return "does not exist"
     try:
@@ -376,11 +383,19 @@ def _problem(path: Path) -> str | None:
     actual = sha256(path)
     if actual not in expected:
         return f"is damaged: its SHA-256 is {actual} instead of {' or '.join(expected) or 'anything'}"
-    try:
-        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch documents no closed list for foreign files
-        return f"is no checkpoint of tensors and plain values: {str(error).splitlines()[0] if str(error) else error!r}"
     return None
+
+
+def _read(path: Path, map_location: str | torch.device = "cpu") -> tuple[dict[str, Any], str | None]:
+    """What a checkpoint holds, and what is wrong with it, as `_damage` says it."""
+    problem = _damage(path)
+    if problem is not None:
+        return {}, problem
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True), None
+    except Exception as error:  # torch documents no closed list for foreign files
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
+        return {}, f"is no checkpoint of tensors and plain values: {reason}"
 
 
 def _full_disk(error: BaseException | None) -> OSError | None:

@@ -93,7 +93,7 @@ bundles: install  ## write bundles/ from configs/
 
 bundles-check: dev  ## are bundles/ what configs/ makes, and do they run?
 	$(BIN)/monai-passion bundles check
-	$(BIN)/python -m pytest tests/bundles -m "not label" -n 2
+	$(BIN)/python -m pytest tests/bundles -n 2
 
 # The whole way, on phantoms: a cohort, a training with missing sequences, all combinations scored, one patient segmented.
 CASE = $(DEMO)/cohort/BraTS20_Training_002/BraTS20_Training_002

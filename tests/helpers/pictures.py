@@ -1,4 +1,4 @@
-"""The picture of `predict`, which takes more time than all else of a small phantom."""
+"""Pictures, which take more time than all else of a small phantom or a made-up run."""
 
 import numpy as np
 import pytest
@@ -10,11 +10,11 @@ __all__ = ["drawn", "undrawn"]
 
 @pytest.fixture
 def drawn():
-    """For tests that look at the picture: it is drawn."""
+    """For tests that look at pictures: they are drawn."""
 
 
 @pytest.fixture(autouse=True)
 def undrawn(request, monkeypatch):
-    """A gray square in place of the picture, for all other tests of a folder whose ``conftest.py`` imports this."""
+    """A gray square in place of the picture of `predict`, for other tests of a folder whose conftest imports this."""
     if "drawn" not in request.fixturenames:
         monkeypatch.setattr(run, "preview", lambda *_: np.full((8, 8, 3), 127, np.uint8))

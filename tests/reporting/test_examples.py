@@ -37,7 +37,7 @@ def pictures(figure):
     return [tuple(np.ma.filled(image.get_array(), 0) for image in axis.images) for axis in figure.axes if axis.images]
 
 
-def test_a_report_shows_the_example_of_each_method(make_run, tmp_path):
+def test_a_report_shows_the_example_of_each_method(make_run, tmp_path, drawn):
     runs = [make_run(name, label=name) for name in ("one", "two")]
     for run in runs:
         write_example(run / "example.npz")

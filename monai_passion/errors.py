@@ -101,11 +101,29 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def passion_cause(error: BaseException) -> PassionError | KeyboardInterrupt | None:
-    """The error of ours, or Ctrl-C, that another one was raised from, as MONAI wraps what its configurations raise."""
+    """The error of ours, or Ctrl-C, that another one was raised from, as MONAI wraps what its configurations raise.
+
+    A ``ValueError`` of this package at the root says which setting of a network, loss or transform is out of range,
+    as a `UsageError` does.
+    """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, PassionError | KeyboardInterrupt):
         cause = cause.__cause__ or cause.__context__
-    return cause
+    if cause is not None:
+        return cause
+    root = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    if root is not error and type(root) is ValueError and _raised_here(root.__traceback__):
+        return UsageError(str(root))
+    return None
+
+
+def _raised_here(traceback: TracebackType | None) -> bool:
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    name = "" if traceback is None else traceback.tb_frame.f_globals.get("__name__", "")
+    return str(name).startswith(f"{__name__.partition('.')[0]}.")
 
 
 def install_excepthook() -> None:

@@ -51,6 +51,18 @@ def test_other_errors_keep_their_traceback_and_exit_code_1():
     assert "monai-passion" not in text
 
 
+def test_a_value_that_a_component_of_ours_refuses_ends_in_one_line_when_monai_makes_it():
+    code = """
+from monai_passion.networks.blocks import token_grid
+try:
+    token_grid(50, 16, 3)
+except Exception as error:
+    raise RuntimeError("Failed to instantiate component") from error
+"""
+    line = "monai-passion: error: roi_size is (50, 50, 50); it must be a multiple of 16, twice that or more\n"
+    assert end(code) == (2, line)
+
+
 def test_an_interrupt_ends_with_130():
     assert end("raise KeyboardInterrupt") == (130, "monai-passion: interrupted\n")
 

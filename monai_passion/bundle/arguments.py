@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from monai_passion.errors import UsageError, did_you_mean
-from monai_passion.system.settings import as_text
+from monai_passion.system.settings import as_text, check_ranges
 
 __all__ = ["check_arguments"]
 
@@ -27,7 +27,7 @@ def check_arguments(argv: Sequence[str]) -> None:
         argv: as ``sys.argv``.
 
     Raises:
-        UsageError: with the setting that was probably meant, or how to write the path.
+        UsageError: with the setting that was probably meant, its range, or how to write the path.
     """
     program, *words = argv or [""]
     if not program.replace("\\", "/").endswith("monai/bundle/__main__.py") or words[:1] != ["run"]:
@@ -52,6 +52,7 @@ def check_arguments(argv: Sequence[str]) -> None:
     for name, text in typed:
         if name in PATHS and text is not None:
             _check_path(name, text)
+    check_ranges({**known, **{name: _value(text) for name, text in typed if text is not None}})
 
 
 def _check_path(name: str, text: str) -> None:

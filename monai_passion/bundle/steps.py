@@ -31,6 +31,7 @@ from monai_passion.data.studies import find_study, patient_of
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.data.verify import verify_datalist
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
+from monai_passion.networks.backbone import strides_of, suits
 from monai_passion.networks.weights import load_into, load_weights
 from monai_passion.system.distributed import first_process_first
 from monai_passion.system.files import sha256, write_text
@@ -417,18 +418,36 @@ def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) ->
     return load_network(network, weights, modalities).requires_grad_(False)
 
 
-def initial_network(network: nn.Module, weights: str | None, modalities: Sequence[str]) -> nn.Module:
+def initial_network(
+    network: nn.Module, weights: str | None, modalities: Sequence[str], settings: Mapping[str, Any] | None = None
+) -> nn.Module:
     """``network`` as a training starts with it: at random, or with the ``weights`` of another training of its kind.
 
     Their method, spacing and sizes may be others than here; a checkpoint that is resumed takes precedence.
 
+    Args:
+        settings: of the configuration; its crops and windows must suit the network.
+
     Raises:
+        UsageError: they do not.
         WeightsError: damaged weights, or of another network or other modalities.
     """
+    _check_windows(network, settings or {})
     if weights:
         _check_modalities(weights, load_into(network, weights), modalities)
         logger.info("starting from the weights %s", weights)
     return network
+
+
+def _check_windows(network: nn.Module, settings: Mapping[str, Any]) -> None:
+    for name in ("crop_size", "roi_size"):
+        if size := settings.get(name):
+            strides = strides_of(network, getattr(network, "spatial_dims", len(size)))
+            if len(size) != len(strides):
+                raise UsageError(f"{name} is {list(size)}; give {len(strides)} numbers, one per axis")
+            if not suits(size, strides):
+                kind = type(network).__name__
+                raise UsageError(f"{name} is {list(size)}; {kind} needs multiples of {strides}, at least twice that")
 
 
 def _check_modalities(weights: str, facts: Mapping[str, Any], modalities: Sequence[str]) -> None:
@@ -446,8 +465,10 @@ def load_network(
         settings: of the configuration, which must be those that the weights were trained with.
 
     Raises:
+        UsageError: windows that do not suit the network.
         WeightsError: damaged weights, or of another network, other modalities or settings.
     """
+    _check_windows(network, settings or {})
     check_settings(weights, load_weights(weights)[1], settings or {})
     facts = load_into(network, weights)
     if not facts:

@@ -12,7 +12,21 @@ from torch import Tensor, nn
 
 from monai_passion.networks.routing import Features, is_tracing
 
-__all__ = ["Decoded", "MultiModalBackbone"]
+__all__ = ["Decoded", "MultiModalBackbone", "strides_of", "suits"]
+
+
+def strides_of(network: nn.Module, spatial_dims: int) -> tuple[int, ...]:
+    """Of what every spatial size must be a multiple, axis by axis; 1 for a network that does not say."""
+    stride = getattr(network, "stride", 1)
+    return stride if isinstance(stride, tuple) else (stride,) * spatial_dims
+
+
+def suits(size: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether a network of these strides takes images of this size; -1 stands for any that it takes.
+
+    Twice a stride is the least: one voxel at the coarsest level could be neither normalized nor reflected.
+    """
+    return all(n == -1 or (n % step == 0 and n >= 2 * step) for n, step in zip(size, strides, strict=True))
 
 
 class Decoded(NamedTuple):
@@ -128,9 +142,8 @@ class MultiModalBackbone(nn.Module, ABC):
                 f"image has shape {tuple(image.shape)}; this network takes (batch, {self.num_modalities}, {sizes}), "
                 "one channel per modality, with any values in the channels of absent ones"
             )
-        strides = self.stride if isinstance(self.stride, tuple) else (self.stride,) * self.spatial_dims
-        # One voxel at the coarsest level could be neither normalized nor reflected.
-        if any(size % stride or size < 2 * stride for size, stride in zip(image.shape[2:], strides, strict=True)):
+        strides = strides_of(self, self.spatial_dims)
+        if not suits(image.shape[2:], strides):
             raise ValueError(
                 f"image has spatial size {tuple(image.shape[2:])}; {type(self).__name__} needs multiples of {strides}, "
                 "at least twice that: pad or crop it, or choose such a roi_size"

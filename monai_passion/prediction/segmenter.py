@@ -468,12 +468,15 @@ class Segmenter:
             return self.parser.get_parsed_content(key)
 
     def _strides(self) -> tuple[int, ...]:
-        stride = getattr(self.network, "stride", 1)
-        return stride if isinstance(stride, tuple) else (stride,) * int(self._content("spatial_dims"))
+        from monai_passion.networks.backbone import strides_of
+
+        return strides_of(self.network, int(self._content("spatial_dims")))
 
     def _check_window(self) -> None:
+        from monai_passion.networks.backbone import suits
+
         roi_size, strides = self._content("roi_size"), self._strides()
-        if any(size != -1 and (size % step or size < 2 * step) for size, step in zip(roi_size, strides, strict=True)):
+        if not suits(roi_size, strides):
             raise UsageError(
                 f"a window of {roi_size} voxels does not suit this network; give multiples of {strides}, twice that or "
                 "more, or -1 for as large as memory allows"

@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_passion.errors import InputError
 
-__all__ = ["check_schema"]
+__all__ = ["check_schema", "fault"]
 
 LONGEST = 160
 """Letters of what a message quotes."""
@@ -26,14 +26,20 @@ def check_schema(content: Any, name: str, source: object) -> None:
     Raises:
         InputError: with the place of the most telling fault, as ``modalities[1].name``.
     """
+    if said := fault(content, name):
+        raise InputError(f"{source}: {said}; correct the file")
+
+
+def fault(content: Any, name: str) -> str | None:
+    """The most telling fault of ``content`` by ``bundle/schemas/<name>.schema.json``, with its place."""
     from jsonschema.exceptions import best_match
 
     error = best_match(_validator(name).iter_errors(content))
     if error is None:
-        return
+        return None
     place = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.absolute_path).lstrip(".")
     said = error.message if len(error.message) <= LONGEST else f"... {error.message[-LONGEST:]}"
-    raise InputError(f"{source}: {place + ': ' if place else ''}{said}; correct the file")
+    return f"{place + ': ' if place else ''}{said}"
 
 
 @cache

@@ -11,8 +11,9 @@ from pydoc import locate
 from typing import Any
 
 from monai_passion.errors import InputError, UsageError, did_you_mean
+from monai_passion.system.schemas import fault
 
-__all__ = ["as_text", "check_settings", "from_text", "read_config", "read_value"]
+__all__ = ["as_text", "check_ranges", "check_settings", "from_text", "read_config", "read_value"]
 
 WORDS = {"true": True, "false": False, "none": None, "null": None}
 
@@ -63,7 +64,8 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> No
         config: from `read_config`.
 
     Raises:
-        UsageError: a key that the configuration does not have, with the nearest one; text in place of a number.
+        UsageError: a key that the configuration does not have, with the nearest one; text in place of a number; a value
+            out of range.
     """
     for name, value in settings.items():
         place: Any = config
@@ -78,6 +80,19 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> No
         is_number = isinstance(place, int | float) and not isinstance(place, bool)
         if is_number and isinstance(value, str) and value[:1] not in ("$", "@"):
             raise UsageError(f"the setting {name} is '{value}', not a number such as {place}")
+    check_ranges({**config, **settings})
+
+
+def check_ranges(settings: Mapping[str, Any]) -> None:
+    """Check the values that ``bundle/schemas/settings.schema.json`` knows; expressions are let be.
+
+    Raises:
+        UsageError: one that is out of range.
+    """
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    plain = {name: v for name, v in plain.items() if not (isinstance(v, str) and v[:1] in ("$", "@", "%"))}
+    if said := fault(plain, "settings"):
+        raise UsageError(f"the setting {said}")
 
 
 def _parts(place: Any) -> dict[str, Any]:

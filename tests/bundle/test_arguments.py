@@ -46,6 +46,8 @@ def test_settings_that_there_are_go_through(run, words):
         (("--widht=2",), "did you mean width"),
         (("--los#gamma", "2"), "did you mean loss"),
         (("--zzz", "2"), "'zzz'; see the top"),
+        (("--epochs", "0"), "epochs: 0 is less than the minimum of 1"),
+        (("--epochs=one",), "epochs: 'one' is not of type 'integer'"),
         (("--handlers#3#a", "2"), "handlers#3#a"),
         (("--dataset_dir", "2024"), r"read as 2024.*--dataset_dir \"'2024'\""),
         (("--dataset_dir", "a,b"), r"\"'a,b'\""),

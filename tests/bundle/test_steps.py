@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from monai_passion.bundle.steps import describe_run, inference_data, initial_network, presence_facts, training_data
-from monai_passion.errors import WeightsError
+from monai_passion.errors import UsageError, WeightsError
 from monai_passion.modalities import all_masks
 from monai_passion.networks import RFNet
 from monai_passion.networks.weights import save_weights
@@ -80,6 +80,25 @@ def test_a_training_may_start_from_weights_of_its_own_kind(tmp_path):
     assert not all(torch.equal(a, b) for a, b in zip(fresh.parameters(), made.parameters(), strict=True))
     with pytest.raises(WeightsError, match="belong to the modalities"):
         initial_network(other, str(path), ("t1c", "flair"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"crop_size": [24, 16, 16]}, None),
+        ({"crop_size": [16, 16, 16], "roi_size": [-1, 32, -1]}, None),
+        ({"crop_size": [20, 16, 16]}, r"crop_size is \[20, 16, 16\]; RFNet needs multiples of \(8, 8, 8\)"),
+        ({"crop_size": [16, 16, 16], "roi_size": [8, 16, 16]}, r"roi_size is \[8, 16, 16\].* at least twice that"),
+        ({"crop_size": [16, 16]}, r"crop_size is \[16, 16\]; give 3 numbers"),
+    ],
+)
+def test_windows_that_a_network_cannot_take_are_refused_before_a_training(settings, said):
+    network = RFNet(num_modalities=2, num_classes=3, width=2)
+    if said is None:
+        assert initial_network(network, None, ("flair", "t1c"), settings) is network
+        return
+    with pytest.raises(UsageError, match=said):
+        initial_network(network, None, ("flair", "t1c"), settings)
 
 
 def test_the_scores_of_phantoms_say_so_and_those_of_unknown_data_say_nothing(brats, tmp_path):

@@ -1,7 +1,10 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from monai_passion.errors import UsageError
-from monai_passion.system.settings import check_settings
+from monai_passion.system.settings import check_ranges, check_settings
 
 CONFIG = {"epochs": 3, "network_def": {"_target_": "monai_passion.networks.MMFormer", "num_modalities": 4}}
 
@@ -17,3 +20,47 @@ def test_what_is_there_or_an_argument_of_what_is_made_may_be_set(name):
 def test_a_mistyped_setting_is_refused_with_the_nearest(name, said):
     with pytest.raises(UsageError, match=said):
         check_settings({name: 2}, CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"epochs": 0}, "epochs: 0 is less than the minimum of 1"),
+        ({"epochs": 2.5}, "epochs: 2.5 is not of type 'integer'"),
+        ({"temperature": 0}, "temperature: 0 is less than or equal to the minimum of 0"),
+        ({"overlap": 1.5}, "overlap: 1.5"),
+        ({"level_decay": -1}, "level_decay: -1 is less"),
+        ({"spacing": [1, 0, 1]}, r"spacing\[1\]: 0 is less"),
+        ({"spacing": (1, 1)}, "spacing: .* too short"),
+        ({"crop_size": [32, 0, 32]}, r"crop_size\[1\]: 0 is less"),
+        ({"roi_size": [32]}, "roi_size: .* too short"),
+        ({"precision": "fp8"}, "precision: 'fp8' is not one of"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_with_its_place(settings, said):
+    with pytest.raises(UsageError, match=f"the setting {said}"):
+        check_ranges({"width": 8, **settings})
+
+
+def test_values_in_range_and_expressions_go_through():
+    check_ranges({"spacing": (-1, 2.0, 1), "roi_size": [-1, 32], "epochs": "$3 - 3", "precision": "@x", "seed": None})
+
+
+def test_every_number_at_the_top_of_a_configuration_has_a_range():
+    root = Path(__file__).parents[2]
+    schema = json.loads((root / "monai_passion" / "bundle" / "schemas" / "settings.schema.json").read_text())
+    files = [*(root / "bundles").glob("*/configs/[!m]*.json"), *(root / "configs").glob("[!e]*/**/*.json")]
+    numbers = {
+        key
+        for path in files
+        if isinstance(content := json.loads(path.read_text(encoding="utf-8")), dict)
+        for key, value in content.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and "#" not in key
+    }
+    assert len(numbers) > 20
+    assert numbers - set(schema["properties"]) == set()
+
+
+def test_what_the_configurations_say_is_in_range():
+    for path in (Path(__file__).parents[2] / "bundles").glob("*/configs/*.json"):
+        check_ranges(json.loads(path.read_text(encoding="utf-8")))

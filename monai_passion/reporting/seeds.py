@@ -51,6 +51,7 @@ def compare_to_first(table: pd.DataFrame) -> pd.DataFrame:
         ``endpoint, method, baseline``, the fields of `SeedComparison` (difference = method - baseline) and ``counts``.
     """
     methods = list(dict.fromkeys(table.index.get_level_values("method")))
+    table = table.sort_index()
     results = []
     for endpoint in ENDPOINTS:
         first = table.loc[methods[0], endpoint].dropna()

@@ -37,6 +37,7 @@ def test_without_probabilities_calibration_is_left_out():
     assert set(compare_to_first(endpoints(pd.concat(runs), rare=["t2"]))["endpoint"]) == {*ENDPOINTS} - {"ece"}
 
 
+@pytest.mark.filterwarnings("error")
 def test_methods_are_compared_to_the_first_over_common_seeds():
     runs = [rows("base", s, {"p": 0.3, "q": 0.4}) for s in (1, 2)]
     runs += [rows("new", s, {"p": 0.35, "q": 0.45}) for s in (2, 1, 3)]

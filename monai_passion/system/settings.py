@@ -93,6 +93,11 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
     plain = {name: v for name, v in plain.items() if not (isinstance(v, str) and v[:1] in ("$", "@", "%"))}
     if said := fault(plain, "settings"):
         raise UsageError(f"the setting {said}")
+    classes, values = plain.get("num_classes"), plain.get("label_values")
+    if classes is not None and isinstance(values, list) and len(values) != classes:
+        raise UsageError(
+            f"num_classes is {classes} and label_values has {len(values)}; leave both as the task has them"
+        )
 
 
 def _parts(place: Any) -> dict[str, Any]:

@@ -34,12 +34,19 @@ def test_a_mistyped_setting_is_refused_with_the_nearest(name, said):
         ({"spacing": (1, 1)}, "spacing: .* too short"),
         ({"crop_size": [32, 0, 32]}, r"crop_size\[1\]: 0 is less"),
         ({"roi_size": [32]}, "roi_size: .* too short"),
+        ({"device": "tpu"}, "device: 'tpu' does not match"),
         ({"precision": "fp8"}, "precision: 'fp8' is not one of"),
     ],
 )
 def test_a_value_out_of_range_is_refused_with_its_place(settings, said):
     with pytest.raises(UsageError, match=f"the setting {said}"):
         check_ranges({"width": 8, **settings})
+
+
+def test_the_number_of_classes_is_that_of_the_label_values():
+    check_ranges({"num_classes": 4, "label_values": [0, 1, 2, 4]})
+    with pytest.raises(UsageError, match="num_classes is 3 and label_values has 4"):
+        check_ranges({"num_classes": 3, "label_values": [0, 1, 2, 4]})
 
 
 def test_values_in_range_and_expressions_go_through():

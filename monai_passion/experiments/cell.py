@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from monai_passion.errors import UsageError, install_excepthook
-from monai_passion.experiments.folders import is_done
+from monai_passion.experiments.folders import cell_facts, is_done
 from monai_passion.system.files import write_text
 from monai_passion.system.locks import RunLock
 from monai_passion.system.parent import end_with
@@ -53,12 +53,11 @@ def run_cell(folder: Path) -> int:
 
 def _finish(folder: Path, seconds: float) -> None:
     """Say in ``run.json`` what the run belongs to, and that it is done."""
-    cell = json.loads((folder / "cell.json").read_text())
     path = folder / "run.json"
     facts = json.loads(path.read_text()) if path.is_file() else {}
-    facts |= {key: cell[key] for key in ("label", "row", "table", "data")} | {"seed": cell["specification"]["seed"]}
-    write_text(path, json.dumps(facts, indent=2) + "\n")
-    done = {"hash": cell["hash"], "seconds": round(seconds, 1), "finished": time.strftime("%FT%T%z")}
+    write_text(path, json.dumps({**facts, **cell_facts(folder)}, indent=2) + "\n")
+    digest = json.loads((folder / "cell.json").read_text())["hash"]
+    done = {"hash": digest, "seconds": round(seconds, 1), "finished": time.strftime("%FT%T%z")}
     write_text(folder / "done.json", json.dumps(done, indent=2) + "\n")
 
 

@@ -25,7 +25,7 @@ from monai_passion.system.files import write_text
 from monai_passion.system.locks import RunLock
 from monai_passion.system.settings import check_settings, read_config
 
-__all__ = ["Source", "State", "finished_cells", "is_done", "prepare", "read_state"]
+__all__ = ["Source", "State", "cell_facts", "finished_cells", "is_done", "prepare", "read_state"]
 
 
 class Source(NamedTuple):
@@ -196,6 +196,15 @@ def is_done(folder: Path) -> bool:
     except PassionError:
         return False
     return done.get("hash") == cell["hash"] and (folder / "metrics.csv").is_file()
+
+
+def cell_facts(folder: Path) -> dict[str, Any]:
+    """What a report says of a cell, as keys of ``run.json``; none where the folder is no cell."""
+    if not (folder / "cell.json").is_file():
+        return {}
+    cell = _read(folder / "cell.json")
+    facts = {key: cell[key] for key in ("label", "row", "table", "data")}
+    return {**facts, "seed": cell["specification"]["seed"]}
 
 
 def finished_cells(runs: Path) -> tuple[list[Path], int]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from monai_passion.errors import InputError, UsageError
 from monai_passion.evaluation.summary import read_metrics
-from monai_passion.experiments.folders import finished_cells
+from monai_passion.experiments.folders import cell_facts, finished_cells
 from monai_passion.modalities import combinations, parse_combination, resolve
 from monai_passion.reporting.examples import Example, read_example
 from monai_passion.system.schemas import check_schema
@@ -169,6 +169,7 @@ def _facts(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}; it must be a JSON object") from None
     check_schema(given, "run", path)
+    given |= cell_facts(folder)  # an evaluation by hand wrote another run.json
     facts |= {key: given[key] for key in facts if given.get(key) is not None}
     return {key: value.strip() if isinstance(value, str) else value for key, value in facts.items()}
 

@@ -93,3 +93,12 @@ def test_titles_and_order_are_those_of_the_task_that_was_evaluated(make_run):
     titles = {"flair": "FLAIR", "t1": "T1w", "pd": "PD-w"}
     (run / "run.json").write_text(json.dumps({**facts, "titles": titles}))
     assert load_runs([run]).modalities == {"flair": "FLAIR", "pd": "PD-w"}
+
+
+def test_a_cell_that_was_evaluated_by_hand_keeps_its_place(make_run):
+    run = make_run("cell", facts={"label": "of the weights", "data": ""})
+    cell = {"label": "+PASSION", "row": {"method": "+PASSION"}, "table": "3", "data": "phantom"}
+    (run / "cell.json").write_text(json.dumps({**cell, "specification": {"seed": 7}}))
+    results = load_runs([run])
+    assert (results.methods, results.data, results.table) == (("+PASSION",), "phantom", "3")
+    assert set(results.rows["seed"]) == {7}

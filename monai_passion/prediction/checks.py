@@ -325,12 +325,12 @@ def check_spacing(facts: Mapping[str, Any], affine: NDArray[np.float64]) -> list
     """A warning where voxels are much coarser than those that the network was trained on.
 
     Args:
-        facts: the metadata of the weights; ``"settings"`` with ``"spacing"``, mm.
+        facts: the metadata of the weights; ``"settings"`` with ``"spacing"``, mm; -1, that of each file, tells nothing.
         affine: (4, 4), of the images.
     """
     spacing = facts.get("settings", {}).get("spacing")
     size = float(np.linalg.norm(affine[:3, :3], axis=0).max())
-    if not spacing or size <= COARSE * max(spacing):
+    if not spacing or min(spacing) <= 0 or size <= COARSE * max(spacing):
         return []
     text = (
         f"voxels of {size:.2g} mm, or slices so far apart, are coarser than the {max(spacing):.2g} mm of the training "

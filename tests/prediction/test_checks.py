@@ -240,6 +240,7 @@ def test_what_was_learned_or_is_not_known_of_a_training_is_not_doubted(facts):
         ((5.5, 0.9, 0.9), [2.0, 2.0, 2.0], True),
         ((1.0, 1.0, 3.0), [2.0, 2.0, 2.0], False),
         ((0.9, 0.9, 5.5), None, False),
+        ((0.9, 0.9, 5.5), [-1, -1, -1], False),
     ],
 )
 def test_slices_much_farther_apart_than_in_the_training_are_doubted_whatever_their_axis(sizes, spacing, doubted):

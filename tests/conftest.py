@@ -25,6 +25,11 @@ def _seeded():
     torch.default_generator.manual_seed(0)  # torch.manual_seed writes the stack down, for GPUs that may come
 
 
+@pytest.fixture
+def drawn():
+    """For tests that look at pictures, or at what is drawn: the folder's ``undrawn`` lets them be drawn."""
+
+
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory) -> Path:
     """Random weights for the bundle that `predict` takes by default, which give every class somewhere."""

@@ -44,7 +44,6 @@ def test_words_are_spelled_right():
     assert run.returncode == 0, run.stdout
 
 
-@pytest.mark.slow  # `make docs` builds it, too
 def test_the_site_builds_without_a_warning(tmp_path):
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path / "site")]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

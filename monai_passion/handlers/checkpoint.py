@@ -230,9 +230,9 @@ class CheckpointHandler:
         write_checkpoint(state, path)
         unpack = "trainer" in state and not self._unpacked
         problem = _read(path)[1] if unpack else _damage(path)
-        self._unpacked |= unpack
         if problem is not None:
             raise WeightsError(f"{path}, just written, {problem}; check the disk and what save_dict holds")
+        self._unpacked |= unpack
 
     def _prune(self, epoch: int) -> None:
         complete = sorted((n, path) for n, path in _checkpoints(self.folder).items() if n <= epoch)

@@ -6,7 +6,6 @@ import base64
 import datetime
 import html
 import io
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from monai_passion.evaluation.metrics import METRICS
 from monai_passion.evaluation.statistics import compare_methods
 from monai_passion.evaluation.summary import AVERAGE, pool_regions, summarize, write_summary
 from monai_passion.reporting import examples, figures, paper, tables
-from monai_passion.reporting.runs import Results, load_runs, run_folders
+from monai_passion.reporting.runs import Results, load_runs, run_facts, run_folders
 from monai_passion.reporting.seeds import compare_to_first, endpoints
 from monai_passion.reporting.tables import SCALES
 from monai_passion.system.files import write_atomically
@@ -172,8 +171,7 @@ def _runs(folders: Sequence[Path], results: Results) -> str:
     """What was read: folder, method, when it was scored, with which version and split."""
     rows = []
     for folder, (_, own) in zip(folders, results.rows.groupby("run", sort=True), strict=True):
-        path = folder / "run.json"
-        facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        facts = run_facts(folder)
         scored = datetime.datetime.fromtimestamp((folder / "metrics.csv").stat().st_mtime, datetime.timezone.utc)
         settings = ", ".join(f"{key} {value}" for key, value in (facts.get("settings") or {}).items())
         facts = {**facts, "settings": settings}

@@ -18,7 +18,7 @@ from monai_passion.reporting.examples import Example, read_example
 from monai_passion.system.schemas import check_schema
 from monai_passion.tasks import load_task, task_names
 
-__all__ = ["CURVE_COLUMNS", "Place", "Results", "load_runs", "run_folders"]
+__all__ = ["CURVE_COLUMNS", "Place", "Results", "load_runs", "run_facts", "run_folders"]
 
 logger = logging.getLogger(__name__)
 
@@ -158,18 +158,27 @@ def load_runs(folders: Sequence[Path]) -> Results:
     )
 
 
-def _facts(folder: Path) -> dict[str, Any]:
-    """``label``, ``data``, ``table``, ``row``, ``titles``, ``classes`` and ``seed`` of ``run.json``, else empty."""
+def run_facts(folder: Path) -> dict[str, Any]:
+    """What ``run.json`` says; of a cell what the grid says of it takes precedence, as an evaluation by hand knows less.
+
+    Raises:
+        InputError: not a JSON object, or not as the schema wants it.
+    """
     path = folder / "run.json"
-    facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}, "titles": {}, "classes": {}, "seed": None}
     if not path.exists():
-        return facts
+        return {}
     try:
         given = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}; it must be a JSON object") from None
     check_schema(given, "run", path)
-    given |= cell_facts(folder)  # an evaluation by hand wrote another run.json
+    return {**given, **cell_facts(folder)}
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """``label``, ``data``, ``table``, ``row``, ``titles``, ``classes`` and ``seed`` of `run_facts`, else empty."""
+    facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}, "titles": {}, "classes": {}, "seed": None}
+    given = run_facts(folder)
     facts |= {key: given[key] for key in facts if given.get(key) is not None}
     return {key: value.strip() if isinstance(value, str) else value for key, value in facts.items()}
 

@@ -13,7 +13,7 @@ __all__ = ["ENDPOINTS", "compare_to_first", "endpoints"]
 
 ENDPOINTS = ("dice", "dice_rare", "false_positive_ml", "hd95", "ece")
 """Mean Dice of all combinations; of those of rare modalities alone; false-positive volume (mL); HD95 (mm) where both
-regions are there."""
+regions are there; expected calibration error, where probabilities were scored."""
 
 
 def endpoints(rows: pd.DataFrame, rare: Sequence[str] = ()) -> pd.DataFrame:

@@ -43,6 +43,12 @@ def test_has_the_files_of_a_bundle_and_no_others(name):
     assert {path for path in found if not path.startswith(("models/", "eval/"))} == FILES
 
 
+def test_what_a_training_lacks_is_said_before_images_are_cached():
+    """MONAI makes a component's arguments in their order: the datalist, then the network, then the cached images."""
+    trainer = list(json.loads((CONFIGS / "common" / "train.json").read_text())["train"]["trainer"])
+    assert trainer.index("loss_function") < trainer.index("network") < trainer.index("train_data_loader")
+
+
 @pytest.mark.parametrize("bundle", NAMES, indirect=True)
 def test_has_every_property_that_monai_asks_for(bundle, cohorts):
     add_weights(bundle)

@@ -44,25 +44,15 @@ def copy(trained, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"epochs": 3}, ["lr_scheduler total_iters was 1, now 3"]),
-        (
-            {"learning_rate": 0.001, "weight_decay": 0.1, "seed": 1, "precision": "bf16"},
-            [
-                "[0.0002], now [0.001]",
-                "optimizer weight_decay was 0.0001, now 0.1",
-                "seed was 0, now 1",
-                "fp32, now bf16",
-            ],
-        ),
-        (
-            {"accumulate": 2, "absent_gradients": "zero", "lambda_unimodal": 0.5, "gamma": 0.5},
-            [
-                "accumulate was 1, now 2",
-                "absent_gradients was skip, now zero",
-                "objective lambda_unimodal was 0.0, now 0.5",
-                "objective gamma was 0.01, now 0.5",
-            ],
-        ),
+        ({"epochs": 3}, "lr_scheduler total_iters was 1, now 3"),
+        ({"learning_rate": 0.001}, "was [0.0002], now [0.001]"),
+        ({"weight_decay": 0.1}, "optimizer weight_decay was 0.0001, now 0.1"),
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"precision": "bf16"}, "precision was fp32, now bf16"),
+        ({"accumulate": 2}, "accumulate was 1, now 2"),
+        ({"absent_gradients": "zero"}, "absent_gradients was skip, now zero"),
+        ({"lambda_unimodal": 0.5}, "objective lambda_unimodal was 0.0, now 0.5"),
+        ({"gamma": 0.5}, "objective gamma was 0.01, now 0.5"),
     ],
 )
 def test_what_may_change_is_said_and_the_training_goes_on_at_a_rate_above_zero(
@@ -75,8 +65,7 @@ def test_what_may_change_is_said_and_the_training_goes_on_at_a_rate_above_zero(
         return step(optimizer, *args, **options)
 
     monkeypatch.setattr(torch.optim.AdamW, "step", note)
-    warning = resume(copy, cohorts, datalist=str(copy / "datalist.json"), **changes)
-    assert [part for part in said if part not in warning] == []
+    assert said in resume(copy, cohorts, datalist=str(copy / "datalist.json"), **changes)
     assert min(rates) > 0
 
 

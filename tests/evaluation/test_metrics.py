@@ -195,9 +195,8 @@ def test_slices_are_scored_in_two_dimensions():
     )
     middle = [row for row in rows if row["case"] == "p_1"]
     for row, expected in zip(middle, alone, strict=True):
-        assert [row[name] for name in COLUMNS[: COLUMNS.index("predicted_ml")]] == [
-            expected[name] for name in COLUMNS[: COLUMNS.index("predicted_ml")]
-        ]
+        own = COLUMNS[: COLUMNS.index("predicted_ml")]
+        assert [row[name] for name in own] == [expected[name] for name in own]
     assert {row["patient"] for row in rows} == {"p"}
     assert len({row["case"] for row in rows}) == 3
     assert middle[0]["predicted_ml"] == pytest.approx((pred[..., 1] == 2).sum() * 0.02)

@@ -7,12 +7,6 @@ from monai.data import MetaTensor
 from monai_passion.networks import MultiModalBackbone
 
 
-def as_traced(network, *given):
-    """As a function, which takes a fraction of the time that a module of as many parts does."""
-    network.requires_grad_(False)
-    return torch.jit.trace(lambda *inputs: network(*inputs), given, check_trace=False)
-
-
 class BackboneContract:
     """``size`` is a spatial size that the strides allow; `build` makes a small network."""
 
@@ -115,7 +109,7 @@ class BackboneContract:
     def test_traced_network_gives_the_same_numbers(self, network):
         image = self.images(network, 1)
         everything = torch.ones(1, 3).bool()
-        traced = as_traced(network, image, everything)
+        traced = torch.jit.trace(network, (image, everything), check_trace=False)
         for mask in ([1, 1, 1], [1, 0, 0], [0, 1, 1]):
             mask = torch.tensor([mask]).bool()
             torch.testing.assert_close(traced(image, mask), network(image, mask), rtol=1e-4, atol=1e-4)
@@ -124,7 +118,8 @@ class BackboneContract:
         """In double precision, as single rounds by a thousandth of the smaller logits in either."""
         network.double()
         image, mask = self.images(network, 3).double(), torch.tensor([[1, 1, 1], [1, 0, 0], [0, 1, 1]]).bool()
-        traced = as_traced(network, image[:1], mask[:1])
+        network.requires_grad_(False)  # traced as a function, in a fraction of the time of the module above
+        traced = torch.jit.trace(lambda *given: network(*given), (image[:1], mask[:1]), check_trace=False)
         torch.testing.assert_close(traced(image, mask), network(image, mask), rtol=1e-6, atol=1e-6)
 
     def test_exported_network_gives_the_same_numbers(self):

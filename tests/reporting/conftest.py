@@ -1,9 +1,6 @@
 import pytest
 
-from tests.helpers.pictures import drawn
 from tests.reporting.made_up import write_run
-
-__all__ = ["drawn", "make_run", "undrawn"]
 
 
 @pytest.fixture

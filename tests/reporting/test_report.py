@@ -140,7 +140,7 @@ def test_seeds_are_averaged_before_methods_are_compared(report):
     assert (dice["n"] == 6).all()
 
 
-def test_one_run_without_curves_still_makes_a_report(make_run, tmp_path):
+def test_one_run_without_curves_still_makes_a_report(make_run, tmp_path, drawn):
     report = write_report([make_run("a", curves=False, n=1)], tmp_path / "out")
     assert "Paired comparisons" not in report.read_text(encoding="utf-8")
     assert len(list((report.parent / "figures").iterdir())) == 4

@@ -1,3 +1,0 @@
-from tests.helpers.pictures import drawn, undrawn
-
-__all__ = ["drawn", "undrawn"]

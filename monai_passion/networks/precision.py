@@ -14,14 +14,14 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def has_bfloat16_units(device: torch.device) -> bool:
-    """Whether a device multiplies matrices faster in bfloat16: a CPU with AMX, a GPU of compute capability 8 and above.
+    """Whether a device multiplies matrices faster in bfloat16.
 
-    A CPU with AVX-512 instructions for bfloat16 alone is slower in it than in single precision.
+    It does on a CPU with AMX or the bfloat16 instructions of AVX-512, and on a GPU of compute capability 8 and above.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return device.type == "cpu" and amx is not None and bool(amx())
+    asked = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return device.type == "cpu" and any(ask is not None and bool(ask()) for ask in asked)
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:

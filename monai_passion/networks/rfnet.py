@@ -117,7 +117,7 @@ class RegionFusion(nn.Module):
             matrix = torch.einsum("okc,nkm->nkomc", kernel, weights[rows, :, list(modalities)]).flatten(3).flatten(1, 2)
             by_class = torch.bmm(matrix, torch.cat(stacked, dim=1) if len(stacked) > 1 else stacked[0])
             by_class = by_class.unflatten(1, (weights.shape[1], -1))  # (n, K, C, voxels)
-            mixed.append((by_class * probability[rows].flatten(2).unsqueeze(2)).sum(dim=1))
+            mixed.append((by_class * probability[rows].flatten(2).unsqueeze(2).to(by_class.dtype)).sum(dim=1))
         mix = torch.cat(mixed) + first.bias.unsqueeze(1)
         region = self.region[1:](activate(mix.unflatten(2, probability.shape[2:])))
         shortcut = self.shortcut(activate(self.shortcut_fuse(routing, projected)))

@@ -1,6 +1,7 @@
 """The method computed as it was published, to time ours against; the same parameters, the same numbers."""
 
 from contextlib import contextmanager
+from functools import partial
 from unittest.mock import patch
 
 import torch
@@ -14,6 +15,7 @@ from monai_passion.networks.backbone import Decoded
 from monai_passion.networks.blocks import FusionConv
 from monai_passion.networks.cpu.activation import SLOPE, _Activate, activate
 from monai_passion.networks.cpu.convolution import Conv3d
+from monai_passion.networks.precision import autocast, has_bfloat16_units, to_single
 from monai_passion.networks.rfnet import RegionFusion
 from monai_passion.networks.self_distillation import SelfDistillationOutput
 
@@ -70,9 +72,11 @@ def encode_everything(backbone, image):
     return backbone.encode(image, torch.ones(image.shape[:2]).bool())._replace(traced=True)
 
 
-def train_step(network, loss, image, available, label):
+def train_step(network, loss, image, available, label, precision="fp32"):
     """Encode once, decode what is there: forward and backward; the loss."""
-    value = loss(network(image, available), label)
+    with autocast(precision, image.device):
+        output = network(image, available)
+    value = loss(to_single(output), label)
     value.backward()
     return value.item()
 
@@ -106,6 +110,8 @@ def train_step_as_published(network, loss, image, available, label):
 
 
 STEPS = {"published": train_step_as_published, "ours": train_step}
+if has_bfloat16_units(torch.device("cpu")):
+    STEPS["ours in bf16"] = partial(train_step, precision="bf16")
 
 
 def training(backbone, size):

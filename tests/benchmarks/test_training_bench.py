@@ -47,7 +47,8 @@ def time_steps(backbone, masks):
             start = time.perf_counter()
             values.append(step(network, loss, image, torch.tensor([mask]), label))
             seconds[name].append(time.perf_counter() - start)
-        assert values[0] == pytest.approx(values[1], rel=1e-3)
+        assert values[1] == pytest.approx(values[0], rel=1e-3)
+        assert values[2:] == pytest.approx(values[:1] * len(values[2:]), rel=1e-2)
     return {name: times[2:] for name, times in seconds.items()}
 
 
@@ -81,14 +82,16 @@ def test_a_step_takes_a_third_of_the_time_with_missing_modalities_and_two_thirds
     seconds = time_steps(backbone, MASKS + [MASKS[-1]] * 2)
     missing = {name: at_missing_rates(times[: len(MASKS)]) for name, times in seconds.items()}
     full = {name: statistics.median(times[len(MASKS) - 1 :]) for name, times in seconds.items()}
-    ratio, ratio_full = missing["published"] / missing["ours"], full["published"] / full["ours"]
-    print(
-        f"\n{backbone}, {SIZE}^3, seconds per step as published and ours: missing rates {RATES} "
-        f"{missing['published']:.2f} {missing['ours']:.2f} ratio {ratio:.2f}; "
-        f"all four {full['published']:.2f} {full['ours']:.2f} ratio {ratio_full:.2f}"
-    )
-    assert ratio >= 3
-    assert ratio_full >= 1.5
+    print(f"\n{backbone}, {SIZE}^3, seconds per step, and how many times as fast as published:")
+    for name in STEPS:
+        print(
+            f"{name}: missing rates {RATES} {missing[name]:.2f} ({missing['published'] / missing[name]:.2f}); "
+            f"all four {full[name]:.2f} ({full['published'] / full[name]:.2f})"
+        )
+    assert missing["published"] / missing["ours"] >= 3
+    assert full["published"] / full["ours"] >= 1.5
+    if "ours in bf16" in STEPS:
+        assert missing["published"] / missing["ours in bf16"] >= 4
 
 
 @pytest.mark.bench

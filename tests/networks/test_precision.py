@@ -14,9 +14,13 @@ class Pair(NamedTuple):
     names: tuple[tuple[int, int], ...]
 
 
-@pytest.mark.parametrize(("amx", "chosen"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_auto_is_half_precision_only_where_the_processor_has_units_for_it(amx, chosen, monkeypatch):
+@pytest.mark.parametrize(
+    ("amx", "avx512", "chosen"),
+    [(True, False, torch.bfloat16), (False, True, torch.bfloat16), (False, False, torch.float32)],
+)
+def test_auto_is_half_precision_only_where_the_processor_has_units_for_it(amx, avx512, chosen, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
     assert choose_precision("auto", CPU) == chosen
 
 

@@ -26,21 +26,50 @@ def _as_image(rows: Tensor) -> Tensor:
     return rows.unflatten(0, (1, -1, 1)).movedim(-1, 1)
 
 
+def _fold(rows: Tensor) -> int:
+    """Voxels of (voxels, C) that are normalized as one with as many times the channels."""
+    voxels, channels = rows.shape
+    return next(n for n in range(max(WIDE // channels, 1), 0, -1) if voxels % n == 0)
+
+
+def _scale(rows: Tensor, factor: Tensor, shift: Tensor, result: Tensor) -> None:
+    """``factor`` (C,) times the rows (voxels, C) plus ``shift`` (C,), in one pass, into ``result``."""
+    fold = _fold(rows)
+    wide, factor, shift = rows.view(-1, fold * rows.shape[1]), factor.repeat(fold), shift.repeat(fold)
+    unused = factor.new_empty(0)
+    torch.ops.aten.native_batch_norm.out(
+        _as_image(wide), factor, shift, torch.zeros_like(factor), torch.ones_like(factor), False, 0.0, 0.0,
+        out=_as_image(result.view_as(wide)), save_mean=unused, save_invstd=unused,
+    )  # fmt: skip
+
+
 def _normalize(rows: Tensor, result: Tensor) -> Tensor:
     """IN of one sample (voxels, C) into ``result``; 1 / deviation (C,)."""
-    voxels, channels = rows.shape
-    fold = next(n for n in range(max(WIDE // channels, 1), 0, -1) if voxels % n == 0)
-    wide = _as_image(rows.view(-1, fold * channels))
-    means, variances = (x.view(fold, channels) for x in torch.batch_norm_update_stats(wide, None, None, 0.0))
+    fold = _fold(rows)
+    wide = _as_image(rows.view(-1, fold * rows.shape[1]))
+    # With statistics to keep, which nobody reads, it returns single precision whatever the rows have.
+    kept = torch.zeros(wide.shape[1]), torch.ones(wide.shape[1])
+    means, variances = (x.view(fold, -1) for x in torch.batch_norm_update_stats(wide, *kept, 0.0))
     # Of as many parts of the sample as were folded, all of one size.
     mean = means.mean(dim=0)
     variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)
-    unused = rows.new_empty(0)
-    torch.ops.aten.native_batch_norm.out(
-        wide, None, None, mean.repeat(fold), variance.repeat(fold), False, 0.0, EPSILON,
-        out=_as_image(result.view(-1, fold * channels)), save_mean=unused, save_invstd=unused,
+    inverse_std = torch.rsqrt(variance + EPSILON)
+    _scale(rows, inverse_std, -mean * inverse_std, result)
+    return inverse_std
+
+
+def _differentiate(upstream: Tensor, normal: Tensor, inverse_std: Tensor, result: Tensor) -> None:
+    """The gradient of `_normalize`'s rows from that of what it gave, ``normal`` (voxels, C), into ``result``."""
+    fold = _fold(normal)
+    shape = (-1, fold * normal.shape[1])
+    zero, one = (x.repeat(fold) for x in (torch.zeros_like(inverse_std), torch.ones_like(inverse_std)))
+    _, products, sums = torch.ops.aten.native_batch_norm_backward(
+        _as_image(upstream.view(shape)), _as_image(normal.view(shape)), None, None, None, zero, one, True, EPSILON,
+        (False, True, True),
     )  # fmt: skip
-    return torch.rsqrt(variance + EPSILON)
+    along, mean = (x.view(fold, -1).sum(dim=0) / len(normal) for x in (products, sums))
+    _scale(normal, -along * inverse_std, -mean * inverse_std, result)
+    result.view(shape).addcmul_(upstream.view(shape), inverse_std.repeat(fold).to(result.dtype))
 
 
 class _Activate(torch.autograd.Function):
@@ -67,23 +96,22 @@ class _Activate(torch.autograd.Function):
         ):
             passed = torch.ops.aten.leaky_relu_backward(upstream, values, SLOPE, True)
             normal = F.leaky_relu(values, 1 / SLOPE)
-            unused = torch.empty_like(scale)
-            # Of mean 0 and deviation 1, so that what is left of the normalization's gradient is its factor.
-            torch.ops.aten.native_batch_norm_backward.out(
-                _as_image(passed), _as_image(normal), scale, None, None, torch.zeros_like(scale),
-                torch.ones_like(scale), True, EPSILON, (True, True, True),
-                out0=_as_image(out), out1=unused, out2=unused,
-            )  # fmt: skip
+            _differentiate(passed, normal, scale, out)
         return gradient
 
 
 def activate(x: Tensor) -> Tensor:
     """IN without parameters, then LReLU: (n, C, *spatial) of more than one voxel each.
 
+    Mean and deviation are single precision, whatever the maps have.
+
     Raises:
         ValueError: one voxel.
     """
-    plain = x.device.type != "cpu" or x.dtype != torch.float32 or x[0].numel() < SMALL
-    if plain or torch.compiler.is_compiling() or is_tracing():
-        return F.leaky_relu(F.instance_norm(x), SLOPE, inplace=True)
+    on_cpu = x.device.type == "cpu"
+    small = x.dtype not in (torch.float32, torch.bfloat16) or x[0].numel() < SMALL
+    if not on_cpu or small or torch.compiler.is_compiling() or is_tracing():
+        # On a CPU torch rounds the statistics of half-precision maps as well.
+        normal = F.instance_norm(x.float()).to(x.dtype) if on_cpu and x.dtype == torch.bfloat16 else F.instance_norm(x)
+        return F.leaky_relu(normal, SLOPE, inplace=True)
     return _Activate.apply(x)  # type: ignore[no-any-return, no-untyped-call]

@@ -29,16 +29,18 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return product.unflatten(2, x.shape[2:])
 
 
+def compute_type(x: Tensor) -> torch.dtype:
+    """What a convolution of this tensor computes in: autocast's type where that is on, else the tensor's."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
 def is_fast(x: Tensor) -> bool:
     """Whether what is special here is for this tensor."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not is_tracing()
-        and torch.backends.mkldnn.is_available()
-    )
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or is_tracing():
+        return False
+    if compute_type(x) == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return compute_type(x) == torch.float32 and torch.backends.mkldnn.is_available()
 
 
 class _Plan(NamedTuple):
@@ -54,6 +56,7 @@ class _Plan(NamedTuple):
     slabs: bool
     fold: int
     """See `_fold`."""
+    dtype: torch.dtype
 
     @property
     def half(self) -> int:
@@ -66,7 +69,7 @@ class _Plan(NamedTuple):
 
     def prepare(self, x: Tensor) -> Tensor:
         """The padded input, its channels last, perhaps as two slabs."""
-        padded = F.pad(channels_last(x), self.padding, mode=self.mode)
+        padded = F.pad(channels_last(x.to(self.dtype)), self.padding, mode=self.mode)
         if self.slabs:
             size, start = (self.half - 1) * self.stride + self.kernel, (self.rows - self.half) * self.stride
             padded = torch.cat([padded[:, :, :size], padded[:, :, start : start + size]])
@@ -144,8 +147,10 @@ class _Convolve(torch.autograd.Function):
         ctx.save_for_backward(x, weight)
         ctx.plan, ctx.biased = plan, bias is not None
 
+        kernel, shift = weight.to(plan.dtype), None if bias is None else bias.to(plan.dtype)
+
         def of_piece(part: Tensor) -> Tensor:
-            return plan.join(_convolve(plan.prepare(part), weight, bias, plan.stride, plan.fold))
+            return plan.join(_convolve(plan.prepare(part), kernel, shift, plan.stride, plan.fold))
 
         return _together(map(of_piece, x.split(_at_once(x))), len(x))
 
@@ -155,12 +160,13 @@ class _Convolve(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         wanted = ctx.needs_input_grad
         of_weight, of_bias = torch.zeros_like(weight), weight.new_zeros(len(weight)) if ctx.biased else None
+        kernel = weight.to(ctx.plan.dtype)
 
         def of_piece(part: Tensor, upstream: Tensor) -> Tensor:
             with torch.enable_grad():
                 part = part.detach().requires_grad_(wanted[0])
                 prepared = ctx.plan.prepare(part)
-            of_prepared, w, b = _gradients(prepared.detach(), ctx.plan.split(upstream), weight, ctx.plan, wanted[0])
+            of_prepared, w, b = _gradients(prepared.detach(), ctx.plan.split(upstream), kernel, ctx.plan, wanted[0])
             of_weight.add_(w)
             if of_bias is not None:
                 of_bias.add_(b)
@@ -205,6 +211,8 @@ class Conv3d(nn.Conv3d):
       overlap that the kernel needs, and they are convolved as a batch of two.
     * A 1x1x1 convolution is a product of matrices.
     * It keeps the padded input for the gradients, beside the input itself.
+
+    In bfloat16, as under autocast, the gradients of the weights are summed over the samples in single precision.
     """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -223,8 +231,10 @@ class Conv3d(nn.Conv3d):
             rows=rows,
             slabs=input.shape[0] == 1 and input.shape[:4].numel() <= ONEDNN_FROM and rows > 1,
             fold=_fold(self.out_channels, input.shape[4] + 2 * self.padding[2] - kernel + 1, stride),
+            dtype=compute_type(input),
         )
-        return _Convolve.apply(input, weight, bias, plan)  # type: ignore[no-any-return, no-untyped-call]
+        with torch.autocast("cpu", enabled=False):
+            return _Convolve.apply(input, weight, bias, plan)  # type: ignore[no-any-return, no-untyped-call]
 
     def _is_plain(self, input: Tensor) -> bool:
         return (

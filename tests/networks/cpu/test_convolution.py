@@ -92,6 +92,41 @@ def test_half_precision_trains():
     assert image.grad.isfinite().all()
 
 
+HALF = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN computes bfloat16 with AVX-512 alone"
+)
+
+
+@HALF
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(("channels", "size", "stride"), [((8, 8), 12, 1), ((3, 4), 30, 1), ((16, 20), 9, 2)])
+def test_half_precision_is_single_precision_but_for_rounding(batch, channels, size, stride):
+    """Each result and gradient is off by a rounding of its inputs, 2**-8, averaged over the sum that it is."""
+    conv = Conv3d(*channels, 3, padding=1, padding_mode="reflect", stride=stride)
+    image = torch.randn(batch, channels[0], size, size, size)
+    results = []
+    for half in (False, True):
+        x = image.clone().requires_grad_()
+        conv.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            y = conv(x)
+        assert y.dtype == (torch.bfloat16 if half else torch.float32)
+        y.float().square().sum().backward()
+        results.append((y.float(), x.grad, conv.weight.grad.clone(), conv.bias.grad.clone()))
+    for single, rounded in zip(*results, strict=True):
+        assert rounded.dtype == torch.float32
+        assert (rounded - single).norm() < 2**-7 * single.norm()
+
+
+@HALF
+def test_gradients_of_many_samples_are_summed_in_single_precision():
+    conv = Conv3d(2, 2, 3, padding=1)
+    image = torch.ones(1, 2, 36, 36, 36).expand(64, -1, -1, -1, -1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        conv(image).sum().backward()
+    assert conv.bias.grad == pytest.approx([64 * 36**3] * 2, rel=2**-9)
+
+
 def test_other_types_and_groups_go_straight_to_torch():
     image = torch.zeros(1, 2, 8, 8, 8)
     assert Conv3d(2, 2, 3)._is_plain(image)

@@ -97,7 +97,7 @@ def predict(
         device: cpu, cuda or cuda:1 (default: cuda where there is one).
         roi_size: sliding window in voxels, as 96 or 96x96x64; -1 for as large as memory allows (default: the bundle's).
         overlap: overlap of windows, 0 to 1 (default: the bundle's).
-        precision: fp32, bf16, fp16 (on a GPU) or auto: bf16 where the machine is faster in it (default: fp32).
+        precision: fp32, bf16, fp16 (on a GPU) or auto: bf16 where the machine is faster in it (default: auto).
         mirror: average with the segmentation of the images mirrored left to right, at twice the time.
         ensemble: more weights of the same network, as of other folds, averaged with ``weights``; each takes its time.
         workers: patients of a cohort at the same time.

@@ -44,7 +44,7 @@ def score(
         device: cpu, cuda or cuda:1 (default: cuda where there is one).
         roi_size: sliding window in voxels, as 96 or 96x96x64; -1 for as large as memory allows (default: the bundle's).
         overlap: overlap of windows, 0 to 1 (default: the bundle's).
-        precision: fp32, bf16, fp16 (on a GPU) or auto (default: fp32).
+        precision: fp32, bf16, fp16 (on a GPU) or auto (default: auto).
         mirror: as of predict.
         ensemble: more weights, as of predict.
         overwrite: replace earlier scores.

@@ -19,6 +19,7 @@ from monai_passion.evaluation.metrics import CHALLENGE, score_case, score_slices
 from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
 from monai_passion.modalities import combinations
 from monai_passion.system.files import write_atomically
+from monai_passion.transforms.labels import most_probable_class
 
 __all__ = ["CombinationScores", "label_maps", "mean_region_dice"]
 
@@ -26,13 +27,7 @@ __all__ = ["CombinationScores", "label_maps", "mean_region_dice"]
 def label_maps(probability: Tensor, num_combinations: int) -> Tensor:
     """Probabilities (C * K, *spatial), combination-major -> int16 labels (C, *spatial); a combination of NaN is -1."""
     maps = probability.unflatten(0, (num_combinations, -1))
-    labels = torch.zeros(maps[:, 0].shape, dtype=torch.int16, device=maps.device)
-    for combination, label in zip(maps, labels, strict=True):
-        # As argmax over the classes, which torch computes a voxel at a time.
-        best = combination[0]
-        for k, candidate in enumerate(combination[1:], 1):
-            label.masked_fill_(candidate > best, k)
-            best = torch.maximum(best, candidate)
+    labels = torch.stack([most_probable_class(combination) for combination in maps])
     labels[maps.flatten(1)[:, 0].isnan()] = -1
     return labels
 

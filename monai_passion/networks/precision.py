@@ -8,7 +8,7 @@ import torch
 
 from monai_passion.errors import UsageError
 
-__all__ = ["autocast", "choose_precision", "has_bfloat16_units", "needs_scaler", "to_single"]
+__all__ = ["autocast", "choose_precision", "has_bfloat16_units", "name_precision", "needs_scaler", "to_single"]
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,6 +40,12 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     if precision == "fp16" and device.type == "cpu":
         raise UsageError("precision fp16 is for GPUs; give auto, fp32 or bf16 on a CPU")
     return TYPES[precision]
+
+
+def name_precision(precision: str, device: torch.device) -> str:
+    """What `choose_precision` chooses, by its name: "auto" becomes "bf16" or "fp32"."""
+    chosen = choose_precision(precision, device)
+    return next(name for name, dtype in TYPES.items() if dtype == chosen)
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:

@@ -255,8 +255,13 @@ class Segmenter:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The knobs that change the result."""
+        """The knobs that change the result; the precision is the one that this device computes in."""
+        import torch
+
+        from monai_passion.networks.precision import name_precision
+
         knobs = {key: self._content(key) for key in ("roi_size", "overlap", "precision", "mirror_axes")}
+        knobs["precision"] = name_precision(knobs["precision"], torch.device(self.device))
         return {**knobs, "ensemble": [sha256(file) for file in self.ensemble]}
 
     def segment(
@@ -334,6 +339,7 @@ class Segmenter:
         import torch
 
         from monai_passion.transforms.drop import zero_absent
+        from monai_passion.transforms.labels import most_probable_class
 
         image, available = self._content("load").load.stack(volumes)
         shape, present = image.shape[1:], tuple(available.tolist())
@@ -352,7 +358,7 @@ class Segmenter:
         for mask, pred in zip(masks, self._infer(item, masks, plan, progress), strict=True):
             name = combination_name(mask, self.bundle.modalities)
             if mask == present:
-                fused = pred.argmax(0)
+                fused = most_probable_class(pred) if len(masks) > 1 else None
                 labels = self._restore(item, pred, shape)
                 result = result._replace(
                     labels=labels * shown,
@@ -367,7 +373,7 @@ class Segmenter:
                 image = zero_absent(item["image"], torch.tensor(mask))
                 result.combinations[name] = self._restore({**item, "image": image}, pred, shape) * shown
             if mask != present and sum(mask) == 1:
-                result.agreement[name] = self._agreement(pred.argmax(0), fused)
+                result.agreement[name] = self._agreement(most_probable_class(pred), fused)
             if decode != "fused" and (mask == present or sum(mask) == 1):
                 mean, members = mean + torch.as_tensor(pred).as_subclass(torch.Tensor), members + 1
         if decode != "fused":

@@ -14,8 +14,10 @@ from monai_passion.transforms.labels import (
     EnsureLabeld,
     LabelsToRegions,
     LabelsToRegionsd,
+    MostProbableClassd,
     ReplaceDoubtful,
     ReplaceDoubtfuld,
+    most_probable_class,
 )
 from monai_passion.transforms.load import LoadModalities, LoadModalitiesd, TakeSliced
 from monai_passion.transforms.transplant import (
@@ -38,6 +40,7 @@ __all__ = [
     "LabelsToRegionsd",
     "LoadModalities",
     "LoadModalitiesd",
+    "MostProbableClassd",
     "Placement",
     "RandDegradeModalityd",
     "RandDropModalities",
@@ -51,4 +54,5 @@ __all__ = [
     "TransplantTumord",
     "is_foreground",
     "make_healthy",
+    "most_probable_class",
 ]

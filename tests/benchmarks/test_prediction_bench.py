@@ -14,8 +14,9 @@ import torch
 from monai.inferers import sliding_window_inference
 
 from monai_passion.data.nifti import Volume
+from monai_passion.networks.precision import has_bfloat16_units
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
-from monai_passion.system.memory import peak_memory_mb
+from monai_passion.system.memory import keep_freed_memory, peak_memory_mb
 from tests.helpers.tasks import BRATS_MRI
 
 SIZE = tuple(map(int, os.environ.get("MONAI_PASSION_BENCH_SIZE", "240,240,155").split(",")))
@@ -24,9 +25,16 @@ RADII = (0.29, 0.36, 0.45)
 """Of a brain in the grid of BraTS, as parts of it."""
 
 
-@pytest.fixture(scope="module")
-def segmenter(weights):
-    return Segmenter(find_bundle(), weights, "cpu", [ROI], 0.5)
+@pytest.fixture(autouse=True)
+def as_a_program_starts():
+    keep_freed_memory()
+
+
+PRECISIONS = ["fp32", "bf16"] if has_bfloat16_units(torch.device("cpu")) else ["fp32"]
+
+
+def patient(given):
+    return [head(m) if m < given else None for m in range(len(BRATS_MRI))]
 
 
 def head(seed):
@@ -56,54 +64,47 @@ def plainly(network, volumes, roi_size=(ROI,) * 3, step=1):
     return sliding_window_inference(image, roi_size, 1, predict, overlap=0.5, mode="constant")[0].argmax(0).numpy()
 
 
+def time_it(function, *args):
+    began = time.perf_counter()
+    result = function(*args)
+    return result, time.perf_counter() - began
+
+
+def compare(opened, given, plain_ways):
+    """Print seconds of each precision's segmenter beside those of plain windows; the labels, and plain / fp32."""
+    maps, seconds = {}, {}
+    for precision, segmenter in opened.items():
+        volumes = patient(given)
+        result, seconds[precision] = time_it(segmenter.segment, volumes)
+        maps[precision] = result.labels
+    peak = peak_memory_mb()
+    network = opened["fp32"].network
+    for name, arguments in plain_ways.items():
+        volumes = patient(given)
+        maps[name], seconds[name] = time_it(plainly, network, volumes, *arguments)
+    said = ", ".join(
+        f"{name} {value:.1f} s"
+        + "".join(f", ratio {value / seconds[p]:.2f} ({p})" for p in opened if name in plain_ways)
+        for name, value in seconds.items()
+    )
+    print(f"\n{SIZE}, {given} of 4 modalities, {torch.get_num_threads()} threads: {said}; our peak {peak:.0f} MB")
+    return maps, min(seconds[name] for name in plain_ways) / seconds["fp32"]
+
+
 @pytest.mark.bench
 @pytest.mark.parametrize(("given", "wanted"), [(4, 1.5), (1, 3.0)])
-def test_predict_is_faster_than_a_plain_sliding_window(segmenter, given, wanted):
-    def patient():
-        return [head(m) if m < given else None for m in range(len(BRATS_MRI))]
-
-    seconds = {}
-    volumes = patient()
-    began = time.perf_counter()
-    labels = segmenter.segment(volumes).labels
-    seconds["ours"], peak = time.perf_counter() - began, peak_memory_mb()
-    volumes = patient()
-    began = time.perf_counter()
-    plain = plainly(segmenter.network, volumes)
-    seconds["plain"] = time.perf_counter() - began
-    ratio = seconds["plain"] / seconds["ours"]
-    print(
-        f"\n{SIZE}, windows of {ROI}, {given} of 4 modalities, {torch.get_num_threads()} threads: "
-        f"{', '.join(f'{name} {value:.1f} s' for name, value in seconds.items())}, ratio {ratio:.2f}, "
-        f"our peak {peak:.0f} MB"
-    )
-    assert labels.shape == plain.shape
+def test_predict_is_faster_than_a_plain_sliding_window(weights, given, wanted):
+    opened = {p: Segmenter(find_bundle(), weights, "cpu", [ROI], 0.5, p) for p in PRECISIONS}
+    opened["auto, windows as large as memory allows"] = Segmenter(find_bundle(), weights, "cpu", -1, 0.25, "auto")
+    maps, ratio = compare(opened, given, {"plain": ((ROI,) * 3,)})
+    assert maps["fp32"].shape == maps["plain"].shape
     assert ratio >= wanted
 
 
 @pytest.mark.bench
 @pytest.mark.parametrize("given", [4, 1])
 def test_the_shipped_weights_see_a_head_at_2_mm(given):
-    segmenter = Segmenter(find_bundle(), None, "cpu")
-    assert segmenter.network is not None
-
-    def patient():
-        return [head(m) if m < given else None for m in range(len(BRATS_MRI))]
-
-    volumes = patient()
-    began = time.perf_counter()
-    segmenter.segment(volumes)
-    seconds = {"ours": time.perf_counter() - began}
-    peak = peak_memory_mb()
-    for step in (2, 1):
-        volumes = patient()
-        began = time.perf_counter()
-        plainly(segmenter.network, volumes, segmenter.settings["roi_size"], step)
-        seconds[f"plain at {step} mm"] = time.perf_counter() - began
-    ours = seconds["ours"]
-    print(
-        f"\n{SIZE}, shipped weights, {given} of 4 modalities, {torch.get_num_threads()} threads: "
-        + ", ".join(f"{name} {value:.1f} s (ratio {value / ours:.1f})" for name, value in seconds.items())
-        + f", our peak {peak:.0f} MB"
-    )
-    assert seconds["plain at 1 mm"] > ours
+    opened = {p: Segmenter(find_bundle(), None, "cpu", precision=p) for p in PRECISIONS}
+    window = opened["fp32"].settings["roi_size"]
+    _, ratio = compare(opened, given, {f"plain at {step} mm": (window, step) for step in (2, 1)})
+    assert ratio > 1

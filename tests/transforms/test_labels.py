@@ -3,7 +3,13 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_passion.transforms import LabelsToRegions, LabelsToRegionsd, ReplaceDoubtfuld
+from monai_passion.transforms import (
+    LabelsToRegions,
+    LabelsToRegionsd,
+    MostProbableClassd,
+    ReplaceDoubtfuld,
+    most_probable_class,
+)
 
 REGIONS = {"wt": [1, 2, 4], "tc": [1, 4], "et": [4]}
 
@@ -30,6 +36,17 @@ def test_a_one_hot_label_is_refused():
 def probabilities(labels):
     """(K, *spatial) of 0.7 for each voxel's class and 0.1 for the others."""
     return 0.1 + 0.6 * torch.nn.functional.one_hot(labels.long(), 4).movedim(-1, 0)
+
+
+def test_the_most_probable_class_is_the_first_of_equal_ones():
+    probability = torch.rand(5, 4, 3, 2).mul(4).round()  # which has many ties
+    expected = torch.from_numpy(probability.numpy().argmax(0))
+    assert torch.equal(most_probable_class(probability).long(), expected)
+    pred = MetaTensor(probability, affine=np.diag([2.0, 2, 2, 1]))
+    item = MostProbableClassd("pred")({"pred": pred, "other": 1})
+    assert torch.equal(item["pred"].as_tensor().long(), expected[None])
+    assert torch.equal(item["pred"].affine, pred.affine)
+    assert item["other"] == 1
 
 
 @pytest.mark.parametrize(

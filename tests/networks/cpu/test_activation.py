@@ -30,7 +30,7 @@ def test_equals_its_two_operations_in_values_and_gradients(shape):
 
 @pytest.mark.parametrize("small", [3, 10**9])
 def test_statistics_of_half_precision_are_single_precision(small, monkeypatch):
-    """Rounded to bfloat16, a mean of 20 would be off by up to 0.06 deviations; the values are off by 2**-9 of themselves."""
+    """Rounded to bfloat16, a mean of 20 would be off by up to 0.06 deviations; values, by 2**-9 of themselves."""
     monkeypatch.setattr(activation, "SMALL", small)
     x = (torch.randn(2, 8, 12, 12, 12) + 20.1).bfloat16().requires_grad_()
     exact = x.detach().float().requires_grad_()

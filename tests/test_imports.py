@@ -22,7 +22,7 @@ LAYERS = {
     "losses": {"errors", "networks"},
     "handlers": {"errors", "losses", "networks", "system"},
     "inferers": {"errors", "networks"},
-    "evaluation": {"errors", "modalities", "system", "tasks"},
+    "evaluation": {"errors", "modalities", "system", "tasks", "transforms"},
     "bundle": {
         "data",
         "errors",

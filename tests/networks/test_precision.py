@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from monai_passion.errors import UsageError
-from monai_passion.networks.precision import choose_precision, needs_scaler, to_single
+from monai_passion.networks.precision import choose_precision, name_precision, needs_scaler, to_single
 
 CPU = torch.device("cpu")
 
@@ -22,6 +22,7 @@ def test_auto_is_half_precision_only_where_the_processor_has_units_for_it(amx, a
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512, raising=False)
     assert choose_precision("auto", CPU) == chosen
+    assert name_precision("auto", CPU) == ("bf16" if amx or avx512 else "fp32")
 
 
 @pytest.mark.parametrize(("capability", "chosen"), [((8, 0), torch.bfloat16), ((7, 5), torch.float32)])

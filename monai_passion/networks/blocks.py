@@ -65,7 +65,7 @@ def upsample(x: Tensor, factor: int = 2) -> Tensor:
     if factor == 1:
         return x
     mode = "bilinear" if x.ndim == 4 else "trilinear"
-    with torch.autocast(x.device.type, enabled=False):  # which would make single precision of half, to no use
+    with torch.autocast("cpu", enabled=False):  # which would make single precision of half there, to no use
         return F.interpolate(x, scale_factor=factor, mode=mode, align_corners=True)
 
 

@@ -109,9 +109,9 @@ def activate(x: Tensor) -> Tensor:
         ValueError: one voxel.
     """
     on_cpu = x.device.type == "cpu"
-    small = x.dtype not in (torch.float32, torch.bfloat16) or x[0].numel() < SMALL
-    if not on_cpu or small or torch.compiler.is_compiling() or is_tracing():
-        # On a CPU torch rounds the statistics of half-precision maps as well.
+    plain = not on_cpu or x.dtype not in (torch.float32, torch.bfloat16) or x[0].numel() < SMALL
+    if plain or torch.compiler.is_compiling() or is_tracing():
+        # Of maps in bfloat16 torch would round the statistics as well, on a CPU.
         normal = F.instance_norm(x.float()).to(x.dtype) if on_cpu and x.dtype == torch.bfloat16 else F.instance_norm(x)
         return F.leaky_relu(normal, SLOPE, inplace=True)
     return _Activate.apply(x)  # type: ignore[no-any-return, no-untyped-call]

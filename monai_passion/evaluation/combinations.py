@@ -27,7 +27,9 @@ __all__ = ["CombinationScores", "label_maps", "mean_region_dice"]
 def label_maps(probability: Tensor, num_combinations: int) -> Tensor:
     """Probabilities (C * K, *spatial), combination-major -> int16 labels (C, *spatial); a combination of NaN is -1."""
     maps = probability.unflatten(0, (num_combinations, -1))
-    labels = torch.stack([most_probable_class(combination) for combination in maps])
+    labels = torch.empty(maps[:, 0].shape, dtype=torch.int16, device=maps.device)
+    for combination, label in zip(maps, labels, strict=True):
+        label.copy_(most_probable_class(combination))
     labels[maps.flatten(1)[:, 0].isnan()] = -1
     return labels
 

@@ -1,7 +1,6 @@
 """HD95 on the bounding box against HD95 on the whole volume, and classes against argmax, in turns in one process."""
 
 import statistics
-import time
 
 import numpy as np
 import pytest
@@ -10,8 +9,10 @@ from scipy import ndimage
 
 from monai_passion.evaluation.metrics import score_region
 from monai_passion.transforms import most_probable_class
+from tests.benchmarks.turns import take_turns
 
 SHAPE = (240, 240, 155)
+ROUNDS = 5
 
 
 def full_volume_hd95(result, reference):
@@ -39,17 +40,6 @@ def tumor_and_prediction():
     return pred ^ ((noise > 1.5 * noise.std()) & ellipsoid((104, 122, 83), (42, 44, 36))), true
 
 
-def take_turns(contenders, rounds=5):
-    """Seconds of each round, and results, by contender."""
-    seconds, results = {name: [] for name in contenders}, {}
-    for _ in range(rounds):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            results[name] = run()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds, results
-
-
 @pytest.mark.bench
 def test_hd95_is_ten_times_faster_than_on_the_full_volume_with_the_same_number():
     pred, true = tumor_and_prediction()
@@ -57,7 +47,7 @@ def test_hd95_is_ten_times_faster_than_on_the_full_volume_with_the_same_number()
         "full volume": lambda: full_volume_hd95(pred, true),
         "bounding box, with Dice, ASSD and NSD": lambda: score_region(pred, true, (1, 1, 1)).hd95,
     }
-    seconds, results = take_turns(contenders)
+    seconds, results = take_turns(contenders, ROUNDS)
     slow, fast = (statistics.median(times) for times in seconds.values())
     print(
         f"\n{true.sum() / 1000:.0f} mL of {SHAPE}: "
@@ -71,9 +61,8 @@ def test_hd95_is_ten_times_faster_than_on_the_full_volume_with_the_same_number()
 @pytest.mark.bench
 def test_the_most_probable_class_is_three_times_faster_than_argmax():
     probability = torch.rand(4, *SHAPE)
-    seconds, results = take_turns(
-        {"argmax": lambda: probability.argmax(0), "ours": lambda: most_probable_class(probability)}
-    )
+    contenders = {"argmax": lambda: probability.argmax(0), "ours": lambda: most_probable_class(probability)}
+    seconds, results = take_turns(contenders, ROUNDS)
     slow, fast = (statistics.median(times) for times in seconds.values())
     print(f"\n{torch.get_num_threads()} threads: argmax {slow:.2f} s, ours {fast:.2f} s, ratio {slow / fast:.1f}")
     assert torch.equal(*(result.long() for result in results.values()))

@@ -6,7 +6,7 @@ where it is installed. On a processor with bfloat16 units, PyTorch and OpenVINO 
 
 import os
 import statistics
-import time
+from functools import partial
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from monai_passion.bundle.export import export_onnx
 from monai_passion.networks import M2FTrans, MMFormer, RFNet, TransUNet
 from monai_passion.networks.precision import autocast, has_bfloat16_units
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from tests.benchmarks.turns import take_turns
 
 SIZE = int(os.environ.get("MONAI_PASSION_BENCH_SIZE", "80"))
 ROUNDS = 5
@@ -83,13 +84,8 @@ def test_onnx_gives_the_same_segmentation_and_this_is_its_size_and_time(name, tm
     for present in (4, 2, 1):
         available = (torch.arange(4)[None] < present).numpy()
         image = torch.randn(1, 4, *size).numpy()
-        seconds, logits = {which: [] for which in runs}, {}
-        for _ in range(ROUNDS):
-            for which, run in runs.items():
-                start = time.perf_counter()
-                with torch.inference_mode():
-                    logits[which] = run(image, available)
-                seconds[which].append(time.perf_counter() - start)
+        with torch.inference_mode():
+            seconds, logits = take_turns({which: partial(run, image, available) for which, run in runs.items()}, ROUNDS)
         medians = {which: statistics.median(values[1:]) for which, values in seconds.items()}
         ours = medians["PyTorch"]
         said = ", ".join(f"{which} {value:.2f} s (ratio {value / ours:.2f})" for which, value in medians.items())

@@ -6,7 +6,7 @@ the windows.
 """
 
 import os
-import time
+import statistics
 
 import numpy as np
 import pytest
@@ -17,20 +17,20 @@ from monai_passion.data.nifti import Volume
 from monai_passion.networks.precision import has_bfloat16_units
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
 from monai_passion.system.memory import keep_freed_memory, peak_memory_mb
+from tests.benchmarks.turns import take_turns
 from tests.helpers.tasks import BRATS_MRI
 
 SIZE = tuple(map(int, os.environ.get("MONAI_PASSION_BENCH_SIZE", "240,240,155").split(",")))
 ROI = int(os.environ.get("MONAI_PASSION_BENCH_ROI", "80"))
 RADII = (0.29, 0.36, 0.45)
 """Of a brain in the grid of BraTS, as parts of it."""
+ROUNDS = 3
+PRECISIONS = ["fp32", "bf16"] if has_bfloat16_units(torch.device("cpu")) else ["fp32"]
 
 
 @pytest.fixture(autouse=True)
 def as_a_program_starts():
     keep_freed_memory()
-
-
-PRECISIONS = ["fp32", "bf16"] if has_bfloat16_units(torch.device("cpu")) else ["fp32"]
 
 
 def patient(given):
@@ -50,7 +50,7 @@ def plainly(network, volumes, roi_size=(ROI,) * 3, step=1, head_alone=False):
 
     Of voxels ``step`` mm wide. With ``head_alone`` the image is cropped to the head, and what is absent is not encoded.
     """
-    channels = [np.zeros(SIZE, np.float32) if v is None else v.data for v in volumes]
+    channels = [np.zeros(SIZE, np.float32) if v is None else v.data.copy() for v in volumes]
     for channel in channels:
         inside = channel != 0
         if inside.any():
@@ -66,31 +66,25 @@ def plainly(network, volumes, roi_size=(ROI,) * 3, step=1, head_alone=False):
     return sliding_window_inference(image, roi_size, 1, predict, overlap=0.5, mode="constant")[0].argmax(0).numpy()
 
 
-def time_it(function, *args):
-    began = time.perf_counter()
-    result = function(*args)
-    return result, time.perf_counter() - began
-
-
 def compare(opened, given, plain_ways):
-    """Print seconds of each precision's segmenter beside those of plain windows; labels, first plain way / fp32."""
-    maps, seconds = {}, {}
-    for precision, segmenter in opened.items():
-        volumes = patient(given)
-        result, seconds[precision] = time_it(segmenter.segment, volumes)
-        maps[precision] = result.labels
+    """Print seconds of each segmenter beside those of plain windows; labels by name, and first plain way / fp32.
+
+    Medians of alternating runs; and each segmenter's first run, as `predict` has it, in which memory is not there yet.
+    """
+    volumes, network = patient(given), opened["fp32"].network
+    ours = {name: lambda segmenter=segmenter: segmenter.segment(volumes).labels for name, segmenter in opened.items()}
+    plain = {name: lambda ways=ways: plainly(network, volumes, *ways) for name, ways in plain_ways.items()}
+    first, _ = take_turns(ours, 1)
     peak = peak_memory_mb()
-    network = opened["fp32"].network
-    for name, arguments in plain_ways.items():
-        volumes = patient(given)
-        maps[name], seconds[name] = time_it(plainly, network, volumes, *arguments)
+    times, maps = take_turns({**ours, **plain}, ROUNDS)
+    seconds = {name: statistics.median(values) for name, values in times.items()}
     said = ", ".join(
-        f"{name} {value:.1f} s"
-        + "".join(f", ratio {value / seconds[p]:.2f} ({p})" for p in opened if name in plain_ways)
+        f"{name} {value:.1f} s" + "".join(f", ratio {value / seconds[p]:.2f} ({p})" for p in opened if name in plain)
         for name, value in seconds.items()
     )
     print(f"\n{SIZE}, {given} of 4 modalities, {torch.get_num_threads()} threads: {said}; our peak {peak:.0f} MB")
-    return maps, seconds[next(iter(plain_ways))] / seconds["fp32"]
+    print("first runs: " + ", ".join(f"{name} {once:.1f} s" for name, (once,) in first.items()))
+    return maps, seconds[next(iter(plain))] / seconds["fp32"]
 
 
 @pytest.mark.bench

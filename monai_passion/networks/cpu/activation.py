@@ -26,31 +26,30 @@ def _as_image(rows: Tensor) -> Tensor:
     return rows.unflatten(0, (1, -1, 1)).movedim(-1, 1)
 
 
-def _fold(rows: Tensor) -> int:
-    """Voxels of (voxels, C) that are normalized as one with as many times the channels."""
+def _widen(rows: Tensor) -> Tensor:
+    """(voxels, C) -> (voxels / n, n C): n voxels as one, so that they fill a processor's vectors; a view."""
     voxels, channels = rows.shape
-    return next(n for n in range(max(WIDE // channels, 1), 0, -1) if voxels % n == 0)
+    return rows.view(-1, channels * next(n for n in range(max(WIDE // channels, 1), 0, -1) if voxels % n == 0))
 
 
 def _scale(rows: Tensor, factor: Tensor, shift: Tensor, result: Tensor) -> None:
     """``factor`` (C,) times the rows (voxels, C) plus ``shift`` (C,), in one pass, into ``result``."""
-    fold = _fold(rows)
-    wide, factor, shift = rows.view(-1, fold * rows.shape[1]), factor.repeat(fold), shift.repeat(fold)
-    unused = factor.new_empty(0)
+    wide = _widen(rows)
+    times = wide.shape[1] // rows.shape[1]
+    zero, one, unused = factor.new_zeros(wide.shape[1]), factor.new_ones(wide.shape[1]), factor.new_empty(0)
     torch.ops.aten.native_batch_norm.out(
-        _as_image(wide), factor, shift, torch.zeros_like(factor), torch.ones_like(factor), False, 0.0, 0.0,
-        out=_as_image(result.view_as(wide)), save_mean=unused, save_invstd=unused,
+        _as_image(wide), factor.repeat(times), shift.repeat(times), zero, one, False, 0.0, 0.0,
+        out=_as_image(_widen(result)), save_mean=unused, save_invstd=unused,
     )  # fmt: skip
 
 
 def _normalize(rows: Tensor, result: Tensor) -> Tensor:
     """IN of one sample (voxels, C) into ``result``; 1 / deviation (C,)."""
-    fold = _fold(rows)
-    wide = _as_image(rows.view(-1, fold * rows.shape[1]))
+    wide = _widen(rows)
     # With statistics to keep, which nobody reads, it returns single precision whatever the rows have.
     kept = torch.zeros(wide.shape[1]), torch.ones(wide.shape[1])
-    means, variances = (x.view(fold, -1) for x in torch.batch_norm_update_stats(wide, *kept, 0.0))
-    # Of as many parts of the sample as were folded, all of one size.
+    means, variances = (x.view(-1, rows.shape[1]) for x in torch.batch_norm_update_stats(_as_image(wide), *kept, 0.0))
+    # Of as many parts of the sample as are one row of the wide ones, all of one size.
     mean = means.mean(dim=0)
     variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)
     inverse_std = torch.rsqrt(variance + EPSILON)
@@ -60,16 +59,15 @@ def _normalize(rows: Tensor, result: Tensor) -> Tensor:
 
 def _differentiate(upstream: Tensor, normal: Tensor, inverse_std: Tensor, result: Tensor) -> None:
     """The gradient of `_normalize`'s rows from that of what it gave, ``normal`` (voxels, C), into ``result``."""
-    fold = _fold(normal)
-    shape = (-1, fold * normal.shape[1])
-    zero, one = (x.repeat(fold) for x in (torch.zeros_like(inverse_std), torch.ones_like(inverse_std)))
+    wide_upstream, wide = _widen(upstream), _widen(normal)
+    zero, one = inverse_std.new_zeros(wide.shape[1]), inverse_std.new_ones(wide.shape[1])
     _, products, sums = torch.ops.aten.native_batch_norm_backward(
-        _as_image(upstream.view(shape)), _as_image(normal.view(shape)), None, None, None, zero, one, True, EPSILON,
-        (False, True, True),
-    )  # fmt: skip
-    along, mean = (x.view(fold, -1).sum(dim=0) / len(normal) for x in (products, sums))
+        _as_image(wide_upstream), _as_image(wide), None, None, None, zero, one, True, EPSILON, (False, True, True)
+    )
+    along, mean = (x.view(-1, normal.shape[1]).sum(dim=0) / len(normal) for x in (products, sums))
     _scale(normal, -along * inverse_std, -mean * inverse_std, result)
-    result.view(shape).addcmul_(upstream.view(shape), inverse_std.repeat(fold).to(result.dtype))
+    times = wide.shape[1] // normal.shape[1]
+    _widen(result).addcmul_(wide_upstream, inverse_std.repeat(times).to(result.dtype))
 
 
 class _Activate(torch.autograd.Function):

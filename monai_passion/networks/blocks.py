@@ -148,7 +148,8 @@ class FusionConv(nn.Module):
 
     def forward(self, routing: Routing, projected: Sequence[Tensor | None], weights: Tensor | None = None) -> Tensor:
         """Projections per modality -> (D, out_channels, *spatial). ``weights`` as in `Routing.sum`."""
-        return routing.sum(projected, weights) + self.bias.reshape(1, -1, *(1,) * (self.weight.ndim - 2))
+        total = routing.sum(projected, weights)
+        return total + self.bias.to(total.dtype).reshape(1, -1, *(1,) * (total.ndim - 2))
 
 
 class SeparateDecoder(nn.Module):

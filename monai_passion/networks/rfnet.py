@@ -20,6 +20,7 @@ from monai_passion.networks.blocks import (
     upsample,
 )
 from monai_passion.networks.cpu.activation import SLOPE, activate
+from monai_passion.networks.cpu.regions import mix_regions
 from monai_passion.networks.routing import Features, Routing
 
 __all__ = ["RFNet"]
@@ -112,14 +113,12 @@ class RegionFusion(nn.Module):
         kernel = first.weight.flatten(1).unflatten(1, (weights.shape[1], -1))  # (C, K, C)
         mixed = []
         for d, modalities in enumerate(routing.present):
-            stacked = [routing.read(maps, d, m).flatten(2) for m in modalities]
             rows = routing.span(d)
-            matrix = torch.einsum("okc,nkm->nkomc", kernel, weights[rows, :, list(modalities)]).flatten(3).flatten(1, 2)
-            by_class = torch.bmm(matrix, torch.cat(stacked, dim=1) if len(stacked) > 1 else stacked[0])
-            by_class = by_class.unflatten(1, (weights.shape[1], -1))  # (n, K, C, voxels)
-            mixed.append((by_class * probability[rows].flatten(2).unsqueeze(2).to(by_class.dtype)).sum(dim=1))
-        mix = torch.cat(mixed) + first.bias.unsqueeze(1)
-        region = self.region[1:](activate(mix.unflatten(2, probability.shape[2:])))
+            matrix = torch.einsum("okc,nkm->nkomc", kernel, weights[rows, :, list(modalities)]).flatten(3)
+            mixed.append(mix_regions([routing.read(maps, d, m) for m in modalities], probability[rows], matrix))
+        mix = torch.cat(mixed)
+        mix = mix + first.bias.to(mix.dtype).reshape(1, -1, *(1,) * (mix.ndim - 2))
+        region = self.region[1:](activate(mix))
         shortcut = self.shortcut(activate(self.shortcut_fuse(routing, projected)))
         return torch.cat([region, shortcut], dim=1)
 

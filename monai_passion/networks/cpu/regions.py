@@ -1,0 +1,91 @@
+"""RFNet's sum over classes of probability times projected maps, in one pass that keeps nothing of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from monai_passion.networks.cpu.convolution import compute_type, is_fast
+from monai_passion.networks.cpu.layout import from_rows, to_rows
+
+__all__ = ["mix_regions"]
+
+PIECE = 2**14
+"""Voxels at a time, so that what is between the maps and the sum stays in a processor's cache."""
+
+
+def mix_regions(maps: Sequence[Tensor], probability: Tensor, kernel: Tensor) -> Tensor:
+    """sum_k q_k W_k y at every voxel, y the maps one after another; the probabilities get no gradient.
+
+    Args:
+        maps: (n, C, *spatial) each.
+        probability: q, (n, K, *spatial).
+        kernel: W, (n, K, O, I), I the channels of all maps.
+
+    Returns:
+        (n, O, *spatial).
+    """
+    classes, spatial = kernel.shape[1], maps[0].shape[2:]
+    if is_fast(maps[0]):
+        rows = [to_rows(x.to(compute_type(x))) for x in maps]
+        weight = to_rows(probability.detach().to(rows[0].dtype))
+        with torch.autocast("cpu", enabled=False):
+            mixed = [_MixRegions.apply(*sample) for sample in zip(kernel, weight, *rows, strict=True)]  # type: ignore[no-untyped-call]
+            return from_rows(torch.stack(mixed), maps[0])
+    stacked = torch.cat([x.flatten(2) for x in maps], dim=1)
+    by_class = torch.bmm(kernel.flatten(1, 2), stacked).unflatten(1, (classes, -1))  # (n, K, O, voxels)
+    weight = probability.detach().flatten(2).unsqueeze(2).to(by_class.dtype)
+    return (by_class * weight).sum(dim=1).unflatten(2, spatial)
+
+
+class _MixRegions(torch.autograd.Function):
+    """Of rows (V, C) of each map and (V, K) of the probabilities: ((y W) * (q E)) S.
+
+    E (K, K O) repeats a number per class for each output, S (K O, O) sums over the classes. They hold 0 and 1 alone:
+    products of matrices fill a processor's vectors, which sums of K times O numbers do not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Tensor, probability: Tensor, *maps: Tensor) -> Tensor:
+        ctx.save_for_backward(kernel, probability, *maps)
+        wide, repeat, total = _matrices(kernel, maps[0].dtype)
+        result = maps[0].new_empty(len(maps[0]), total.shape[1])
+        for piece, y in _pieces(maps):
+            torch.mm((y @ wide).mul_(probability[piece] @ repeat), total, out=result[piece])
+        return result
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        kernel, probability, *maps = ctx.saved_tensors
+        wide, repeat, total = _matrices(kernel, maps[0].dtype)
+        of_wide = kernel.new_zeros(wide.shape)
+        of_maps = [torch.empty_like(rows) for rows in maps]
+        for piece, y in _pieces(maps):
+            upstream = (grads[0][piece] @ total.T).mul_(probability[piece] @ repeat)
+            of_wide += y.T @ upstream
+            of_y = (upstream @ wide.T).split([rows.shape[1] for rows in maps], dim=1)
+            for rows, part in zip(of_maps, of_y, strict=True):
+                rows[piece] = part
+        return of_wide.T.reshape(kernel.shape), None, *of_maps
+
+
+def _matrices(kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """W (I, K O), E and S for a kernel (K, O, I)."""
+    classes, outputs, _ = kernel.shape
+    one_per_class, one_per_output = torch.eye(classes, dtype=dtype), torch.eye(outputs, dtype=dtype)
+    return (
+        kernel.flatten(0, 1).T.to(dtype),
+        one_per_class.repeat_interleave(outputs, dim=1),
+        one_per_output.repeat(classes, 1),
+    )
+
+
+def _pieces(maps: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
+    """Voxels, and the maps side by side there."""
+    for start in range(0, len(maps[0]), PIECE):
+        piece = slice(start, start + PIECE)
+        yield piece, torch.cat([rows[piece] for rows in maps], dim=1) if len(maps) > 1 else maps[0][piece]

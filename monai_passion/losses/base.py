@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -38,10 +39,9 @@ class LossTerms(NamedTuple):
 
 def students(output: SelfDistillationOutput) -> Iterator[tuple[int, Decoded]]:
     """(sample, the decodes of each of its modalities alone) for the samples that have such."""
-    for b in range(len(output.available)):
-        rows = [row for row, (sample, _) in enumerate(output.pairs) if sample == b]
-        if rows and output.unimodal is not None:
-            yield b, output.unimodal.rows(slice(rows[0], rows[-1] + 1))
+    if output.unimodal is not None:
+        counts = Counter(sample for sample, _ in output.pairs)  # in the order of the rows
+        yield from zip(counts, output.unimodal.split([*counts.values()]), strict=True)
 
 
 def scatter(values: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shape: torch.Size) -> Tensor:
@@ -185,8 +185,9 @@ class MultiModalLoss(nn.Module, ABC):
 
     def distill(self, output: SelfDistillationOutput, target: Target) -> dict[str, Tensor]:
         """Name -> (B, M): `compare` of every sample that was decoded from each of its modalities alone, else zero."""
+        teachers = output.fused.split([1] * len(output.available))
         parts = [
-            self.compare(student, output.fused.rows(slice(b, b + 1)), target.sample(b), self.classes(target, b))
+            self.compare(student, teachers[b], target.sample(b), self.classes(target, b))
             for b, student in students(output)
         ]
         shape = output.available.shape

@@ -10,6 +10,7 @@ import torch
 from monai.data.meta_tensor import MetaTensor
 from torch import Tensor, nn
 
+from monai_passion.networks.cpu.layout import split_rows
 from monai_passion.networks.routing import Features, is_tracing
 
 __all__ = ["Decoded", "MultiModalBackbone", "strides_of", "suits"]
@@ -38,8 +39,12 @@ class Decoded(NamedTuple):
     features: Tensor
     """The last decoder map, before the head of ``logits[0]``: (D, C, *spatial)."""
 
-    def rows(self, rows: slice) -> Decoded:
-        return Decoded(tuple(level[rows] for level in self.logits), self.features[rows])
+    def split(self, sizes: Sequence[int]) -> tuple[Decoded, ...]:
+        """In parts of so many rows."""
+        if len(sizes) == 1:
+            return (self,)
+        parts = zip(*(split_rows(x, sizes) for x in (*self.logits, self.features)), strict=True)
+        return tuple(Decoded(tuple(logits), features) for *logits, features in parts)
 
 
 class MultiModalBackbone(nn.Module, ABC):

@@ -112,22 +112,24 @@ class SelfDistillationNet(nn.Module):
         others: Decoded | None = None
         if samples and self.unimodal == "train":
             everything = self._decode(features, torch.cat([mask, masks]), [*range(len(mask)), *samples])
-            fused, others = everything.rows(slice(0, len(mask))), everything.rows(slice(len(mask), None))
+            fused, others = everything.split([len(mask), len(masks)])
         else:
             fused = self._decode(features, mask, range(len(mask)))
             if samples:
                 with torch.no_grad():
                     others = self._decode(features, masks, samples)
+        sizes = [size for size in (len(pairs), len(subset_samples)) if size]
+        parts = iter(others.split(sizes) if others else ())
         separate, separate_pairs = self._separate(features)
         return SelfDistillationOutput(
             fused=fused,
-            unimodal=others.rows(slice(0, len(pairs))) if others and pairs else None,
+            unimodal=next(parts) if pairs else None,
             pairs=tuple(pairs),
             separate=separate,
             separate_pairs=separate_pairs,
             available=available,
             image=image,
-            subsets=others.rows(slice(len(pairs), None)) if others and subset_samples else None,
+            subsets=next(parts) if subset_samples else None,
             subset_samples=subset_samples,
             subset_masks=subset_masks if subset_samples else None,
         )

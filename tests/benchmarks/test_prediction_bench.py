@@ -91,7 +91,8 @@ def compare(opened, given, plain_ways):
 @pytest.mark.parametrize(("given", "wanted"), [(4, 1.5), (1, 3.0)])
 def test_predict_is_faster_than_a_plain_sliding_window(weights, given, wanted):
     opened = {p: Segmenter(find_bundle(), weights, "cpu", [ROI], 0.5, p) for p in PRECISIONS}
-    opened["auto, windows as large as memory allows"] = Segmenter(find_bundle(), weights, "cpu", -1, 0.25, "auto")
+    opened["by default"] = Segmenter(find_bundle(), weights, "cpu", [ROI])
+    opened["windows as large as memory allows"] = Segmenter(find_bundle(), weights, "cpu", -1)
     maps, ratio = compare(opened, given, {"plain": ((ROI,) * 3,), "plain, head alone": ((ROI,) * 3, 1, True)})
     assert maps["fp32"].shape == maps["plain"].shape
     assert ratio >= wanted

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["channels_last", "empty_channels_last", "from_rows", "to_rows"]
+__all__ = ["channels_last", "empty_channels_last", "from_rows", "split_rows", "to_rows"]
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -31,3 +32,31 @@ def to_rows(x: Tensor) -> Tensor:
 def from_rows(rows: Tensor, like: Tensor) -> Tensor:
     """(n, voxels, C) -> (n, C, *spatial), the spatial shape that of ``like``: a view with the channels last."""
     return rows.unflatten(1, like.shape[2:]).movedim(-1, 1)
+
+
+def split_rows(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """(n, ...) in parts of so many rows, as `torch.split`, whose gradient is laid out in memory as ``x`` is."""
+    if torch.compiler.is_compiling() or not x.requires_grad:
+        return x.split(list(sizes))
+    return _SplitRows.apply(x, list(sizes))  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _SplitRows(torch.autograd.Function):
+    """Torch's own makes zeros with the channels first for a part without gradient, and the sum has them first, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        ctx.sizes, ctx.like = sizes, torch.empty_like(x, device="meta")
+        return x.split(sizes)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, None]:
+        there = [grad for grad in grads if grad is not None]
+        if not there:
+            return None, None
+        whole = torch.empty_like(ctx.like, device=there[0].device)
+        for part, grad in zip(whole.split(ctx.sizes), grads, strict=True):
+            part.zero_() if grad is None else part.copy_(grad)
+        return whole, None

@@ -27,6 +27,7 @@ __all__ = [
     "FusionConv",
     "SeparateDecoder",
     "TransformerBlock",
+    "add_bias",
     "convolution",
     "initialize",
     "map_to_tokens",
@@ -58,6 +59,11 @@ def convolution(
         groups=groups,
     )
     return conv
+
+
+def add_bias(x: Tensor, bias: Tensor) -> Tensor:
+    """(n, C, *spatial) plus (C,), in the type of ``x``: single precision would make a map of 16 bits twice as large."""
+    return x + bias.to(x.dtype).reshape(1, -1, *(1,) * (x.ndim - 2))
 
 
 def upsample(x: Tensor, factor: int = 2) -> Tensor:
@@ -148,8 +154,7 @@ class FusionConv(nn.Module):
 
     def forward(self, routing: Routing, projected: Sequence[Tensor | None], weights: Tensor | None = None) -> Tensor:
         """Projections per modality -> (D, out_channels, *spatial). ``weights`` as in `Routing.sum`."""
-        total = routing.sum(projected, weights)
-        return total + self.bias.to(total.dtype).reshape(1, -1, *(1,) * (total.ndim - 2))
+        return add_bias(routing.sum(projected, weights), self.bias)
 
 
 class SeparateDecoder(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from monai_passion.networks.blocks import (
     ConvBlock,
     ConvEncoder,
     FusionConv,
+    add_bias,
     convolution,
     initialize,
     upsample,
@@ -107,7 +108,7 @@ class RegionFusion(nn.Module):
         self, routing: Routing, maps: Sequence[Tensor | None], projected: Sequence[Tensor | None], probability: Tensor
     ) -> Tensor:
         weights = self.weights(routing, maps, probability)
-        first = self.region[0].conv
+        first: Any = self.region[0].conv
         # The first 1x1 convolution comes before the products with q_k, which commute: one small matrix times the maps,
         # in place of K M products of maps.
         kernel = first.weight.flatten(1).unflatten(1, (weights.shape[1], -1))  # (C, K, C)
@@ -116,9 +117,7 @@ class RegionFusion(nn.Module):
             rows = routing.span(d)
             matrix = torch.einsum("okc,nkm->nkomc", kernel, weights[rows, :, list(modalities)]).flatten(3)
             mixed.append(mix_regions([routing.read(maps, d, m) for m in modalities], probability[rows], matrix))
-        mix = torch.cat(mixed)
-        mix = mix + first.bias.to(mix.dtype).reshape(1, -1, *(1,) * (mix.ndim - 2))
-        region = self.region[1:](activate(mix))
+        region = self.region[1:](activate(add_bias(torch.cat(mixed), first.bias)))
         shortcut = self.shortcut(activate(self.shortcut_fuse(routing, projected)))
         return torch.cat([region, shortcut], dim=1)
 

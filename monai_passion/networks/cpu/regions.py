@@ -34,7 +34,7 @@ def mix_regions(maps: Sequence[Tensor], probability: Tensor, kernel: Tensor) -> 
         weight = to_rows(probability.detach().to(rows[0].dtype))
         with torch.autocast("cpu", enabled=False):
             mixed = [_MixRegions.apply(*sample) for sample in zip(kernel, weight, *rows, strict=True)]  # type: ignore[no-untyped-call]
-            return from_rows(torch.stack(mixed), maps[0])
+            return from_rows(torch.stack(mixed) if len(mixed) > 1 else mixed[0].unsqueeze(0), maps[0])
     stacked = torch.cat([x.flatten(2) for x in maps], dim=1)
     by_class = torch.bmm(kernel.flatten(1, 2), stacked).unflatten(1, (classes, -1))  # (n, K, O, voxels)
     weight = probability.detach().flatten(2).unsqueeze(2).to(by_class.dtype)
@@ -62,7 +62,7 @@ class _MixRegions(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         kernel, probability, *maps = ctx.saved_tensors
         wide, repeat, total = _matrices(kernel, maps[0].dtype)
-        of_wide = kernel.new_zeros(wide.shape)
+        of_wide = torch.zeros(wide.shape)  # single precision, whatever the kernel has
         of_maps = [torch.empty_like(rows) for rows in maps]
         for piece, y in _pieces(maps):
             upstream = (grads[0][piece] @ total.T).mul_(probability[piece] @ repeat)
@@ -70,7 +70,7 @@ class _MixRegions(torch.autograd.Function):
             of_y = (upstream @ wide.T).split([rows.shape[1] for rows in maps], dim=1)
             for rows, part in zip(of_maps, of_y, strict=True):
                 rows[piece] = part
-        return of_wide.T.reshape(kernel.shape), None, *of_maps
+        return of_wide.T.reshape(kernel.shape).to(kernel.dtype), None, *of_maps
 
 
 def _matrices(kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

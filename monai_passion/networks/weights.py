@@ -149,6 +149,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, metadata if isinstance(metadata, dict) else {}
 
 
+def check_maker(path: str | Path, metadata: Mapping[str, Any], name: str) -> None:
+    """Refuse the weights of another network than the class ``name``, where the metadata say whose they are.
+
+    Raises:
+        WeightsError: they are.
+    """
+    made_by = metadata.get("network", name)
+    if made_by != name:
+        raise WeightsError(f"{path} holds weights of {made_by}, not of {name}; choose the network or the file to match")
+
+
 def load_into(network: nn.Module, path: str | Path) -> dict[str, Any]:
     """Load weights into ``network``, all or none, and return their metadata.
 
@@ -157,9 +168,7 @@ def load_into(network: nn.Module, path: str | Path) -> dict[str, Any]:
     """
     state, metadata = load_weights(path)
     name = type(network).__name__
-    made_by = metadata.get("network", name)
-    if made_by != name:
-        raise WeightsError(f"{path} holds weights of {made_by}, not of {name}; choose the network or the file to match")
+    check_maker(path, metadata, name)
     own = network.state_dict()
     problems = [f"missing {key}" for key in own if key not in state]
     problems += [f"unknown {key}" for key in state if key not in own]

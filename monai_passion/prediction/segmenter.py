@@ -195,14 +195,17 @@ class Segmenter:
     ) -> None:
         from monai.bundle import ConfigParser
 
-        from monai_passion.networks.weights import load_weights
+        from monai_passion.networks.weights import check_maker, load_weights
 
         self.bundle = bundle
         self.weights = weights or bundle.weights
         self.parser = ConfigParser()
         self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
         # What the weights were trained with takes precedence over what the bundle says.
-        _, self.facts = load_weights(self.weights)
+        facts = {str(file): load_weights(file)[1] for file in (self.weights, *ensemble)}
+        self.facts = facts[str(self.weights)]
+        for file, found in facts.items():  # before its settings, which say less clearly what is wrong
+            check_maker(file, found, self.parser["network_def"]["_target_"].rpartition(".")[2])
         self.findings = () if self.facts else (Finding("warning", trained_unknown(self.weights)),)
         changes: dict[str, Any] = {
             **trained_settings(self.weights, self.facts),
@@ -223,8 +226,7 @@ class Segmenter:
                 raise UsageError(f"--roi-size has {len(sizes)} values; give one, or {axes}")
         self.ensemble = tuple(ensemble)
         if self.ensemble:
-            others = {str(file): load_weights(file)[1] for file in self.ensemble}
-            check_members({str(self.weights): self.facts, **others}, self.parser.get)
+            check_members(facts, self.parser.get)
         self.parser.update({key: value for key, value in changes.items() if value is not None})
         self._check_window()
         if self.ensemble:

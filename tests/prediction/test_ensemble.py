@@ -55,6 +55,14 @@ def test_members_that_see_other_images_are_refused_and_other_windows_and_rules_a
     Segmenter(find_bundle(), weights[0], "cpu", ensemble=[alike])
 
 
+def test_weights_of_another_network_are_told_as_such_before_their_settings(weights):
+    message = "weights of RFNet, not of MMFormer"
+    with pytest.raises(WeightsError, match=message):
+        Segmenter(find_bundle("brats_mmformer"), weights[0], "cpu")
+    with pytest.raises(WeightsError, match=message):
+        Segmenter(find_bundle("brats_mmformer"), None, "cpu", ensemble=[weights[0]])
+
+
 @pytest.mark.parametrize(
     ("member", "message"),
     [("nowhere.safetensors", "no weights at"), ("narrow.safetensors", "does not fit RFNet as built here")],

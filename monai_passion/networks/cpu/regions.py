@@ -32,10 +32,9 @@ def mix_regions(maps: Sequence[Tensor], probability: Tensor, kernel: Tensor) -> 
     if is_fast(maps[0]):
         rows = [to_rows(x.to(compute_type(x))) for x in maps]
         weight = to_rows(probability.detach().to(rows[0].dtype))
-        with torch.autocast("cpu", enabled=False):
-            mixed = [_MixRegions.apply(*sample) for sample in zip(kernel, weight, *rows, strict=True)]  # type: ignore[no-untyped-call]
-            return from_rows(torch.stack(mixed) if len(mixed) > 1 else mixed[0].unsqueeze(0), maps[0])
-    stacked = torch.cat([x.flatten(2) for x in maps], dim=1)
+        mixed = [_MixRegions.apply(*sample) for sample in zip(kernel, weight, *rows, strict=True)]  # type: ignore[no-untyped-call]
+        return from_rows(torch.stack(mixed) if len(mixed) > 1 else mixed[0].unsqueeze(0), maps[0])
+    stacked = _side_by_side([x.flatten(2) for x in maps])
     by_class = torch.bmm(kernel.flatten(1, 2), stacked).unflatten(1, (classes, -1))  # (n, K, O, voxels)
     weight = probability.detach().flatten(2).unsqueeze(2).to(by_class.dtype)
     return (by_class * weight).sum(dim=1).unflatten(2, spatial)
@@ -84,8 +83,13 @@ def _matrices(kernel: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tenso
     )
 
 
+def _side_by_side(maps: Sequence[Tensor]) -> Tensor:
+    """Along the channels; a lone one as it is, not copied."""
+    return torch.cat(list(maps), dim=1) if len(maps) > 1 else maps[0]
+
+
 def _pieces(maps: Sequence[Tensor]) -> Iterator[tuple[slice, Tensor]]:
     """Voxels, and the maps side by side there."""
     for start in range(0, len(maps[0]), PIECE):
         piece = slice(start, start + PIECE)
-        yield piece, torch.cat([rows[piece] for rows in maps], dim=1) if len(maps) > 1 else maps[0][piece]
+        yield piece, _side_by_side([rows[piece] for rows in maps])

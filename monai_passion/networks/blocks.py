@@ -18,7 +18,8 @@ from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from monai_passion.networks.cpu.activation import activate
-from monai_passion.networks.cpu.convolution import Conv3d, pointwise
+from monai_passion.networks.cpu.convolution import Conv3d
+from monai_passion.networks.cpu.pointwise import pointwise
 from monai_passion.networks.routing import Routing
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
     "FusionConv",
     "SeparateDecoder",
     "TransformerBlock",
-    "add_bias",
+    "add_before_norm",
     "convolution",
     "initialize",
     "map_to_tokens",
@@ -61,9 +62,23 @@ def convolution(
     return conv
 
 
-def add_bias(x: Tensor, bias: Tensor) -> Tensor:
-    """(n, C, *spatial) plus (C,), in the type of ``x``: single precision would make a map of 16 bits twice as large."""
-    return x + bias.to(x.dtype).reshape(1, -1, *(1,) * (x.ndim - 2))
+class _NormalizedAway(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
+        ctx.like = torch.empty_like(bias, device="meta")
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        return grads[0], torch.zeros_like(ctx.like, device=grads[0].device)
+
+
+def add_before_norm(x: Tensor, bias: Tensor) -> Tensor:
+    """(n, C, *spatial) plus (C,), for instance normalization, which takes a constant per channel away again.
+
+    So nothing is added, and the bias, which published weights have, gets the gradient that it has: 0.
+    """
+    return _NormalizedAway.apply(x, bias) if torch.is_grad_enabled() else x  # type: ignore[no-any-return, no-untyped-call]
 
 
 def upsample(x: Tensor, factor: int = 2) -> Tensor:
@@ -153,8 +168,8 @@ class FusionConv(nn.Module):
         return pointwise(x, self.weight[:, start : start + self.in_channels])
 
     def forward(self, routing: Routing, projected: Sequence[Tensor | None], weights: Tensor | None = None) -> Tensor:
-        """Projections per modality -> (D, out_channels, *spatial). ``weights`` as in `Routing.sum`."""
-        return add_bias(routing.sum(projected, weights), self.bias)
+        """Per modality -> (D, out_channels, *spatial), to be normalized; ``weights`` as in `Routing.sum`."""
+        return add_before_norm(routing.sum(projected, weights), self.bias)
 
 
 class SeparateDecoder(nn.Module):

@@ -15,7 +15,7 @@ from monai_passion.networks.blocks import (
     ConvBlock,
     ConvEncoder,
     FusionConv,
-    add_bias,
+    add_before_norm,
     convolution,
     initialize,
     upsample,
@@ -117,7 +117,7 @@ class RegionFusion(nn.Module):
             rows = routing.span(d)
             matrix = torch.einsum("okc,nkm->nkomc", kernel, weights[rows, :, list(modalities)]).flatten(3)
             mixed.append(mix_regions([routing.read(maps, d, m) for m in modalities], probability[rows], matrix))
-        region = self.region[1:](activate(add_bias(torch.cat(mixed), first.bias)))
+        region = self.region[1:](activate(add_before_norm(torch.cat(mixed), first.bias)))
         shortcut = self.shortcut(activate(self.shortcut_fuse(routing, projected)))
         return torch.cat([region, shortcut], dim=1)
 

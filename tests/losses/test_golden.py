@@ -12,7 +12,7 @@ from monai_passion.losses.distillation import pixel_distillation_released
 from monai_passion.losses.preference import batch_preference_released
 from monai_passion.losses.segmentation import dice_loss, enlarge, make_target, weighted_cross_entropy
 from monai_passion.networks import M2FTrans, MMFormer, RFNet, SelfDistillationNet
-from monai_passion.networks.cpu import activation, convolution
+from monai_passion.networks.cpu import activation, convolution, pointwise, regions
 from monai_passion.networks.released import RELEASED_PREFIXES, convert_state_dict, translate
 
 LABELS = ("label_all", "label_absent1", "label_absent2")
@@ -210,7 +210,13 @@ def far(ours, theirs):
 @contextmanager
 def plain_operations():
     """torch's own operations in place of those of `monai_passion.networks.cpu`."""
-    with patch.object(convolution, "is_fast", lambda x: False), patch.object(activation, "is_tracing", lambda: True):
+    slow = {"is_fast": lambda x: False}
+    with (
+        patch.multiple(convolution, **slow),
+        patch.multiple(pointwise, **slow),
+        patch.multiple(regions, **slow),
+        patch.object(activation, "is_tracing", lambda: True),
+    ):
         yield
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from monai_passion.networks.cpu.fast import neighbors
 from monai_passion.networks.cpu.layout import empty_channels_last, to_rows
 from monai_passion.networks.routing import is_tracing
 
@@ -29,7 +30,7 @@ def _as_image(rows: Tensor) -> Tensor:
 def _widen(rows: Tensor) -> Tensor:
     """(voxels, C) -> (voxels / n, n C): n voxels as one, so that they fill a processor's vectors; a view."""
     voxels, channels = rows.shape
-    return rows.view(-1, channels * next(n for n in range(max(WIDE // channels, 1), 0, -1) if voxels % n == 0))
+    return rows.view(-1, channels * neighbors(channels, voxels, WIDE))
 
 
 def _scale(rows: Tensor, factor: Tensor, shift: Tensor, result: Tensor) -> None:

@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monai_passion.networks.cpu.layout import channels_last, empty_channels_last, from_rows, to_rows
-from monai_passion.networks.routing import is_tracing
+from monai_passion.networks.cpu.fast import compute_type, is_fast
+from monai_passion.networks.cpu.layout import channels_last, empty_channels_last
+from monai_passion.networks.cpu.padding import MODES, crop_gradient, pad
+from monai_passion.networks.cpu.pointwise import pointwise
 
-__all__ = ["Conv3d", "pointwise"]
+__all__ = ["Conv3d"]
 
 ONEDNN_FROM = 20480
 """torch hands a lone sample to oneDNN only above this many elements, its last axis not counted."""
@@ -20,34 +22,11 @@ VECTOR = 16
 """Single-precision numbers in a processor's vector, which oneDNN fills with channels of the result."""
 
 
-def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A convolution of kernel size 1: (n, C, *spatial), (O, C, 1, ...), (O,) -> (n, O, *spatial)."""
-    if is_fast(x):
-        return from_rows(F.linear(to_rows(x), weight.flatten(1), bias), x)
-    matrix, flat = weight.flatten(1).expand(x.shape[0], -1, -1), x.flatten(2)
-    product = torch.bmm(matrix, flat) if bias is None else torch.baddbmm(bias.unsqueeze(1), matrix, flat)
-    return product.unflatten(2, x.shape[2:])
-
-
-def compute_type(x: Tensor) -> torch.dtype:
-    """What a convolution of this tensor computes in: autocast's type where that is on, else the tensor's."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-
-
-def is_fast(x: Tensor) -> bool:
-    """Whether what is special here is for this tensor."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or is_tracing():
-        return False
-    if compute_type(x) == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return compute_type(x) == torch.float32 and torch.backends.mkldnn.is_available()
-
-
 class _Plan(NamedTuple):
     """How `Conv3d` goes about a convolution."""
 
     padding: tuple[int, ...]
-    """As `torch.nn.functional.pad` wants it."""
+    """Voxels at both ends of each axis."""
     mode: str
     kernel: int
     stride: int
@@ -69,11 +48,27 @@ class _Plan(NamedTuple):
 
     def prepare(self, x: Tensor) -> Tensor:
         """The padded input, its channels last, perhaps as two slabs."""
-        padded = F.pad(channels_last(x.to(self.dtype)), self.padding, mode=self.mode)
+        padded = pad(x.to(self.dtype), self.padding, self.mode)
         if self.slabs:
-            size, start = (self.half - 1) * self.stride + self.kernel, (self.rows - self.half) * self.stride
+            size, start = self._slab
             padded = torch.cat([padded[:, :, :size], padded[:, :, start : start + size]])
         return channels_last(padded)
+
+    def restore(self, gradient: Tensor, x: Tensor) -> Tensor:
+        """The gradient of ``x``, which `prepare` got; writes into that of what it gave."""
+        if self.slabs:
+            size, start = self._slab
+            rows = x.shape[2] + 2 * self.padding[0]  # with a stride, perhaps more than the slabs see
+            first, second = gradient.split(1)
+            gradient = first.new_zeros(1, first.shape[1], rows, *first.shape[3:])
+            gradient[:, :, :size] += first
+            gradient[:, :, start : start + size] += second
+        return crop_gradient(gradient, self.padding, self.mode)
+
+    @property
+    def _slab(self) -> tuple[int, int]:
+        """Rows of the padded input in a slab, and where the second one starts."""
+        return (self.half - 1) * self.stride + self.kernel, (self.rows - self.half) * self.stride
 
     def join(self, output: Tensor) -> Tensor:
         if not self.slabs:
@@ -99,7 +94,7 @@ def _together(parts: Iterable[Tensor], size: int) -> Tensor:
     whole, row = torch.empty(0), 0
     for part in parts:
         if len(part) == size:
-            return part
+            return channels_last(part)
         if not row:
             whole = empty_channels_last(part, (size, *part.shape[1:]))
         whole[row : row + len(part)] = part
@@ -108,8 +103,15 @@ def _together(parts: Iterable[Tensor], size: int) -> Tensor:
 
 
 def _fold(channels: int, size: int, stride: int) -> int:
-    """Neighbors along the last axis of ``size`` voxels whose results are computed as channels of one voxel."""
-    return next(n for n in range(max(VECTOR // channels, 1) if stride == 1 else 1, 0, -1) if size % n == 0)
+    """Neighbors along the last axis of ``size`` voxels whose results are computed as channels of one voxel.
+
+    A power of two, and never all of them: for others oneDNN's bfloat16 kernels for AMX (torch 2.13) read memory beside
+    the map, so that the result is noise or not a number.
+    """
+    fold = 1
+    while stride == 1 and 2 * fold * channels <= VECTOR and size % (2 * fold) == 0 and size > 2 * fold:
+        fold *= 2
+    return fold
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, fold: int, padding: int = 0) -> Tensor:
@@ -163,14 +165,13 @@ class _Convolve(torch.autograd.Function):
         kernel = weight.to(ctx.plan.dtype)
 
         def of_piece(part: Tensor, upstream: Tensor) -> Tensor:
-            with torch.enable_grad():
-                part = part.detach().requires_grad_(wanted[0])
-                prepared = ctx.plan.prepare(part)
-            of_prepared, w, b = _gradients(prepared.detach(), ctx.plan.split(upstream), kernel, ctx.plan, wanted[0])
+            of_prepared, w, b = _gradients(
+                ctx.plan.prepare(part), ctx.plan.split(upstream), kernel, ctx.plan, wanted[0]
+            )
             of_weight.add_(w)
             if of_bias is not None:
                 of_bias.add_(b)
-            return torch.autograd.grad(prepared, part, of_prepared)[0] if wanted[0] else part
+            return part if of_prepared is None else ctx.plan.restore(of_prepared, part)
 
         parts = (parts.split(_at_once(x)) for parts in (x, grads[0]))
         of_x = _together(map(of_piece, *parts), len(x))
@@ -183,7 +184,8 @@ def _gradients(
     """Of the padded input (if it is ``wanted``), the weight and the bias."""
     fold, channels, narrow = plan.fold, len(weight), min(weight.shape[:2]) < VECTOR
     # As a convolution forward with the kernel turned round, which is quicker for narrow ones.
-    forward = narrow and plan.stride == 1 and (len(x) > 1 or upstream[0, ..., 0].numel() > ONEDNN_FROM)
+    forward = narrow and plan.stride == 1 and upstream.shape[2] > 1
+    forward = forward and (len(x) > 1 or upstream[0, ..., 0].numel() > ONEDNN_FROM)
     of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(
         _refold(upstream, fold), x, channels_last(_shift(weight, fold)), [fold * channels],
         [plan.stride, plan.stride, plan.stride * fold], [0] * 3, [1] * 3, False, [0] * 3, 1,
@@ -221,20 +223,23 @@ class Conv3d(nn.Conv3d):
         if self.kernel_size[0] == 1:
             return pointwise(input, weight, bias)
         assert isinstance(self.padding, tuple)
-        kernel, stride = self.kernel_size[0], self.stride[0]
-        rows = (input.shape[2] + 2 * self.padding[0] - kernel) // stride + 1
+        kernel, stride, dtype = self.kernel_size[0], self.stride[0], compute_type(input)
+        rows, _, width = (
+            (size + 2 * edge - kernel) // stride + 1 for size, edge in zip(input.shape[2:], self.padding, strict=True)
+        )
         plan = _Plan(
-            padding=tuple(edge for edge in reversed(self.padding) for _ in range(2)),
-            mode="constant" if self.padding_mode == "zeros" else self.padding_mode,
+            padding=self.padding,
+            mode=self.padding_mode,
             kernel=kernel,
             stride=stride,
             rows=rows,
             slabs=input.shape[0] == 1 and input.shape[:4].numel() <= ONEDNN_FROM and rows > 1,
-            fold=_fold(self.out_channels, input.shape[4] + 2 * self.padding[2] - kernel + 1, stride),
-            dtype=compute_type(input),
+            fold=_fold(self.out_channels, width, stride),
+            # The other shapes that AMX's kernels get wrong (see `_fold`), the latter in the gradient of the input.
+            dtype=torch.float32 if stride > 1 and (width == 1 or self.out_channels % 2) else dtype,
         )
         with torch.autocast("cpu", enabled=False):
-            return _Convolve.apply(input, weight, bias, plan)  # type: ignore[no-any-return, no-untyped-call]
+            return _Convolve.apply(input, weight, bias, plan).to(dtype)  # type: ignore[no-any-return, no-untyped-call]
 
     def _is_plain(self, input: Tensor) -> bool:
         return (
@@ -242,4 +247,5 @@ class Conv3d(nn.Conv3d):
             and (self.kernel_size[0] > 1 or self.stride[0] == 1)
             and self.groups == 1
             and self.dilation == (1, 1, 1)
+            and self.padding_mode in MODES
         )

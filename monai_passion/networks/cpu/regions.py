@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_passion.networks.cpu.convolution import compute_type, is_fast
+from monai_passion.networks.cpu.fast import compute_type, is_fast
 from monai_passion.networks.cpu.layout import from_rows, to_rows
 
 __all__ = ["mix_regions"]

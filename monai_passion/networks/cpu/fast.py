@@ -1,0 +1,29 @@
+"""Which tensors a CPU's own ways are for, and in which type they compute."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from monai_passion.networks.routing import is_tracing
+
+__all__ = ["compute_type", "is_fast", "neighbors"]
+
+
+def compute_type(x: Tensor) -> torch.dtype:
+    """What a convolution of this tensor computes in: autocast's type where that is on, else the tensor's."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+
+
+def is_fast(x: Tensor) -> bool:
+    """Whether what is special here is for this tensor."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or is_tracing():
+        return False
+    if compute_type(x) == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return compute_type(x) == torch.float32 and torch.backends.mkldnn.is_available()
+
+
+def neighbors(channels: int, size: int, wide: int) -> int:
+    """Of ``size`` voxels, how many neighbors are computed as one voxel, of ``wide`` channels in all at most."""
+    return next(n for n in range(max(wide // channels, 1), 0, -1) if size % n == 0)

@@ -13,7 +13,7 @@ from monai_passion.networks.cpu.layout import from_rows, to_rows
 
 __all__ = ["mix_regions"]
 
-PIECE = 2**14
+PIECE = 2**15
 """Voxels at a time, so that what is between the maps and the sum stays in a processor's cache."""
 
 

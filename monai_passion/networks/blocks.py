@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from monai_passion.networks.cpu.activation import activate
 from monai_passion.networks.cpu.convolution import Conv3d
 from monai_passion.networks.cpu.pointwise import pointwise
-from monai_passion.networks.routing import Routing
+from monai_passion.networks.routing import Routing, is_tracing
 
 __all__ = [
     "ConvBlock",
@@ -78,7 +78,9 @@ def add_before_norm(x: Tensor, bias: Tensor) -> Tensor:
 
     So nothing is added, and the bias, which published weights have, gets the gradient that it has: 0.
     """
-    return _NormalizedAway.apply(x, bias) if torch.is_grad_enabled() else x  # type: ignore[no-any-return, no-untyped-call]
+    if not torch.is_grad_enabled() or is_tracing():
+        return x
+    return _NormalizedAway.apply(x, bias)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def upsample(x: Tensor, factor: int = 2) -> Tensor:

@@ -183,7 +183,8 @@ def _gradients(
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Of the padded input (if it is ``wanted``), the weight and the bias."""
     fold, channels, narrow = plan.fold, len(weight), min(weight.shape[:2]) < VECTOR
-    # As a convolution forward with the kernel turned round, which is quicker for narrow ones.
+    # As a convolution forward with the kernel turned round, which is quicker for narrow ones. (Maps one voxel deep are
+    # another shape that AMX's kernels get wrong, see `_fold`.)
     forward = narrow and plan.stride == 1 and upstream.shape[2] > 1
     forward = forward and (len(x) > 1 or upstream[0, ..., 0].numel() > ONEDNN_FROM)
     of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from monai_passion.networks.cpu.convolution import Conv3d, _fold
+from tests.networks.cpu import HALF
 
 
 def assert_equal(ours, theirs, image):
@@ -90,11 +91,6 @@ def test_half_precision_trains():
     assert result.dtype == torch.bfloat16
     assert conv.weight.grad.isfinite().all()
     assert image.grad.isfinite().all()
-
-
-HALF = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN computes bfloat16 with AVX-512 alone"
-)
 
 
 @HALF

@@ -4,10 +4,7 @@ import torch.nn.functional as F
 
 from monai_passion.networks.cpu.pointwise import pointwise
 from monai_passion.networks.precision import autocast
-
-HALF = pytest.mark.skipif(
-    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN computes bfloat16 with AVX-512 alone"
-)
+from tests.networks.cpu import HALF
 
 
 def run(function, x, weight, bias, upstream):

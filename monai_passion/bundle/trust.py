@@ -25,26 +25,26 @@ RUN = ("inference", "train", "evaluate")
 """The configurations that commands run."""
 
 
-def check_trusted(bundle: Path, config: str = "inference") -> None:
-    """Refuse a bundle that would run a program other than this package's own.
+def check_trusted(*bundles: Path, config: str = "inference") -> None:
+    """Refuse bundles of which one would run a program other than this package's own.
 
     Args:
-        bundle: its folder.
+        bundles: their folders.
         config: which of `RUN` is about to run.
 
     Raises:
         UsageError: it is not one of this package, or was changed.
     """
-    path = bundle / "configs" / f"{config}.json"
-    try:
-        known = program_digest(json.loads(path.read_text(encoding="utf-8"))) in _known()
-    except (OSError, ValueError, RecursionError) as error:
-        raise UsageError(f"{path} cannot be read ({error}); is the bundle complete?") from error
-    if not known:
-        raise UsageError(
-            f"{path} is not a bundle of this version, or was changed, and a configuration can run any program; "
-            "read it, and if you trust where it comes from, add --trust"
-        )
+    for path in (bundle / "configs" / f"{config}.json" for bundle in bundles):
+        try:
+            known = program_digest(json.loads(path.read_text(encoding="utf-8"))) in _known()
+        except (OSError, ValueError, RecursionError) as error:
+            raise UsageError(f"{path} cannot be read ({error}); is the bundle complete?") from error
+        if not known:
+            raise UsageError(
+                f"{path} is not a bundle of this version, or was changed, and a configuration can run any program; "
+                "read it, and if you trust where it comes from, add --trust"
+            )
 
 
 def program_digest(config: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from monai_passion.system.resources import resource_folder
 
 __all__ = [
     "PHANTOM",
-    "check_members",
     "check_settings",
     "find_weights",
     "shipped_weights",
@@ -120,32 +119,6 @@ def check_settings(weights: str | os.PathLike[str], facts: Mapping[str, Any], he
         found = ", ".join(f"{key} {_plain(value)}, not {_plain(here[key])}" for key, value in wrong.items())
         flags = " ".join(f"--{key} '{json.dumps(value)}'" for key, value in wrong.items())
         raise WeightsError(f"{weights} was trained with {found}; add {flags}")
-
-
-def check_members(weights: Mapping[str, Mapping[str, Any]], defaults: Callable[[str], Any]) -> None:
-    """Refuse weights that see images in different ways, as at another spacing, as members of one ensemble.
-
-    Windows may differ, and so may the rules for small regions: those of the first are taken.
-
-    Args:
-        weights: file -> its metadata, from `monai_passion.networks.weights.load_weights`.
-        defaults: the bundle's value of a setting, for those that do not have it.
-
-    Raises:
-        WeightsError: with the first setting that differs.
-    """
-    settings = {path: trained_settings(path, facts) for path, facts in weights.items()}
-    for key in dict.fromkeys(key for found in settings.values() for key in found):
-        if key == "roi_size" or key.startswith("minimum_"):
-            continue
-        values = {path: _plain(found.get(key, defaults(key))) for path, found in settings.items()}
-        first, *others = values.items()
-        for path, value in others:
-            if value != first[1]:
-                raise WeightsError(
-                    f"{path} was trained with {key} {value}, {first[0]} with {first[1]}; "
-                    "members of an ensemble must be trained alike"
-                )
 
 
 def _plain(value: Any) -> Any:

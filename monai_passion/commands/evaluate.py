@@ -84,7 +84,7 @@ def evaluate(
         raise UsageError(f"{folder} has no {ARGUMENTS} of `monai-passion train`; give the --bundle of the weights")
     facts = find_bundle(bundle or str(folder))
     if not trust:
-        check_trusted(facts.path, "evaluate")
+        check_trusted(facts.path, config="evaluate")
     configs = [(facts.path / "configs" / "evaluate.json").absolute()]
     config = read_config(configs)
     given = {key: read_value(value) for key, value in (set or {}).items()}

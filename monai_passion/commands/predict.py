@@ -51,6 +51,7 @@ def predict(
     precision: str | None = None,
     mirror: bool = False,
     ensemble: Sequence[PathLike] | None = None,
+    decision: Literal["most_probable", "expected_dice"] | None = None,
     workers: int = 1,
     engine: Literal["local", "ray"] = "local",
     shard: str | None = None,
@@ -99,7 +100,10 @@ def predict(
         overlap: overlap of windows, 0 to 1 (default: the bundle's).
         precision: fp32, bf16, fp16 (on a GPU) or auto: bf16 where the machine is faster in it (default: auto).
         mirror: average with the segmentation of the images mirrored left to right, at twice the time.
-        ensemble: more weights of the same network, as of other folds, averaged with ``weights``; each takes its time.
+        ensemble: more networks, averaged with this one: files of weights, as of other folds, or bundles, as mmformer;
+            each takes its own time.
+        decision: the most_probable class of each voxel, or regions of the largest expected_dice (default: the
+            bundle's).
         workers: patients of a cohort at the same time.
         engine: where the workers of a cohort run: on this machine, or in the Ray cluster of RAY_ADDRESS, whose nodes
             need this package and the same folders.
@@ -125,12 +129,11 @@ def predict(
         PassionError: patients of a cohort failed; the others are written.
     """
     call = dict(locals())
-    from monai_passion.bundle.trust import check_trusted
     from monai_passion.data.nifti import MAX_VOXELS
     from monai_passion.data.sources import find_files
     from monai_passion.prediction.cohort import check_cohort, predict_cohort
     from monai_passion.prediction.run import Options, check_patient, predict_patient
-    from monai_passion.prediction.segmenter import Segmenter, find_bundle
+    from monai_passion.prediction.segmenter import Segmenter, find_networks
     from monai_passion.prediction.terminal import print_check, print_summary, speaking
 
     if verbose:
@@ -141,9 +144,7 @@ def predict(
         raise UsageError("no --output given; give a new or empty folder, or --check to judge the inputs only")
     source = None if input is None else Path(input)
     target = None if check or output is None else Path(output)
-    facts = find_bundle(bundle)
-    if not trust:
-        check_trusted(facts.path)
+    facts, members = find_networks(bundle, ensemble, trust)
     flags = _given([*modalities.items(), *(image or {}).items()], facts, source is None)
     cohort = _cohort(source, facts, layout) if source else {}
     if cohort and flags:
@@ -169,16 +170,17 @@ def predict(
         raise UsageError(f"--workers is {workers}; give 1 or more, and more than 1 for a cohort only")
     if engine == "ray" and (shard or not (cohort and target)):
         raise UsageError("--engine ray is for a whole cohort with an --output; leave it out, or leave out --shard")
-    file, members = None, tuple(map(Path, ensemble or ()))
+    file = None
     try:  # before any image is read
         file = Path(weights) if weights else facts.weights
-        for path in (file, *members):
-            if not path.is_file():
-                raise WeightsError(f"no weights at {path}; check the path")
+        if not file.is_file():
+            raise WeightsError(f"no weights at {file}; check the path")
     except WeightsError:
-        if not check or weights or ensemble:
+        if not check or weights:
             raise
-    open_segmenter = functools.partial(Segmenter, facts, file, device, roi_size, overlap, precision, mirror, members)
+    open_segmenter = functools.partial(
+        Segmenter, facts, file, device, roi_size, overlap, precision, mirror, members, decision
+    )
     with warnings.catch_warnings(), speaking(quiet) as voice:
         if not verbose:
             warnings.simplefilter("ignore")

@@ -26,6 +26,8 @@ def score(
     precision: str | None = None,
     mirror: bool = False,
     ensemble: Sequence[PathLike] | None = None,
+    decision: Literal["most_probable", "expected_dice"] | None = None,
+    trust: bool = False,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Score predict on labeled patients: every combination of their sequences, on the grid of their files.
@@ -46,7 +48,9 @@ def score(
         overlap: overlap of windows, 0 to 1 (default: the bundle's).
         precision: fp32, bf16, fp16 (on a GPU) or auto (default: auto).
         mirror: as of predict.
-        ensemble: more weights, as of predict.
+        ensemble: as of predict.
+        decision: as of predict.
+        trust: as of predict.
         overwrite: replace earlier scores.
 
     Returns:
@@ -61,12 +65,13 @@ def score(
     from monai_passion.errors import InputError
     from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
     from monai_passion.prediction.scoring import score_patients
-    from monai_passion.prediction.segmenter import Segmenter, find_bundle
+    from monai_passion.prediction.segmenter import Segmenter, find_networks
     from monai_passion.prediction.terminal import print_findings
     from monai_passion.reporting.card import card_tables
     from monai_passion.system.files import sha256, write_text
     from monai_passion.system.output import output_folder
 
+    facts, members = find_networks(bundle, ensemble, trust)
     root, output = Path(data), Path(output)
     lists = load_datalist(datalist, root) if datalist else make_datalist(root, fractions=(0, 0, 1))
     chosen = ("training", "validation", "test") if split == "all" else (split,)
@@ -76,14 +81,14 @@ def score(
     for item in items:
         item["image"] = {m: path and str(root / path) for m, path in item["image"].items()}
         item["label"] = str(root / item["label"])
+    file = None if weights is None else Path(weights)
     with output_folder(output, overwrite=overwrite, last="summary.json") as folder:
-        file, members = None if weights is None else Path(weights), tuple(map(Path, ensemble or ()))
-        segmenter = Segmenter(find_bundle(bundle), file, device, roi_size, overlap, precision, mirror, members)
+        segmenter = Segmenter(facts, file, device, roi_size, overlap, precision, mirror, members, decision)
         print_findings(segmenter.findings)
         rows = score_patients(items, segmenter, lambda case, dice: print(f"{case}  mean Dice {dice:.3f}", flush=True))
         table = read_metrics(write_metrics(rows, folder / "metrics.csv"))
-        facts = {"weights_sha256": sha256(segmenter.weights), "split": split, **segmenter.settings}
-        write_summary(summarize(table), folder / "summary.json", **facts)
+        told = {"weights_sha256": sha256(segmenter.weights), "split": split, **segmenter.settings}
+        write_summary(summarize(table), folder / "summary.json", **told)
         write_text(folder / "tables.md", card_tables(table, segmenter.bundle.task.titles))
     path = output / "summary.json"
     print(f"mean Dice {table['dice'].mean():.3f} of {len(items)} patients; {path}")

@@ -102,7 +102,7 @@ def train(
         raise InputError(f"{data} is not a folder; give the folder that holds the patients")
     with _bundle(task, network, bundle, output, overwrite) as (folder, home):
         if not trust:
-            check_trusted(folder, "train")
+            check_trusted(folder, config="train")
         fragments = []
         for kind, name in (("methods", method), ("missing", missing)):
             if name is not None:

@@ -19,7 +19,7 @@ from monai_passion.evaluation.metrics import CHALLENGE, score_case, score_slices
 from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
 from monai_passion.modalities import combinations
 from monai_passion.system.files import write_atomically
-from monai_passion.transforms.labels import most_probable_class
+from monai_passion.transforms.decision import most_probable_class
 
 __all__ = ["CombinationScores", "label_maps", "mean_region_dice"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,11 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion.bundle.run import trained_bundle
-from monai_passion.bundle.weights import check_members, find_weights, trained_settings, trained_unknown, weights_of
+from monai_passion.bundle.trust import check_trusted
+from monai_passion.bundle.weights import find_weights, trained_settings, trained_unknown, weights_of
 from monai_passion.data.patient import Finding
-from monai_passion.errors import PassionError, ResourceError, UsageError, is_out_of_memory
+from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
-from monai_passion.system.files import sha256
+from monai_passion.system.files import PathLike, sha256
 from monai_passion.system.resources import resource_folder
 from monai_passion.tasks import Task, load_task
 
@@ -28,7 +28,17 @@ if TYPE_CHECKING:  # torch and MONAI take seconds to import, which a mistyped pa
 
     from monai_passion.data.nifti import Volume
 
-__all__ = ["DEFAULT_BUNDLE", "BundleFacts", "Segmentation", "Segmenter", "find_bundle", "known_bundles"]
+__all__ = [
+    "DEFAULT_BUNDLE",
+    "BundleFacts",
+    "Member",
+    "Segmentation",
+    "Segmenter",
+    "find_bundle",
+    "find_member",
+    "find_networks",
+    "known_bundles",
+]
 
 DEFAULT_BUNDLE = "brats_mri_segmentation_rfnet_passion"
 
@@ -52,6 +62,12 @@ class BundleFacts(NamedTuple):
             WeightsError: there are none.
         """
         return Path(weights_of(self.path, self.name) if self.run is None else find_weights(self.run))
+
+    @property
+    def network(self) -> str:
+        """The class of its network."""
+        config = _read_json(self.path / "configs" / "inference.json")
+        return str(config["network_def"]["_target_"].rpartition(".")[2])
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -129,6 +145,52 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
         ) from error
 
 
+class Member(NamedTuple):
+    """One of the networks whose probabilities are averaged."""
+
+    bundle: BundleFacts
+    weights: Path
+
+
+def find_member(member: PathLike, first: BundleFacts) -> Member:
+    """A member of an ensemble, given by its weights, or by a bundle, as of `find_bundle`, that has some.
+
+    The weights of another network than that of ``first`` belong to the bundle of this package for the same task.
+
+    Raises:
+        WeightsError: there are none, or no bundle has that network.
+    """
+    weights = Path(member)
+    if not weights.is_file():
+        try:
+            bundle = find_bundle(str(member))
+        except UsageError as error:
+            raise WeightsError(f"no weights at {member}; check the path, or name a bundle that has some") from error
+        return Member(bundle, bundle.weights)
+    from monai_passion.networks.weights import check_maker, load_weights
+
+    facts = load_weights(weights)[1]
+    fits = (first, *(found for name in known_bundles() if (found := find_bundle(name)).task.name == first.task.name))
+    bundle = next((bundle for bundle in fits if facts.get("network", bundle.network) == bundle.network), first)
+    check_maker(weights, facts, bundle.network)
+    return Member(bundle, weights)
+
+
+def find_networks(
+    bundle: str | None, ensemble: Sequence[PathLike] | None, trust: bool
+) -> tuple[BundleFacts, list[Member]]:
+    """What a command was told to segment with; see `find_bundle` and `find_member`.
+
+    Raises:
+        UsageError: one of the bundles runs another program than this package's own, without ``trust``.
+    """
+    first = find_bundle(bundle)
+    members = [find_member(member, first) for member in ensemble or ()]
+    if not trust:
+        check_trusted(first.path, *(member.bundle.path for member in members))
+    return first, members
+
+
 class Segmentation(NamedTuple):
     """What `Segmenter.segment` makes of a patient."""
 
@@ -156,7 +218,8 @@ class MemoryPlan(NamedTuple):
     device: str
     together: bool
     """Whether windows are batched and combinations decoded together, as the bundle says; else one after the other."""
-    roi_size: tuple[int, ...]
+    halvings: int
+    """How many times the windows are halved."""
     finding: Finding | None
 
 
@@ -174,11 +237,13 @@ class Segmenter:
         overlap: of neighboring windows, in [0, 1); None for the bundle's.
         precision: of the network, see `monai_passion.networks.precision.choose_precision`; None for the bundle's.
         mirror: average with the segmentation of the image mirrored left to right, at twice the time.
-        ensemble: more weights of the same network, as of other folds, each at its own time: the probabilities are
-            averaged. What to expect and the rules for small regions are those of ``weights``.
+        ensemble: other networks, each with its own weights, windows and time, whose probabilities are averaged with
+            those of this one. What to expect and the rules for small regions are those of ``weights``.
+        decision: how probabilities become labels, see `monai_passion.transforms.ProbabilitiesToLabels`; None for the
+            bundle's.
 
     Raises:
-        WeightsError: there are no weights, or not for this network; those of the ensemble differ in their settings.
+        WeightsError: there are no weights, or not for this network; members of the ensemble see other images.
         UsageError: no such device; a window that the network does not take.
     """
 
@@ -191,7 +256,8 @@ class Segmenter:
         overlap: float | None = None,
         precision: str | None = None,
         mirror: bool = False,
-        ensemble: Sequence[Path] = (),
+        ensemble: Sequence[Member] = (),
+        decision: str | None = None,
     ) -> None:
         from monai.bundle import ConfigParser
 
@@ -202,11 +268,9 @@ class Segmenter:
         self.parser = ConfigParser()
         self.parser.read_config(str(bundle.path / "configs" / "inference.json"))
         # What the weights were trained with takes precedence over what the bundle says.
-        facts = {str(file): load_weights(file)[1] for file in (self.weights, *ensemble)}
-        self.facts = facts[str(self.weights)]
-        for file, found in facts.items():  # before its settings, which say less clearly what is wrong
-            check_maker(file, found, self.parser["network_def"]["_target_"].rpartition(".")[2])
-        self.findings = () if self.facts else (Finding("warning", trained_unknown(self.weights)),)
+        self.facts = load_weights(self.weights)[1]
+        check_maker(self.weights, self.facts, bundle.network)  # before settings, which say less clearly what is wrong
+        unknown = [] if self.facts else [Finding("warning", trained_unknown(self.weights))]
         changes: dict[str, Any] = {
             **trained_settings(self.weights, self.facts),
             # Absolute, since MONAI runs text that begins with $.
@@ -215,6 +279,7 @@ class Segmenter:
             "overlap": overlap,
             "precision": precision,
             "mirror_axes": [0] if mirror else None,
+            "decision": decision,
         }
         if device is not None:
             changes["device"] = f"$torch.device('{_usable_device(device)}')"
@@ -224,13 +289,15 @@ class Segmenter:
             changes["roi_size"] = sizes * axes if len(sizes) == 1 else sizes
             if len(changes["roi_size"]) != axes:
                 raise UsageError(f"--roi-size has {len(sizes)} values; give one, or {axes}")
-        self.ensemble = tuple(ensemble)
-        if self.ensemble:
-            check_members(facts, self.parser.get)
         self.parser.update({key: value for key, value in changes.items() if value is not None})
-        self._check_window()
-        if self.ensemble:
-            _ = self.members  # what does not fit is told before an image is read
+        self._check_window()  # which loads the weights: what does not fit is told before an image is read
+        own = (device, roi_size, overlap, precision, mirror)
+        self.others = [type(self)(member.bundle, member.weights, *own) for member in ensemble]
+        for other in self.others:
+            self._check_member(other)
+        self.findings: tuple[Finding, ...] = tuple(
+            unknown + [finding for other in self.others for finding in other.findings]
+        )
 
     @cached_property
     def network(self) -> nn.Module:
@@ -240,16 +307,6 @@ class Segmenter:
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
             network: nn.Module = self._content("network")
         return network
-
-    @cached_property
-    def members(self) -> list[nn.Module]:
-        """The network with each of the weights."""
-        from monai_passion.networks.weights import load_into
-
-        others = [copy.deepcopy(self.network) for _ in self.ensemble]
-        for network, file in zip(others, self.ensemble, strict=True):
-            load_into(network, file)
-        return [self.network, *others]
 
     @property
     def device(self) -> str:
@@ -262,9 +319,9 @@ class Segmenter:
 
         from monai_passion.networks.precision import name_precision
 
-        knobs = {key: self._content(key) for key in ("roi_size", "overlap", "precision", "mirror_axes")}
+        knobs = {key: self._content(key) for key in ("roi_size", "overlap", "precision", "mirror_axes", "decision")}
         knobs["precision"] = name_precision(knobs["precision"], torch.device(self.device))
-        return {**knobs, "ensemble": [sha256(file) for file in self.ensemble]}
+        return {**knobs, "ensemble": [sha256(other.weights) for other in self.others]}
 
     def segment(
         self,
@@ -301,34 +358,37 @@ class Segmenter:
                     raise
             if torch.cuda.is_available():  # after the block, when nothing holds the tensors of the failed attempt
                 torch.cuda.empty_cache()
-        sizes = "x".join(map(str, plan.roi_size))
         raise ResourceError(
-            f"not enough memory on {plan.device}, even for windows of {sizes} voxels one by one; close other "
-            "programs, crop or resample the images, or use a machine with more memory"
+            f"not enough memory on {plan.device}, even for windows of {self._window_text(plan.halvings)} voxels one by "
+            "one; close other programs, crop or resample the images, or use a machine with more memory"
         )
 
     def _plans(self) -> Iterator[MemoryPlan]:
         """From what the bundle says to what needs the least memory."""
-        roi_size = tuple(int(size) for size in self._content("roi_size"))
         note = "memory was short: windows and combinations were run one after the other{}"
-        yield MemoryPlan(self.device, True, roi_size, None)
-        yield MemoryPlan(self.device, False, roi_size, Finding("note", note.format("")))
+        yield MemoryPlan(self.device, True, 0, None)
+        yield MemoryPlan(self.device, False, 0, Finding("note", note.format("")))
         if self.device != "cpu":
-            yield MemoryPlan(
-                "cpu", False, roi_size, Finding("note", note.format(f", on the CPU in place of {self.device}"))
-            )
-        while (smaller := self._halved(roi_size)) != roi_size:
-            roi_size = smaller
-            sizes = "x".join(map(str, roi_size))
+            yield MemoryPlan("cpu", False, 0, Finding("note", note.format(f", on the CPU in place of {self.device}")))
+        halvings = 1
+        while any(member.window(halvings) != member.window(halvings - 1) for member in (self, *self.others)):
+            sizes = self._window_text(halvings)
             text = f"memory was short: segmented in windows of {sizes} voxels, which changes the result a little"
-            yield MemoryPlan("cpu", False, roi_size, Finding("warning", text))
+            yield MemoryPlan("cpu", False, halvings, Finding("warning", text))
+            halvings += 1
 
-    def _halved(self, roi_size: Sequence[int]) -> tuple[int, ...]:
-        """Where a window was as large as memory allows (-1), ten strides."""
-        return tuple(
-            max(math.ceil(size / 2 / step), 2) * step if size > 0 else 10 * step
-            for size, step in zip(roi_size, self._strides(), strict=True)
-        )
+    def window(self, halvings: int) -> tuple[int, ...]:
+        """Edges in voxels; where a window was as large as memory allows (-1), half of it is ten strides."""
+        sizes = tuple(int(size) for size in self._content("roi_size"))
+        for _ in range(halvings):
+            sizes = tuple(
+                max(math.ceil(size / 2 / step), 2) * step if size > 0 else 10 * step
+                for size, step in zip(sizes, self._strides(), strict=True)
+            )
+        return sizes
+
+    def _window_text(self, halvings: int) -> str:
+        return "x".join(map(str, self.window(halvings)))
 
     def _segment(
         self,
@@ -341,7 +401,6 @@ class Segmenter:
         import torch
 
         from monai_passion.transforms.drop import zero_absent
-        from monai_passion.transforms.labels import most_probable_class
 
         image, available = self._content("load").load.stack(volumes)
         shape, present = image.shape[1:], tuple(available.tolist())
@@ -353,6 +412,7 @@ class Segmenter:
                 mask for mask in all_masks(self.bundle.modalities) if not any(np.array(mask) & ~np.array(present))
             ]
             masks += [mask for mask in subsets if mask != present and (decode == "all" or sum(mask) == 1)]
+        to_labels = self._content("decide").to_labels
         result = Segmentation(np.empty(0, np.uint8), None, {}, {}, device=plan.device)
         fused: Any = None
         mean: Any = 0
@@ -360,7 +420,7 @@ class Segmenter:
         for mask, pred in zip(masks, self._infer(item, masks, plan, progress), strict=True):
             name = combination_name(mask, self.bundle.modalities)
             if mask == present:
-                fused = most_probable_class(pred) if len(masks) > 1 else None
+                fused = to_labels(pred) if len(masks) > 1 else None
                 labels = self._restore(item, pred, shape)
                 result = result._replace(
                     labels=labels * shown,
@@ -375,7 +435,7 @@ class Segmenter:
                 image = zero_absent(item["image"], torch.tensor(mask))
                 result.combinations[name] = self._restore({**item, "image": image}, pred, shape) * shown
             if mask != present and sum(mask) == 1:
-                result.agreement[name] = self._agreement(most_probable_class(pred), fused)
+                result.agreement[name] = self._agreement(to_labels(pred), fused)
             if decode != "fused" and (mask == present or sum(mask) == 1):
                 mean, members = mean + torch.as_tensor(pred).as_subclass(torch.Tensor), members + 1
         if decode != "fused":
@@ -391,19 +451,19 @@ class Segmenter:
         progress: Callable[[float], object],
     ) -> Iterator[Any]:
         """Class probabilities (K, *spatial) of each mask."""
-        members = [network.to(plan.device) for network in self.members]
+        members = [(member, member.network.to(plan.device)) for member in (self, *self.others)]
         image = item["image"][None].to(plan.device)
         groups = [masks] if plan.together else [[mask] for mask in masks]
         total, done = len(groups) * len(members), 0
         for group in groups:
             mean: Any = 0
-            for network in members:
-                pred = self._content("inferer")(
+            for member, network in members:
+                pred = member._content("inferer")(
                     image,
                     network,
                     available=item["available"][None],
                     combinations=None if list(group) == [masks[0]] else group,
-                    roi_size=plan.roi_size,
+                    roi_size=member.window(plan.halvings),
                     batch_size=None if plan.together else 1,
                     progress=lambda share, done=done: progress((done + share) / total),
                 )[0]
@@ -416,7 +476,8 @@ class Segmenter:
         rule = getattr(self._content("refine"), "replace", None)
         if rule is None:
             return ()
-        found, kept = (int(voxels.sum()) for voxels in rule.kept(pred, item["image"]))
+        everywhere, allowed = rule.allowed(pred, item["image"])
+        found, kept = int(everywhere.sum()), int((everywhere & allowed).sum())
         if found == kept:
             return ()
         label, by = (self.bundle.task.classes[k].title for k in (rule.label, rule.by))
@@ -479,6 +540,28 @@ class Segmenter:
         from monai_passion.networks.backbone import strides_of
 
         return strides_of(self.network, int(self._content("spatial_dims")))
+
+    def _check_member(self, other: Segmenter) -> None:
+        """Refuse a network for another task, or that sees images in another way, as at another spacing.
+
+        Windows and what else belongs to a network may differ.
+        """
+        if (theirs := other.bundle.task.title) != (mine := self.bundle.task.title):
+            raise WeightsError(f"{other.weights} is for {theirs}, {self.weights} for {mine}; choose one of them")
+        own, its = (
+            {key: segmenter._content(key) for key in segmenter.parser["settings"] if key not in segmenter._of_network()}
+            for segmenter in (self, other)
+        )
+        for key in own:
+            if own[key] != its.get(key):
+                raise WeightsError(
+                    f"{other.weights} was trained with {key} {its.get(key)}, {self.weights} with {own[key]}; "
+                    "members of an ensemble must see the same images"
+                )
+
+    def _of_network(self) -> set[str]:
+        """Settings that are about the network and its windows alone."""
+        return {"crop_size", "roi_size", *self.parser["network_def"]}
 
     def _check_window(self) -> None:
         from monai_passion.networks.backbone import suits

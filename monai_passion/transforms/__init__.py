@@ -1,5 +1,11 @@
 """Transforms that know which modalities a patient has; everything else is MONAI's."""
 
+from monai_passion.transforms.decision import (
+    ProbabilitiesToLabels,
+    ProbabilitiesToLabelsd,
+    largest_expected_dice,
+    most_probable_class,
+)
 from monai_passion.transforms.degrade import Degradation, DegradeModality, DegradeModalityd, RandDegradeModalityd
 from monai_passion.transforms.drop import (
     DropModalities,
@@ -14,10 +20,8 @@ from monai_passion.transforms.labels import (
     EnsureLabeld,
     LabelsToRegions,
     LabelsToRegionsd,
-    MostProbableClassd,
     ReplaceDoubtful,
     ReplaceDoubtfuld,
-    most_probable_class,
 )
 from monai_passion.transforms.load import LoadModalities, LoadModalitiesd, TakeSliced
 from monai_passion.transforms.transplant import (
@@ -40,8 +44,9 @@ __all__ = [
     "LabelsToRegionsd",
     "LoadModalities",
     "LoadModalitiesd",
-    "MostProbableClassd",
     "Placement",
+    "ProbabilitiesToLabels",
+    "ProbabilitiesToLabelsd",
     "RandDegradeModalityd",
     "RandDropModalities",
     "RandDropModalitiesd",
@@ -53,6 +58,7 @@ __all__ = [
     "TransplantTumor",
     "TransplantTumord",
     "is_foreground",
+    "largest_expected_dice",
     "make_healthy",
     "most_probable_class",
 ]

@@ -1,4 +1,4 @@
-"""Probabilities -> labels -> the overlapping regions that are scored. Values are changed by MONAI's MapLabelValued."""
+"""Labels and the overlapping regions that are scored. Values are changed by MONAI's MapLabelValued."""
 
 from __future__ import annotations
 
@@ -9,42 +9,17 @@ import torch
 from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
-from monai.utils import convert_to_dst_type
 from torch import Tensor
+
+from monai_passion.transforms.decision import most_probable_class
 
 __all__ = [
     "EnsureLabeld",
     "LabelsToRegions",
     "LabelsToRegionsd",
-    "MostProbableClassd",
     "ReplaceDoubtful",
     "ReplaceDoubtfuld",
-    "most_probable_class",
 ]
-
-
-def most_probable_class(probability: Tensor) -> Tensor:
-    """(K, *spatial) -> int16 classes (*spatial); of equal ones, the first.
-
-    As ``probability.argmax(0)``, which torch computes a voxel at a time (`make bench`).
-    """
-    plain = torch.as_tensor(probability).as_subclass(Tensor)
-    best, classes = plain[0], torch.zeros(plain.shape[1:], dtype=torch.int16, device=plain.device)
-    for k, candidate in enumerate(plain[1:], 1):
-        classes.masked_fill_(candidate > best, k)
-        best = torch.maximum(best, candidate)
-    return classes
-
-
-class MostProbableClassd(MapTransform):
-    """Probabilities (K, *spatial) -> the label map (1, *spatial) of `most_probable_class`, with the same history."""
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        item = dict(data)
-        for key in self.key_iterator(item):
-            classes = most_probable_class(item[key])[None]
-            item[key] = convert_to_dst_type(classes, item[key], dtype=classes.dtype)[0]
-        return item
 
 
 class LabelsToRegions(Transform):
@@ -117,42 +92,42 @@ class ReplaceDoubtful(Transform):
         self.minimum_ml, self.minimum_share = float(minimum_ml), float(minimum_share)
         self.minimum_median, self.minimum_intensity = minimum_median, float(minimum_intensity)
 
-    def kept(self, pred: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Where ``label`` is the most probable class, and where it stays so: (*spatial) bool each.
+    def allowed(self, pred: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Where ``label`` is the most probable class, and where it may be: (*spatial) bool each.
 
         Args:
             pred: (K, *spatial), probabilities.
             image: (M, *spatial), on the same grid; voxels are of 1 mm where it does not say their size.
         """
         classes = most_probable_class(pred)
-        found, nothing = classes == self.label, torch.zeros_like(classes, dtype=torch.bool)
+        found = classes == self.label
+        everywhere, nowhere = torch.ones_like(found), torch.zeros_like(found)
         pixdim = getattr(image, "pixdim", None)
         voxel_ml = (1.0 if pixdim is None else float(torch.as_tensor(pixdim).prod())) / 1000
         voxels, others = int(found.sum()), int((classes == self.by).sum())
         if voxels * voxel_ml < self.minimum_ml or voxels < self.minimum_share * (voxels + others):
-            return found, nothing
+            return found, nowhere
         shown = torch.as_tensor(image[self.channel]).as_subclass(Tensor).to(found.device)
         if self.minimum_median is None or not voxels or not shown.any():
-            return found, found
+            return found, everywhere
         if float(shown[found].median()) >= self.minimum_median:
-            return found, found
-        bright = found & (shown >= self.minimum_intensity)
-        return found, bright if int(bright.sum()) * voxel_ml >= self.minimum_ml else nothing
+            return found, everywhere
+        bright = shown >= self.minimum_intensity
+        return found, bright if int((found & bright).sum()) * voxel_ml >= self.minimum_ml else nowhere
 
     def __call__(self, pred: Tensor, image: Tensor) -> Tensor:
-        """See `kept`; gives (K, *spatial), each voxel of the same sum.
+        """See `allowed`; gives (K, *spatial), each voxel of the same sum.
 
-        Where the class is replaced, its probability goes to ``by``; where nothing of it is kept and another one is the
-        most probable, to that one, so that the class does not come up between voxels of a finer grid.
+        Where the class may not be, its probability goes to ``by`` if it was the most probable one, else to the one
+        that is, so that the class comes up neither between voxels of a finer grid nor by another decision.
         """
-        found, kept = self.kept(pred, image)
-        if torch.equal(found, kept):
+        found, allowed = self.allowed(pred, image)
+        if allowed.all():
             return pred
         result = pred.clone()
         plain = torch.as_tensor(result).as_subclass(Tensor)  # the same memory
         to = torch.where(found, self.by, most_probable_class(plain).long())
-        replaced = found & ~kept if kept.any() else torch.ones_like(found)
-        moved = torch.where(replaced, plain[self.label], 0)
+        moved = torch.where(allowed, 0, plain[self.label])
         plain[self.label] -= moved
         plain.scatter_add_(0, to[None], moved[None])
         return result

@@ -102,6 +102,20 @@ def test_predict_refuses_in_one_line_runs_nothing_and_takes_trust(changed, tmp_p
     assert main([*arguments, "--weights", str(weights), "--trust"]) != 2
 
 
+@pytest.mark.parametrize("option", ["--bundle", "--ensemble"])
+@pytest.mark.parametrize("command", ["predict", "score"])
+def test_a_member_of_an_ensemble_and_what_is_scored_are_judged_alike(command, option, changed, tmp_path, capsys):
+    bundle = changed(initialize=[RUNS.format(flag=tmp_path / "ran")])
+    (bundle / "models").mkdir()
+    save_weights(RFNet(4, 4, width=8), bundle / "models" / "model.safetensors", {})
+    (tmp_path / "data").mkdir()
+    words = [command, str(tmp_path / "data"), option, str(bundle), "--output", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert "--trust" in capsys.readouterr().err
+    assert main([*words, "--trust"]) != 2
+    assert not (tmp_path / "ran").exists()
+
+
 def test_export_as_onnx_refuses_such_a_bundle_too(changed, tmp_path, capsys):
     bundle = changed(initialize=[RUNS.format(flag=tmp_path / "ran")])
     assert main(["bundles", "export", str(bundle), "--output", str(tmp_path / "x.onnx")]) == 2

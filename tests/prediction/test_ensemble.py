@@ -1,4 +1,4 @@
-"""Several weights of one network, averaged."""
+"""Several networks, averaged."""
 
 import json
 
@@ -10,9 +10,9 @@ from monai_passion.cli import main
 from monai_passion.commands.predict import _words
 from monai_passion.data.nifti import read_volume
 from monai_passion.errors import WeightsError
-from monai_passion.networks import RFNet
+from monai_passion.networks import MMFormer, RFNet
 from monai_passion.networks.weights import save_weights
-from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.prediction.segmenter import Segmenter, find_bundle, find_member
 from monai_passion.system.files import sha256
 from tests.helpers.tasks import BRATS_MRI
 from tests.prediction.test_run import head, write
@@ -22,8 +22,22 @@ SETTINGS = {"spacing": [1.0, 1.0, 1.0], "width": 4, "roi_size": [32, 32, 32]}
 
 def make(path, seed, **settings):
     torch.manual_seed(seed)
-    save_weights(RFNet(4, 4, width=4), path, {"modalities": list(BRATS_MRI), "settings": {**SETTINGS, **settings}})
+    settings = {**SETTINGS, **settings}
+    save_weights(RFNet(4, 4, width=settings["width"]), path, {"modalities": list(BRATS_MRI), "settings": settings})
     return path
+
+
+def make_mmformer(path):
+    torch.manual_seed(9)
+    parts = {"width": 2, "embedding": 32, "heads": 2, "depth": 1, "mlp": 32}
+    network = MMFormer(4, 4, roi_size=[32, 32, 32], **parts)
+    settings = {"spacing": [1.0, 1.0, 1.0], "crop_size": [32, 32, 32], "roi_size": [32, 32, 32], **parts}
+    save_weights(network, path, {"modalities": list(BRATS_MRI), "settings": settings})
+    return path
+
+
+def members(*files):
+    return [find_member(file, find_bundle()) for file in files]
 
 
 @pytest.fixture
@@ -31,12 +45,16 @@ def weights(tmp_path):
     return [make(tmp_path / f"{k}.safetensors", k) for k in range(3)]
 
 
-def test_the_probabilities_of_the_members_are_averaged(weights, tmp_path):
-    volumes = [read_volume(write(tmp_path / "flair.nii.gz", head(0))), None, None, None]
+@pytest.fixture
+def volumes(tmp_path):
+    return [read_volume(write(tmp_path / "flair.nii.gz", head(0))), None, None, None]
+
+
+def test_the_probabilities_of_the_members_are_averaged(weights, volumes):
     shares = []
 
     def probabilities(first, *others):
-        segmenter = Segmenter(find_bundle(), first, "cpu", overlap=0.0, ensemble=others)
+        segmenter = Segmenter(find_bundle(), first, "cpu", overlap=0.0, ensemble=members(*others))
         return segmenter.segment(volumes, probabilities=True, progress=shares.append).probabilities
 
     alone = [probabilities(file) for file in weights]
@@ -47,20 +65,38 @@ def test_the_probabilities_of_the_members_are_averaged(weights, tmp_path):
     assert shares[-1] == 1
 
 
+def test_members_may_be_other_networks_each_in_its_own_windows(weights, volumes, tmp_path):
+    narrow = make(tmp_path / "narrow.safetensors", 1, width=2, roi_size=[48, 48, 48])
+    files = [weights[0], narrow, make_mmformer(tmp_path / "mmformer.safetensors")]
+    together = Segmenter(find_bundle(), files[0], "cpu", ensemble=members(*files[1:]))
+    assert [member.window(0) for member in (together, *together.others)] == [(32,) * 3, (48,) * 3, (32,) * 3]
+    alone = [
+        Segmenter(bundle, file, "cpu").segment(volumes, probabilities=True).probabilities
+        for bundle, file in members(*files)
+    ]
+    mean = together.segment(volumes, probabilities=True).probabilities
+    np.testing.assert_allclose(mean, np.mean(alone, axis=0), atol=1e-5)
+
+
+def test_a_member_is_given_by_its_weights_or_by_a_bundle(weights):
+    rfnet, mmformer = find_bundle(), find_bundle("brats_mmformer")
+    assert find_member("brats_mmformer", rfnet) == (mmformer, mmformer.weights)
+    assert find_member(weights[0], mmformer) == (rfnet, weights[0])
+
+
 def test_members_that_see_other_images_are_refused_and_other_windows_and_rules_are_not(weights, tmp_path):
     other = make(tmp_path / "other.safetensors", 3, spacing=[2.0, 2.0, 2.0])
     with pytest.raises(WeightsError, match=r"other.* trained with spacing \[2.0, 2.0, 2.0\], .*0.safetensors with"):
-        Segmenter(find_bundle(), weights[0], "cpu", ensemble=[weights[1], other])
+        Segmenter(find_bundle(), weights[0], "cpu", ensemble=members(weights[1], other))
+    with pytest.raises(WeightsError, match=r"is for Myocardial pathology CMR, .* for Brain tumor MRI"):
+        Segmenter(find_bundle(), weights[0], "cpu", ensemble=members("myops_mmformer"))
     alike = make(tmp_path / "alike.safetensors", 3, roi_size=[48, 48, 48], minimum_et_ml=1.0)
-    Segmenter(find_bundle(), weights[0], "cpu", ensemble=[alike])
+    Segmenter(find_bundle(), weights[0], "cpu", ensemble=members(alike))
 
 
 def test_weights_of_another_network_are_told_as_such_before_their_settings(weights):
-    message = "weights of RFNet, not of MMFormer"
-    with pytest.raises(WeightsError, match=message):
+    with pytest.raises(WeightsError, match="weights of RFNet, not of MMFormer"):
         Segmenter(find_bundle("brats_mmformer"), weights[0], "cpu")
-    with pytest.raises(WeightsError, match=message):
-        Segmenter(find_bundle("brats_mmformer"), None, "cpu", ensemble=[weights[0]])
 
 
 @pytest.mark.parametrize(

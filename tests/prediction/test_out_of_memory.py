@@ -131,7 +131,8 @@ def test_another_failure_is_not_taken_for_a_lack_of_memory(segmenter):
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
-def test_probabilities_add_up_to_one_and_their_largest_is_the_label(segmenter):
+def test_probabilities_add_up_to_one_and_their_largest_is_the_label_where_that_is_the_decision(weights):
+    segmenter = Segmenter(find_bundle(), weights, "cpu", [32], 0.0, decision="most_probable")
     result = segmenter.segment([volume(), None, volume(1), None], probabilities=True)
     np.testing.assert_allclose(result.probabilities.sum(-1), 1, atol=1e-4)
     assert (result.probabilities[0, 0, 0] == [1, 0, 0, 0]).all()

@@ -103,8 +103,9 @@ def test_what_is_not_bright_after_contrast_is_core_and_said_so_and_only_where_t1
     path = tmp_path / "model.safetensors"
     limits = {"minimum_et_median": 99.0, "minimum_et_intensity": limit}
     save_weights(RFNet(4, 4, width=8), path, {**load_into(RFNet(4, 4, width=8), weights), "settings": limits})
-    plain = Segmenter(find_bundle(), weights, "cpu", roi_size=[32])
-    strict = Segmenter(find_bundle(), path, "cpu", roi_size=[32])
+    plain, strict = (
+        Segmenter(find_bundle(), file, "cpu", roi_size=[32], decision="most_probable") for file in (weights, path)
+    )
     strict.network.load_state_dict(plain.network.state_dict())
     volumes = [Volume(smooth_noise((32,) * 3, k, 100, 10), np.eye(4), Path("file"), ()) for k in range(2)]
     before, after = (made.segment([*volumes, None, None], "all") for made in (plain, strict))

@@ -3,13 +3,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_passion.transforms import (
-    LabelsToRegions,
-    LabelsToRegionsd,
-    MostProbableClassd,
-    ReplaceDoubtfuld,
-    most_probable_class,
-)
+from monai_passion.transforms import LabelsToRegions, LabelsToRegionsd, ReplaceDoubtfuld
 
 REGIONS = {"wt": [1, 2, 4], "tc": [1, 4], "et": [4]}
 
@@ -36,17 +30,6 @@ def test_a_one_hot_label_is_refused():
 def probabilities(labels):
     """(K, *spatial) of 0.7 for each voxel's class and 0.1 for the others."""
     return 0.1 + 0.6 * torch.nn.functional.one_hot(labels.long(), 4).movedim(-1, 0)
-
-
-def test_the_most_probable_class_is_the_first_of_equal_ones():
-    probability = torch.rand(5, 4, 3, 2).mul(4).round()  # which has many ties
-    expected = torch.from_numpy(probability.numpy().argmax(0))
-    assert torch.equal(most_probable_class(probability).long(), expected)
-    pred = MetaTensor(probability, affine=np.diag([2.0, 2, 2, 1]))
-    item = MostProbableClassd("pred")({"pred": pred, "other": 1})
-    assert torch.equal(item["pred"].as_tensor().long(), expected[None])
-    assert torch.equal(item["pred"].affine, pred.affine)
-    assert item["other"] == 1
 
 
 @pytest.mark.parametrize(
@@ -118,3 +101,12 @@ def test_without_a_limit_or_without_the_image_no_class_is_dim():
     item = bright([0.1] * 4, absent=True)
     rule = ReplaceDoubtfuld("pred", 3, 1, channel=1, minimum_median=0.6, minimum_intensity=1.3)
     assert rule(item)["pred"] is item["pred"]
+
+
+def test_what_may_not_be_there_does_not_come_up_by_another_decision():
+    item = bright([0.1, 0.2, 0.4, 2.0])
+    dim = ReplaceDoubtfuld("pred", 3, 1, channel=1, minimum_median=0.6, minimum_intensity=1.3)(item)["pred"]
+    assert dim[3].flatten().tolist() == [0, 0, 0, pytest.approx(0.4), 0, 0]
+    item["pred"] = torch.tensor([0.5, 0.1, 0.1, 0.3])[:, None, None, None].expand(4, 6, 1, 1)
+    nowhere = ReplaceDoubtfuld("pred", 3, 1, minimum_ml=0.001)(item)["pred"]
+    torch.testing.assert_close(nowhere[:, 0, 0, 0], torch.tensor([0.8, 0.1, 0.1, 0.0]))

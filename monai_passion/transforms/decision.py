@@ -38,15 +38,17 @@ def most_probable_class(probability: Tensor) -> Tensor:
 
 
 def largest_expected_dice(probability: Tensor, regions: Iterable[Sequence[int]]) -> Tensor:
-    """(K, *spatial) -> int16 classes (*spatial), each region as large as promises it the best Dice.
+    """(K, *spatial) -> int16 classes (*spatial), regions within others as large as promises them the best Dice.
 
-    Where sequences are missing, a network is less sure, and a region loses more Dice by the voxels that it
-    lacks than it would by some that are wrong. So a region is all voxels with at least a certain probability of
-    it: the one that gives the largest expected Dice, each volume replaced by its mean. That probability is half
-    of that Dice: 0.5 where a network is sure, less where it is not (Lipton et al., Optimal thresholding of
-    classifiers to maximize F1 measure, ECML PKDD 2014; Dai and Li, RankSEG, JMLR 2023). A region within another
-    one is looked for in it alone. Regions that are the most probable class nowhere are left out, since a Dice
-    that is expected of them says nothing of whether they exist.
+    Whether a voxel is of any region is decided by probability: more than one half. Within that, each region is
+    looked for that lies in another one, as a tumor's core: all voxels with at least a certain probability of
+    it, the one that gives the largest expected Dice, each volume replaced by its mean. That probability is half
+    of that Dice, so 0.5 where a network is sure, and less where it is not, as without the sequence that shows a
+    region: there, more Dice is lost by voxels that a region lacks than by some that are wrong (Lipton et al.,
+    Optimal thresholding of classifiers to maximize F1 measure, ECML PKDD 2014; Dai and Li, RankSEG, JMLR 2023).
+    The expectation holds for a region that exists. So outermost regions are not enlarged, which would enlarge
+    whatever is found in a head without a tumor, and inner ones that are the most probable class nowhere are
+    left out.
 
     Args:
         probability: in [0, 1].
@@ -62,17 +64,18 @@ def largest_expected_dice(probability: Tensor, regions: Iterable[Sequence[int]])
             raise ValueError(f"regions {sorted(one)} and {sorted(other)} overlap, neither within the other")
     plain = torch.as_tensor(probability).as_subclass(Tensor)
     families |= {frozenset({k}) for k in range(1, len(plain)) if not any(k in family for family in families)}
+    classes = torch.zeros_like(plain[0], dtype=torch.int16)
     seen = plain[1:].sum(dim=0) >= STEP  # a small part of the image, which saves time
     voxels = plain[:, seen]
     shown = set(most_probable_class(voxels).unique().tolist())
-    ratios: dict[frozenset[int], Tensor | None] = dict.fromkeys(families)
+    ratios: dict[frozenset[int], Tensor | None] = dict.fromkeys(sorted(families, key=sorted))
     for family in families:
         if family & shown:
             share = voxels[sorted(family)].sum(dim=0)
-            ratios[family] = share / _threshold(share)
-    classes = torch.zeros_like(plain[0], dtype=torch.int16)
+            outermost = not any(family < other for other in families)
+            ratios[family] = share if outermost else share / _threshold(share)  # the most probable of the outermost
     decided = torch.zeros_like(voxels[0], dtype=torch.int16)
-    _assign(decided, torch.ones_like(decided, dtype=torch.bool), frozenset(range(len(plain))), voxels, ratios)
+    _assign(decided, voxels[1:].sum(dim=0) > 0.5, frozenset(range(1, len(plain))), voxels, ratios)
     classes[seen] = decided
     return classes
 

@@ -32,14 +32,31 @@ def column(*voxels):
     return torch.cat([1 - given.sum(0, keepdim=True), given])
 
 
-def test_a_region_goes_on_as_long_as_its_expected_dice_grows():
+def within(*shares):
+    """Voxels that are surely of a region, and with these probabilities of the one within it, class 1."""
+    return column(*([share, 1 - share] for share in shares))
+
+
+NESTED = [[1, 2], [1]]
+
+
+def test_a_region_within_another_goes_on_as_long_as_its_expected_dice_grows():
     # 2 * sum / (number + 1.95): 0.63 with one voxel, 0.80 with two, 0.78 with three, 0.66 with all four
-    probability = column([0.93], [0.65], [0.36], [0.01])
-    assert most_probable_class(probability).tolist() == [1, 1, 0, 0]
-    assert largest_expected_dice(probability, [[1]]).tolist() == [1, 1, 0, 0]
+    probability = within(0.93, 0.65, 0.36, 0.01)
+    assert most_probable_class(probability).tolist() == [1, 1, 2, 2]
+    assert largest_expected_dice(probability, NESTED).tolist() == [1, 1, 2, 2]
     # of 0.6, 0.45, 0.4 and 0.05: 0.48, 0.60, 0.64, 0.55
+    probability = within(0.6, 0.45, 0.4, 0.05)
+    assert most_probable_class(probability).tolist() == [1, 2, 2, 2]
+    assert largest_expected_dice(probability, NESTED).tolist() == [1, 1, 1, 2]
+
+
+def test_an_outermost_region_is_where_it_is_more_probable_than_not():
     probability = column([0.6], [0.45], [0.4], [0.05])
-    assert largest_expected_dice(probability, [[1]]).tolist() == [1, 1, 1, 0]
+    assert largest_expected_dice(probability, [[1]]).tolist() == [1, 0, 0, 0]
+    probability = column([0.3, 0.25], [0.3, 0.15], [0.2, 0.31])
+    assert most_probable_class(probability).tolist() == [0, 0, 0]
+    assert largest_expected_dice(probability, [[1, 2]]).tolist() == [1, 0, 2]
 
 
 def test_the_expected_dice_is_the_largest_of_all_regions_that_there_can_be():
@@ -49,7 +66,7 @@ def test_the_expected_dice_is_the_largest_of_all_regions_that_there_can_be():
         share[0] = 0.7  # one voxel is more probable than not
         masks = torch.tensor(list(itertools.product([False, True], repeat=8)))
         expected = 2 * (masks * share).sum(1) / (masks.sum(1) + share.sum())
-        found = largest_expected_dice(column(*share[:, None].tolist()), [[1]])
+        found = largest_expected_dice(within(*share.tolist()), NESTED)
         assert torch.equal(found == 1, masks[expected.argmax()])
 
 
@@ -78,14 +95,14 @@ def test_a_region_that_is_the_most_probable_class_nowhere_is_left_out():
 
 def test_a_class_in_no_region_is_one_of_its_own():
     probability = column([0.9, 0.0], [0.0, 0.6], [0.0, 0.4], [0.0, 0.01])
-    assert largest_expected_dice(probability, [[1]]).tolist() == [1, 2, 2, 0]
+    assert largest_expected_dice(probability, [[1]]).tolist() == [1, 2, 0, 0]
 
 
-def test_regions_that_lie_apart_compete_by_how_far_each_is_above_its_threshold():
-    probability = column([0.9, 0.1], [0.5, 0.5], [0.1, 0.6], [0.1, 0.3])
+def test_of_outermost_regions_the_most_probable_is_taken():
+    probability = column([0.9, 0.1], [0.45, 0.55], [0.25, 0.35], [0.1, 0.3])
     assert largest_expected_dice(probability, [[1], [2]]).tolist() == [1, 2, 2, 0]
-    with_parent = largest_expected_dice(probability, [[1], [2], [1, 2]])
-    assert with_parent.tolist() == [1, 2, 2, 0]  # the parent has no class of its own
+    with_parent = largest_expected_dice(column([0.9, 0.1], [0.45, 0.55], [0.2, 0.31]), [[1], [2], [1, 2]])
+    assert with_parent.tolist() == [1, 2, 2]  # the parent has no class of its own
 
 
 def test_regions_that_overlap_otherwise_and_decisions_that_there_are_not_are_refused():

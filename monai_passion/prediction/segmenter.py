@@ -51,6 +51,8 @@ class BundleFacts(NamedTuple):
     version: str
     task: Task
     """What it segments: modalities in channel order, classes, regions."""
+    network: str
+    """The class of its network."""
     run: Path | None = None
     """The training that it was given by, whose weights are taken."""
 
@@ -62,12 +64,6 @@ class BundleFacts(NamedTuple):
             WeightsError: there are none.
         """
         return Path(weights_of(self.path, self.name) if self.run is None else find_weights(self.run))
-
-    @property
-    def network(self) -> str:
-        """The class of its network."""
-        config = _read_json(self.path / "configs" / "inference.json")
-        return str(config["network_def"]["_target_"].rpartition(".")[2])
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -137,7 +133,9 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
         raise UsageError(f"no bundle '{wanted}' (a folder with configs/inference.json); give its path{there}")
     config, metadata = (_read_json(path / "configs" / name) for name in ("inference.json", "metadata.json"))
     try:
-        facts = BundleFacts(path, str(config["bundle_name"]), str(metadata["version"]), load_task(config["task"]))
+        network = str(config["network_def"]["_target_"].rpartition(".")[2])
+        task = load_task(config["task"])
+        facts = BundleFacts(path, str(config["bundle_name"]), str(metadata["version"]), task, network)
         return facts._replace(run=Path(wanted)) if path == trained else facts
     except (KeyError, TypeError, ValueError, PassionError) as error:
         raise UsageError(
@@ -155,10 +153,11 @@ class Member(NamedTuple):
 def find_member(member: PathLike, first: BundleFacts) -> Member:
     """A member of an ensemble, given by its weights, or by a bundle, as of `find_bundle`, that has some.
 
-    The weights of another network than that of ``first`` belong to the bundle of this package for the same task.
+    The weights of another network than that of ``first`` belong to the bundle of this package for the same task; where
+    there is none, `Segmenter` says so.
 
     Raises:
-        WeightsError: there are none, or no bundle has that network.
+        WeightsError: there are none.
     """
     weights = Path(member)
     if not weights.is_file():
@@ -167,12 +166,11 @@ def find_member(member: PathLike, first: BundleFacts) -> Member:
         except UsageError as error:
             raise WeightsError(f"no weights at {member}; check the path, or name a bundle that has some") from error
         return Member(bundle, bundle.weights)
-    from monai_passion.networks.weights import check_maker, load_weights
+    from monai_passion.networks.weights import load_weights
 
     facts = load_weights(weights)[1]
     fits = (first, *(found for name in known_bundles() if (found := find_bundle(name)).task.name == first.task.name))
     bundle = next((bundle for bundle in fits if facts.get("network", bundle.network) == bundle.network), first)
-    check_maker(weights, facts, bundle.network)
     return Member(bundle, weights)
 
 
@@ -546,8 +544,11 @@ class Segmenter:
 
         Windows and what else belongs to a network may differ.
         """
-        if (theirs := other.bundle.task.title) != (mine := self.bundle.task.title):
-            raise WeightsError(f"{other.weights} is for {theirs}, {self.weights} for {mine}; choose one of them")
+        mine, theirs = self.bundle.task, other.bundle.task
+        if (mine.modalities, mine.classes, mine.regions) != (theirs.modalities, theirs.classes, theirs.regions):
+            raise WeightsError(
+                f"{other.weights} is for {theirs.title}, {self.weights} for {mine.title}; choose one of them"
+            )
         own, its = (
             {key: segmenter._content(key) for key in segmenter.parser["settings"] if key not in segmenter._of_network()}
             for segmenter in (self, other)

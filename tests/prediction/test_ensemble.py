@@ -10,7 +10,7 @@ from monai_passion.cli import main
 from monai_passion.commands.predict import _words
 from monai_passion.data.nifti import read_volume
 from monai_passion.errors import WeightsError
-from monai_passion.networks import MMFormer, RFNet
+from monai_passion.networks import HeteroModalUNet, MMFormer, RFNet
 from monai_passion.networks.weights import save_weights
 from monai_passion.prediction.segmenter import Segmenter, find_bundle, find_member
 from monai_passion.system.files import sha256
@@ -94,9 +94,12 @@ def test_members_that_see_other_images_are_refused_and_other_windows_and_rules_a
     Segmenter(find_bundle(), weights[0], "cpu", ensemble=members(alike))
 
 
-def test_weights_of_another_network_are_told_as_such_before_their_settings(weights):
+def test_weights_of_another_network_are_told_as_such_before_their_settings(weights, tmp_path):
     with pytest.raises(WeightsError, match="weights of RFNet, not of MMFormer"):
         Segmenter(find_bundle("brats_mmformer"), weights[0], "cpu")
+    save_weights(HeteroModalUNet(4, 4, channels=(2, 4)), tmp_path / "unet.safetensors", {"modalities": list(BRATS_MRI)})
+    with pytest.raises(WeightsError, match="weights of HeteroModalUNet, not of RFNet"):
+        Segmenter(find_bundle(), weights[0], "cpu", ensemble=members(tmp_path / "unet.safetensors"))
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from monai_passion.transforms.labels import (
     ReplaceDoubtfuld,
 )
 from monai_passion.transforms.load import LoadModalities, LoadModalitiesd, TakeSliced
+from monai_passion.transforms.spacing import Spacingd, interpolate_axes
 from monai_passion.transforms.transplant import (
     Placement,
     RandTransplantTumord,
@@ -54,9 +55,11 @@ __all__ = [
     "RandTransplantTumord",
     "ReplaceDoubtful",
     "ReplaceDoubtfuld",
+    "Spacingd",
     "TakeSliced",
     "TransplantTumor",
     "TransplantTumord",
+    "interpolate_axes",
     "is_foreground",
     "largest_expected_dice",
     "make_healthy",

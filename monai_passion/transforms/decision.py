@@ -67,7 +67,8 @@ def largest_expected_dice(probability: Tensor, regions: Iterable[Sequence[int]])
     classes = torch.zeros_like(plain[0], dtype=torch.int16)
     seen = plain[1:].sum(dim=0) >= STEP  # a small part of the image, which saves time
     voxels = plain[:, seen]
-    shown = set(most_probable_class(voxels).unique().tolist())
+    best = most_probable_class(voxels)
+    shown = {k for k in range(1, len(plain)) if bool((best == k).any())}
     ratios: dict[frozenset[int], Tensor | None] = dict.fromkeys(sorted(families, key=sorted))
     for family in families:
         if family & shown:

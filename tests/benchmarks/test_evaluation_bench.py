@@ -1,29 +1,28 @@
 """All combinations of one patient in one go, against one run a combination as the published evaluation does it.
 
-Of the separate runs three are timed, and their time is multiplied by five.
-``MONAI_PASSION_BENCH_SIZE=96,96,96`` makes the patient smaller; windows are half the patient, 80 at most.
+Of the separate runs three are timed, and their time is multiplied by five. ``MONAI_PASSION_BENCH_SIZE=96,96,96`` makes
+the patient smaller; without trained weights windows are half the patient, 80 at most.
 """
 
 import math
-import os
 import time
 
 import numpy as np
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
-from scipy import ndimage
 
 from monai_passion.evaluation.combinations import label_maps
-from monai_passion.evaluation.metrics import BRATS_REGIONS, score_case
+from monai_passion.evaluation.metrics import BRATS_REGIONS, CHALLENGE, score_case
 from monai_passion.inferers import sliding_window
 from monai_passion.modalities import all_masks, combinations
 from monai_passion.networks import RFNet
+from monai_passion.prediction.segmenter import Segmenter, find_bundle
 from monai_passion.system.memory import keep_freed_memory
+from tests.benchmarks.plain import SIZE, full_volume_scores, patient, plainly
 from tests.benchmarks.published import as_published, encode_everything
 from tests.helpers.tasks import BRATS_MRI
 
-SIZE = tuple(map(int, os.environ.get("MONAI_PASSION_BENCH_SIZE", "240,240,155").split(",")))
 ROI = tuple(min(80, math.ceil(n / 16) * 8) for n in SIZE)
 NAMES = ["+".join(names) for names in combinations(BRATS_MRI)]
 APART = (0, 7, 14)
@@ -44,20 +43,6 @@ def tumor(shift=0.0):
     for value, radius in ((2, 0.15), (3, 0.1), (1, 0.05)):
         labels[ellipsoid((0.42 + shift, 0.5, 0.52 - shift), (radius, radius * 1.2, radius))] = value
     return labels
-
-
-def full_volume_scores(pred, true):
-    """Dice, HD95, ASSD and NSD from distance maps of the whole volume, a pair for each region."""
-    cross = ndimage.generate_binary_structure(3, 1)
-    scores = []
-    for labels in BRATS_REGIONS.values():
-        p, t = np.isin(pred, labels), np.isin(true, labels)
-        borders = [region ^ ndimage.binary_erosion(region, cross) for region in (p, t)]
-        maps = [ndimage.distance_transform_edt(~border, sampling=(1, 1, 1)) for border in borders]
-        d = np.hstack((maps[1][borders[0]], maps[0][borders[1]]))
-        dice = 2 * (p & t).sum() / (p.sum() + t.sum())
-        scores.append((dice, np.percentile(d, 95), d.mean(), np.mean(d <= 1)))
-    return scores
 
 
 @pytest.mark.bench
@@ -119,3 +104,33 @@ def test_all_combinations_are_four_times_faster_than_one_run_each_with_the_same_
     found = [[row[name] for name in ("dice", "hd95", "assd", "nsd")] for row in rows if row["combination"] in timed]
     np.testing.assert_allclose(found, slow_rows, rtol=1e-9)
     assert ratios["fp32"] >= 4
+
+
+@pytest.mark.bench
+def test_all_combinations_by_the_shipped_weights_are_twelve_times_faster_than_one_run_each():
+    """As `score` does it with its defaults, from images in memory to rows, against plain windows at 2 mm in fp32."""
+    keep_freed_memory()
+    segmenter = Segmenter(find_bundle(), None, "cpu")
+    volumes, true = patient(4), tumor()
+    preds = {name: tumor(0.002 * n) for n, name in enumerate(NAMES)}  # made up, as above
+    apart = {"network": 0.0, "scores": 0.0}
+    for n in APART:
+        given = [v if there else None for v, there in zip(volumes, all_masks(BRATS_MRI)[n], strict=True)]
+        start = time.perf_counter()
+        plainly(segmenter.network, given, segmenter.settings["roi_size"], step=2)
+        apart["network"] += (time.perf_counter() - start) * len(NAMES) / len(APART)
+        start = time.perf_counter()
+        full_volume_scores(preds[NAMES[n]], true)
+        apart["scores"] += (time.perf_counter() - start) * len(NAMES) / len(APART)
+    start = time.perf_counter()
+    result = segmenter.segment(volumes, "all")
+    network = time.perf_counter() - start
+    start = time.perf_counter()
+    for name, pred in preds.items():
+        score_case(pred, true, BRATS_REGIONS, (1, 1, 1), case="p", combination=name, conventions=[CHALLENGE])
+    scores = time.perf_counter() - start
+    ratio = sum(apart.values()) / (network + scores)
+    print(f"\n{SIZE}, {torch.get_num_threads()} threads: apart {apart}")
+    print(f"together: network {network:.1f} s, scores {scores:.1f} s, ratio {ratio:.1f}")
+    assert len(result.combinations) == len(NAMES) - 1
+    assert ratio >= 12

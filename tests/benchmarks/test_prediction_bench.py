@@ -1,29 +1,22 @@
 """One patient through `Segmenter`, against MONAI's plain sliding window of the same network over the whole volume.
 
 The plain way has the same windows and overlap, runs every encoder on every window, and sees no head: it neither crops
-nor leaves out windows. ``MONAI_PASSION_BENCH_SIZE=96,96,64`` makes the patient smaller, ``MONAI_PASSION_BENCH_ROI=32``
-the windows.
+nor leaves out windows. ``MONAI_PASSION_BENCH_ROI=32`` makes the windows smaller, see also `tests.benchmarks.plain`.
 """
 
 import os
 import statistics
 
-import numpy as np
 import pytest
 import torch
-from monai.inferers import sliding_window_inference
 
-from monai_passion.data.nifti import Volume
 from monai_passion.networks.precision import has_bfloat16_units
 from monai_passion.prediction.segmenter import Segmenter, find_bundle
 from monai_passion.system.memory import keep_freed_memory, peak_memory_mb
+from tests.benchmarks.plain import SIZE, patient, plainly
 from tests.benchmarks.turns import take_turns
-from tests.helpers.tasks import BRATS_MRI
 
-SIZE = tuple(map(int, os.environ.get("MONAI_PASSION_BENCH_SIZE", "240,240,155").split(",")))
 ROI = int(os.environ.get("MONAI_PASSION_BENCH_ROI", "80"))
-RADII = (0.29, 0.36, 0.45)
-"""Of a brain in the grid of BraTS, as parts of it."""
 ROUNDS = 3
 PRECISIONS = ["fp32", "bf16"] if has_bfloat16_units(torch.device("cpu")) else ["fp32"]
 
@@ -31,39 +24,6 @@ PRECISIONS = ["fp32", "bf16"] if has_bfloat16_units(torch.device("cpu")) else ["
 @pytest.fixture(autouse=True)
 def as_a_program_starts():
     keep_freed_memory()
-
-
-def patient(given):
-    return [head(m) if m < given else None for m in range(len(BRATS_MRI))]
-
-
-def head(seed):
-    grid = np.meshgrid(*(np.arange(n) / n - 0.5 for n in SIZE), indexing="ij", sparse=True)
-    inside = sum((axis / r) ** 2 for axis, r in zip(grid, RADII, strict=True)) < 1
-    values = np.random.default_rng(seed).normal(100, 20, SIZE)
-    return Volume(np.where(inside, values, 0).astype(np.float32), np.eye(4), None, ())
-
-
-@torch.no_grad()
-def plainly(network, volumes, roi_size=(ROI,) * 3, step=1, head_alone=False):
-    """Zero for what is absent, each channel normalized within its head, all four encoders in every window.
-
-    Of voxels ``step`` mm wide. With ``head_alone`` the image is cropped to the head, and what is absent is not encoded.
-    """
-    channels = [np.zeros(SIZE, np.float32) if v is None else v.data.copy() for v in volumes]
-    for channel in channels:
-        inside = channel != 0
-        if inside.any():
-            channel[inside] = (channel[inside] - channel[inside].mean()) / channel[inside].std()
-    encoded = torch.tensor([[v is not None or not head_alone for v in volumes]])
-    box = tuple(slice(axis.min(), axis.max() + 1) for axis in np.any(channels, axis=0).nonzero())
-
-    def predict(windows):
-        return network(windows, encoded.expand(len(windows), -1)).softmax(dim=1)
-
-    stacked = np.stack(channels)[(slice(None), *box)] if head_alone else np.stack(channels)
-    image = torch.from_numpy(stacked[:, ::step, ::step, ::step].copy())[None]
-    return sliding_window_inference(image, roi_size, 1, predict, overlap=0.5, mode="constant")[0].argmax(0).numpy()
 
 
 def compare(opened, given, plain_ways):

@@ -1,0 +1,81 @@
+"""MONAI's `Spacingd`, with a quicker way back."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+
+import monai.transforms as mt
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.utils.enums import TraceKeys
+from torch import Tensor
+
+__all__ = ["Spacingd", "interpolate_axes", "turns"]
+
+TOLERANCE = 1e-3
+"""In voxels: what counts as no move, as in MONAI."""
+
+
+def interpolate_axes(image: Tensor, affine: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Linear interpolation, one axis after the other, each a product with a matrix of two numbers per row.
+
+    The values are those of ``grid_sample`` with its padding mode "border", in a fifth of the time (`make bench`).
+
+    Args:
+        image: (C, *spatial), float.
+        affine: (n + 1, n + 1), from voxels of the result to voxels of the image.
+        size: of the result, one per axis.
+
+    Returns:
+        (C, *size), of the image's type.
+
+    Raises:
+        ValueError: the axes of the two grids are not parallel.
+    """
+    if turns(affine, size):
+        raise ValueError("the axes of the two grids are not parallel")
+    scale = affine.diagonal()[:-1]
+    for axis in range(image.ndim - 1, 0, -1):  # the last, which is the quickest on a small image, first
+        length, wanted = image.shape[axis], size[axis - 1]
+        place = (torch.arange(wanted) * scale[axis - 1] + affine[axis - 1, -1]).clamp(0, length - 1)
+        matrix = (1 - (place[:, None] - torch.arange(length)).abs()).clamp(min=0).to(image)
+        if axis == image.ndim - 1:
+            image = image @ matrix.T
+        else:
+            image = (matrix @ image.flatten(axis + 1)).unflatten(-1, image.shape[axis + 1 :])
+    return image
+
+
+def turns(affine: Tensor, size: tuple[int, ...]) -> bool:
+    """Whether an affine (n + 1, n + 1) moves a voxel of a grid of ``size`` along another axis than its own."""
+    matrix = affine[:-1, :-1]
+    return bool(((matrix - matrix.diag().diag()).abs() * torch.tensor(size)).max() > TOLERANCE)
+
+
+class Spacingd(mt.Spacingd):
+    """As MONAI's; the inverse of linear interpolation takes one axis after the other.
+
+    Probabilities of every combination of modalities come back to the grid of the files, which took longer than the
+    network.
+    """
+
+    def inverse(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
+        item = dict(data)
+        for key in self.key_iterator(item):
+            item[key] = self._back(item[key])
+        return item
+
+    def _back(self, image: Tensor) -> Tensor:
+        resampling = self.spacing_transform.sp_resample
+        done = resampling.get_most_recent_transform(image)
+        info, size = done[TraceKeys.EXTRA_INFO], tuple(map(int, done[TraceKeys.ORIG_SIZE]))
+        before = torch.as_tensor(info["src_affine"], dtype=torch.float64)
+        if (info["mode"], info["padding_mode"]) == ("bilinear", "border") and isinstance(image, MetaTensor):
+            plain = image.as_subclass(Tensor).float()
+            affine = torch.linalg.solve(torch.as_tensor(image.affine, dtype=torch.float64), before)
+            if not turns(affine, size):
+                resampling.pop_transform(image)
+                result = MetaTensor(interpolate_axes(plain, affine, size)).copy_meta_from(image)
+                result.affine = before
+                return result
+        return self.spacing_transform.inverse(image)

@@ -1,0 +1,56 @@
+"""The way back of `Spacingd` against MONAI's own."""
+
+import monai.transforms as mt
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+
+from monai_passion.transforms import Spacingd, interpolate_axes
+
+OBLIQUE = np.array([[1.1, 0.2, -0.1, 5.0], [-0.2, 0.9, 0.3, -7.0], [0.1, -0.3, 2.1, 11.0], [0, 0, 0, 1]])
+"""Its columns are not quite at right angles, which `Spacingd` straightens."""
+ROTATION = np.array([[0.8, -0.6, 0, 3.0], [0.6, 0.8, 0, -4.0], [0, 0, 1, 5.0], [0, 0, 0, 1]])
+AFFINES = {
+    "straight": np.eye(4),
+    "flipped": np.diag([-1.0, -1.0, 1.0, 1.0]),
+    "thick slices": np.diag([0.6, 0.6, 5.5, 1.0]),
+    "turned": ROTATION @ np.diag([0.7, 1.3, 3.0, 1.0]),
+    "sheared": OBLIQUE,
+}
+
+
+def back(transform, affine, shape=(13, 20, 9), channels=3, mode=None):
+    """Random values on the grid that ``transform`` makes, brought back."""
+    image = MetaTensor(torch.rand(1, *shape), affine=affine)
+    made = transform({"image": image})["image"]
+    values = torch.rand(channels, *made.shape[1:], generator=torch.Generator().manual_seed(0))
+    there = MetaTensor(values, affine=made.affine, applied_operations=made.applied_operations)
+    return transform.inverse({"image": there})["image"]
+
+
+@pytest.mark.parametrize("pixdim", [(2, 2, 2), (1, 1, 1), (0.5, 3, -1)])
+@pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)
+def test_values_and_grid_are_those_of_monai(affine, pixdim):
+    ours, theirs = (back(kind("image", pixdim), affine) for kind in (Spacingd, mt.Spacingd))
+    assert ours.shape == theirs.shape == (3, 13, 20, 9)
+    torch.testing.assert_close(ours.as_tensor(), theirs.as_tensor(), atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours.affine, theirs.affine)
+    assert ours.applied_operations == theirs.applied_operations == []
+    assert ours.dtype == theirs.dtype == torch.float32
+
+
+def test_labels_take_the_nearest_voxel():
+    ours, theirs = (back(kind("image", (2, 2, 2), mode="nearest"), np.eye(4)) for kind in (Spacingd, mt.Spacingd))
+    assert torch.equal(ours.as_tensor(), theirs.as_tensor())
+
+
+def test_by_hand():
+    image = torch.tensor([[[0.0, 10.0, 20.0]]])  # one channel, 1 x 3 voxels
+    to_image = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.5, -0.5], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    assert interpolate_axes(image, to_image, (1, 7))[0, 0].tolist() == [0, 0, 5, 10, 15, 20, 20]
+
+
+def test_axes_that_are_not_parallel_are_refused():
+    with pytest.raises(ValueError, match="not parallel"):
+        interpolate_axes(torch.zeros(1, 4, 4, 4), torch.from_numpy(ROTATION), (4, 4, 4))

@@ -19,7 +19,7 @@ MEANINGS = Path(__file__).parent / "reference" / "settings.json"
 """Key -> what it means: the one place."""
 PLACES = ("device", "ckpt_dir", "output_dir", "weights", "ramp_epochs")
 """Settings whose default is an expression."""
-FRAGMENTS = ("methods/*.json", "tasks/*/fast.json", "tasks/*/coarse.json")
+FRAGMENTS = ("methods/*.json", "missing/*.json", "networks/*.json", "tasks/*/fast.json", "tasks/*/coarse.json")
 
 
 def on_files(files: Any, config: Any, **kwargs: Any) -> Any:
@@ -79,7 +79,8 @@ def _settings() -> Iterator[str]:
         known = {**content, **known}
     yield "## Settings of fragments\n\n| Key | Default | File | Meaning |\n|---|---|---|---|"
     folder = resource_folder("configs")
-    for path in sorted(path for pattern in FRAGMENTS for path in folder.glob(pattern)):
+    paths = (path for pattern in FRAGMENTS for path in folder.glob(pattern) if path.name != "metadata.json")
+    for path in sorted(paths):
         own = {key: value for key, value in settings_of(path).items() if key not in known and _is_setting(key, value)}
         name = path.relative_to(folder).with_suffix("").as_posix()
         yield from (f"| `{key}` | {_default(value)} | `{name}` | {meanings[key]} |" for key, value in own.items())

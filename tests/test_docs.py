@@ -1,5 +1,6 @@
 """The documentation: its site builds without a warning, its words are spelled right, and mean one thing."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -77,4 +78,11 @@ def test_every_setting_of_a_configuration_is_explained_and_nothing_else():
     keys = {key.lstrip("+").split("#")[0] for path in files for key in json.loads(path.read_text(encoding="utf-8"))}
     assert keys - set(meanings) == set()
     assert set(meanings) - keys == set()
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    page = "\n".join(hooks._settings())
+    assert [
+        key for key in ("epochs", "mlp", "degraded_rates", "gamma", "level_decay") if f"| `{key}` |" not in page
+    ] == []
     assert all(text.endswith(".") and len(text) < 200 for text in meanings.values())

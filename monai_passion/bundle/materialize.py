@@ -299,7 +299,7 @@ def _readme(row: dict[str, Any], task: Task, configs: Path) -> str:
         "stride": network["stride"],
         **{key: metadata[key] for key in ("authors", "image_classes", "pred_classes")},
         **{key: metadata[key] for key in ("monai_version", "pytorch_version", "numpy_version")},
-        "references": "\n".join(f"- {reference}" for reference in metadata["references"]),
+        "references": "\n\n".join(f"- {reference}" for reference in metadata["references"]),
     }
     text = "\n".join((configs / "common" / name).read_text() for name in ("task.md", "README.md"))
     for key, value in words.items():
@@ -322,7 +322,10 @@ def _filled(text: str) -> str:
     def fill(paragraph: re.Match[str]) -> str:
         if paragraph[0].startswith(("#", "|")):
             return paragraph[0]
-        return textwrap.fill(paragraph[0], 120, break_long_words=False, break_on_hyphens=False)
+        indent = "  " if paragraph[0].startswith("- ") else ""
+        return textwrap.fill(
+            paragraph[0], 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
 
     return re.sub(r"[^\n]+(?:\n[^\n]+)*", fill, text)
 

@@ -22,7 +22,8 @@ def info(bundle: str | None = None, *, json: bool = False) -> list[dict[str, Any
         json: print JSON.
 
     Returns:
-        Name, version, path, modalities, labels, regions and weights of each.
+        Name, version, path, modalities, labels, regions of each, and files of weights: its own, else those that came
+        with this package.
 
     Raises:
         UsageError: no such bundle.
@@ -38,17 +39,23 @@ def info(bundle: str | None = None, *, json: bool = False) -> list[dict[str, Any
         print(f"  sequences  {', '.join(modality['name'] for modality in row['modalities'])}")
         print(f"  labels     {', '.join('{value} {name}'.format(**label) for label in row['labels'])}")
         print(f"  regions    {', '.join('{name} {values}'.format(**region) for region in row['regions'])}")
-        print(f"  weights    {', '.join(row['weights']) or 'none yet; see the README of the bundle'}")
+        none = f"none; make some: monai-passion train DATA --bundle {row['name']} --output RUN"
+        print(f"  weights    {', '.join(row['weights']) or none}")
     if not rows:
         print("no bundles here; give --bundle FOLDER, or run where bundles/ is")
     return rows
 
 
 def _describe(bundle: str) -> dict[str, Any]:
+    from monai_passion.bundle.weights import shipped_weights
     from monai_passion.prediction.segmenter import find_bundle
 
     facts = find_bundle(bundle)
     models = facts.run or facts.path / "models"
+    weights = sorted(path for path in models.glob("*") if path.suffix in (".pt", ".safetensors"))
+    shipped = shipped_weights(facts.name)
+    if not weights and not facts.run and shipped:
+        weights = [shipped]
     return {
         "name": facts.name,
         "version": facts.version,
@@ -61,5 +68,5 @@ def _describe(bundle: str) -> dict[str, Any]:
             {"name": name, "values": [facts.label_values[k] for k in classes]}
             for name, classes in facts.regions.items()
         ],
-        "weights": sorted(path.name for path in models.glob("*") if path.suffix in (".pt", ".safetensors")),
+        "weights": [str(path) for path in weights],
     }

@@ -48,9 +48,9 @@ def task(
 
     Raises:
         UsageError: modalities or labels are missing or wrong, or ``output`` exists.
-        InputError: ``source`` is neither, or has files that are not as named.
+        InputError: ``source`` is neither, or has no file of these modalities.
     """
-    from monai_passion.data.describe_task import describe_task
+    from monai_passion.data.describe_task import describe_task, doubts_of
     from monai_passion.system.files import write_json
     from monai_passion.system.output import refuse_older
 
@@ -64,5 +64,7 @@ def task(
         *made.settings.items(),
     ):
         print(f"{label:<12}{value}")
+    for doubt in doubts_of(Path(source), made) if labels and Path(source).is_dir() else ():
+        print(f"warning: {doubt}")
     print(f"wrote {output}")
     return Path(output)

@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from monai_passion.data.labels import values_in
 from monai_passion.data.layouts import find_cohort
 from monai_passion.data.naming import LABEL, is_ignored, stem_of
-from monai_passion.data.nifti import Header, read_header
+from monai_passion.data.nifti import Header, read_header, read_volume
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import known_aliases
 from monai_passion.tasks import Task, task_from_json
 
-__all__ = ["describe_task"]
+__all__ = ["describe_task", "doubts_of"]
 
 SAMPLE = 40
 """Files whose sizes are looked at."""
@@ -92,6 +93,32 @@ def describe_task(
     if not files:
         raise InputError(f"{folder} has no NIfTI file whose name tells {', '.join(titles)}; check --modalities")
     return task_from_json({**content, "settings": _sizes(files, len(names), spatial_dims)})
+
+
+def doubts_of(folder: Path, task: Task) -> list[str]:
+    """What a task that was described by hand has and its files do not, and the other way round."""
+    cases = find_cohort(folder, task).cases
+    doubts = []
+    if nobody := [m for m in task.modality_names if not any(m in case.files for case in cases)]:
+        doubts.append(
+            f"no file is named {' or '.join(nobody)}; give NAME=ALIAS if the files call it otherwise, else "
+            "its part of a network is never trained"
+        )
+    labels = [path for case in cases for path in case.files.get(LABEL, [])]
+    sample = labels[:: max(len(labels) // SAMPLE, 1)]
+    found: set[int] = set()
+    for path in sample:
+        try:
+            found |= set(values_in(read_volume(path).data))
+        except InputError:  # is told by `verify`, and where it is read to be used
+            continue
+    if more := sorted(found - set(task.label_values)):
+        doubts.append(
+            f"label maps have the values {', '.join(map(str, more))}, too; add NAME=VALUE of each to --labels"
+        )
+    if never := [f"{c.value} ({c.name})" for c in task.classes[1:] if found and c.value not in found]:
+        doubts.append(f"no label map of {len(sample)} has the value {' or '.join(never)}")
+    return doubts
 
 
 def _words(given: Sequence[str] | None) -> list[str]:

@@ -333,7 +333,7 @@ def check_spacing(facts: Mapping[str, Any], affine: NDArray[np.float64]) -> list
     if not spacing or min(spacing) <= 0 or size <= COARSE * max(spacing):
         return []
     text = (
-        f"voxels of {size:.2g} mm, or slices so far apart, are coarser than the {max(spacing):.2g} mm of the training "
-        "and evaluation of these weights: expect less than the Dice said"
+        f"voxels are up to {size:.2g} mm apart, coarser than the {max(spacing):.2g} mm that these weights were trained "
+        "and scored at: expect a lower Dice than stated"
     )
     return [Finding("warning", text)]

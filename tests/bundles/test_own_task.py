@@ -49,6 +49,17 @@ def train(data, file, run, dims, *more):
     return main(["train", str(data), *words])
 
 
+def test_what_a_task_and_its_files_do_not_share_is_told(tmp_path, capsys):
+    for name in ("p1_flair", "p1_seg", "p2_flair", "p2_seg"):
+        values = np.full((8, 8, 8), 4 if "seg" in name else 1, np.int16)
+        write(tmp_path / "data" / name[:2] / f"{name}.nii.gz", values)
+    words = ["--modalities", "flair,pd", "--labels", "lesion=1", "--output", str(tmp_path / "task.json")]
+    assert main(["task", str(tmp_path / "data"), *words]) == 0
+    warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    told = ("no file is named pd", "label maps have the values 4, too", "no label map of 2 has the value 1 (lesion)")
+    assert all(text in line for line, text in zip(warnings, told, strict=True))
+
+
 def test_a_new_task_needs_no_python(cohort, tmp_path, capsys):
     name, data = cohort
     modalities, nobody, labels, dims = TASKS[name]

@@ -2,6 +2,7 @@ import json
 import subprocess
 import sys
 
+from monai_passion.bundle.weights import shipped_weights
 from monai_passion.cli import main
 from monai_passion.prediction.segmenter import known_bundles
 
@@ -32,6 +33,15 @@ def test_the_same_for_people(capsys):
     out = capsys.readouterr().out
     assert "sequences  flair, t1c, t1, t2" in out
     assert "0 background, 1 " in out.lower()
+
+
+def test_weights_that_came_with_the_package_are_told(capsys):
+    main(["info"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  weights")]
+    for name, line in zip(known_bundles(), lines, strict=True):
+        shipped = shipped_weights(name)
+        assert (str(shipped) if shipped else f"train DATA --bundle {name}") in line
+    assert shipped_weights("brats_mri_segmentation_rfnet_passion")
 
 
 def test_a_bundle_that_is_not_there_is_a_usage_error(capsys):

@@ -189,9 +189,12 @@ class IncompleteModalityInferer(Inferer):
         if bool(run.all()):
             return self._run(network, windows, available, combinations)
         classes = _unwrapped(network).num_classes
-        channels = classes * (1 if combinations is None else len(combinations))
-        result = windows.new_zeros(len(windows), channels, *windows.shape[2:])
+        possible = [_has_all(mask, available) for mask in combinations or [[False] * len(available)]]
+        result = windows.new_zeros(len(windows), len(possible) * classes, *windows.shape[2:])
         result[:, ::classes] = 1.0
+        for k, known in enumerate(possible):
+            if not known:
+                result[:, k * classes : (k + 1) * classes] = torch.nan
         if bool(run.any()):
             result[run] = self._run(network, windows[run], available, combinations).to(result.dtype)
         return result
@@ -206,12 +209,17 @@ class IncompleteModalityInferer(Inferer):
             decoded = []
             for combination in combinations:
                 mask = torch.tensor(combination, device=windows.device)
-                if bool((mask & ~available).any()):
+                if not _has_all(combination, available):
                     decoded.append(windows.new_full((len(windows), network.num_classes, *windows.shape[2:]), torch.nan))
                 else:
                     logits = network.decode(features, mask.expand(len(windows), -1)).logits[0]
                     decoded.append(to_single(logits).softmax(dim=1))
             return torch.cat(decoded, dim=1)
+
+
+def _has_all(combination: Sequence[bool], available: Tensor) -> bool:
+    """Whether a patient with the modalities ``available`` (M,) has all of a combination."""
+    return not any(wanted and not has for wanted, has in zip(combination, available.tolist(), strict=True))
 
 
 def _unwrapped(network: nn.Module) -> Any:

@@ -85,6 +85,15 @@ def test_combinations_that_the_patient_lacks_are_nan(network, image):
     assert result[:, 2:].isnan().all()
 
 
+def test_they_are_nan_in_empty_windows_too(network, image):
+    image[:, :, :8] = 0.0  # as slices above the heart
+    masks = [(True, False, False), (True, True, False)]
+    result = windows(combinations=masks)(image, network, available=torch.tensor([[1, 0, 1]]).bool())
+    assert (result[:, 0, 0] == 1).all()
+    assert result[:, :2].isfinite().all()
+    assert result[:, 2:].isnan().all()
+
+
 def test_windows_outside_the_head_are_background_and_not_computed(network, image):
     image[:, :, 8:] = 0.0
     calls = []

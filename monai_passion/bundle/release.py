@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from monai_passion.networks.weights import load_weights, save_weights
 
@@ -20,7 +21,7 @@ def release_weights(
     """Write ``folder/model.safetensors`` and its checksum: the weights in 16 bits, with all that is told of them.
 
     A network takes them as they are; they become 32 bits when they are loaded. Parameters in half precision differ by
-    less than 0.05 % from what was trained.
+    less than 0.05 % from what was trained, those below 6e-5 by less than 3e-8. What is too large stays in 32 bits.
 
     Args:
         weights: a file of `CheckpointHandler`, or any that `load_weights` takes.
@@ -32,8 +33,13 @@ def release_weights(
         The path of the weights.
     """
     state, facts = load_weights(Path(weights))
-    half = {name: values.half() if torch.is_floating_point(values) else values for name, values in state.items()}
+    half = {name: _half(values) for name, values in state.items()}
     path = Path(folder) / "model.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_weights(half, path, {**facts, "settings": {**facts.get("settings", {}), **(settings or {})}})
     return path
+
+
+def _half(values: Tensor) -> Tensor:
+    half = values.half() if torch.is_floating_point(values) else values
+    return half if bool(half.isfinite().all()) else values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -213,11 +214,16 @@ def training_donors(
 class PresenceFacts(NamedTuple):
     missing_rates: list[float]
     """Share of the training items that lack each modality, in channel order."""
+    items: int
+    """How many there are."""
 
-    @property
-    def rarity(self) -> list[float]:
-        """1 / (1 - missing rate) of each modality, 0 of one that no item has."""
-        return [1 / (1 - rate) if rate < 1 else 0.0 for rate in self.missing_rates]
+    def steps_per_sample(self, batch_size: int = 1) -> list[float]:
+        """Iterations of an epoch / samples that have a modality, of each; 0 of one that no item has.
+
+        The modal weight of the released code; 1 / (1 - missing rate) for batches of 1.
+        """
+        steps = math.ceil(self.items / batch_size)
+        return [steps / (self.items * (1 - rate)) if rate < 1 else 0.0 for rate in self.missing_rates]
 
 
 def presence_facts(items: Sequence[Item], modalities: Sequence[str]) -> PresenceFacts:
@@ -231,7 +237,7 @@ def presence_facts(items: Sequence[Item], modalities: Sequence[str]) -> Presence
         names = ", ".join(nobody)
         logger.warning("no training patient has %s: the network does not learn it; segment without %s", names, names)
     logger.info("missing rates: %s", ", ".join(f"{m} {rate:.3f}" for m, rate in zip(modalities, rates, strict=True)))
-    return PresenceFacts(rates)
+    return PresenceFacts(rates, len(items))
 
 
 def _present(image: Mapping[str, str | None] | str, modalities: Sequence[str]) -> set[str]:

@@ -18,6 +18,7 @@ def score(
     output: PathLike,
     datalist: PathLike | None = None,
     split: Literal["training", "validation", "test", "all"] = "all",
+    labels: str | None = None,
     bundle: str | None = None,
     weights: PathLike | None = None,
     device: str | None = None,
@@ -41,6 +42,7 @@ def score(
         output: folder for metrics.csv, summary.json and tables.md, the tables of a card.
         datalist: a JSON that says which patients are of which split (default: all are of the test split).
         split: which patients (default: all).
+        labels: what label values mean, as of datalist, for data without a datalist (default: found out).
         bundle: its folder or name (default: the RFNet bundle for brain tumors).
         weights: file (default: as of predict).
         device: cpu, cuda or cuda:1 (default: cuda where there is one).
@@ -61,7 +63,7 @@ def score(
         UsageError: ``output`` is not empty.
         WeightsError: no weights, or those of another network.
     """
-    from monai_passion.data.datalists import load_datalist, make_datalist
+    from monai_passion.data.datalists import absolute, load_datalist, make_datalist
     from monai_passion.errors import InputError
     from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
     from monai_passion.prediction.scoring import score_patients
@@ -73,14 +75,17 @@ def score(
 
     facts, members = find_networks(bundle, ensemble, trust)
     root, output = Path(data), Path(output)
-    lists = load_datalist(datalist, root) if datalist else make_datalist(root, fractions=(0, 0, 1))
+    if datalist:
+        lists = load_datalist(datalist, root, facts.task)
+    else:
+        lists = absolute(make_datalist(root, task=facts.task, fractions=(0, 0, 1), labels=labels), root)
     chosen = ("training", "validation", "test") if split == "all" else (split,)
-    items = [item for name in chosen for item in lists[name] if item.get("label")]
+    listed = [item for name in chosen for item in lists[name]]
+    items = [item for item in listed if item.get("label")]
     if not items:
         raise InputError(f"{data} has no patients with a label map in {' or '.join(chosen)}; give others")
-    for item in items:
-        item["image"] = {m: path and str(root / path) for m, path in item["image"].items()}
-        item["label"] = str(root / item["label"])
+    if unlabeled := [item["case"] for item in listed if not item.get("label")]:
+        print(f"warning: not scored for lack of a label: {', '.join(unlabeled)}")
     file = None if weights is None else Path(weights)
     with output_folder(output, overwrite=overwrite, last="summary.json") as folder:
         segmenter = Segmenter(facts, file, device, roi_size, overlap, precision, mirror, members, decision)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-MAY_CHANGE = {"epochs", "device", "num_workers", "learning_rate", "val_interval", "save_interval", "amp"}
+MAY_CHANGE = {"epochs", "device", "num_workers", "learning_rate", "val_interval", "save_interval", "precision"}
 MAY_CHANGE |= {"cache_rate", "cache_dir", "resume", "deterministic"}
 """Settings that may be others when a training goes on."""
 WRITTEN = (

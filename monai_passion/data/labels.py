@@ -6,6 +6,7 @@ datalist, and checked against every label file that is read: a value that the co
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_passion.data.nifti import read_volume
+from monai_passion.data.nifti import MAX_VOXELS, Volume, read_volume
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import Task
 
@@ -25,6 +26,7 @@ __all__ = [
     "label_classes",
     "map_values",
     "parse_convention",
+    "read_label",
     "task_values",
     "values_in",
 ]
@@ -279,6 +281,26 @@ def whole_numbers(data: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
     if (np.abs(data - whole) > ROUNDING).any():
         raise InputError(f"{path} has values that are not whole numbers; give the label map")
     return whole
+
+
+def read_label(
+    path: str | os.PathLike[str], values: Mapping[Any, int] | None = None, max_voxels: int = MAX_VOXELS
+) -> Volume:
+    """A label map with the values of the task.
+
+    Args:
+        path: a NIfTI file.
+        values: of the file -> of the task, as ``label_values`` of a datalist's item; None where they are the same.
+        max_voxels: see `monai_passion.data.nifti.read_volume`.
+
+    Raises:
+        InputError: it cannot be read, has numbers that are not whole, or a value that is not among ``values``.
+    """
+    label = read_volume(path, max_voxels=max_voxels)
+    data = whole_numbers(label.data, label.path)
+    if values:
+        data = map_values(data, {int(value): int(own) for value, own in values.items()}, label.path)
+    return label._replace(data=data)
 
 
 def map_values(

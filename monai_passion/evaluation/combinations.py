@@ -15,6 +15,7 @@ from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from torch import Tensor
 
+from monai_passion.errors import PassionError
 from monai_passion.evaluation.metrics import CHALLENGE, score_case, score_slices
 from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
 from monai_passion.modalities import combinations
@@ -25,12 +26,19 @@ __all__ = ["CombinationScores", "label_maps", "mean_region_dice"]
 
 
 def label_maps(probability: Tensor, num_combinations: int) -> Tensor:
-    """Probabilities (C * K, *spatial), combination-major -> int16 labels (C, *spatial); a combination of NaN is -1."""
+    """Probabilities (C * K, *spatial), combination-major -> int16 labels (C, *spatial); a combination of NaN is -1.
+
+    Raises:
+        PassionError: only a part of one is NaN, which no combination that a patient lacks is.
+    """
     maps = probability.unflatten(0, (num_combinations, -1))
     labels = torch.empty(maps[:, 0].shape, dtype=torch.int16, device=maps.device)
     for combination, label in zip(maps, labels, strict=True):
         label.copy_(most_probable_class(combination))
-    labels[maps.flatten(1)[:, 0].isnan()] = -1
+    unknown = maps[:, 0].flatten(1).isnan()
+    if bool((unknown.any(dim=1) & ~unknown.all(dim=1)).any()):
+        raise PassionError("the network's probabilities are not numbers in some voxels; were its weights damaged?")
+    labels[unknown[:, 0]] = -1
     return labels
 
 

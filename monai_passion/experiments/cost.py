@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 from monai_passion.data.slices import slices_of
@@ -50,12 +49,13 @@ def measure_step(config: Mapping[str, Any], threads: int) -> float | None:
     import torch
     from monai.bundle import ConfigParser
 
+    from monai_passion.bundle.steps import PresenceFacts
     from monai_passion.errors import PassionError
 
     torch.set_num_threads(threads)
     parser = ConfigParser(dict(config))
     modalities, size = len(config["modalities"]), config["crop_size"]
-    parser["presence_facts"] = SimpleNamespace(missing_rates=[0.5] * modalities, rarity=[2.0] * modalities)
+    parser["presence_facts"] = PresenceFacts([0.5] * modalities, 100)
     try:
         network, loss = (parser.get_parsed_content(key) for key in ("training_network", "objective"))
         optimizer, device = (parser.get_parsed_content(key) for key in ("optimizer", "device"))

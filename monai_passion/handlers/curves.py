@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -102,6 +103,8 @@ class CurvesHandler:
         if self.loss.terms is None:
             return
         total = engine.state.output[0]["loss"] if isinstance(engine.state.output, list) else engine.state.output["loss"]
+        if not math.isfinite(float(total)):  # a step that `NonFiniteHandler` skipped
+            return
         observed = [("loss/total", "", float(total), 1.0), *term_means(self.loss.terms, self.modalities)]
         for name, modality, value, count in observed:
             before = self.sums.get((name, modality), (0.0, 0.0))

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from torch import Tensor, nn
 
-__all__ = ["MetaStepHandler"]
+from monai_passion.errors import UsageError
+
+__all__ = ["MetaStepHandler", "check_plain_steps"]
+
+
+def check_plain_steps(engine: Engine, method: str, batch_size: int | None = None) -> None:
+    """Refuse a training whose iterations are not the optimizer's steps of one process, which a method counts on.
+
+    Args:
+        engine: of the training.
+        method: its name, for the message.
+        batch_size: the only one that it takes.
+
+    Raises:
+        UsageError: ``accumulate`` is above 1, there are several processes, or the batch is of another size.
+    """
+    processes, loader = idist.get_world_size(), getattr(engine, "data_loader", None)
+    if (accumulate := getattr(engine, "accumulation_steps", 1)) > 1:
+        raise UsageError(f"{method} takes a step after every batch, and accumulate is {accumulate}; leave it at 1")
+    if processes > 1:
+        raise UsageError(f"{method} trains in one process, and there are {processes}; start one, without torchrun")
+    if batch_size and (given := getattr(loader, "batch_size", batch_size)) != batch_size:
+        raise UsageError(f"{method} takes batches of {batch_size}, and batch_size is {given}; set it to {batch_size}")
 
 
 class MetaStepHandler:
@@ -21,6 +44,9 @@ class MetaStepHandler:
         every: steps of a cycle, one per combination.
         epochs: of the training.
         first: epsilon of the first epoch, in (0, 1].
+
+    Raises:
+        UsageError: (when the training starts) see `check_plain_steps`.
     """
 
     def __init__(self, network: nn.Module, every: int, epochs: int, first: float = 0.1) -> None:
@@ -31,6 +57,7 @@ class MetaStepHandler:
         self.slow = [p.detach().clone() for p in network.parameters()]
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, check_plain_steps, "hga", batch_size=1)
         engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.every), self)
 
     @torch.no_grad()

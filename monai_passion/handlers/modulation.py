@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
+from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import Tensor
 
+from monai_passion.handlers.meta import check_plain_steps
 from monai_passion.losses.modulation import GradientModulationLoss
 from monai_passion.losses.pmr import imbalance_ratio
 from monai_passion.networks.backbone import MultiModalBackbone
@@ -43,6 +45,10 @@ class GradientModulationHandler:
         loss: its terms hold the scores.
         alpha: strength of the modulation.
         noise: generalization enhancement.
+
+    Raises:
+        ValueError: ``alpha`` is negative.
+        UsageError: (when the training starts) see `check_plain_steps`.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class GradientModulationHandler:
         self.noise = noise
 
     def attach(self, engine: SupervisedTrainer) -> None:
+        engine.add_event_handler(Events.STARTED, check_plain_steps, "ogm_ge")
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     @torch.no_grad()

@@ -71,6 +71,7 @@ class RelativeAdvantageLoss(MultiModalLoss):
         moved = torch.lerp(self.running, mean, self.momentum)
         self.running.copy_(torch.where(first, mean, torch.where(number > 0, moved, self.running)))
         self.batches += 1
-        if int(self.batches) % self.interval == 0 and bool((self.running > 0).all()):
-            beta = (self.beta - self.eta * relative_advantage(self.running)).clamp_min(0.1)
-            self.beta.copy_(beta * len(beta) ** 0.5 / beta.norm())
+        seen = self.running > 0  # a modality that no patient has keeps its weight
+        if int(self.batches) % self.interval == 0 and bool(seen.any()):
+            beta = (self.beta[seen] - self.eta * relative_advantage(self.running[seen])).clamp_min(0.1)
+            self.beta[seen] = beta * len(beta) ** 0.5 / beta.norm()

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from monai_passion.data.nifti import check_same_grid, read_volume
+from monai_passion.data.labels import read_label
+from monai_passion.data.nifti import check_same_grid
 from monai_passion.data.patient import read_patient
 from monai_passion.evaluation.metrics import CHALLENGE, score_case
 from monai_passion.modalities import combination_name
@@ -40,7 +41,7 @@ def score_patients(
     for item in items:
         files = {m: path for m, path in item["image"].items() if path}
         patient = read_patient(files, bundle.task)
-        truth = read_volume(item["label"])
+        truth = read_label(item["label"], item.get("label_values"))
         check_same_grid(patient.reference, truth)
         result = segmenter.segment(patient.volumes, "all")
         fused = combination_name([m in patient.used for m in bundle.modalities], bundle.modalities)

@@ -89,13 +89,14 @@ def load_runs(folders: Sequence[Path]) -> Results:
     Runs with the same ``label`` in their ``run.json`` are seeds of one method. Without one, the folder's name is it.
 
     Raises:
-        InputError: a missing or unreadable file, or runs that were not scored on the same regions.
+        InputError: a missing or unreadable file, or runs that were not scored on the same regions, data or split.
         UsageError: two runs without a label whose folders have the same name, or one folder twice.
     """
     rows: list[pd.DataFrame] = []
     curves: list[pd.DataFrame] = []
     seen: dict[Path | str, Path] = {}
     data: dict[str, Path] = {}
+    splits: dict[str, Path] = {}
     titles: dict[str, str] = {}
     classes: dict[str, str] = {}
     tables: set[str] = set()
@@ -117,6 +118,8 @@ def load_runs(folders: Sequence[Path]) -> Results:
         seed = before if facts["seed"] is None else facts["seed"]
         rows.append(read_metrics(folder / "metrics.csv").assign(**own, seed=seed))
         data.setdefault(facts["data"], folder)
+        if facts["split"]:
+            splits.setdefault(f"the {facts['split']} split", folder)
         titles = titles or facts["titles"]
         classes = classes or facts["classes"]
         tables.add(facts["table"])
@@ -132,11 +135,12 @@ def load_runs(folders: Sequence[Path]) -> Results:
             raise InputError(
                 f"{folder} was scored on {', '.join(names)}, {folders[0]} on {', '.join(regions[0])}; report them apart"
             )
-    if len(data) > 1:
-        (one, first), (other, second) = list(data.items())[:2]
-        raise InputError(
-            f"{first} was scored on {one or 'unknown data'}, {second} on {other or 'unknown data'}; report them apart"
-        )
+    for scored, unknown in ((data, "unknown data"), (splits, "an unknown split")):
+        if len(scored) > 1:
+            (one, first), (other, second) = list(scored.items())[:2]
+            raise InputError(
+                f"{first} was scored on {one or unknown}, {second} on {other or unknown}; report them apart"
+            )
     table = pd.concat(rows, ignore_index=True)
     modalities = _modalities(table["combination"].unique(), titles, folders)
     spelled = {text: "+".join(parse_combination(text, tuple(modalities))) for text in table["combination"].unique()}
@@ -176,8 +180,11 @@ def run_facts(folder: Path) -> dict[str, Any]:
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    """``label``, ``data``, ``table``, ``row``, ``titles``, ``classes`` and ``seed`` of `run_facts`, else empty."""
-    facts: dict[str, Any] = {"label": "", "data": "", "table": "", "row": {}, "titles": {}, "classes": {}, "seed": None}
+    """What `load_runs` wants to know of `run_facts`, empty where that does not say it."""
+    facts: dict[str, Any] = {
+        **dict.fromkeys(("label", "data", "split", "table"), ""),
+        **{"row": {}, "titles": {}, "classes": {}, "seed": None},
+    }
     given = run_facts(folder)
     facts |= {key: given[key] for key in facts if given.get(key) is not None}
     return {key: value.strip() if isinstance(value, str) else value for key, value in facts.items()}
@@ -186,7 +193,7 @@ def _facts(folder: Path) -> dict[str, Any]:
 def _curves(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(
-            path, dtype={"name": str, "modality": str}, keep_default_na=False, na_values={"value": [""]}
+            path, dtype={"name": str, "modality": str}, keep_default_na=False, na_values={"value": ["", "nan"]}
         )
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {str(error).strip().splitlines()[0]}; delete or rewrite it") from None

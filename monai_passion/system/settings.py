@@ -64,8 +64,8 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> No
         config: from `read_config`.
 
     Raises:
-        UsageError: a key that the configuration does not have, with the nearest one; text in place of a number; a value
-            out of range.
+        UsageError: a key that the configuration does not have, with the nearest one; text in place of a number or of
+            true or false; a value out of range.
     """
     for name, value in settings.items():
         place: Any = config
@@ -80,6 +80,8 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> No
         is_number = isinstance(place, int | float) and not isinstance(place, bool)
         if is_number and isinstance(value, str) and value[:1] not in ("$", "@"):
             raise UsageError(f"the setting {name} is '{value}', not a number such as {place}")
+        if isinstance(place, bool) and isinstance(value, str) and value[:1] not in ("$", "@"):
+            raise UsageError(f"the setting {name} is '{value}'; give true or false")
     check_ranges({**config, **settings})
 
 

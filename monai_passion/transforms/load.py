@@ -16,13 +16,12 @@ from monai.transforms.transform import MapTransform, Transform
 from numpy.typing import NDArray
 from torch import Tensor
 
-from monai_passion.data.labels import map_values, whole_numbers
+from monai_passion.data.labels import read_label
 from monai_passion.data.nifti import (
     MAX_VOXELS,
     Volume,
     check_same_grid,
     read_header,
-    read_volume,
     read_volumes,
     same_grid,
 )
@@ -224,11 +223,7 @@ class LoadImageModalitiesd(MapTransform):
             for k in about:
                 del item[k]
             if path:
-                label = read_volume(self.load.root / path, max_voxels=self.load.max_voxels)
-                label = label._replace(data=whole_numbers(label.data, label.path))
-                if values := item.pop("label_values", None):
-                    known = {int(value): int(own) for value, own in values.items()}
-                    label = label._replace(data=map_values(label.data, known, label.path))
+                label = read_label(self.load.root / path, item.pop("label_values", None), self.load.max_voxels)
                 check_same_grid(next(volume for volume in volumes if volume is not None), label)
                 item[self.label_key] = _tensor(label.data[None], [label], slice)
         return item

@@ -46,17 +46,18 @@ def test_a_modality_that_nobody_has_is_one_warning(caplog):
     items = [{"image": {"flair": "a", "t1c": None}}, {"image": {"flair": "b", "t1c": None}}]
     facts = presence_facts(items, ("flair", "t1c"))
     assert facts.missing_rates == [0, 1]
-    assert facts.rarity == [1, 0]
+    assert facts.steps_per_sample() == [1, 0]
     (record,) = (record for record in caplog.records if record.levelname == "WARNING")
     assert "no training patient has t1c" in record.message
 
 
-def test_the_rarity_of_a_published_split_is_the_weight_that_the_released_code_gives_each_modality(small_golden):
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_the_weight_that_the_released_code_gives_each_modality_of_a_published_split(small_golden, batch_size):
     numbers, modalities = np.load(small_golden / "masks.npz"), load_task("brats_mri").modality_names
     masks = numbers["mask_array"][numbers["mr2468_mask_id_in_file_order"]]
     items = [{"image": {m: "x" if kept else None for m, kept in zip(modalities, mask, strict=True)}} for mask in masks]
-    rarity = presence_facts(items, modalities).rarity
-    np.testing.assert_allclose(rarity, numbers["mr2468_modal_weight_bs1"], rtol=1e-6)
+    weight = presence_facts(items, modalities).steps_per_sample(batch_size)
+    np.testing.assert_allclose(weight, numbers[f"mr2468_modal_weight_bs{batch_size}"], rtol=1e-6)
     assert {tuple(mask) for mask in numbers["mask_array"].tolist()} == set(all_masks(modalities))
 
 

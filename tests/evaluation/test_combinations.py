@@ -6,6 +6,7 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
+from monai_passion.errors import PassionError
 from monai_passion.evaluation import CombinationScores
 from monai_passion.evaluation.combinations import label_maps, mean_region_dice
 from monai_passion.evaluation.summary import read_metrics
@@ -42,6 +43,13 @@ def test_label_maps_and_what_cannot_be_had(truth):
     labels = label_maps(torch.cat([one_hot(truth), torch.full((3, 6, 6, 6), torch.nan)]), 2)
     assert torch.equal(labels[0].to(truth.dtype), truth)
     assert (labels[1] == -1).all()
+
+
+def test_a_network_that_gives_nan_somewhere_is_not_scored(truth):
+    broken = one_hot(truth)
+    broken[:, 3, 3, 3] = torch.nan
+    with pytest.raises(PassionError, match="not numbers in some voxels"):
+        label_maps(broken, 1)
 
 
 def test_dice_of_regions(truth):

@@ -8,7 +8,7 @@ from monai_passion.handlers import CurvesHandler, PreferenceHandler
 from monai_passion.losses import LossTerms, PassionLoss
 
 
-def run(folder, epochs, resume_at=0, pixel=4.0, validate_at=()):
+def run(folder, epochs, resume_at=0, pixel=4.0, validate_at=(), bad=()):
     loss = PassionLoss(2, 2, missing_rates=[0.5, 0.0])
 
     def step(engine, batch):
@@ -17,7 +17,7 @@ def run(folder, epochs, resume_at=0, pixel=4.0, validate_at=()):
         modal = dict.fromkeys(("pixel", "prototype", "gap"), values)
         loss.terms = LossTerms(torch.tensor([1.0, 3.0]), available, modal)
         loss.observe(loss.terms)
-        return {"loss": 5.0}
+        return {"loss": float("nan") if engine.state.iteration in bad else 5.0}
 
     engine = Engine(step)
     engine.optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.25)
@@ -98,3 +98,10 @@ def test_scores_of_a_validation_belong_to_its_epoch_in_the_table_and_in_tensorbo
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("epoch/mean_dice")] == [(2, 0.5)]
+
+
+def test_a_step_that_was_skipped_leaves_no_trace(tmp_path):
+    rows = run(tmp_path, 2, bad=(2, 4, 5, 6))
+    assert value(rows, 1, "loss/total") == pytest.approx(5.0)
+    assert value(rows, 1, "loss/pixel", "a") == pytest.approx(4.0)
+    assert not any(r["name"] == "loss/total" for r in rows if r["epoch"] == "2")

@@ -126,3 +126,13 @@ def test_an_absent_modality_keeps_its_running_loss():
         loss(net(image, available), label)
     assert loss.running[2] == before[2]
     torch.testing.assert_close(loss.running[:2], (before + loss.terms.modal["unimodal"][0])[:2] / 2)
+
+
+def test_a_modality_that_nobody_has_keeps_its_weight_and_stops_no_update():
+    loss, net = RelativeAdvantageLoss(M, K, eta=0.1, interval=1, momentum=1.0).train(), toy.network()
+    image, available, label = toy.batch([[1, 1, 0]])
+    loss(net(image, available), label)
+    own = loss.terms.modal["unimodal"][0, :2]
+    expected = 1 - 0.1 * (own.mean() - own) / own.mean()
+    torch.testing.assert_close(loss.beta[:2], expected * 2**0.5 / expected.norm())
+    assert loss.beta[2] == 1

@@ -37,6 +37,29 @@ def test_each_combination_that_a_patient_has_is_scored_at_the_spacing_of_the_fil
     assert "| FLAIR + T1c | " in (tmp_path / "out" / "tables.md").read_text()
 
 
+def test_label_values_mean_what_the_data_set_says(tmp_path, weights):
+    """BraTS since 2023 has 3 for enhancing tumor, which 4 is to the task."""
+    case = "BraTS-GLI-00001-000"
+    write(tmp_path / "data", case, ["flair", "seg"])
+    path = tmp_path / "data" / case / f"{case}_seg.nii.gz"
+    mask = np.asarray(nib.load(path).dataobj)
+    nib.save(nib.Nifti1Image((mask * 2.9999).astype(np.float32), np.diag([2.0, 2.0, 2.0, 1.0])), path)
+    score(tmp_path / "data", output=tmp_path / "out", weights=weights, device="cpu", roi_size=32, overlap=0)
+    rows = read_metrics(tmp_path / "out" / "metrics.csv").set_index("region")
+    assert rows["reference_ml"].to_dict() == pytest.approx(dict.fromkeys(("WT", "TC", "ET"), mask.sum() * 8 / 1000))
+    for name, value in (("brats2015", 0.0), ("1=ED,2=ED,3=ET", mask.sum() * 8 / 1000)):
+        out = tmp_path / name
+        score(tmp_path / "data", output=out, labels=name, weights=weights, device="cpu", roi_size=32, overlap=0)
+        assert read_metrics(out / "metrics.csv").set_index("region")["reference_ml"]["ET"] == pytest.approx(value)
+
+
+def test_who_has_no_label_is_named(tmp_path, weights, capsys):
+    write(tmp_path / "data", "P1", ["flair", "seg"])
+    write(tmp_path / "data", "P2", ["flair"])
+    score(tmp_path / "data", output=tmp_path / "out", weights=weights, device="cpu", roi_size=32, overlap=0)
+    assert "not scored for lack of a label: P2" in capsys.readouterr().out
+
+
 def test_a_folder_without_label_maps_cannot_be_scored(tmp_path, weights):
     write(tmp_path / "data", "P1", ["flair"])
     with pytest.raises(InputError, match="no patients with a label map"):

@@ -102,3 +102,17 @@ def test_a_cell_that_was_evaluated_by_hand_keeps_its_place(make_run):
     results = load_runs([run])
     assert (results.methods, results.data, results.table) == (("+PASSION",), "phantom", "3")
     assert set(results.rows["seed"]) == {7}
+
+
+def test_a_curve_with_nan_of_an_older_version_is_read(make_run):
+    folder = make_run("a")
+    (folder / "curves.csv").write_text("epoch,name,modality,value\n1,loss/total,,nan\n2,loss/total,,0.5\n")
+    assert load_runs([folder]).curves["value"].tolist()[1:] == [0.5]
+
+
+def test_runs_of_different_splits_are_refused(make_run):
+    folders = [make_run(name) for name in "ab"]
+    for folder, split in zip(folders, ("validation", "test"), strict=True):
+        (folder / "run.json").write_text(json.dumps({"label": folder.name, "data": "BraTS2020", "split": split}))
+    with pytest.raises(InputError, match=r"on the validation split, .* on the test split; report them apart"):
+        load_runs(folders)

@@ -85,7 +85,7 @@ def predict(
         layout: how the folder is laid out, as of `monai-passion datalist`; folders says that the files in a folder are
             one patient's, flat that they are many's.
         overwrite: replace what an earlier run left in the output.
-        reference: the sequence whose grid the result gets (default: smallest voxels).
+        reference: the sequence whose grid the result gets (default: smallest voxels, slabs left out).
         register: co-register the other sequences rigidly onto the reference first.
         skull_strip: remove skulls first, with deepbet (the extra strip); writes brain_mask.nii.gz.
         stripper: what removes them; hd-bet is a program of its own, larger and slower.
@@ -163,6 +163,8 @@ def predict(
         page=page,
         max_voxels=MAX_VOXELS if max_voxels is None else max_voxels,
     )
+    of_one = layout if layout in ("folders", "flat") else "auto"
+    """What the layout of a cohort says of each patient's folder."""
     part = _part(shard)
     if shard and not cohort:
         raise UsageError("--shard is for a cohort; leave it out for one patient")
@@ -197,9 +199,10 @@ def predict(
                 workers=workers,
                 tell=voice.finding,
                 shard=part,
+                layout=of_one,
             )
         elif cohort:
-            entries = check_cohort(cohort, facts, options, file, voice.stage, voice.finding)
+            entries = check_cohort(cohort, facts, options, file, voice.stage, voice.finding, of_one)
         else:
             files = find_files(source, facts.task, flags, layout) if source else flags
             if target:

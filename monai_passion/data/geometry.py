@@ -13,20 +13,32 @@ from numpy.typing import NDArray
 from monai_passion.data.nifti import Grid, Volume
 from monai_passion.errors import InputError
 
-__all__ = ["MIN_COVERAGE", "bring_onto", "choose_reference", "coverage", "shown_voxels"]
+__all__ = ["FULL_COVERAGE", "MIN_COVERAGE", "bring_onto", "choose_reference", "coverage", "shown_voxels"]
 
 MIN_COVERAGE = 0.1
 """With less of the reference inside another file's field of view, the two do not show the same place."""
+FULL_COVERAGE = 0.9
+"""From here on an image's field of view holds what another shows."""
+SLAB = 0.5
+"""An image that covers less of what another shows is not chosen for the grid of the result."""
 NOISE = 0.1
 """Of the bright voxels' value, up to which a voxel may be air."""
 SAMPLED = 40
 """Voxels along an axis that suffice to tell what an image shows."""
 
 
-def choose_reference(grids: Mapping[str, Grid]) -> str:
-    """The modality with the smallest voxels, the first of them in channel order."""
-    volumes = {m: round(abs(float(np.linalg.det(grid.affine[:3, :3]))), 3) for m, grid in grids.items()}
-    return min(volumes, key=lambda m: volumes[m])
+def choose_reference(volumes: Mapping[str, Volume]) -> str:
+    """The modality with the smallest voxels, the first in channel order, but none that is a slab beside the others.
+
+    A slab covers less than ``SLAB`` of what another one shows. Where all are such, as of different places, it is any.
+    """
+    sizes = {m: round(abs(float(np.linalg.det(volume.affine[:3, :3]))), 3) for m, volume in volumes.items()}
+    shown = {m: shown_voxels(volume) for m, volume in volumes.items()}
+
+    def is_slab(m: str) -> bool:
+        return any(coverage(volumes[o], volumes[m], shown[o]) < SLAB for o in volumes if o != m)
+
+    return min([m for m in volumes if not is_slab(m)] or volumes, key=lambda m: sizes[m])
 
 
 def coverage(reference: Grid, other: Grid, voxels: NDArray[np.intp] | None = None) -> float:

@@ -185,6 +185,8 @@ def check_same_grid(a: Volume | Header, b: Volume | Header) -> None:
 def read_geometry(path: str | os.PathLike[str]) -> nib.Nifti1Header:
     """A new header, NIfTI-1 or -2 as the file's, with the file's place in space bit for bit and nothing else of it.
 
+    An sform that is all zero is marked as unset, as reading takes it.
+
     Raises:
         InputError: it is not NIfTI.
     """
@@ -194,6 +196,8 @@ def read_geometry(path: str | os.PathLike[str]) -> nib.Nifti1Header:
     geometry = type(raw)()
     for field in _GEOMETRY:
         geometry[field] = raw[field]
+    if not np.any(geometry.get_sform()[:3, :3]):  # which says nothing, and some viewers take before the qform
+        geometry["sform_code"] = 0
     geometry["pixdim"][4:] = 1
     geometry.set_xyzt_units("mm")
     return geometry

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from monai_passion.data.geometry import bring_onto, choose_reference, coverage, shown_voxels
+from monai_passion.data.geometry import FULL_COVERAGE, bring_onto, choose_reference, coverage, shown_voxels
 from monai_passion.data.nifti import MAX_VOXELS, Volume, check_same_grid, read_header, read_volume, same_grid
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import Task, as_task
@@ -23,9 +23,6 @@ what and a label lies on the grid; or put right, each with a finding, as for a p
 
 FEW_SLICES = 16
 """With fewer along an axis a 3-D network has little to go by."""
-
-FULL_COVERAGE = 0.9
-"""With less of the reference inside a volume's field of view, a person should know."""
 
 MIN_BACKGROUND = 0.2
 """Part of the voxels that a value fills which stands for nothing."""
@@ -94,7 +91,7 @@ def read_patient(
         files: modality -> NIfTI file, for any non-empty subset of the modalities.
         modalities: a task, or the names in channel order.
         policy: one of ``POLICIES``.
-        reference: the modality whose grid the segmentation gets; None for the one with the smallest voxels.
+        reference: the modality whose grid the segmentation gets; None for the smallest voxels, see `choose_reference`.
         register: move the others rigidly onto the reference first, by mutual information.
         allow_duplicate: the same image for two modalities is a warning, not an error.
         max_voxels: larger files are refused before anything is allocated.
@@ -241,6 +238,12 @@ def _on_one_grid(
         findings.append(Finding("note", f"{m}: {_text(volume)} resampled to the grid of {reference}, {_text(onto)}"))
         if (share := coverage(onto, volume, shown_voxels(onto))) < FULL_COVERAGE:
             text = f"{m} covers {100 * share:.0f} % of what {reference} shows; it is 0 in the rest"
+            findings.append(Finding("warning", text))
+        if (share := coverage(volume, onto, shown_voxels(volume))) < FULL_COVERAGE:
+            text = (
+                f"{reference}, whose grid the result has, covers {100 * share:.0f} % of what {m} shows; the rest is "
+                f"not segmented and not in the volumes; --reference {m} takes its grid"
+            )
             findings.append(Finding("warning", text))
     return result, findings
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from monai_passion.data.dicom import Series, check_one_patient, find_series, recognize_series
+from monai_passion.data.dicom import Series, check_one_patient, find_series, is_dicom, recognize_series
 from monai_passion.data.layouts import Case, doubtful, find_cohort, not_used
 from monai_passion.data.naming import LABEL, doubtful_names, unknown_words
 from monai_passion.data.tables import read_table
@@ -51,9 +51,20 @@ def find_files(
         )
     if cohort.unused:
         logger.warning(not_used(cohort.unused, folder))
+    if cohort.cases and (homes := _dicom_folders(folder)):
+        names = ", ".join(homes[:5]) + (f" and {len(homes) - 5} more folders" if len(homes) > 5 else "")
+        flags = ", ".join(f"--{m}" for m in task.modality_names if m not in chosen) or "its flag"
+        logger.warning(f"not used: DICOM files in {names} (beside NIfTI files; give a series by {flags})")
     if text := doubtful(cases, folder, task):
         logger.warning(text)
     return {m: chosen[m] for m in task.modality_names if m in chosen}
+
+
+def _dicom_folders(folder: Path) -> list[str]:
+    """The folders that have DICOM files, relative to ``folder``."""
+    files = (path for depth in DEPTHS for path in folder.glob(depth))
+    homes = {path.parent for path in files if path.is_file() and is_dicom(path)}
+    return sorted(home.relative_to(folder).as_posix() for home in homes)
 
 
 def _of_one(folder: Path, cases: Sequence[Case]) -> dict[str, list[Path]]:
@@ -101,10 +112,13 @@ def find_patients(
         return {}
     if cases[0].channels:
         raise InputError(f"{folder} has 4-D files (dataset.json); split them into one file per sequence")
-    beside = [(path, why) for path, why in cohort.unused if not any(path.is_relative_to(c.folder) for c in cases)]
-    if beside and cohort.layout in ("folders", "bids"):  # what lies in a patient's folder is told with the patient
-        logger.warning(not_used(beside, folder))
     shared = [case.folder for case in cases]
+    own = [home for home in shared if shared.count(home) == 1]  # what lies in these is told with the patient
+    beside = [(path, why) for path, why in cohort.unused if not any(path.is_relative_to(home) for home in own)]
+    if beside:
+        logger.warning(not_used(beside, folder))
+    if text := doubtful((case for case in cases if case.folder not in own), folder, task):
+        logger.warning(text)
     found = {case.name: case.folder if shared.count(case.folder) == 1 else case.images for case in cases}
     return {**dicom, **found}
 
@@ -119,7 +133,7 @@ def _dicom_patients(folder: Path, task: Task, cases: Sequence[Case]) -> dict[str
         return {}
     taken = {case.folder.relative_to(folder).parts[0] for case in cases}
     files = (path for depth in DEPTHS for path in folder.glob(depth))
-    found, _ = recognize_series(
+    found, others = recognize_series(
         find_series(path for path in files if path.relative_to(folder).parts[0] not in taken), task
     )
     wanted = [one for several in found.values() for one in several]
@@ -127,8 +141,13 @@ def _dicom_patients(folder: Path, task: Task, cases: Sequence[Case]) -> dict[str
     def home(one: Series) -> set[Path]:
         return {folder / path.relative_to(folder).parts[0] if path.parent != folder else folder for path in one.files}
 
+    known = set().union(*map(home, wanted))
+    strange = sorted({path.name for one, _ in others for path in home(one)} - {path.name for path in known})
+    if strange and (known or cases):
+        names = ", ".join(strange[:8]) + (f" and {len(strange) - 8} more" if len(strange) > 8 else "")
+        logger.warning(f"not used: {names} (DICOM, with no series whose description tells a sequence of {task.name})")
     if cases:
-        return {path.name: path for one in wanted for path in sorted(home(one)) if path != folder}
+        return {path.name: path for path in sorted(known) if path != folder}
     twice = any(len({one.study for one in several}) > 1 for several in found.values())
     groups: dict[tuple[str, str], list[Series]] = {}
     for one in wanted:

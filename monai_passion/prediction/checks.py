@@ -23,14 +23,17 @@ from monai_passion.system.files import sha256
 from monai_passion.tasks import Task
 
 __all__ = [
+    "check_edges",
     "check_expectation",
     "check_images",
     "check_result",
+    "check_slices",
     "check_spacing",
     "check_training",
     "expected_quality",
     "far_parts",
     "find_summary",
+    "seen_window",
 ]
 
 STRIPPED = 0.7
@@ -335,5 +338,74 @@ def check_spacing(facts: Mapping[str, Any], affine: NDArray[np.float64]) -> list
     text = (
         f"voxels are up to {size:.2g} mm apart, coarser than the {max(spacing):.2g} mm that these weights were trained "
         "and scored at: expect a lower Dice than stated"
+    )
+    return [Finding("warning", text)]
+
+
+def seen_window(facts: Mapping[str, Any], shape: Sequence[int]) -> tuple[slice, slice] | None:
+    """The pixels of a slice that a network for slices looks at, the middle of (X, Y); None where it sees all of them.
+
+    Args:
+        facts: the metadata of the weights; ``"settings"`` with ``"crop_size"`` and ``"coarsen"``.
+        shape: (X, Y, Z), of the images.
+    """
+    settings = facts.get("settings", {})
+    crop = settings.get("crop_size", ())
+    if len(crop) != 2:
+        return None
+    seen = [int(size) * int(settings.get("coarsen", 1)) for size in crop]
+    if seen[0] >= shape[0] and seen[1] >= shape[1]:
+        return None
+    starts = [max(have // 2 - size // 2, 0) for have, size in zip(shape, seen, strict=False)]
+    first, second = (slice(start, start + size) for start, size in zip(starts, seen, strict=True))
+    return first, second
+
+
+def check_slices(facts: Mapping[str, Any], volume: Volume, task: Task) -> list[Finding]:
+    """Whether the third axis is across the slices, and how much of a slice is looked at; nothing for volumes.
+
+    Args:
+        facts: see `seen_window`.
+        volume: one of the images.
+        task: says whether the network sees slices.
+    """
+    if task.spatial_dims != 2:
+        return []
+    sizes = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    findings = []
+    if sizes[2] * COARSE < sizes.max():
+        text = (
+            f"voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm: slices seem to lie across another axis than "
+            "the third, along which the network takes them; store the images with the slices along the third axis"
+        )
+        findings.append(Finding("warning", text))
+    if seen := seen_window(facts, volume.shape):
+        pixels = [part.stop - part.start for part in seen]
+        area = " x ".join(f"{pixel * size:.0f}" for pixel, size in zip(pixels, sizes, strict=False))
+        text = (
+            f"the middle {pixels[0]} x {pixels[1]} of {volume.shape[0]} x {volume.shape[1]} pixels, {area} mm, are "
+            f"looked at; what lies outside of them is not found"
+        )
+        findings.append(Finding("note", text))
+    return findings
+
+
+def check_edges(facts: Mapping[str, Any], labels: NDArray[np.unsignedinteger]) -> list[Finding]:
+    """A warning where a segmentation reaches the edge of what a network for slices looked at, and so is cut off.
+
+    Args:
+        facts: see `seen_window`.
+        labels: (X, Y, Z).
+    """
+    if (seen := seen_window(facts, labels.shape)) is None:
+        return []
+    inner = labels[seen]
+    cut = (shape > part.stop - part.start for shape, part in zip(labels.shape, seen, strict=False))
+    edges = [edge for axis, is_cut in enumerate(cut) if is_cut for edge in (inner.take(0, axis), inner.take(-1, axis))]
+    if not any(edge.any() for edge in edges):
+        return []
+    text = (
+        "the segmentation reaches the edge of the middle of the slices, which is all that was looked at: a part of it "
+        "is missing, or it is not what is wanted; crop or shift the images so that it lies in their middle"
     )
     return [Finding("warning", text)]

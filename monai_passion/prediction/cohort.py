@@ -61,6 +61,7 @@ def predict_cohort(
     workers: int = 1,
     tell: Callable[[Finding, str], object] = lambda finding, patient: None,
     shard: tuple[int, int] = (1, 1),
+    layout: str = "auto",
 ) -> dict[str, dict[str, Any]]:
     """`predict_patient` for each of ``patients`` into ``output``/<patient>, as far as it is not done yet.
 
@@ -77,6 +78,7 @@ def predict_cohort(
         tell: called with each doubt and the patient it is about, as soon as it is known.
         shard: ``(3, 16)`` does the third of sixteen parts of the patients; the others may run at the same time, on
             other machines too, into the same folder.
+        layout: of a patient's folder, see `find_files`.
 
     Returns:
         The manifest of these patients: name -> ``{"status": "done" or "failed", "exit_code", "message", "findings",
@@ -112,7 +114,7 @@ def predict_cohort(
         """What is still to do; found out patient by patient, as the work goes on."""
         for name, source in patients.items():
             try:
-                files = find_files(source, bundle.task) if isinstance(source, Path) else source
+                files = find_files(source, bundle.task, layout=layout) if isinstance(source, Path) else source
                 keys[name] = _key(files, segmenter, options)
                 if any(path.resolve().is_relative_to((output / name).resolve()) for path in files.values()):
                     raise UsageError(
@@ -145,6 +147,7 @@ def check_cohort(
     weights: Path | None = None,
     stage: Stage = silent,
     tell: Callable[[Finding, str], object] = lambda finding, patient: None,
+    layout: str = "auto",
 ) -> dict[str, dict[str, Any]]:
     """`check_patient` for each of ``patients``; nothing is computed or written, and a bad one does not stop the rest.
 
@@ -155,7 +158,7 @@ def check_cohort(
     for name, source in patients.items():
         told = functools.partial(_about, tell, name)
         try:
-            files = find_files(source, bundle.task) if isinstance(source, Path) else source
+            files = find_files(source, bundle.task, layout=layout) if isinstance(source, Path) else source
             found = check_patient(files, bundle, options, weights, functools.partial(_tell, stage, name), told)
             entries[name] = {"status": "done", "exit_code": 0, "message": "", **found}
         except PassionError as error:
@@ -184,8 +187,8 @@ def _attempt(
 ) -> dict[str, Any]:
     """The entry of the manifest that says how it ended."""
     try:
-        shutil.rmtree(job.output, ignore_errors=True)
-        report = predict_patient(job.files, job.output, segmenter.bundle, lambda: segmenter, job.options, stage, tell)
+        options = job.options._replace(overwrite=True)  # an earlier result of this patient; what else is there stays
+        report = predict_patient(job.files, job.output, segmenter.bundle, lambda: segmenter, options, stage, tell)
     except Exception as error:
         logger.debug("%s failed", job.name, exc_info=True)
         return failure(error)
@@ -316,9 +319,12 @@ def read_manifests(output: Path) -> dict[str, dict[str, Any]]:
     paths = sorted(output.glob("manifest*.json"), key=lambda path: path.stat().st_mtime_ns)
     for path in paths:
         try:
-            manifest |= json.loads(path.read_text(encoding="utf-8"))
+            entries = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
             raise UsageError(f"{path} is damaged ({error}); remove it to start again") from error
+        if not isinstance(entries, dict) or not all(isinstance(e, dict) and "status" in e for e in entries.values()):
+            raise UsageError(f"{path} is not a manifest of an earlier run; give another --output")
+        manifest |= entries
     if not paths and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"--output {output} is not empty and has no {MANIFEST} of an earlier run; give another folder")
     return manifest
@@ -363,6 +369,6 @@ def _row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
         writer.writeheader()
         writer.writerows(rows)

@@ -18,10 +18,13 @@ from monai_passion.data.dicom import Series, as_nifti, original_names, write_seg
 from monai_passion.data.nifti import MAX_VOXELS, read_volume
 from monai_passion.data.patient import FEW_SLICES, Finding, Patient, read_patient
 from monai_passion.errors import UsageError
+from monai_passion.modalities import combinations
 from monai_passion.prediction.checks import (
+    check_edges,
     check_expectation,
     check_images,
     check_result,
+    check_slices,
     check_spacing,
     check_training,
     expected_quality,
@@ -63,6 +66,11 @@ class Options(NamedTuple):
 
 
 DEFAULTS = Options()
+RESULTS = (
+    *("segmentation.nii.gz", "segmentation.dcm", "uncertainty.nii.gz", "probabilities.nii.gz", "brain_mask.nii.gz"),
+    *("preview.png", "report.html", "report.json"),
+)
+"""Files of a result, besides those of each combination; what an earlier run left of them is not the new one's."""
 SAME_BRAIN = 0.9
 """Dice of the brain masks of two sequences of one examination."""
 BRAIN_ML = (800, 2000)
@@ -143,7 +151,7 @@ def examine(
         start("removing the skull")
         patient, mask, stripping = _strip(patient, options.stripper)
     if options.register or options.skull_strip:
-        given = {m: read_volume(nifti[m]) for m in heads}
+        given = {m: read_volume(nifti[m], max_voxels=options.max_voxels) for m in heads}
         pictures = [
             stage_picture("As given", given, titles),
             stage_picture(f"On the grid of {titles[patient.reference_name]}", heads, titles, mask),
@@ -249,7 +257,11 @@ def predict_patient(
     """
     output, seconds = Path(output), Stopwatch(stage)
     paths = [Path(path) for path in files.values()]
-    with output_folder(output, paths, options.overwrite) as folder, TemporaryDirectory() as converted:
+    results = [f"segmentation_{'+'.join(names)}.nii.gz" for names in combinations(bundle.modalities)]
+    with (
+        output_folder(output, paths, options.overwrite, replaces=(*RESULTS, *results)) as folder,
+        TemporaryDirectory() as converted,
+    ):
         given = {m: Path(path) for m, path in files.items()}
         patient, series, findings, mask, pictures = examine(
             given, bundle, options, Path(converted), tell, seconds.start
@@ -267,7 +279,11 @@ def predict_patient(
             patient.volumes, options.decode, options.probabilities, lambda share: stage("segmenting", share)
         )
         seconds.start("measuring")
-        about = [*check_result(result.labels, patient.used, result.outside, bundle.task), *result.findings]
+        about = [
+            *check_result(result.labels, patient.used, result.outside, bundle.task),
+            *check_edges(segmenter.facts, result.labels),
+            *result.findings,
+        ]
         for finding in about:
             tell(finding)
         report = _report(segmenter, patient, result, expected, [*findings, *expectation, *about])
@@ -338,6 +354,7 @@ def _check_weights(
         *check_training(facts, used, task),
         *check_expectation(quality, used, task),
         *check_spacing(facts, patient.reference.affine),
+        *check_slices(facts, patient.reference, task),
     ]
 
 

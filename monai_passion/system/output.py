@@ -58,7 +58,11 @@ def refuse_older(path: Path, overwrite: bool = False) -> None:
 
 @contextmanager
 def output_folder(
-    output: Path, inputs: Iterable[Path] = (), overwrite: bool = False, last: str = "report.json"
+    output: Path,
+    inputs: Iterable[Path] = (),
+    overwrite: bool = False,
+    last: str = "report.json",
+    replaces: Iterable[str] = (),
 ) -> Iterator[Path]:
     """A temporary folder whose files become those of ``output`` when the block ends well, and which is removed if not.
 
@@ -71,6 +75,7 @@ def output_folder(
         inputs: files that must not lie in ``output``, where they might be replaced.
         overwrite: see ``output``.
         last: the file that says that all others are there.
+        replaces: names of files of an earlier result, which are removed where the new one has none of that name.
 
     Raises:
         UsageError: ``output`` holds files or an input, or is a file or a link to what is not there.
@@ -95,6 +100,8 @@ def output_folder(
             if not output.is_dir():
                 os.replace(temporary, output)
             else:
+                for name in set(replaces) - {path.name for path in temporary.iterdir()}:
+                    (output / name).unlink(missing_ok=True)
                 for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
                     if path.is_dir():
                         shutil.rmtree(output / path.name, ignore_errors=True)

@@ -412,3 +412,18 @@ def test_an_error_in_a_converted_file_names_the_series_and_no_temporary_file(pre
     assert code == 3
     assert f"{tmp_path / 'in'}" in error
     assert "image.nii" not in error
+
+
+def test_dicom_files_beside_nifti_files_are_named(tmp_path, caplog):
+    nib.save(nib.Nifti1Image(head(), OBLIQUE), tmp_path / "flair.nii.gz")
+    write_series(tmp_path / "a" / "t1", "AX T1")
+    write_series(tmp_path / "t2", "AX T2")
+    assert list(find_files(tmp_path, BRATS_MRI)) == ["flair"]
+    assert "not used: DICOM files in a/t1, t2 (beside NIfTI files; give a series by --t1c, --t1, --t2)" in caplog.text
+
+
+def test_who_has_no_series_of_a_known_sequence_is_named(tmp_path, caplog):
+    for name, description in (("P1", "AX FLAIR"), ("P2", "AX FLAIR"), ("P3", "AX BRAIN")):
+        write_series(tmp_path / name, description, PatientID=name)
+    assert sorted(find_patients(tmp_path, BRATS_MRI)) == ["P1", "P2"]
+    assert "not used: P3 (DICOM, with no series" in caplog.text

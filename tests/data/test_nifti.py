@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from monai_passion.data.nifti import Volume, read_header, read_volume, read_volumes, same_grid
 from monai_passion.errors import InputError
+from monai_passion.prediction.output.images import write_labels
 
 DATA = np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6) + 1
 AFFINE = np.diag([1.0, 1.5, 3.0, 1.0])
@@ -253,3 +254,5 @@ def test_an_all_zero_sform_gives_way_to_the_qform(tmp_path):
     header = read_header(tmp_path / "x.nii")
     np.testing.assert_allclose(header.affine, AFFINE, atol=1e-4)
     assert "its sform is all zero; the qform is used" in header.notes
+    write_labels(tmp_path / "labels.nii.gz", np.ones(DATA.shape, np.uint8), tmp_path / "x.nii")
+    np.testing.assert_allclose(nib.load(tmp_path / "labels.nii.gz").affine, header.affine, atol=1e-6)

@@ -142,3 +142,18 @@ def test_what_is_not_used_is_logged(tmp_path, caplog):
     assert line.startswith("not used: ")
     assert "p_adc.nii.gz (a diffusion image (adc))" in line
     assert "p_T2star.nii.gz (a T2* or susceptibility image (t2star))" in line
+
+
+def test_what_is_none_s_in_a_folder_of_many_patients_is_logged(tmp_path, caplog):
+    touch(tmp_path, "A_flair.nii.gz", "A_t1.nii.gz", "B_flair.nii.gz", "B_t1.nii.gz")
+    touch(tmp_path, "C_axial.nii.gz", "B_mystery.nii.gz", "B_t2.mha")
+    assert sorted(find_patients(tmp_path, BRATS_MRI)) == ["A", "B"]
+    told = " ".join(caplog.messages)
+    assert "C_axial.nii.gz and 1 more" in told or "B_mystery.nii.gz and 1 more" in told
+    assert "B_t2.mha (a .mha file" in told
+
+
+@pytest.mark.parametrize("name", ["t2.mgh", "t2.mif", "t2.nhdr", "t1c.mnc", "t1ce.nii.gzip", "t1c.hdr.gz"])
+def test_images_of_other_formats_are_named(tmp_path, caplog, name):
+    find_files(touch(tmp_path, "flair.nii.gz", name), BRATS_MRI)
+    assert f"not used: {name} (" in " ".join(caplog.messages)

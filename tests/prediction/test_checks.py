@@ -7,9 +7,11 @@ import pytest
 from monai_passion.data.nifti import Volume
 from monai_passion.data.phantom.brain import brain_case
 from monai_passion.prediction.checks import (
+    check_edges,
     check_expectation,
     check_images,
     check_result,
+    check_slices,
     check_spacing,
     check_training,
     expected_quality,
@@ -248,3 +250,34 @@ def test_slices_much_farther_apart_than_in_the_training_are_doubted_whatever_the
     found = check_spacing({"settings": {"spacing": spacing}} if spacing else {}, turned)
     assert [finding.level for finding in found] == ["warning"] * doubted
     assert all("5.5 mm" in finding.text and "2 mm" in finding.text for finding in found)
+
+
+HEARTS = {"settings": {"crop_size": [8, 10], "coarsen": 2}}
+
+
+def slices(shape, sizes):
+    return Volume(np.ones(shape, np.float32), np.diag([*sizes, 1.0]), None, ())
+
+
+def test_how_much_of_a_slice_is_looked_at_is_told():
+    (found,) = check_slices(HEARTS, slices((40, 30, 5), (1.5, 1.0, 8.0)), HEART)
+    assert found.level == "note"
+    assert found.text.startswith("the middle 16 x 20 of 40 x 30 pixels, 24 x 20 mm, are looked at")
+    assert check_slices(HEARTS, slices((16, 12, 5), (1.5, 1.0, 8.0)), HEART) == []
+    assert check_slices(HEARTS, slices((40, 30, 5), (1.5, 1.0, 8.0)), BRAIN) == []
+
+
+def test_slices_along_another_axis_are_told():
+    found = check_slices({}, slices((5, 40, 30), (8.0, 1.0, 1.5)), HEART)
+    assert [finding.level for finding in found] == ["warning"]
+    assert "store the images with the slices along the third axis" in found[0].text
+    assert check_slices({}, slices((5, 40, 30), (1.2, 1.0, 1.1)), HEART) == []
+
+
+@pytest.mark.parametrize(("x", "y", "told"), [(20, 15, 0), (12, 15, 1), (27, 15, 1), (20, 5, 1), (20, 24, 1)])
+def test_a_heart_that_is_cut_off_is_told(x, y, told):
+    labels = np.zeros((40, 30, 5), np.uint8)
+    labels[x, y, 2] = 3
+    assert len(check_edges(HEARTS, labels)) == told
+    assert check_edges({}, labels) == []
+    assert check_edges(HEARTS, labels[12:28, 5:25]) == []  # all of it is looked at

@@ -232,3 +232,54 @@ def test_inputs_inside_of_the_output_are_not_removed(tmp_path):
     entries = predict_cohort({"a": {"flair": file}}, tmp_path / "out", segmenter.bundle, lambda: segmenter, Options())
     assert entries["a"]["exit_code"] == 2
     assert file.is_file()
+
+
+def test_what_somebody_put_beside_a_result_stays_and_so_does_the_result_until_there_is_a_new_one(cohort, tmp_path):
+    cohort()
+    mine, labels = (tmp_path / "out" / "a" / name for name in ("corrected.nii.gz", "segmentation.nii.gz"))
+    mine.touch()
+    old = labels.read_bytes()
+    (tmp_path / "w").write_text("other weights")
+    Threshold.segment, segment = lambda *_: 1 / 0, Threshold.segment
+    try:
+        assert cohort()[0]["a"]["status"] == "failed"
+    finally:
+        Threshold.segment = segment
+    assert labels.read_bytes() == old
+    assert cohort()[0]["a"]["status"] == "done"
+    assert mine.is_file()
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", '{"name": "x"}', '{"a": {"status": "done"}, "b": 3}'])
+def test_a_manifest_of_something_else_is_refused(cohort, tmp_path, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text(text)
+    with pytest.raises(UsageError, match="not a manifest of an earlier run"):
+        cohort()
+
+
+def test_patients_of_two_tasks_in_one_folder_have_a_table_with_the_columns_of_both(cohort, tmp_path):
+    cohort()
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    heart = {**manifest["a"], "row": {"patient": "heart", "used": "lge", "LVB_ml": 40.0}}
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps({"heart": heart, **manifest}))
+    (tmp_path / "out" / "heart").mkdir()
+    (tmp_path / "out" / "heart" / "report.json").touch()
+    cohort()
+    with (tmp_path / "out" / "volumes.csv").open() as file:
+        rows = {row["patient"]: row for row in csv.DictReader(file)}
+    assert rows["heart"]["LVB_ml"] == "40.0"
+    assert rows["heart"]["WT_ml"] == ""
+    assert float(rows["a"]["WT_ml"]) > 0
+
+
+def test_the_layout_says_that_a_folder_is_one_patient_s(cohort, tmp_path):
+    folder = tmp_path / "in" / "a"
+    (folder / "a_flair.nii.gz").rename(folder / "exam1_flair.nii.gz")
+    data = np.asarray(nib.load(folder / "exam1_flair.nii.gz").dataobj)
+    nib.save(nib.Nifti1Image(data[::-1], np.eye(4)), folder / "exam2_t1.nii.gz")
+    segmenter = Threshold(tmp_path / "w")
+    for layout, status in (("auto", "failed"), ("folders", "done")):
+        out = tmp_path / layout
+        entries = predict_cohort({"a": folder}, out, segmenter.bundle, lambda: segmenter, Options(), layout=layout)
+        assert entries["a"]["status"] == status

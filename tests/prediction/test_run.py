@@ -188,8 +188,9 @@ def test_another_grid_is_resampled_to_the_reference_and_noted(predict, tmp_path,
     patient = read_patient({"flair": ramp, "t2": fine}, BRATS_MRI)
     assert patient.reference_name == "t2"
     assert np.allclose(patient.used["flair"].data[1:33, 5, 5], np.arange(1, 33) + 5, atol=1e-4)
-    assert [finding.level for finding in patient.findings] == ["note"]
-    assert "resampled to the grid of t2" in patient.findings[0].text
+    note, warning = patient.findings
+    assert "resampled to the grid of t2" in note.text
+    assert "t2, whose grid the result has, covers 75 % of what flair shows" in warning.text  # 17 x 16 x 16 of 18^3
     labels, report, folder = predict({"flair": ramp, "t2": fine}, reference="flair")
     assert labels.shape == (18, 18, 18)
     assert report["modalities"]["reference"] == "flair"
@@ -342,3 +343,18 @@ def test_label_maps_are_read_back_after_writing(tmp_path, monkeypatch):
     monkeypatch.setattr(nib, "save", lambda image, path: save(nib.Nifti1Image(image.dataobj, np.eye(4)), path))
     with pytest.raises(AssertionError, match="affine"):
         write_labels(tmp_path / "seg.nii.gz", np.zeros(SHAPE, np.uint8), like)
+
+
+def test_a_slab_is_not_the_reference_and_what_it_does_not_cover_is_told(tmp_path):
+    """T2 has the finer voxels, and a quarter of FLAIR's slices."""
+    whole = write(tmp_path / "flair.nii.gz", head(0), np.eye(4))
+    slab = nib.affines.from_matvec(np.diag([0.5, 0.5, 1.0]), [0, 0, 4])
+    values = np.repeat(np.repeat(head(1)[:, :, 4:12], 2, 0), 2, 1)
+    fine = write(tmp_path / "t2.nii.gz", values, slab)
+    patient = read_patient({"flair": whole, "t2": fine}, BRATS_MRI)
+    assert patient.reference_name == "flair"
+    assert any("t2 covers" in finding.text for finding in patient.findings if finding.level == "warning")
+    patient = read_patient({"flair": whole, "t2": fine}, BRATS_MRI, reference="t2")
+    (told,) = (finding.text for finding in patient.findings if "whose grid the result has" in finding.text)
+    assert told.startswith("t2, whose grid the result has, covers ")
+    assert told.endswith("--reference flair takes its grid")

@@ -99,3 +99,11 @@ def test_a_file_is_refused_like_a_folder(tmp_path, there, overwrite, said):
     path.mkdir() if there == "folder" else path.touch()
     with pytest.raises(UsageError, match=said):
         refuse_older(path, overwrite)
+
+
+def test_what_an_earlier_result_had_and_this_one_has_not_is_removed_and_other_files_stay(tmp_path):
+    write(tmp_path / "out")
+    for name in ("uncertainty.nii.gz", "mine.txt"):
+        (tmp_path / "out" / name).write_text("old")
+    write(tmp_path / "out", overwrite=True, replaces=["uncertainty.nii.gz", "report.json", "absent"])
+    assert contents(tmp_path / "out") == {**NEW, "mine.txt": "old"}

@@ -48,7 +48,7 @@ def describe_task(
         anatomy, skull_stripped, spatial_dims: see `monai_passion.tasks.Task`.
 
     Raises:
-        UsageError: modalities or labels are missing, or none.
+        UsageError: modalities or labels are missing, or none; a single modality.
         InputError: no such source, or no files of these modalities.
     """
     index = source / "dataset.json" if source.is_dir() else source
@@ -92,6 +92,8 @@ def describe_task(
     files = found[:: max(len(found) // SAMPLE, 1)]
     if not files:
         raise InputError(f"{folder} has no NIfTI file whose name tells {', '.join(titles)}; check --modalities")
+    if len(names) < 2:
+        raise UsageError(f"{titles[0]} is a single modality, of which none can be missing; give two or more")
     return task_from_json({**content, "settings": _sizes(files, len(names), spatial_dims)})
 
 

@@ -172,6 +172,7 @@ def test_files_that_call_a_modality_otherwise_need_no_other_name(tmp_path):
         (["task", "{data}", "--modalities", "t1", "--labels", "a=0"], 2, "from 1"),
         (["task", "{data}", "--modalities", "t3", "--labels", "a=1"], 3, "whose name tells t3"),
         (["task", "{data}/nothing", "--modalities", "t1", "--labels", "a=1"], 3, "does not exist"),
+        (["task", "{data}", "--modalities", "t1", "--labels", "a=1"], 2, "t1 is a single modality"),
         (["bundles", "make", "--task", "brats", "--network", "rfnet"], 2, "did you mean brats_mri"),
         (["bundles", "make", "--task", "brats_mri", "--network", "rfnets"], 2, "known are rfnet"),
         (["bundles", "make", "--task", "brats_mri", "--method", "passions"], 2, "known are baseline"),
@@ -180,7 +181,7 @@ def test_files_that_call_a_modality_otherwise_need_no_other_name(tmp_path):
 )
 def test_a_wrong_task_ends_in_one_line_and_writes_nothing(words, code, said, tmp_path, capsys):
     write(tmp_path / "data" / "p" / "p_t1.nii.gz", np.ones((4, 4, 4), np.float32))
-    wrong = {"task": "x", "modalities": [{"name": "a", "title": "$import os"}]}
+    wrong = {"task": "x", "modalities": [{"name": "a", "title": "$import os"}, {"name": "b"}]}
     classes = [{"name": "background", "value": 0}, {"name": "l", "value": 1}]
     (tmp_path / "wrong.json").write_text(json.dumps({**wrong, "classes": classes}))
     words = [word.format(data=tmp_path / "data", task=tmp_path / "wrong.json") for word in words]

@@ -288,7 +288,7 @@ def predict_patient(
             tell(finding)
         report = _report(segmenter, patient, result, expected, [*findings, *expectation, *about])
         if options.keep_names:
-            report["files"] = {m: str(path) for m, path in given.items()}
+            report["files"] = {m: str(path.absolute()) for m, path in given.items()}
         seconds.start("writing")
         with writing(output):
             _write_images(folder, patient, result)

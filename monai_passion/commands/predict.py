@@ -163,8 +163,7 @@ def predict(
         page=page,
         max_voxels=MAX_VOXELS if max_voxels is None else max_voxels,
     )
-    of_one = layout if layout in ("folders", "flat") else "auto"
-    """What the layout of a cohort says of each patient's folder."""
+    of_one = layout if layout in ("folders", "flat") else "auto"  # what it says of each patient's folder
     part = _part(shard)
     if shard and not cohort:
         raise UsageError("--shard is for a cohort; leave it out for one patient")

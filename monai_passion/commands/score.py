@@ -60,11 +60,11 @@ def score(
 
     Raises:
         InputError: no labeled patients, or files that cannot be used.
-        UsageError: ``output`` is not empty.
+        UsageError: ``output`` is not empty; ``labels`` and a datalist.
         WeightsError: no weights, or those of another network.
     """
     from monai_passion.data.datalists import absolute, load_datalist, make_datalist
-    from monai_passion.errors import InputError
+    from monai_passion.errors import InputError, UsageError
     from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
     from monai_passion.prediction.scoring import score_patients
     from monai_passion.prediction.segmenter import Segmenter, find_networks
@@ -73,6 +73,8 @@ def score(
     from monai_passion.system.files import sha256, write_text
     from monai_passion.system.output import output_folder
 
+    if labels and datalist:
+        raise UsageError("--labels is for data without a datalist, which says what its labels mean; leave one out")
     facts, members = find_networks(bundle, ensemble, trust)
     root, output = Path(data), Path(output)
     if datalist:

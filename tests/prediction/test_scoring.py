@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from monai_passion.commands.score import score
-from monai_passion.errors import InputError
+from monai_passion.errors import InputError, UsageError
 from monai_passion.evaluation.summary import read_metrics
 from monai_passion.networks import precision
 
@@ -64,3 +64,8 @@ def test_a_folder_without_label_maps_cannot_be_scored(tmp_path, weights):
     write(tmp_path / "data", "P1", ["flair"])
     with pytest.raises(InputError, match="no patients with a label map"):
         score(tmp_path / "data", output=tmp_path / "out", weights=weights)
+
+
+def test_labels_are_not_given_beside_a_datalist(tmp_path, weights):
+    with pytest.raises(UsageError, match="leave one out"):
+        score(tmp_path, output=tmp_path / "out", datalist=tmp_path / "list.json", labels="brats2015", weights=weights)

@@ -89,6 +89,7 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
             "one cannot be registered onto the other"
         )
     name = shared[0]
+    before, after = _in_place(before, name), _in_place(after, name)
     motion = rigid(after.images[name], before.images[name])
     labels_before = np.rint(moved_onto(before.labels, after.labels, motion, order=0)).astype(np.uint16)
     views: dict[str, NDArray[Any]] = {
@@ -134,6 +135,20 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         ]
         + _uneven(before, after),
     }, views
+
+
+def _in_place(examination: Examination, name: str) -> Examination:
+    """With the image ``name`` where its segmentation is: onto the reference, where it was registered for that."""
+    from monai_passion.data.registration import rigid
+
+    used, images = examination.report["modalities"], examination.images
+    reference = used["reference"]
+    if name == reference or not used.get("registered") or reference not in images:
+        return examination
+    image = images[name]
+    motion = rigid(images[reference], image)
+    moved = image._replace(affine=np.linalg.inv(motion) @ image.affine)
+    return examination._replace(images={**images, name: moved})
 
 
 def _uneven(before: Examination, after: Examination) -> list[dict[str, str]]:

@@ -287,6 +287,7 @@ def predict_patient(
         for finding in about:
             tell(finding)
         report = _report(segmenter, patient, result, expected, [*findings, *expectation, *about])
+        report["modalities"]["registered"] = options.register
         if options.keep_names:
             report["files"] = {m: str(path.absolute()) for m, path in given.items()}
         seconds.start("writing")

@@ -133,3 +133,26 @@ def test_a_result_that_does_not_name_its_images_says_what_to_do(tmp_path):
     (tmp_path / "report.json").write_text(json.dumps(report))
     with pytest.raises(InputError, match=r"report\.json: regions\[1\]\.components: 'two' is not of type 'integer'"):
         open_examination(tmp_path)
+
+
+def test_an_image_that_was_registered_for_its_segmentation_is_where_that_is(monkeypatch):
+    """T1c of the later day lies 7 mm from its FLAIR, on whose grid the segmentation is; both have the tumor there."""
+    motion = MOVED.copy()
+    motion[:3, :3] = np.eye(3)
+    found = []
+
+    def known(fixed, moving):
+        found.append((fixed, moving))
+        return motion if len(found) == 1 else np.eye(4)
+
+    monkeypatch.setattr(registration, "rigid", known)
+    tumor = [((60, 60, 60), 12)]
+    one, two = examination(tumor, BEFORE, ("t1c",)), examination(tumor, BEFORE, ("flair", "t1c"))
+    raw = two.images["t1c"]._replace(affine=motion @ BEFORE)
+    two = two._replace(images={**two.images, "t1c": raw})
+    two.report["modalities"]["registered"] = True
+    _, views = compare(one, two)
+    (flair, moving), (fixed, _) = found
+    assert (flair, moving) == (two.images["flair"], raw)
+    np.testing.assert_allclose(fixed.affine, BEFORE, atol=1e-9)
+    np.testing.assert_allclose(views["after"], two.images["flair"].data, atol=1e-3)

@@ -15,6 +15,8 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from monai_passion.data.dicom import Series, as_nifti, original_names, write_segmentation
+from monai_passion.data.layouts import READ
+from monai_passion.data.naming import read_name
 from monai_passion.data.nifti import MAX_VOXELS, read_volume
 from monai_passion.data.patient import FEW_SLICES, Finding, Patient, read_patient
 from monai_passion.errors import UsageError
@@ -159,7 +161,7 @@ def examine(
     if options.skull_strip:
         pictures.append(stage_picture("Brain, skull removed", patient.used, titles))
     findings = (
-        *(Finding("warning", text) for text in doubts),
+        *(Finding("warning", text) for text in (*doubts, *_misnamed(files, bundle.task))),
         *patient.findings,
         *stripping,
         *check_images(patient.used, bundle.task),
@@ -167,6 +169,17 @@ def examine(
     for finding in findings:
         tell(finding)
     return Examined(patient, series, findings, mask, tuple(pictures))
+
+
+def _misnamed(files: Mapping[str, str | os.PathLike[str]], task: Task) -> list[str]:
+    """Of NIfTI files whose names tell another sequence than they were given as."""
+    names = {m: os.path.basename(path) for m, path in files.items()}
+    told = {m: read_name(name, task).role for m, name in names.items() if name.lower().endswith(READ)}
+    return [
+        f"{m}: the name of its file says {task.titles[role]}; is it the right file?"
+        for m, role in told.items()
+        if role in task.titles and role != m
+    ]
 
 
 def _strip(patient: Patient, stripper: str) -> tuple[Patient, NDArray[np.bool_], list[Finding]]:

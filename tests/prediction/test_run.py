@@ -358,3 +358,12 @@ def test_a_slab_is_not_the_reference_and_what_it_does_not_cover_is_told(tmp_path
     (told,) = (finding.text for finding in patient.findings if "whose grid the result has" in finding.text)
     assert told.startswith("t2, whose grid the result has, covers ")
     assert told.endswith("--reference flair takes its grid")
+
+
+def test_a_file_named_as_another_sequence_is_doubted(predict, tmp_path, drawn):
+    files = {"t1c": "case_t1.nii.gz", "flair": "scan7.nii.gz", "t2": "x_T2w.nii.gz"}
+    given = {m: write(tmp_path / name, head(k)) for k, (m, name) in enumerate(files.items())}
+    texts = [finding["text"] for finding in predict(given)[1]["findings"]]
+    assert [text for text in texts if "name of its file" in text] == [
+        "t1c: the name of its file says T1; is it the right file?"
+    ]

@@ -5,6 +5,7 @@ The colors are those of Okabe and Ito. Every figure carries the notice and the n
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -173,7 +174,7 @@ def modality_curves(
         for modality, style in styles.items():
             own = curves[(curves["method"] == method) & (curves["modality"] == modality)]
             _runs_and_mean(axis, own, modalities[modality], style)
-        axis.set_title(method, fontsize=10)
+        axis.set_title(textwrap.fill(method, 30), fontsize=10)
         axis.set_xlabel("Epoch", fontsize=9)
         axis.tick_params(labelbottom=True)
     for axis in axes[:, 0]:

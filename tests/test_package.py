@@ -20,8 +20,8 @@ import monai_passion
 ROOT = Path(__file__).parents[1]
 
 
-LARGEST_MB = 20
-"""What docs/reference/platforms.md says at most."""
+LARGEST_MB = 40
+"""docs/reference/platforms.md says about 37."""
 
 
 @pytest.fixture(scope="module")

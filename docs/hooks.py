@@ -44,6 +44,12 @@ def settings_of(fragment: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if "#" not in key and not key.startswith("+")}
 
 
+def fragments() -> list[Path]:
+    """The files of `FRAGMENTS`; ``metadata.json`` has no settings."""
+    paths = (path for pattern in FRAGMENTS for path in resource_folder("configs").glob(pattern))
+    return sorted(path for path in paths if path.name != "metadata.json")
+
+
 def _notebook(path: Path) -> Iterator[str]:
     for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"]):
         source = "".join(cell["source"])
@@ -79,8 +85,7 @@ def _settings() -> Iterator[str]:
         known = {**content, **known}
     yield "## Settings of fragments\n\n| Key | Default | File | Meaning |\n|---|---|---|---|"
     folder = resource_folder("configs")
-    paths = (path for pattern in FRAGMENTS for path in folder.glob(pattern) if path.name != "metadata.json")
-    for path in sorted(paths):
+    for path in fragments():
         own = {key: value for key, value in settings_of(path).items() if key not in known and _is_setting(key, value)}
         name = path.relative_to(folder).with_suffix("").as_posix()
         yield from (f"| `{key}` | {_default(value)} | `{name}` | {meanings[key]} |" for key, value in own.items())

@@ -189,7 +189,7 @@ class IncompleteModalityInferer(Inferer):
         if bool(run.all()):
             return self._run(network, windows, available, combinations)
         classes = _unwrapped(network).num_classes
-        possible = [_has_all(mask, available) for mask in combinations or [[False] * len(available)]]
+        possible = [True] if combinations is None else [_has_all(mask, available) for mask in combinations]
         result = windows.new_zeros(len(windows), len(possible) * classes, *windows.shape[2:])
         result[:, ::classes] = 1.0
         for k, known in enumerate(possible):

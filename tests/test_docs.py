@@ -68,19 +68,18 @@ def test_the_site_is_searched_where_it_is_opened_from_a_folder(tmp_path, browser
 
 def test_every_setting_of_a_configuration_is_explained_and_nothing_else():
     meanings = json.loads((ROOT / "docs" / "reference" / "settings.json").read_text(encoding="utf-8"))
-    fragments = ["methods/*.json", "missing/*.json", "networks/[!m]*.json", "tasks/*/fast.json", "tasks/*/coarse.json"]
+    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
     files = [
         path
         for part in ("train", "evaluate", "inference", "multi_gpu_train")
         for path in (ROOT / "bundles").glob(f"*/configs/{part}.json")
     ]
-    files += [path for pattern in fragments for path in (ROOT / "configs").glob(pattern)]
+    files += hooks.fragments()
     keys = {key.lstrip("+").split("#")[0] for path in files for key in json.loads(path.read_text(encoding="utf-8"))}
     assert keys - set(meanings) == set()
     assert set(meanings) - keys == set()
-    spec = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
-    hooks = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hooks)
     page = "\n".join(hooks._settings())
     assert [
         key for key in ("epochs", "mlp", "degraded_rates", "gamma", "level_decay") if f"| `{key}` |" not in page

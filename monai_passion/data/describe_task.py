@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from monai_passion.data.labels import values_in
+from monai_passion.data.labels import readable_values
 from monai_passion.data.layouts import find_cohort
 from monai_passion.data.naming import LABEL, is_ignored, stem_of
-from monai_passion.data.nifti import Header, read_header, read_volume
+from monai_passion.data.nifti import Header, read_header
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import known_aliases
 from monai_passion.tasks import Task, task_from_json
@@ -108,12 +108,7 @@ def doubts_of(folder: Path, task: Task) -> list[str]:
         )
     labels = [path for case in cases for path in case.files.get(LABEL, [])]
     sample = labels[:: max(len(labels) // SAMPLE, 1)]
-    found: set[int] = set()
-    for path in sample:
-        try:
-            found |= set(values_in(read_volume(path).data))
-        except InputError:  # is told by `verify`, and where it is read to be used
-            continue
+    found = set[int]().union(*(values for _, values in readable_values(sample)))
     if more := sorted(found - set(task.label_values)):
         doubts.append(
             f"label maps have the values {', '.join(map(str, more))}, too; add NAME=VALUE of each to --labels"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ __all__ = [
     "map_values",
     "parse_convention",
     "read_label",
+    "readable_values",
     "task_values",
     "values_in",
 ]
@@ -236,11 +237,8 @@ def find_convention(
             )
         return _known(name, task)
     found: set[int] = set()
-    for path in labels:
-        try:
-            found |= set(values_in(read_volume(path).data))
-        except InputError:  # is told where it is read to be used
-            continue
+    for path, held in readable_values(labels):
+        found |= held
         if 3 in found:
             options = " or ".join(name for name in applicable if 3 in CONVENTIONS[name][1])
             raise InputError(
@@ -269,6 +267,15 @@ def values_in(data: NDArray[np.floating]) -> list[int]:
     if flat.size and flat.min() >= 0 and flat.max() < 65536 and (flat == (whole := flat.astype(np.int32))).all():
         return np.flatnonzero(np.bincount(whole)).tolist()  # sorts nothing
     return [int(value) for value in np.unique(np.rint(flat))]
+
+
+def readable_values(labels: Iterable[Path]) -> Iterator[tuple[Path, set[int]]]:
+    """The values of each label map; what cannot be read is passed over, and told where it is read to be used."""
+    for path in labels:
+        try:
+            yield path, set(values_in(read_volume(path).data))
+        except InputError:
+            continue
 
 
 def whole_numbers(data: NDArray[np.float32], path: Path) -> NDArray[np.float32]:

@@ -55,22 +55,8 @@ LAYOUTS = {
 """Layout -> what a folder in it looks like."""
 READ = (".nii.gz", ".nii")
 OTHER_FORMATS = (
-    *(
-        ".mha",
-        ".mhd",
-        ".nrrd",
-        ".nhdr",
-        ".hdr",
-        ".hdr.gz",
-        ".img",
-        ".img.gz",
-        ".mgz",
-        ".mgh",
-        ".mif",
-        ".mif.gz",
-        ".mnc",
-    ),
-    *(".gipl", ".gipl.gz", ".nii.gzip"),
+    *(".mha", ".mhd", ".nrrd", ".nhdr", ".mgz", ".mgh", ".mif", ".mif.gz", ".mnc", ".gipl", ".gipl.gz"),
+    *(".hdr", ".hdr.gz", ".img", ".img.gz", ".nii.gzip"),
 )
 UNFINISHED = re.compile(
     r"\.nii(?:\.gz\.gz|(?:\.gz)?\.(?:bz2|xz|zst|part|partial|crdownload|download|tmp))$", re.IGNORECASE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from monai_passion.data.dicom import Series, check_one_patient, find_series, is_dicom, recognize_series
@@ -51,8 +51,8 @@ def find_files(
         )
     if cohort.unused:
         logger.warning(not_used(cohort.unused, folder))
-    if cohort.cases and (homes := _dicom_folders(folder)):
-        names = ", ".join(homes[:5]) + (f" and {len(homes) - 5} more folders" if len(homes) > 5 else "")
+    if cohort.cases and (homes := _dicom_folders(folder, given.values())):
+        names = _listed(homes)
         flags = ", ".join(f"--{m}" for m in task.modality_names if m not in chosen) or "its flag"
         logger.warning(f"not used: DICOM files in {names} (beside NIfTI files; give a series by {flags})")
     if text := doubtful(cases, folder, task):
@@ -60,11 +60,19 @@ def find_files(
     return {m: chosen[m] for m in task.modality_names if m in chosen}
 
 
-def _dicom_folders(folder: Path) -> list[str]:
-    """The folders that have DICOM files, relative to ``folder``."""
-    files = (path for depth in DEPTHS for path in folder.glob(depth))
-    homes = {path.parent for path in files if path.is_file() and is_dicom(path)}
-    return sorted(home.relative_to(folder).as_posix() for home in homes)
+def _paths_below(folder: Path) -> Iterator[Path]:
+    return (path for depth in DEPTHS for path in folder.glob(depth))
+
+
+def _dicom_folders(folder: Path, given: Iterable[Path]) -> list[str]:
+    """The folders that have DICOM files, relative to ``folder``, but those of series that are given."""
+    homes = {path.parent for path in _paths_below(folder) if path.is_file() and is_dicom(path)}
+    taken = {(path if path.is_dir() else path.parent).resolve() for path in given}
+    return sorted(home.relative_to(folder).as_posix() for home in homes if home.resolve() not in taken)
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _of_one(folder: Path, cases: Sequence[Case]) -> dict[str, list[Path]]:
@@ -132,9 +140,8 @@ def _dicom_patients(folder: Path, task: Task, cases: Sequence[Case]) -> dict[str
     if any(case.folder == folder for case in cases):
         return {}
     taken = {case.folder.relative_to(folder).parts[0] for case in cases}
-    files = (path for depth in DEPTHS for path in folder.glob(depth))
     found, others = recognize_series(
-        find_series(path for path in files if path.relative_to(folder).parts[0] not in taken), task
+        find_series(path for path in _paths_below(folder) if path.relative_to(folder).parts[0] not in taken), task
     )
     wanted = [one for several in found.values() for one in several]
 
@@ -144,8 +151,8 @@ def _dicom_patients(folder: Path, task: Task, cases: Sequence[Case]) -> dict[str
     known = set().union(*map(home, wanted))
     strange = sorted({path.name for one, _ in others for path in home(one)} - {path.name for path in known})
     if strange and (known or cases):
-        names = ", ".join(strange[:8]) + (f" and {len(strange) - 8} more" if len(strange) > 8 else "")
-        logger.warning(f"not used: {names} (DICOM, with no series whose description tells a sequence of {task.name})")
+        why = f"DICOM, with no series whose description tells a sequence of {task.name}"
+        logger.warning(f"not used: {_listed(strange)} ({why})")
     if cases:
         return {path.name: path for path in sorted(known) if path != folder}
     twice = any(len({one.study for one in several}) > 1 for several in found.values())
@@ -166,7 +173,7 @@ def _dicom_patients(folder: Path, task: Task, cases: Sequence[Case]) -> dict[str
 
 def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str, Path]:
     """As `find_files`; nothing where there is no DICOM."""
-    series = find_series(path for depth in DEPTHS for path in folder.glob(depth))
+    series = find_series(_paths_below(folder))
     if not series:
         return {}
     candidates, others = recognize_series(series, task)

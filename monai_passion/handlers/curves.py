@@ -102,10 +102,11 @@ class CurvesHandler:
     def iteration(self, engine: Engine) -> None:
         if self.loss.terms is None:
             return
-        total = engine.state.output[0]["loss"] if isinstance(engine.state.output, list) else engine.state.output["loss"]
-        if not math.isfinite(float(total)):  # a step that `NonFiniteHandler` skipped
+        output = engine.state.output[0] if isinstance(engine.state.output, list) else engine.state.output
+        total = float(output["loss"])
+        if not math.isfinite(total):  # a step that `NonFiniteHandler` skipped
             return
-        observed = [("loss/total", "", float(total), 1.0), *term_means(self.loss.terms, self.modalities)]
+        observed = [("loss/total", "", total, 1.0), *term_means(self.loss.terms, self.modalities)]
         for name, modality, value, count in observed:
             before = self.sums.get((name, modality), (0.0, 0.0))
             self.sums[name, modality] = (before[0] + value * count, before[1] + count)

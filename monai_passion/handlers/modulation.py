@@ -8,7 +8,7 @@ from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import Tensor
 
-from monai_passion.handlers.meta import check_plain_steps
+from monai_passion.handlers.steps import check_plain_steps
 from monai_passion.losses.modulation import GradientModulationLoss
 from monai_passion.losses.pmr import imbalance_ratio
 from monai_passion.networks.backbone import MultiModalBackbone

@@ -135,9 +135,10 @@ def load_runs(folders: Sequence[Path]) -> Results:
             raise InputError(
                 f"{folder} was scored on {', '.join(names)}, {folders[0]} on {', '.join(regions[0])}; report them apart"
             )
-    for scored, unknown in ((data, "unknown data"), (splits, "an unknown split")):
+    for scored in (data, splits):
         if len(scored) > 1:
             (one, first), (other, second) = list(scored.items())[:2]
+            unknown = "unknown data"
             raise InputError(
                 f"{first} was scored on {one or unknown}, {second} on {other or unknown}; report them apart"
             )

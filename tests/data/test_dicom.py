@@ -420,6 +420,9 @@ def test_dicom_files_beside_nifti_files_are_named(tmp_path, caplog):
     write_series(tmp_path / "t2", "AX T2")
     assert list(find_files(tmp_path, BRATS_MRI)) == ["flair"]
     assert "not used: DICOM files in a/t1, t2 (beside NIfTI files; give a series by --t1c, --t1, --t2)" in caplog.text
+    caplog.clear()
+    assert list(find_files(tmp_path, BRATS_MRI, {"t1": tmp_path / "a" / "t1"})) == ["flair", "t1"]
+    assert "not used: DICOM files in t2 (" in caplog.text
 
 
 def test_who_has_no_series_of_a_known_sequence_is_named(tmp_path, caplog):

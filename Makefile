@@ -18,6 +18,9 @@ BUNDLE := bundles/brats_mri_segmentation_rfnet_passion
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
+# What would end an argument of `call`.
+comma := ,
+
 # torch first and exactly: where an index offers a CPU build under that pin, nothing else pulls in CUDA packages.
 define environment
 	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON) here; install Python 3.10 to 3.13, or say which: make $@ PYTHON=python3.11"; exit 2; }
@@ -31,7 +34,7 @@ define environment
 endef
 
 $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt
-	$(call environment,phantom)
+	$(call environment,phantom$(comma)jit)
 	@touch $@
 
 $(VENV)/.dev: setup.cfg pyproject.toml constraints.txt

@@ -119,8 +119,10 @@ class ConvBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.order == "pre":
             x = activate(x)
-        x = self.conv(x)
-        return activate(x) if self.order == "post" else x
+        if self.order != "post":
+            return self.conv(x)
+        conv: Any = self.conv
+        return activate(add_before_norm(conv._conv_forward(x, conv.weight, None), conv.bias))
 
 
 class ConvEncoder(nn.Module):

@@ -12,7 +12,7 @@ from monai_passion.losses import PassionLoss, distillation
 from monai_passion.losses.segmentation import make_target
 from monai_passion.networks import SelfDistillationNet
 from monai_passion.networks.backbone import Decoded
-from monai_passion.networks.blocks import FusionConv
+from monai_passion.networks.blocks import ConvBlock, FusionConv
 from monai_passion.networks.cpu.activation import SLOPE, _Activate, activate
 from monai_passion.networks.cpu.convolution import Conv3d
 from monai_passion.networks.precision import autocast, has_bfloat16_units, to_single
@@ -40,6 +40,12 @@ def fuse_class_by_class(fusion, routing, maps, projected, probability):
     return torch.cat([fusion.region(torch.cat(fused, dim=1)), shortcut], dim=1)
 
 
+def convolve_with_bias(block, x):
+    """A convolution's bias is added although instance normalization takes it away."""
+    x = block.conv(activate(x) if block.order == "pre" else x)
+    return activate(x) if block.order == "post" else x
+
+
 def one_by_one(term):
     """A term of each student in turn, as its uni-modal decodes come one after another."""
 
@@ -56,6 +62,7 @@ def one_by_one(term):
 def as_published():
     """Inside, networks and PASSION's terms are computed operation by operation as their papers write them."""
     with (
+        patch.object(ConvBlock, "forward", convolve_with_bias),
         patch.object(FusionConv, "project", lambda fusion, modality, x: x),
         patch.object(FusionConv, "forward", concatenate_and_convolve),
         patch.object(RegionFusion, "forward", fuse_class_by_class),

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from monai_passion.networks.cpu.activation import SLOPE, activate
 from monai_passion.networks.cpu.layout import from_rows, to_rows
 from monai_passion.networks.cpu.padding import crop_gradient, pad
 from monai_passion.networks.cpu.pointwise import pointwise
@@ -73,3 +74,25 @@ def test_products_with_neighbors_as_one_row_pay(dtype):
         milliseconds.append(compare(contenders, f"1x1x1 convolution {inputs} to {outputs} channels, {dtype}"))
     theirs, ours = map(sum, zip(*milliseconds, strict=True))
     assert theirs / ours >= 1.1
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_normalization_and_activation_pay(dtype):
+    """As a training computes them: with Numba where that is installed."""
+    milliseconds = []
+    for channels in (8, 16):
+        x, upstream = (channels_last(5, channels, *SPATIAL, dtype=dtype) for _ in range(2))
+
+        def train(function, x=x, upstream=upstream):
+            leaf = x.detach().requires_grad_()
+            result = function(leaf)
+            return result.detach(), *torch.autograd.grad(result, leaf, upstream)
+
+        contenders = {
+            "torch": lambda train=train: train(lambda leaf: F.leaky_relu(F.instance_norm(leaf), SLOPE)),
+            "ours": lambda train=train: train(activate),
+        }
+        milliseconds.append(compare(contenders, f"normalization and activation of {channels} channels, {dtype}"))
+    theirs, ours = map(sum, zip(*milliseconds, strict=True))
+    assert theirs / ours >= 1.5

@@ -6,9 +6,15 @@ from monai_passion.networks.cpu import activation
 from monai_passion.networks.cpu.activation import SLOPE, _Activate, activate
 
 
-@pytest.fixture(autouse=True)
-def however_small(monkeypatch):
+@pytest.fixture(autouse=True, params=["numba", "torch"])
+def kernels(request, monkeypatch):
+    """Both ways, however small the map."""
     monkeypatch.setattr(activation, "SMALL", 3)
+    if request.param == "torch":
+        monkeypatch.setattr(activation, "_compiled", lambda: None)
+    else:
+        pytest.importorskip("numba", reason="Numba is not installed (extra jit)")
+        assert activation._compiled() is not None
 
 
 def as_written(x):
@@ -26,6 +32,42 @@ def test_equals_its_two_operations_in_values_and_gradients(shape):
         results.append((y, x.grad))
     torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-5)
+
+
+def test_values_far_from_zero_are_normalized_by_what_differs():
+    x = (torch.randn(2, 8, 12, 12, 12) + 3000).requires_grad_()
+    exact = as_written(x.detach().double())
+    torch.testing.assert_close(activate(x).double(), exact, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_not_a_number_stays_so_and_within_its_channel(dtype):
+    x = torch.randn(1, 2, 4, 4, 4)
+    x[0, 0, 1, 2, 3] = torch.tensor(-1).to(torch.int32).view(torch.float32)  # not a number, all bits set
+    y = activate(x.to(dtype).requires_grad_())
+    assert y[:, 0].isnan().all()
+    assert y[:, 1].isfinite().all()
+
+
+@pytest.mark.parametrize("kernels", ["numba"], indirect=True)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_threads_share_the_voxels(dtype, monkeypatch):
+    monkeypatch.setattr(activation._compiled(), "BUSY", 1)
+    x, upstream = torch.randn(3, 4, 7, 6, 5).to(dtype), torch.randn(3, 4, 7, 6, 5).to(dtype)
+    results = []
+    for threads in (1, 4):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
+        leaf = x.clone().requires_grad_()
+        y = activate(leaf)
+        y.backward(upstream)
+        results.append((y, leaf.grad))
+    torch.testing.assert_close(results[0], results[1])
+
+
+def test_without_a_gradient_torch_does_it(monkeypatch):
+    """A prediction of seconds should not wait for Numba, and its numbers are the same on every machine."""
+    monkeypatch.setattr(activation, "_compiled", None)
+    activate(torch.randn(1, 2, 4, 4, 4))
 
 
 @pytest.mark.parametrize("small", [3, 10**9])

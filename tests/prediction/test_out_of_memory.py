@@ -32,7 +32,8 @@ def volume(seed=0, size=48):
 
 @pytest.fixture
 def segmenter(weights):
-    made = Segmenter(find_bundle(), weights, "cpu", [32], 0.0)
+    # In bfloat16 a batch of windows and one of them are rounded differently, on processors that compute in it.
+    made = Segmenter(find_bundle(), weights, "cpu", [32], 0.0, precision="fp32")
     made.parser["sw_batch_size"] = 4
     return made
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from monai_passion.errors import UsageError
 from monai_passion.system.files import PathLike
 
 if TYPE_CHECKING:
@@ -79,7 +82,11 @@ def compare(
     open_segmenter = functools.cache(functools.partial(Segmenter, facts, file, device))
     options = Options(register=register)
     target = Path(output)
-    with output_folder(target, [], overwrite) as folder, speaking(quiet) as voice:
+    _check_apart(target, (Path(before), Path(after)))
+    with (
+        output_folder(target, [], overwrite, last="comparison.json", replaces=("before", "after")) as folder,
+        speaking(quiet) as voice,
+    ):
         first = _examination(Path(before), folder / "before", facts, open_segmenter, options, voice)
         second = _examination(Path(after), folder / "after", facts, open_segmenter, options, voice)
         voice.stage("registering")
@@ -110,6 +117,17 @@ def compare(
         print(f"{target}: comparison.html, comparison.json, preview.png, segmentation_before.nii.gz")
         print(result["notice"])
     return result
+
+
+def _check_apart(output: Path, sources: Sequence[Path]) -> None:
+    """Refuse an output that holds what is compared, or folders that are not results where those of the days go."""
+    home = os.path.realpath(output)
+    for source in map(os.path.realpath, sources):
+        if os.path.commonpath([home, source]) == home:
+            raise UsageError(f"{source} lies in --output {output}, where it might be replaced; give another --output")
+    for folder in (output / "before", output / "after"):
+        if folder.exists() and not (folder / "report.json").is_file():
+            raise UsageError(f"{folder} is not an earlier result and would be replaced; give another --output")
 
 
 def _examination(

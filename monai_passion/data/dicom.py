@@ -51,6 +51,17 @@ TIMEOUT = 600
 TISSUE = ("85756007", "SCT", "Tissue")
 """What a class shows that has no code of its own."""
 ABNORMAL = ("49755003", "SCT", "Morphologically Abnormal Structure")
+COPIED = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyID",
+    "StudyDate",
+    "StudyTime",
+    "AccessionNumber",
+)
+"""What a DICOM SEG takes over from its images; empty where these lack it."""
 _TAGS = [
     *("SOPClassUID", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription"),
     *("ProtocolName", "ImageType", "ContrastBolusAgent", "Rows", "Columns", "NumberOfFrames", "InstanceNumber"),
@@ -267,16 +278,22 @@ def write_segmentation(
         algorithm: what segmented them.
 
     Raises:
-        UsageError: the series is one multi-frame file.
+        UsageError: see `check_segmentable`.
     """
-    _pydicom()
+    check_segmentable(series)
     import highdicom as hd
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
-    if len(series.files) != series.shape[0]:
-        raise UsageError("--dicom-seg wants a series of single images; this one is a multi-frame file")
     sources = [_read(file, stop_before_pixels=True) for file in series.files]
+    ends = [np.asarray(source.ImagePositionPatient, float) for source in (sources[0], sources[-1])]
+    distance = float(np.linalg.norm(ends[1] - ends[0])) / max(len(sources) - 1, 1) or 1.0
+    for source in sources:  # de-identified images may lack what highdicom copies
+        for keyword in COPIED:
+            if keyword not in source:
+                setattr(source, keyword, "")
+        if source.get("SliceThickness") in (None, ""):
+            source.SliceThickness = distance
     frames = np.zeros(series.shape, np.uint8)
     values = [label.value for label in classes]
     numbers = np.zeros(max(values, default=0) + 1, np.uint8)
@@ -318,6 +335,21 @@ def write_segmentation(
         series_description="Research use only: segmentation by monai_passion",
     )
     result.save_as(path)
+
+
+def check_segmentable(series: Series) -> None:
+    """Refuse a series that no DICOM SEG can refer to.
+
+    Raises:
+        UsageError: it is one multi-frame file, or has no frame of reference.
+    """
+    _pydicom()
+    if len(series.files) != series.shape[0]:
+        raise UsageError("--dicom-seg wants a series of single images; this one is a multi-frame file")
+    if not _read(series.files[0], stop_before_pixels=True).get("FrameOfReferenceUID"):
+        raise UsageError(
+            f"--dicom-seg wants a FrameOfReferenceUID, which {series.files[0]} lacks; leave --dicom-seg out"
+        )
 
 
 def _pydicom() -> ModuleType:

@@ -235,6 +235,10 @@ def _on_one_grid(
         if same_grid(volume, onto):
             continue
         result[m] = bring_onto(volume, onto)
+        if not result[m].data.any():
+            raise InputError(
+                f"{m} shows nothing where {reference} is, whose grid the result has; leave one of them out"
+            )
         findings.append(Finding("note", f"{m}: {_text(volume)} resampled to the grid of {reference}, {_text(onto)}"))
         if (share := coverage(onto, volume, shown_voxels(onto))) < FULL_COVERAGE:
             text = f"{m} covers {100 * share:.0f} % of what {reference} shows; it is 0 in the rest"

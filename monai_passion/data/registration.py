@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from monai_passion.data.geometry import shown_voxels
 from monai_passion.data.nifti import Volume
+from monai_passion.errors import InputError
 
 __all__ = ["moved_mm", "register", "rigid"]
 
@@ -49,6 +50,9 @@ def rigid(fixed: Volume, moving: Volume, seed: int = 1) -> NDArray[np.float64]:
     """The rigid motion (4, 4), in mm, from a place in ``fixed`` to the same place in ``moving``.
 
     Mattes' mutual information, sampled, from coarse to fine, downhill from where the headers place the two.
+
+    Raises:
+        InputError: they do not overlap, or have fewer than four slices.
     """
     import itk
 
@@ -73,7 +77,14 @@ def rigid(fixed: Volume, moving: Volume, seed: int = 1) -> NDArray[np.float64]:
     method.SetMetricSamplingStrategy(itk.ImageRegistrationMethodv4Enums.MetricSamplingStrategy_RANDOM)
     method.SetMetricSamplingPercentage(min(1.0, SAMPLES / fixed.data.size))
     method.MetricSamplingReinitializeSeed(seed)
-    method.Update()
+    try:
+        method.Update()
+    except RuntimeError as error:
+        least = min(*fixed.shape, *moving.shape)
+        why = f"an image of {least} slices has too few" if least < 4 else "by their headers they do not overlap"
+        raise InputError(
+            f"two images cannot be registered: {why}; give them on one grid, without registration"
+        ) from error
     rotation = itk.array_from_matrix(transform.GetMatrix())
     motion = np.eye(4)
     motion[:3, :3], motion[:3, 3] = rotation, list(transform.GetOffset())

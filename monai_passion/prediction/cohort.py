@@ -124,7 +124,8 @@ def predict_cohort(
                 end(name, failure(error))
                 continue
             old = manifest.get(name, {})
-            if (old.get("status"), old.get("key")) == ("done", keys[name]) and (output / name / REPORT).is_file():
+            unchanged = (old.get("status"), old.get("key")) == ("done", keys[name]) and not options.overwrite
+            if unchanged and (output / name / REPORT).is_file():
                 done(name, old)
             else:
                 yield Job(name, files, output / name, options)
@@ -309,7 +310,7 @@ def _key(files: Mapping[str, Path], segmenter: Segmenter, options: Options) -> s
         return [state(file) for file in sorted(folder.iterdir())] if folder == path or is_dicom(path) else []
 
     given = {m: [*state(path), *content(path)] for m, path in files.items()}
-    facts = [given, state(segmenter.weights), segmenter.settings, list(options)]
+    facts = [given, state(segmenter.weights), segmenter.settings, list(options._replace(overwrite=False))]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

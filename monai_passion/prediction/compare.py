@@ -15,6 +15,7 @@ from scipy import ndimage
 from monai_passion import NOTICE
 from monai_passion.data.nifti import Volume, read_volume
 from monai_passion.errors import InputError
+from monai_passion.prediction.checks import SAME_HEAD, STRIPPED
 from monai_passion.prediction.output.diameters import components
 from monai_passion.system.schemas import check_schema
 
@@ -97,6 +98,13 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         "after": moved_onto(after.images[name], after.labels, np.eye(4), order=1),
         "labels_before": labels_before,
     }
+    seen = [
+        moved_onto(
+            day.images[name]._replace(data=np.ones(day.images[name].shape, np.float32)), after.labels, way, order=0
+        )
+        for day, way in ((before, motion), (after, np.eye(4)))
+    ]
+    overlap = _overlap(views["before"], views["after"], (seen[0] > 0) & (seen[1] > 0))
     regions = []
     for first, second in zip(before.report["regions"], after.report["regions"], strict=True):
         values = second["values"]
@@ -126,15 +134,36 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         "used": {"before": before.report["modalities"]["used"], "after": after.report["modalities"]["used"]},
         "regions": regions,
         "lesions_of": enhancing["name"],
-        "category": {"region": enhancing["name"], **rano_category(enhancing)} if brain else None,
+        "category": {"region": enhancing["name"], **rano_category(enhancing)}
+        if brain and overlap >= SAME_HEAD
+        else None,
         "findings": [
             {"level": r["level"], "text": f"{when}: {r['text']}"}
             for when, report in (("before", before.report), ("after", after.report))
             for r in report["findings"]
             if r["level"] != "note"
         ]
+        + _apart(name, overlap)
         + _uneven(before, after),
     }, views
+
+
+def _overlap(a: NDArray[Any], b: NDArray[Any], both: NDArray[np.bool_]) -> float:
+    """Intersection over union of what two images show where ``both`` see; 1 where one fills that: it says nothing."""
+    shown = [(image != 0) & both for image in (a, b)]
+    if both.any() and max(mask.sum() for mask in shown) > STRIPPED * both.sum():
+        return 1.0
+    return float((shown[0] & shown[1]).sum() / max((shown[0] | shown[1]).sum(), 1))
+
+
+def _apart(name: str, overlap: float) -> list[dict[str, str]]:
+    if overlap >= SAME_HEAD:
+        return []
+    text = (
+        f"the {name} of the two days overlap by {100 * overlap:.0f} % only after registration: one does not lie on the "
+        "other, so which lesions are new or gone is not known; are they of one patient?"
+    )
+    return [{"level": "unusable", "text": text}]
 
 
 def _in_place(examination: Examination, name: str) -> Examination:

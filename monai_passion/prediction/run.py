@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from monai_passion.data.dicom import Series, as_nifti, original_names, write_segmentation
+from monai_passion.data.dicom import Series, as_nifti, check_segmentable, original_names, write_segmentation
 from monai_passion.data.layouts import READ
 from monai_passion.data.naming import read_name
 from monai_passion.data.nifti import MAX_VOXELS, read_volume
@@ -147,6 +147,8 @@ def examine(
             f"--dicom-seg wants the reference, {patient.reference_name}, as a DICOM series; give it as one, or "
             "choose another by --reference"
         )
+    if options.dicom_seg:
+        check_segmentable(series[patient.reference_name])
     mask, stripping, pictures, titles = None, list[Finding](), list[StagePicture](), bundle.task.titles
     heads = patient.used
     if options.skull_strip:

@@ -437,7 +437,7 @@ class Segmenter:
             if decode != "fused" and (mask == present or sum(mask) == 1):
                 mean, members = mean + torch.as_tensor(pred).as_subclass(torch.Tensor), members + 1
         if decode != "fused":
-            result = result._replace(uncertainty=self._uncertainty(item, mean / members))
+            result = result._replace(uncertainty=self._uncertainty(item, mean / members) * shown)
         of_plan = [plan.finding] if plan.finding else []
         return result._replace(findings=(*self.findings, *result.findings, *of_plan))
 

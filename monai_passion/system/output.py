@@ -75,7 +75,7 @@ def output_folder(
         inputs: files that must not lie in ``output``, where they might be replaced.
         overwrite: see ``output``.
         last: the file that says that all others are there.
-        replaces: names of files of an earlier result, which are removed where the new one has none of that name.
+        replaces: names of files and folders of an earlier result; those that the new one has not are removed.
 
     Raises:
         UsageError: ``output`` holds files or an input, or is a file or a link to what is not there.
@@ -101,7 +101,10 @@ def output_folder(
                 os.replace(temporary, output)
             else:
                 for name in set(replaces) - {path.name for path in temporary.iterdir()}:
-                    (output / name).unlink(missing_ok=True)
+                    if (output / name).is_dir() and not (output / name).is_symlink():
+                        shutil.rmtree(output / name, ignore_errors=True)
+                    else:
+                        (output / name).unlink(missing_ok=True)
                 for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
                     if path.is_dir():
                         shutil.rmtree(output / path.name, ignore_errors=True)

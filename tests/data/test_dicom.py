@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from monai_passion.cli import main
+from monai_passion.data import dicom
 from monai_passion.data.dicom import as_nifti, find_series, open_series
 from monai_passion.data.nifti import read_volume
 from monai_passion.data.sources import find_files, find_patients
@@ -430,3 +431,32 @@ def test_who_has_no_series_of_a_known_sequence_is_named(tmp_path, caplog):
         write_series(tmp_path / name, description, PatientID=name)
     assert sorted(find_patients(tmp_path, BRATS_MRI)) == ["P1", "P2"]
     assert "not used: P3 (DICOM, with no series" in caplog.text
+
+
+def strip_tags(folder, *keywords):
+    for path in folder.iterdir():
+        image = pydicom.dcmread(path)
+        for keyword in keywords:
+            if keyword in image:
+                delattr(image, keyword)
+        image.save_as(path)
+
+
+def test_de_identified_images_have_a_dicom_seg_too(predict, tmp_path):
+    write_series(tmp_path / "in", "AX FLAIR")
+    strip_tags(tmp_path / "in", *dicom.COPIED, "SliceThickness")
+    code, _, error = predict(tmp_path / "in", "--dicom-seg")
+    assert code == 0, error
+    made = pydicom.dcmread(tmp_path / "out" / "segmentation.dcm")
+    measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert made.PatientBirthDate in ("", None)
+    assert float(measures.SliceThickness) == pytest.approx(np.linalg.norm(OBLIQUE[:3, 2]), rel=1e-3)
+
+
+def test_images_without_a_frame_of_reference_have_none_and_it_is_said_at_once(predict, tmp_path):
+    write_series(tmp_path / "in", "AX FLAIR")
+    strip_tags(tmp_path / "in", "FrameOfReferenceUID")
+    code, _, error = predict(tmp_path / "in", "--dicom-seg")
+    assert code == 2
+    assert "wants a FrameOfReferenceUID" in error
+    assert "segmenting" not in error

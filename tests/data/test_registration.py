@@ -7,6 +7,7 @@ from monai_passion.data import registration
 from monai_passion.data.nifti import Volume
 from monai_passion.data.patient import read_patient
 from monai_passion.data.registration import register, rigid
+from monai_passion.errors import InputError
 from tests.helpers.tasks import BRATS_MRI
 
 MOTION = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.08, -0.05, 0.06), [3.0, -2.0, 1.5])
@@ -74,3 +75,22 @@ def test_a_sequence_is_said_to_lack_a_part_of_the_head_and_not_of_the_air_around
     nib.save(cut, tmp_path / "t2.nii.gz")
     found = read_patient({m: tmp_path / f"{m}.nii.gz" for m in ("t1", "t2")}, BRATS_MRI, reference="t1").findings
     assert any("t2 covers" in finding.text and finding.level == "warning" for finding in found) is said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("far", "slices", "why"), [(1000.0, 28, "do not overlap"), (0.0, 2, "too few")])
+def test_what_cannot_be_registered_is_said_in_one_line(head, far, slices, why):
+    affine = head.affine.copy()
+    affine[2, 3] += far
+    with pytest.raises(InputError, match=why):
+        rigid(head, Volume(head.data[:, :, :slices], affine, None, ()))
+
+
+def test_a_sequence_that_shows_nothing_where_the_reference_is_is_refused(head, tmp_path):
+    data = np.zeros((*head.shape[:2], 4 * head.shape[2]), np.float32)
+    data[:, :, 2 * head.shape[2] :] = 1 + np.arange(data[:, :, 2 * head.shape[2] :].size).reshape(*head.shape[:2], -1)
+    paths = {"flair": tmp_path / "flair.nii.gz", "t1c": tmp_path / "t1c.nii.gz"}
+    for path, image in zip(paths.values(), (head.data, data), strict=True):
+        nib.save(nib.Nifti1Image(image, head.affine), path)
+    with pytest.raises(InputError, match="t1c shows nothing where flair is"):
+        read_patient(paths, BRATS_MRI, reference="flair")

@@ -46,9 +46,9 @@ def cohort(tmp_path):
     patients = {name: tmp_path / "in" / name for name in ("a", "b", "c")}
     segmenter = Threshold(tmp_path / "w")
 
-    def run():
+    def run(**options):
         return predict_cohort(
-            patients, tmp_path / "out", segmenter.bundle, lambda: segmenter, Options()
+            patients, tmp_path / "out", segmenter.bundle, lambda: segmenter, Options(**options)
         ), segmenter.calls
 
     return run
@@ -185,6 +185,12 @@ def test_what_is_done_stays_done_and_the_rest_is_done_again(cohort, tmp_path):
     entries, calls = cohort()
     assert calls == 3
     assert entries["b"]["status"] == "done"
+
+
+def test_overwriting_does_all_again_and_is_no_setting_of_the_result(cohort):
+    cohort()
+    assert cohort(overwrite=True)[1] == 4
+    assert cohort()[1] == 4
 
 
 def test_other_weights_or_files_make_a_patient_undone(cohort, tmp_path):

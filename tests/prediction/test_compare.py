@@ -156,3 +156,35 @@ def test_an_image_that_was_registered_for_its_segmentation_is_where_that_is(monk
     assert (flair, moving) == (two.images["flair"], raw)
     np.testing.assert_allclose(fixed.affine, BEFORE, atol=1e-9)
     np.testing.assert_allclose(views["after"], two.images["flair"].data, atol=1e-3)
+
+
+def test_days_that_do_not_lie_on_each_other_have_no_category_and_it_is_said(monkeypatch):
+    """As of two patients, or of one whose registration went astray."""
+    monkeypatch.setattr(
+        registration, "rigid", lambda fixed, moving: np.array([*np.eye(4)[:2], [0, 0, 1, 60], [0, 0, 0, 1]])
+    )
+    result, _ = compare(examination([((60, 60, 60), 12)], BEFORE), examination([((60, 60, 60), 12)], BEFORE))
+    assert result["category"] is None
+    said = [finding["text"] for finding in result["findings"] if finding["level"] == "unusable"]
+    assert len(said) == 1
+    assert "only after registration" in said[0]
+
+
+def test_what_is_compared_is_not_replaced_by_the_result(tmp_path, capsys):
+    from monai_passion.cli import main
+
+    images = [tmp_path / "D" / day / "p_flair.nii.gz" for day in ("before", "after")]
+    for path in images:
+        path.parent.mkdir(parents=True)
+        nib.save(nib.Nifti1Image(np.ones((9, 9, 9), np.float32), np.eye(4)), path)
+    for output, others in ((tmp_path / "D", ["before", "after"]), (tmp_path / "D" / "after", ["before", "after"])):
+        code = main(
+            ["compare", *(str(tmp_path / "D" / name) for name in others), "--output", str(output), "--overwrite"]
+        )
+        assert code == 2
+        assert "might be replaced" in capsys.readouterr().err
+    elsewhere = [tmp_path / "x", tmp_path / "y"]
+    code = main(["compare", *map(str, elsewhere), "--output", str(tmp_path / "D"), "--overwrite"])
+    assert code == 2
+    assert "is not an earlier result" in capsys.readouterr().err
+    assert all(path.is_file() for path in images)

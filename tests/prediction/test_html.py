@@ -333,3 +333,12 @@ def test_nothing_runs_off_the_page_however_narrow_the_window(full_page, open_pag
     shown, _ = open_page(full_page)
     shown.set_viewport_size({"width": width, "height": 900})
     assert shown.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_a_heart_of_one_slice_and_an_image_that_shows_nothing_have_a_picture():
+    labels = np.zeros((20, 20, 1), np.uint8)
+    labels[5:12, 5:12] = 2
+    images = {"t1": np.full(labels.shape, 50, np.float32), "t2": np.zeros(labels.shape, np.float32)}
+    task = load_task("brats_mri")
+    report = make_report(Segmentation(labels, None, {}, {}), images, np.eye(4), task, **FACTS, findings=[])
+    assert preview(images, labels, np.eye(4), report).shape[2] == 3

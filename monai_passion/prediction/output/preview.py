@@ -70,7 +70,7 @@ def plane_slice(volume: NDArray[Any], plane: str, index: int) -> NDArray[Any]:
 
 def window(image: NDArray[np.float32]) -> tuple[float, float]:
     """The gray values between which an image is shown."""
-    low, high = np.percentile(image[image != 0], (0.5, 99.5))
+    low, high = np.percentile(image[image != 0], (0.5, 99.5)) if image.any() else (0.0, 1.0)
     return float(low), float(max(high, low + 1e-6))
 
 
@@ -147,7 +147,7 @@ def preview(
             ax.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=plane_aspect(scene, plane))
             for label in sorted(report["labels"], key=lambda row: -row["volume_ml"]):  # small ones on top
                 of_it = outlines == label["value"]
-                if of_it.any() and not of_it.all():
+                if of_it.any() and not of_it.all() and min(of_it.shape) > 1:
                     ax.contour(of_it, levels=[0.5], colors=[label["color"]], linewidths=1.0)
             mark_edges(ax, EDGES[plane])
             if row == 0:

@@ -50,7 +50,7 @@ def stage_picture(
             ax.set_axis_off()
             image, shown = (plane_slice(array, plane, index) for array in (scene.images[m], scene.labels))
             ax.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=plane_aspect(scene, plane))
-            if shown.any() and not shown.all():
+            if shown.any() and not shown.all() and min(shown.shape) > 1:
                 ax.contour(shown, levels=[0.5], colors=["#33BBEE"], linewidths=1.0)
         size = " x ".join(f"{length:.2g}" for length in scene.spacing)
         middle = (column + 0.5) / count

@@ -66,6 +66,7 @@ def compare(
     from matplotlib.image import imsave
 
     from monai_passion.bundle.trust import check_trusted
+    from monai_passion.data.patient import Finding
     from monai_passion.prediction.compare import compare as compared
     from monai_passion.prediction.output.html import make_comparison_page
     from monai_passion.prediction.output.images import write_labels
@@ -91,6 +92,9 @@ def compare(
         second = _examination(Path(after), folder / "after", facts, open_segmenter, options, voice)
         voice.stage("registering")
         result, views = compared(first, second)
+        for finding in result["findings"]:
+            if not finding["text"].startswith(("before: ", "after: ")):  # those were said of the day
+                voice.finding(Finding(**finding))
         voice.stage("writing")
         labels = np.rint(second.labels.data).astype(np.uint16)
         affine = second.labels.affine

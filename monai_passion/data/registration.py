@@ -82,9 +82,7 @@ def rigid(fixed: Volume, moving: Volume, seed: int = 1) -> NDArray[np.float64]:
     except RuntimeError as error:
         least = min(*fixed.shape, *moving.shape)
         why = f"an image of {least} slices has too few" if least < 4 else "by their headers they do not overlap"
-        raise InputError(
-            f"two images cannot be registered: {why}; give them on one grid, without registration"
-        ) from error
+        raise InputError(f"two images cannot be registered: {why}; bring them onto one grid first") from error
     rotation = itk.array_from_matrix(transform.GetMatrix())
     motion = np.eye(4)
     motion[:3, :3], motion[:3, 3] = rotation, list(transform.GetOffset())

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from monai_passion.errors import UsageError
@@ -138,7 +137,6 @@ def _examination(
     source: Path, folder: Path, facts: BundleFacts, open_segmenter: Any, options: Any, voice: Voice
 ) -> Examination:
     """What is in a folder of results; a folder of images is segmented into ``folder`` first."""
-    from monai_passion.data.dicom import as_nifti
     from monai_passion.data.sources import find_files
     from monai_passion.prediction.compare import open_examination
     from monai_passion.prediction.run import predict_patient
@@ -148,5 +146,4 @@ def _examination(
     files = find_files(source, facts.task)
     tell = functools.partial(voice.finding, patient=folder.name)
     predict_patient(files, folder, facts, open_segmenter, options, voice.stage, tell)
-    with TemporaryDirectory() as converted:
-        return open_examination(folder, as_nifti(files, Path(converted), options.max_voxels)[0])
+    return open_examination(folder, files, options.max_voxels)

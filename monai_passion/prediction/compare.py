@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_passion import NOTICE
-from monai_passion.data.nifti import Volume, read_volume
+from monai_passion.data.dicom import as_nifti
+from monai_passion.data.nifti import MAX_VOXELS, Volume, read_volume
 from monai_passion.errors import InputError
 from monai_passion.prediction.checks import SAME_HEAD, STRIPPED
 from monai_passion.prediction.output.diameters import components
@@ -37,12 +39,14 @@ class Examination(NamedTuple):
     images: Mapping[str, Volume]
 
 
-def open_examination(folder: Path, files: Mapping[str, Path] | None = None) -> Examination:
+def open_examination(
+    folder: Path, files: Mapping[str, Path] | None = None, max_voxels: int = MAX_VOXELS
+) -> Examination:
     """What ``predict`` wrote into ``folder``, and its images.
 
     Args:
         folder: with ``report.json`` and ``segmentation.nii.gz``.
-        files: modality -> NIfTI file; None for those that the report names (``predict --keep-names``).
+        files: modality -> NIfTI file or DICOM series; None for those that the report names (``predict --keep-names``).
 
     Raises:
         InputError: no such files, or a report that is not as its schema wants it or does not name the images.
@@ -59,7 +63,9 @@ def open_examination(folder: Path, files: Mapping[str, Path] | None = None) -> E
             f"{folder}/report.json does not say where its images are ({', '.join(missing)}); run predict again with "
             "--keep-names, or give the folder of the images in place of that of the result"
         )
-    images = {m: read_volume(paths[m]) for m in used}
+    with TemporaryDirectory() as converted:
+        nifti, _, _ = as_nifti({m: Path(paths[m]) for m in used}, Path(converted), max_voxels)
+        images = {m: read_volume(nifti[m], max_voxels=max_voxels) for m in used}
     return Examination(report, read_volume(folder / "segmentation.nii.gz"), images)
 
 

@@ -460,3 +460,13 @@ def test_images_without_a_frame_of_reference_have_none_and_it_is_said_at_once(pr
     assert code == 2
     assert "wants a FrameOfReferenceUID" in error
     assert "segmenting" not in error
+
+
+def test_results_that_name_dicom_images_can_be_compared(predict, tmp_path):
+    from monai_passion.prediction.compare import open_examination
+
+    write_series(tmp_path / "in", "AX FLAIR")
+    assert predict(tmp_path / "in", "--keep-names")[0] == 0
+    opened = open_examination(tmp_path / "out")
+    assert opened.images["flair"].shape == opened.labels.shape == SHAPE
+    np.testing.assert_allclose(opened.images["flair"].affine, opened.labels.affine, atol=1e-3)

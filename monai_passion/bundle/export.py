@@ -23,7 +23,7 @@ from monai_passion.bundle.exported import JudgingAvailable, RefusingNothing
 from monai_passion.bundle.weights import find_weights, trained_settings, trained_unknown
 from monai_passion.errors import UsageError, WeightsError
 from monai_passion.networks import MultiModalBackbone
-from monai_passion.networks.weights import load_weights, save_weights, write_sidecar
+from monai_passion.networks.weights import check_maker, load_weights, save_weights, write_sidecar
 from monai_passion.system.files import sha256, write_atomically
 from monai_passion.system.resources import resource_folder
 from monai_passion.tasks import load_task
@@ -63,7 +63,7 @@ def export_bundle(
 
     Raises:
         UsageError: ``url`` without weights.
-        WeightsError: ``weights`` are none.
+        WeightsError: ``weights`` are none, or of another network, of other modalities or classes.
         ResourceError: the file cannot be written.
     """
     bundle = Path(bundle)
@@ -72,6 +72,7 @@ def export_bundle(
         found = Path(weights) if weights is not None else _weights_of(bundle)
         if found is not None:
             state, facts = load_weights(found)
+            _check_fit(found, facts, files["configs/inference.json"])
             if not facts:
                 logger.warning("warning: %s", trained_unknown(found))
             models = Path(folder) / "model.safetensors", Path(folder) / "model.pt"
@@ -86,7 +87,7 @@ def export_bundle(
             for name, path in files.items():
                 if name in CONFIGS:
                     files[name] = Path(folder) / path.name
-                    _with_settings(path, trained_settings(found, facts), files[name])
+                    files[name].write_text(_with_settings(path, trained_settings(found, facts)), encoding="utf-8")
         elif url is not None:
             raise UsageError("there are no weights that could lie at a URL; give --weights")
         if vendor:
@@ -175,6 +176,7 @@ def export_torchscript(
     roi_size: Sequence[int],
     bundle: str | os.PathLike[str],
     facts: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a network as TorchScript with the bundle's configurations in it, as MONAI Deploy takes it.
 
@@ -183,6 +185,8 @@ def export_torchscript(
     Args:
         bundle: its folder.
         facts: stored as ``monai_passion`` in the file's ``metadata.json``, see `describe_network`.
+        settings: those of the weights that differ from the bundle's, see `trained_settings`; the ``inference.json``
+            inside, by which MONAI Deploy prepares images, gets them.
 
     Raises:
         ResourceError: the file cannot be written.
@@ -190,8 +194,7 @@ def export_torchscript(
     module = torch.jit.script(JudgingAvailable(torchscript(network, roi_size), network.num_classes))
     configs = Path(bundle) / "configs"
     metadata = json.loads((configs / "metadata.json").read_text(encoding="utf-8"))
-    more = {"inference.json": (configs / "inference.json").read_bytes()}
-
+    more = {"inference.json": _with_settings(configs / "inference.json", settings or {}).encode()}
     values = {**metadata, "monai_passion": dict(facts or {})}
     with tempfile.TemporaryDirectory() as folder:
         named = Path(folder) / Path(output).name  # Deploy looks inside for a folder with the name of the file
@@ -233,10 +236,20 @@ def _put_aside(models: Sequence[Path], output: Path, url: str, listed: Path) -> 
     return listed
 
 
-def _with_settings(config: Path, settings: Mapping[str, Any], target: Path) -> None:
+def _check_fit(weights: Path, facts: Mapping[str, Any], inference: Path) -> None:
+    """Refuse weights of another network or task, where they say whose they are."""
+    config = json.loads(inference.read_text(encoding="utf-8"))
+    if target := config.get("network_def", {}).get("_target_"):
+        check_maker(weights, facts, target.rpartition(".")[2])
+    for key in {"modalities", "num_classes"} & config.keys():
+        if facts.get(key, config[key]) != config[key]:
+            raise WeightsError(f"{weights} has {key} {facts[key]}, the bundle {config[key]}; choose weights to match")
+
+
+def _with_settings(config: Path, settings: Mapping[str, Any]) -> str:
     content = json.loads(config.read_text(encoding="utf-8"))
     content.update((key, value) for key, value in settings.items() if key in content)
-    target.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return json.dumps(content, indent=2) + "\n"
 
 
 def _package() -> Iterator[tuple[str, Path]]:

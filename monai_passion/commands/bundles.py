@@ -146,6 +146,7 @@ def _fragments(configs: PathLike) -> Path:
 def _export_network(bundle: BundleFacts, output: Path, weights: Path | None, trust: bool) -> None:
     from monai_passion.bundle.export import describe_network, export_onnx, export_torchscript
     from monai_passion.bundle.trust import check_trusted
+    from monai_passion.bundle.weights import trained_settings
     from monai_passion.networks import MultiModalBackbone
     from monai_passion.prediction.segmenter import Segmenter
     from monai_passion.prediction.terminal import print_findings
@@ -161,4 +162,5 @@ def _export_network(bundle: BundleFacts, output: Path, weights: Path | None, tru
     if output.suffix == ".onnx":
         export_onnx(segmenter.network, output, settings["roi_size"], facts)
     else:
-        export_torchscript(segmenter.network, output, settings["roi_size"], bundle.path, facts)
+        trained = trained_settings(segmenter.weights, segmenter.facts)
+        export_torchscript(segmenter.network, output, settings["roi_size"], bundle.path, facts, trained)

@@ -16,10 +16,13 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser, ckpt_export, load
+from monai.data import load_net_with_metadata
 
-from monai_passion.bundle.export import export_bundle
+from monai_passion.bundle.export import export_bundle, export_torchscript
 from monai_passion.bundle.trust import check_trusted
 from monai_passion.cli import main
+from monai_passion.errors import WeightsError
+from monai_passion.networks import RFNet
 from monai_passion.networks.weights import load_weights
 from monai_passion.system.files import sha256
 from tests.bundles.conftest import BUNDLES, NAMES, QUICK, ROOT, add_weights, row_of, small
@@ -88,8 +91,8 @@ def test_the_same_bundle_gives_the_same_bytes(tmp_path):
 
 
 def test_weights_of_a_training_become_safetensors_with_their_checksum(tmp_path):
-    state = {"a": torch.rand(3)}
-    torch.save({"model": state, "metadata": {"network": "RFNet", "modalities": ["t1"]}}, tmp_path / "model.pt")
+    state, told = {"a": torch.rand(3)}, {"network": "RFNet", "modalities": ["flair", "t1c", "t1", "t2"]}
+    torch.save({"model": state, "metadata": told}, tmp_path / "model.pt")
     arguments = ["--weights", str(tmp_path / "model.pt"), "--output", str(tmp_path / "x.zip")]
     assert main(["bundles", "export", str(BUNDLES / NAME), *arguments]) == 0
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
@@ -97,7 +100,7 @@ def test_weights_of_a_training_become_safetensors_with_their_checksum(tmp_path):
     model = tmp_path / NAME / "models" / "model.safetensors"
     found, facts = load_weights(model)
     assert torch.equal(found["a"], state["a"])
-    assert facts == {"network": "RFNet", "modalities": ["t1"]}
+    assert facts == told
     assert (model.parent / "model.safetensors.sha256").read_text() == f"{sha256(model)}  model.safetensors\n"
 
 
@@ -147,6 +150,30 @@ def test_configurations_get_the_settings_of_the_weights(tmp_path):
     for config in ("train", "evaluate", "inference"):
         assert json.loads((tmp_path / NAME / "configs" / f"{config}.json").read_text())["width"] == 3
     check_trusted(tmp_path / NAME)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "said"),
+    [
+        ({"network": "MMFormer"}, "weights of MMFormer, not of RFNet"),
+        ({"network": "RFNet", "modalities": ["t1", "t1c", "flair", "t2"]}, "has modalities"),
+        ({"network": "RFNet", "num_classes": 3}, "has num_classes 3"),
+    ],
+)
+def test_weights_of_another_network_or_order_of_modalities_are_refused(tmp_path, metadata, said):
+    torch.save({"model": {"a": torch.zeros(1)}, "metadata": metadata}, tmp_path / "model.pt")
+    with pytest.raises(WeightsError, match=said):
+        export_bundle(BUNDLES / NAME, tmp_path / "x.zip", weights=tmp_path / "model.pt")
+    assert not (tmp_path / "x.zip").exists()
+
+
+def test_torchscript_has_the_settings_of_its_weights_for_those_who_prepare_images_by_it(tmp_path):
+    network = RFNet(width=2)
+    settings = {"spacing": [2.0, 2.0, 2.0], "minimum_et_ml": 0.5}
+    export_torchscript(network, tmp_path / "m.ts", (16, 16, 16), BUNDLES / NAME, settings=settings)
+    more = load_net_with_metadata(str(tmp_path / "m.ts"), more_extra_files=["inference.json"])[2]
+    inside = json.loads(more["inference.json"])
+    assert {key: inside[key] for key in settings} == settings
 
 
 def test_a_file_that_is_there_stays_unless_overwrite_is_given(tmp_path, capsys):

@@ -80,8 +80,12 @@ def rigid(fixed: Volume, moving: Volume, seed: int = 1) -> NDArray[np.float64]:
     try:
         method.Update()
     except RuntimeError as error:
-        least = min(*fixed.shape, *moving.shape)
-        why = f"an image of {least} slices has too few" if least < 4 else "by their headers they do not overlap"
+        if (least := min(*fixed.shape, *moving.shape)) < 4:
+            why = f"an image of {least} slices has too few"
+        elif "outside moving image buffer" in str(error):
+            why = "by their headers they do not overlap"
+        else:
+            raise
         raise InputError(f"two images cannot be registered: {why}; bring them onto one grid first") from error
     rotation = itk.array_from_matrix(transform.GetMatrix())
     motion = np.eye(4)

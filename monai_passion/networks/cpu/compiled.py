@@ -25,16 +25,14 @@ SINGLE, BITS, HALF = ir.FloatType(), ir.IntType(32), ir.IntType(16)
 NOT_A_NUMBER = 0x7FC0
 SUMMED = 256
 """Rows that are summed in single precision; their sums are added up in double precision."""
+SAMPLED = 64
+"""Rows whose mean is the origin of the sums: near that of all, or the squares would lose what differs."""
 BUSY = 2**17
 """Numbers that a thread has to do at least: to wake one takes as long as some ten thousand of them."""
 
 
-def _kernel(function: Callable) -> Callable:
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}
-    try:
-        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # nowhere to write a cache to
-        return numba.njit(**options)(function)  # type: ignore[no-any-return]
+# What it compiles is not stored: a full disk would end a training at its first step.
+_kernel = numba.njit(nogil=True, fastmath={"contract"})
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -163,7 +161,7 @@ def _numbers(rows: Tensor) -> np.ndarray:
 def normalize(rows: Tensor, result: Tensor, channels: int, slope: float, epsilon: float) -> Tensor:
     """IN and LReLU into ``result``, both (n, rows, numbers); 1 / deviation (n, C)."""
     x, y = _numbers(rows), _numbers(result)
-    origin = rows[:, 0, :channels].float().numpy()  # near the mean, or the squares would lose what differs
+    origin = rows[:, :: max(rows.shape[1] // SAMPLED, 1), :channels].float().mean(dim=1).numpy()
     mean, square = _means(_moments, x, channels, x, *_per_number(x, origin))
     inverse_std = 1 / np.sqrt(np.maximum(square - mean**2, 0) + epsilon)
     factor, shift = _per_number(x, inverse_std, -(mean + origin) * inverse_std)

@@ -22,6 +22,7 @@ __all__ = [
     "EDGES",
     "Canonical",
     "canonical",
+    "draw_outline",
     "mark_edges",
     "plane_aspect",
     "plane_slice",
@@ -72,6 +73,12 @@ def window(image: NDArray[np.float32]) -> tuple[float, float]:
     """The gray values between which an image is shown."""
     low, high = np.percentile(image[image != 0], (0.5, 99.5)) if image.any() else (0.0, 1.0)
     return float(low), float(max(high, low + 1e-6))
+
+
+def draw_outline(ax: Any, mask: NDArray[np.bool_], color: str) -> None:
+    """Draw the border of a mask over an image; there is none in one row of pixels."""
+    if mask.any() and not mask.all() and min(mask.shape) > 1:
+        ax.contour(mask, levels=[0.5], colors=[color], linewidths=1.0)
 
 
 def view_point(
@@ -146,9 +153,7 @@ def preview(
             shown = plane_slice(np.where(image[within] == 0, low, image[within]), plane, point[axis])
             ax.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=plane_aspect(scene, plane))
             for label in sorted(report["labels"], key=lambda row: -row["volume_ml"]):  # small ones on top
-                of_it = outlines == label["value"]
-                if of_it.any() and not of_it.all() and min(of_it.shape) > 1:
-                    ax.contour(of_it, levels=[0.5], colors=[label["color"]], linewidths=1.0)
+                draw_outline(ax, outlines == label["value"], label["color"])
             mark_edges(ax, EDGES[plane])
             if row == 0:
                 ax.set_title(report["titles"].get(m, m), color="white", fontsize=12, pad=3, y=1.0)

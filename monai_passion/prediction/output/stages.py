@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from monai_passion.data.nifti import Volume
-from monai_passion.prediction.output.preview import AXIS, canonical, plane_aspect, plane_slice
+from monai_passion.prediction.output.preview import AXIS, canonical, draw_outline, plane_aspect, plane_slice
 
 __all__ = ["StagePicture", "stage_picture"]
 
@@ -50,8 +50,7 @@ def stage_picture(
             ax.set_axis_off()
             image, shown = (plane_slice(array, plane, index) for array in (scene.images[m], scene.labels))
             ax.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=plane_aspect(scene, plane))
-            if shown.any() and not shown.all() and min(shown.shape) > 1:
-                ax.contour(shown, levels=[0.5], colors=["#33BBEE"], linewidths=1.0)
+            draw_outline(ax, shown, "#33BBEE")
         size = " x ".join(f"{length:.2g}" for length in scene.spacing)
         middle = (column + 0.5) / count
         figure.text(middle, body, f"{titles.get(m, m)}, {size} mm", color="white", fontsize=8, ha="center", va="bottom")

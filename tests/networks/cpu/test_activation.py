@@ -40,6 +40,20 @@ def test_values_far_from_zero_are_normalized_by_what_differs():
     torch.testing.assert_close(activate(x).double(), exact, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("voxel", [0, 700])
+def test_one_value_far_from_all_others_does_not_blur_these(voxel):
+    x, upstream = torch.randn(1, 4, 12, 12, 12), torch.randn(1, 4, 12, 12, 12)
+    x[0].flatten(1)[:, voxel] = 1000
+    results = []
+    for function, argument, gradient in ((activate, x, upstream), (as_written, x.double(), upstream.double())):
+        leaf = argument.clone().requires_grad_()
+        y = function(leaf)
+        y.backward(gradient)
+        results.append((y.detach().double(), leaf.grad.double()))
+    for found, exact in zip(*results, strict=True):
+        assert (found - exact).abs().max() < 1e-4 * exact.abs().max()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_not_a_number_stays_so_and_within_its_channel(dtype):
     x = torch.randn(1, 2, 4, 4, 4)

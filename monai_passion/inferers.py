@@ -107,13 +107,13 @@ class IncompleteModalityInferer(Inferer):
         self,
         inputs: Tensor,
         network: nn.Module,
-        *args: Any,
+        *,
         available: Tensor | None = None,
         combinations: Combinations | None = None,
         roi_size: Sequence[int] | None = None,
         batch_size: int | None = None,
         progress: Callable[[float], object] = lambda share: None,
-        **kwargs: Any,
+        **others: Any,
     ) -> Tensor:
         """
         Args:
@@ -122,6 +122,7 @@ class IncompleteModalityInferer(Inferer):
             available: (B, M) bool; where it is None a channel that is constant over the volume counts as absent.
             combinations, roi_size, batch_size: for this call in place of the inferer's own.
             progress: called with the share of the windows that is done, in (0, 1], after each batch of them.
+            others: what else an item holds, as MONAI Deploy hands it over; it is not used.
 
         Raises:
             ValueError: a sample has no modality at all.
@@ -151,7 +152,7 @@ class IncompleteModalityInferer(Inferer):
             if not bool(has.any()):
                 raise ValueError("this image has no modality: every channel is constant or marked as absent")
             sample = sample * has.reshape(1, -1, *(1,) * (sample.ndim - 2)) if not bool(has.all()) else sample
-            seen = (inferer(sample.flip(view), partial(predict, has), *args, **kwargs).flip(view) for view in views)
+            seen = (inferer(sample.flip(view), partial(predict, has)).flip(view) for view in views)
             results.append(torch.stack(list(seen)).mean(dim=0) if len(views) > 1 else next(seen))
         result = torch.cat(results) if len(results) > 1 else results[0]
         # As MONAI's own inferers do: without the image's history `Invertd` would leave the result as it is.

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from monai_passion.errors import UsageError, did_you_mean
+from monai_passion.system.devices import usable_device
 from monai_passion.system.settings import as_text, check_ranges
 
 __all__ = ["check_arguments"]
@@ -27,7 +28,8 @@ def check_arguments(argv: Sequence[str]) -> None:
         argv: as ``sys.argv``.
 
     Raises:
-        UsageError: with the setting that was probably meant, its range, or how to write the path.
+        UsageError: with the setting that was probably meant, its range, how to write the path, or a device that the
+            machine has not.
     """
     program, *words = argv or [""]
     if not program.replace("\\", "/").endswith("monai/bundle/__main__.py") or words[:1] != ["run"]:
@@ -53,6 +55,8 @@ def check_arguments(argv: Sequence[str]) -> None:
         if name in PATHS and text is not None:
             _check_path(name, text)
     check_ranges({**known, **{name: _value(text) for name, text in typed if text is not None}})
+    if (device := given.get("device")) and not device.startswith("$"):
+        usable_device(device)
 
 
 def _check_path(name: str, text: str) -> None:

@@ -100,6 +100,9 @@ def describe_network(
 ) -> dict[str, str]:
     """What whoever runs an exported network has to know, as text or JSON text by key.
 
+    ``crop_size``, in voxels of the network, is the middle of a slice that it sees, and ``pixels_per_voxel`` how many
+    pixels of a file make one of them along each edge; null of a network that sees all, or at ``spacing_mm``.
+
     Args:
         bundle: its folder.
         weights: the file they were read from.
@@ -111,6 +114,7 @@ def describe_network(
     )
     config.update(settings)
     task = load_task(config["task"])
+    preprocess = json.dumps(config["preprocess"])
     facts = {
         "bundle": config["bundle_name"],
         "version": metadata["version"],
@@ -121,6 +125,8 @@ def describe_network(
         "labels": [{"class": k, "name": label.name, "value": label.value} for k, label in enumerate(task.classes)],
         "spacing_mm": config.get("spacing"),
         "orientation": "RAS" if any("Orientation" in step["_target_"] for step in config["preprocess"]) else None,
+        "crop_size": config["crop_size"] if "@crop_size" in preprocess else None,
+        "pixels_per_voxel": config["coarsen"] if "@coarsen" in preprocess else None,
         "roi_size": config["roi_size"],
         "overlap": config["overlap"],
         "normalization": "per channel, (value - mean) / standard deviation of its non-zero voxels; zero stays zero",

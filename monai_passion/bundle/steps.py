@@ -17,6 +17,7 @@ import torch
 from monai.transforms.compose import Compose
 from monai.utils import CommonKeys, set_determinism
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from monai_passion import __version__
 from monai_passion.bundle.arguments import check_arguments
@@ -32,6 +33,7 @@ from monai_passion.data.studies import find_study, patient_of
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.data.verify import verify_datalist
 from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
+from monai_passion.losses.base import MultiModalLoss
 from monai_passion.networks.backbone import strides_of, suits
 from monai_passion.networks.weights import load_into, load_weights
 from monai_passion.system.distributed import first_process_first
@@ -56,6 +58,7 @@ __all__ = [
     "keep_summary",
     "load_network",
     "load_teacher",
+    "objective",
     "prepare_batch",
     "presence_facts",
     "result_name",
@@ -172,11 +175,21 @@ def _or_none(value: T) -> T | None:
 def with_healthy(data: Mapping[str, Any], healthy_dir: str | None) -> Mapping[str, Any]:
     """``data`` with the heads in a folder (one folder per patient, as in BraTS2020) as patients without a tumor.
 
-    Label maps among their files, as of other diseases, are not used. ``None`` leaves ``data`` as it is.
+    Label maps among their files, as of other diseases, are not used. Nor are heads of the patients that validate and
+    test, by name; a warning names them. ``None`` leaves ``data`` as it is.
+
+    Raises:
+        InputError: the folder holds no other patients.
     """
     if not healthy_dir:
         return data
     heads = make_datalist(healthy_dir, fractions=(1, 0, 0))["training"]
+    kept_out = {item["patient"] for split in ("validation", "test") for item in data[split]}
+    if held := sorted({head["patient"] for head in heads} & kept_out):
+        logger.warning("healthy_dir holds patients that validate or test, who are not trained on: %s", ", ".join(held))
+        heads = [head for head in heads if head["patient"] not in kept_out]
+        if not heads:
+            raise InputError(f"{healthy_dir} holds no patients but those that validate or test; give other heads")
     root = Path(healthy_dir).absolute()
     for head in heads:
         head["image"] = {m: path and str(root / path) for m, path in head["image"].items()}
@@ -422,6 +435,17 @@ def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) ->
             "own ckpt_dir), then add --teacher_weights CKPT_DIR/model.pt"
         )
     return load_network(network, weights, modalities).requires_grad_(False)
+
+
+def objective(loss: nn.Module, network: nn.Module) -> nn.Module:
+    """``loss``, once it is sure that ``network`` computes all that it learns from.
+
+    Raises:
+        UsageError: it does not; see `monai_passion.losses.base.MultiModalLoss.check_network`.
+    """
+    if isinstance(loss, MultiModalLoss):
+        loss.check_network(network.module if isinstance(network, DistributedDataParallel) else network)
+    return loss
 
 
 def initial_network(

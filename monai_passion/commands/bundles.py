@@ -157,7 +157,8 @@ def _export_network(bundle: BundleFacts, output: Path, weights: Path | None, tru
     print_findings(segmenter.findings)
     if not isinstance(segmenter.network, MultiModalBackbone):
         raise UsageError(f"the network of {bundle.name} takes no mask of what is available; export it by MONAI's means")
-    settings = {key: segmenter.parser[key] for key in ("roi_size", "overlap", "spacing") if key in segmenter.parser}
+    keys = ("roi_size", "overlap", "spacing", "crop_size", "coarsen")
+    settings = {key: segmenter.parser[key] for key in keys if key in segmenter.parser}
     facts = describe_network(bundle.path, segmenter.weights, **settings)
     if output.suffix == ".onnx":
         export_onnx(segmenter.network, output, settings["roi_size"], facts)

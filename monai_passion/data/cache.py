@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import time
+import types
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,8 +178,11 @@ def _with_file_states(value: Any) -> Any:
     return value
 
 
-def _describe(thing: Any) -> Any:
-    """JSON that is equal for things that compute the same, in every process."""
+def _describe(thing: Any, within: tuple[int, ...] = ()) -> Any:
+    """JSON that is equal for things that compute the same, in every process; ``within``: what this is a part of."""
+    if id(thing) in within:
+        return "a thing that this is a part of"
+    describe = functools.partial(_describe, within=(*within, id(thing)))
     if isinstance(thing, enum.Enum | type | torch.dtype | torch.device | np.dtype | os.PathLike):
         return str(thing)
     if thing is None or isinstance(thing, bool | int | float | str):
@@ -187,31 +191,56 @@ def _describe(thing: Any) -> Any:
         values = np.asarray(thing)
         return [str(values.dtype), list(values.shape), hashlib.sha256(values.tobytes()).hexdigest()]
     if isinstance(thing, Mapping):
-        return {str(key): _describe(value) for key, value in thing.items()}
+        return {str(key): describe(value) for key, value in thing.items()}
     if isinstance(thing, list | tuple):
-        return [_describe(part) for part in thing]
+        return [describe(part) for part in thing]
     if isinstance(thing, set | frozenset):
-        return sorted(json.dumps(_describe(part)) for part in thing)
+        return sorted(json.dumps(describe(part)) for part in thing)
     if isinstance(thing, np.random.RandomState | np.random.Generator | torch.Generator):
         return None  # random numbers are no business of what is cached
     if isinstance(thing, functools.partial):
-        return ["partial", *map(_describe, (thing.func, thing.args, thing.keywords))]
+        return ["partial", *map(describe, (thing.func, thing.args, thing.keywords))]
     if inspect.isroutine(thing):
-        return [thing.__module__, thing.__qualname__, _source(thing)]
+        return [thing.__module__, thing.__qualname__, _source(thing), *map(describe, _bound(thing))]
     if hasattr(thing, "__dict__"):
         kind = type(thing)
-        return [kind.__module__, kind.__qualname__, _source(kind), _describe(vars(thing))]
+        return [kind.__module__, kind.__qualname__, _source(kind), describe(vars(thing))]
     raise ValueError(f"{thing!r} cannot be described, so what it computes cannot be cached; set cache_dir to null")
 
 
-def _source(code: Any) -> str:
+def _bound(routine: Any) -> list[Any]:
+    """What a function computes with besides its arguments: the object it is a method of, defaults, its closure."""
+    owner = getattr(routine, "__self__", None)
+    values = [None if inspect.ismodule(owner) else owner]
+    if not _of_library(routine):
+        values += [getattr(routine, "__defaults__", None), getattr(routine, "__kwdefaults__", None)]
+        values += [cell.cell_contents for cell in getattr(routine, "__closure__", None) or ()]
+    return values
+
+
+def _of_library(code: Any) -> bool:
+    """Whether it changes with the version of a library alone; what an expression makes has no module."""
+    return (code.__module__ or "").startswith(("monai.", "torch.", "numpy."))
+
+
+def _source(code: Any) -> Any:
     """The text of our own code, which may change without its version; of a lambda, as it has no other name."""
-    if not code.__module__.startswith(("monai.", "torch.", "numpy.")):
-        try:
-            return inspect.getsource(code)
-        except (OSError, TypeError):  # made by an expression in a configuration
-            return code.__code__.co_code.hex() + repr(code.__code__.co_consts) if hasattr(code, "__code__") else ""
-    return ""
+    if _of_library(code):
+        return ""
+    try:
+        return inspect.getsource(code)
+    except (OSError, TypeError):  # made by an expression in a configuration
+        return _instructions(code.__code__) if hasattr(code, "__code__") else ""
+
+
+def _instructions(code: types.CodeType) -> list[Any]:
+    return [code.co_code.hex(), list(code.co_names), [_constant(part) for part in code.co_consts]]
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, types.CodeType):
+        return _instructions(value)
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else repr(value)
 
 
 def _plain(value: Any) -> Any:

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -346,6 +347,7 @@ def _surroundings(engine: SupervisedTrainer) -> dict[str, Any]:
         "threads of torch": torch.get_num_threads(),
         "workers of the data loader": getattr(engine.data_loader, "num_workers", 0),
         "torch": str(torch.__version__),
+        "Numba": find_spec("numba") is not None,
     }
 
 

@@ -12,11 +12,12 @@ import torch.distributed
 from monai.utils.misc import str2bool
 from torch import Tensor, nn
 
+from monai_passion.errors import UsageError
 from monai_passion.losses.fused import prototype_distillation
 from monai_passion.losses.preference import relative_preference
 from monai_passion.losses.segmentation import Target, deep_supervision, make_target
 from monai_passion.networks.backbone import Decoded
-from monai_passion.networks.self_distillation import SelfDistillationOutput
+from monai_passion.networks.self_distillation import SelfDistillationNet, SelfDistillationOutput
 
 __all__ = ["LossTerms", "MultiModalLoss", "scatter", "students"]
 
@@ -107,6 +108,34 @@ class MultiModalLoss(nn.Module, ABC):
         self.register_buffer("preference_sum", torch.zeros(num_modalities, dtype=torch.float64))
         self.register_buffer("preference_count", torch.zeros(num_modalities, dtype=torch.float64))
         self.terms: LossTerms | None = None
+
+    decodes_alone: str = "off"
+    """The least that ``unimodal`` of its `SelfDistillationNet` may be: "off", "monitor", or "train" for an objective
+    that modalities learn from by their own decodes. `check_network` refuses less: it would be another method."""
+    decodes_subsets: bool = False
+    """Whether it learns from decodes of random subsets."""
+
+    def check_network(self, network: nn.Module) -> None:
+        """Whether ``network`` decodes what this objective learns from; a training asks before it begins.
+
+        Raises:
+            UsageError: it does not, so that a part of the objective would be 0 without a word.
+        """
+        if not isinstance(network, SelfDistillationNet):
+            return
+        order = ("off", "monitor", "train")
+        needed = "train" if self.lambda_unimodal else self.decodes_alone
+        if order.index(network.unimodal) < order.index(needed):
+            raise UsageError(
+                f"{type(self).__name__} needs a decode of each modality alone, and the network has unimodal: "
+                f"{network.unimodal}; name the configuration of the method after that of the task (methods/... after "
+                f"tasks/.../fast.json, which turns these decodes off), or add --wrapper#unimodal {needed}"
+            )
+        if self.decodes_subsets and not network.random_subsets:
+            raise UsageError(
+                f"{type(self).__name__} needs decodes of random subsets, and the network has random_subsets: 0; add "
+                "--wrapper#random_subsets 1"
+            )
 
     @abstractmethod
     def combine(self, terms: LossTerms) -> Tensor:

@@ -32,6 +32,8 @@ class GradientModulationLoss(BackboneLoss):
     Its network is ``SelfDistillationNet(unimodal="monitor", separate=True)``.
     """
 
+    decodes_alone = "monitor"
+
     compared = ("gap", "score")
 
     def compare(self, student: Decoded, teacher: Decoded, target: Target, present: Tensor) -> dict[str, Tensor]:

@@ -34,6 +34,8 @@ class PassionLoss(MultiModalLoss):
         options: of `MultiModalLoss`.
     """
 
+    decodes_alone = "train"
+
     def __init__(
         self,
         num_modalities: int,

@@ -38,6 +38,8 @@ class PassionReleasedLoss(MultiModalLoss):
         options: of `MultiModalLoss`.
     """
 
+    decodes_alone = "train"
+
     eta: Tensor
     epoch: Tensor
 

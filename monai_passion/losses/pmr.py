@@ -80,6 +80,8 @@ class PMRLoss(BackboneLoss):
     Its network is ``SelfDistillationNet(unimodal="train", separate=True)``.
     """
 
+    decodes_alone = "train"
+
     epoch: Tensor
 
     def __init__(

@@ -37,6 +37,8 @@ class RelativeAdvantageLoss(MultiModalLoss):
         options: of `MultiModalLoss`.
     """
 
+    decodes_alone = "train"
+
     running: Tensor
     batches: Tensor
 

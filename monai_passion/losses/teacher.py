@@ -31,6 +31,8 @@ class TeacherDistillationLoss(BackboneLoss):
         options: of `MultiModalLoss`.
     """
 
+    decodes_alone = "train"
+
     def __init__(
         self,
         num_modalities: int,

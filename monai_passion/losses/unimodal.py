@@ -32,6 +32,8 @@ class UnimodalDistillationLoss(MultiModalLoss):
         options: of `MultiModalLoss`.
     """
 
+    decodes_alone = "train"
+
     epoch: Tensor
 
     def __init__(
@@ -74,6 +76,9 @@ class SubsetStudentsLoss(MultiModalLoss):
     combinations that the data hold rarely are trained, too. The term ``subset`` shares the loss of a subset among its
     modalities. Its network is ``SelfDistillationNet(unimodal="train", random_subsets=1)``.
     """
+
+    decodes_alone = "train"
+    decodes_subsets = True
 
     def __init__(
         self,

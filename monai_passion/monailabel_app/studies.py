@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ from monai_passion.errors import InputError
 
 __all__ = ["label_values", "training_items"]
 
+logger = logging.getLogger(__name__)
+
 
 def training_items(pairs: Iterable[Mapping[str, Any]], modalities: Sequence[str]) -> list[dict[str, Any]]:
     """Label's image and label pairs as items of a training: every patient once, though labeled on several files.
+
+    Of a patient's labels the one that was saved last is used; the log names the others.
 
     Raises:
         InputError: see `monai_passion.data.studies.find_study`.
@@ -26,7 +31,11 @@ def training_items(pairs: Iterable[Mapping[str, Any]], modalities: Sequence[str]
         # Of a 4-D file, the channels are all there.
         paths = dict.fromkeys(modalities, image) if isinstance(image, str) else image
         more = {"channels": list(modalities)} if isinstance(image, str) else {}
-        items[patient] = {**pair, "case": case, "patient": case, "image": paths, **more}
+        item = {**pair, "case": case, "patient": case, "image": paths, **more}
+        older, newer = sorted([items.get(patient, item), item], key=lambda one: Path(one["label"]).stat().st_mtime)
+        if older is not newer:
+            logger.warning(f"{case} has several labels; {newer['label']} is the newest, {older['label']} is not used")
+        items[patient] = newer
     return list(items.values())
 
 

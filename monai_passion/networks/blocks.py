@@ -13,7 +13,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks import MLPBlock
-from monai.networks.layers.factories import Conv
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
@@ -47,9 +46,11 @@ def convolution(
     stride: int = 1,
     padding_mode: str = "zeros",
     groups: int = 1,
+    before_norm: bool = False,
 ) -> nn.Module:
-    """A biased convolution that keeps the size at stride 1."""
-    kind: Any = Conv3d if spatial_dims == 3 else Conv[Conv.CONV, spatial_dims]
+    """A biased convolution that keeps the size at stride 1; ``before_norm`` as `add_before_norm`."""
+    plain, normalized = (Conv3d, _Conv3dBeforeNorm) if spatial_dims == 3 else (nn.Conv2d, _Conv2dBeforeNorm)
+    kind: Any = normalized if before_norm else plain
     conv: nn.Module = kind(
         in_channels,
         out_channels,
@@ -83,6 +84,19 @@ def add_before_norm(x: Tensor, bias: Tensor) -> Tensor:
     return _NormalizedAway.apply(x, bias)  # type: ignore[no-any-return, no-untyped-call]
 
 
+class _BeforeNorm:
+    def forward(self: Any, input: Tensor) -> Tensor:
+        return add_before_norm(self._conv_forward(input, self.weight, None), self.bias)
+
+
+class _Conv2dBeforeNorm(_BeforeNorm, nn.Conv2d):
+    pass
+
+
+class _Conv3dBeforeNorm(_BeforeNorm, Conv3d):
+    pass
+
+
 def upsample(x: Tensor, factor: int = 2) -> Tensor:
     """Bi- or trilinear, corners aligned."""
     if factor == 1:
@@ -114,15 +128,15 @@ class ConvBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.order = order
-        self.conv = convolution(spatial_dims, in_channels, out_channels, kernel_size, stride, padding_mode)
+        self.conv = convolution(
+            spatial_dims, in_channels, out_channels, kernel_size, stride, padding_mode, before_norm=order == "post"
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         if self.order == "pre":
             x = activate(x)
-        if self.order != "post":
-            return self.conv(x)
-        conv: Any = self.conv
-        return activate(add_before_norm(conv._conv_forward(x, conv.weight, None), conv.bias))
+        x = self.conv(x)
+        return activate(x) if self.order == "post" else x
 
 
 class ConvEncoder(nn.Module):

@@ -37,6 +37,8 @@ class Examination(NamedTuple):
     report: Mapping[str, Any]
     labels: Volume
     images: Mapping[str, Volume]
+    patient: str = ""
+    """What DICOM headers say of who it is; "" where they say nothing."""
 
 
 def open_examination(
@@ -64,9 +66,10 @@ def open_examination(
             "--keep-names, or give the folder of the images in place of that of the result"
         )
     with TemporaryDirectory() as converted:
-        nifti, _, _ = as_nifti({m: Path(paths[m]) for m in used}, Path(converted), max_voxels)
+        nifti, series, _ = as_nifti({m: Path(paths[m]) for m in used}, Path(converted), max_voxels)
         images = {m: read_volume(nifti[m], max_voxels=max_voxels) for m in used}
-    return Examination(report, read_volume(folder / "segmentation.nii.gz"), images)
+    patient = next((one.patient for one in series.values()), "")
+    return Examination(report, read_volume(folder / "segmentation.nii.gz"), images, patient)
 
 
 def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -80,9 +83,15 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         images, and ``labels_before``.
 
     Raises:
-        InputError: no sequence that both have, or segmentations of different tasks.
+        InputError: no sequence that both have, segmentations of different tasks, or two patients by DICOM headers.
     """
-    from monai_passion.data.registration import moved_mm, rigid
+    from monai_passion.data.registration import has_enough_slices, moved_mm, rigid
+
+    if before.patient and after.patient and before.patient != after.patient:
+        raise InputError(
+            "the two examinations are of different patients by the DICOM headers of their images (PatientID, "
+            "PatientName, PatientBirthDate); compare two of one patient"
+        )
 
     for report in (before.report, after.report):
         if [row["name"] for row in report["regions"]] != [row["name"] for row in after.report["regions"]]:
@@ -97,7 +106,9 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         )
     name = shared[0]
     before, after = _in_place(before, name), _in_place(after, name)
-    motion = rigid(after.images[name], before.images[name])
+    images = after.images[name], before.images[name]
+    registered = has_enough_slices(*images)
+    motion = rigid(*images) if registered else np.eye(4)
     labels_before = np.rint(moved_onto(before.labels, after.labels, motion, order=0)).astype(np.uint16)
     views: dict[str, NDArray[Any]] = {
         "before": moved_onto(before.images[name], after.labels, motion, order=1),
@@ -149,6 +160,7 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
             for r in report["findings"]
             if r["level"] != "note"
         ]
+        + _unregistered(registered)
         + _apart(name, overlap)
         + _uneven(before, after),
     }, views
@@ -170,6 +182,16 @@ def _apart(name: str, overlap: float) -> list[dict[str, str]]:
         "other, so which lesions are new or gone is not known; are they of one patient?"
     )
     return [{"level": "unusable", "text": text}]
+
+
+def _unregistered(registered: bool) -> list[dict[str, str]]:
+    if registered:
+        return []
+    text = (
+        "the images have too few slices to be registered: the two days are laid on each other by their headers alone, "
+        "so which lesions are new or gone is not sure"
+    )
+    return [{"level": "warning", "text": text}]
 
 
 def _in_place(examination: Examination, name: str) -> Examination:

@@ -19,6 +19,7 @@ from monai_passion.bundle.weights import find_weights, trained_settings, trained
 from monai_passion.data.patient import Finding
 from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
+from monai_passion.system.devices import usable_device
 from monai_passion.system.files import PathLike, sha256
 from monai_passion.system.resources import resource_folder
 from monai_passion.tasks import Task, load_task
@@ -242,7 +243,7 @@ class Segmenter:
 
     Raises:
         WeightsError: there are no weights, or not for this network; members of the ensemble see other images.
-        UsageError: no such device; a window that the network does not take.
+        UsageError: no such device; a window that the network does not take; a network twice in the ensemble.
     """
 
     def __init__(
@@ -278,9 +279,11 @@ class Segmenter:
             "precision": precision,
             "mirror_axes": [0] if mirror else None,
             "decision": decision,
+            # `_segment` does it on the grid of the images, and counts it.
+            "clear_outside": {"_target_": "Identityd", "keys": "pred"},
         }
         if device is not None:
-            changes["device"] = f"$torch.device('{_usable_device(device)}')"
+            changes["device"] = f"$torch.device('{usable_device(device)}')"
         if roi_size is not None:
             axes = int(self.parser["spatial_dims"])
             sizes = [roi_size] if isinstance(roi_size, int) else list(roi_size)
@@ -291,8 +294,14 @@ class Segmenter:
         self._check_window()  # which loads the weights: what does not fit is told before an image is read
         own = (device, roi_size, overlap, precision, mirror)
         self.others = [type(self)(member.bundle, member.weights, *own) for member in ensemble]
+        members = {sha256(self.weights)}
         for other in self.others:
             self._check_member(other)
+            if (digest := sha256(other.weights)) in members:
+                raise UsageError(
+                    f"the network of {other.weights} is in the ensemble twice; give the weights of another"
+                )
+            members.add(digest)
         self.findings: tuple[Finding, ...] = tuple(
             unknown + [finding for other in self.others for finding in other.findings]
         )
@@ -410,7 +419,6 @@ class Segmenter:
                 mask for mask in all_masks(self.bundle.modalities) if not any(np.array(mask) & ~np.array(present))
             ]
             masks += [mask for mask in subsets if mask != present and (decode == "all" or sum(mask) == 1)]
-        to_labels = self._content("decide").to_labels
         result = Segmentation(np.empty(0, np.uint8), None, {}, {}, device=plan.device)
         fused: Any = None
         mean: Any = 0
@@ -418,7 +426,7 @@ class Segmenter:
         for mask, pred in zip(masks, self._infer(item, masks, plan, progress), strict=True):
             name = combination_name(mask, self.bundle.modalities)
             if mask == present:
-                fused = to_labels(pred) if len(masks) > 1 else None
+                fused = self._decided(item, pred) if len(masks) > 1 else None
                 labels = self._restore(item, pred, shape)
                 result = result._replace(
                     labels=labels * shown,
@@ -429,11 +437,12 @@ class Segmenter:
                     found = self._restore_probabilities(item, self._content("refine")({**item, "pred": pred})["pred"])
                     found[~shown] = np.eye(found.shape[-1])[0]
                     result = result._replace(probabilities=found)
-            elif decode == "all":
-                image = zero_absent(item["image"], torch.tensor(mask))
-                result.combinations[name] = self._restore({**item, "image": image}, pred, shape) * shown
-            if mask != present and sum(mask) == 1:
-                result.agreement[name] = self._agreement(to_labels(pred), fused)
+            else:
+                seen = {**item, "image": zero_absent(item["image"], torch.tensor(mask))}
+                if decode == "all":
+                    result.combinations[name] = self._restore(seen, pred, shape) * shown
+                if sum(mask) == 1:
+                    result.agreement[name] = self._agreement(self._decided(seen, pred), fused)
             if decode != "fused" and (mask == present or sum(mask) == 1):
                 mean, members = mean + torch.as_tensor(pred).as_subclass(torch.Tensor), members + 1
         if decode != "fused":
@@ -523,6 +532,11 @@ class Segmenter:
         restored = back({**item, "values": MetaTensor(values)})["values"]
         return np.asarray(restored.cpu(), dtype=np.float32)
 
+    def _decided(self, item: dict[str, Any], pred: Any) -> Any:
+        """Classes on the network's grid, by the rules that those of the result follow."""
+        refined = self._content("refine")({**item, "pred": pred})["pred"]
+        return self._content("decide").to_labels(refined)
+
     def _agreement(self, pred: Any, fused: Any) -> dict[str, float]:
         from monai_passion.evaluation.combinations import mean_region_dice
 
@@ -562,7 +576,8 @@ class Segmenter:
 
     def _of_network(self) -> set[str]:
         """Settings that are about the network and its windows alone."""
-        return {"crop_size", "roi_size", *self.parser["network_def"]}
+        sees_crops = "@crop_size" in json.dumps(self.parser["preprocess"])
+        return {"roi_size", *([] if sees_crops else ["crop_size"]), *self.parser["network_def"]}
 
     def _check_window(self) -> None:
         from monai_passion.networks.backbone import suits
@@ -589,18 +604,6 @@ def _unwrapped() -> Iterator[None]:
         if cause is None:
             raise
         raise cause from error
-
-
-def _usable_device(name: str) -> str:
-    import torch
-
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); try --device cpu"
-        ) from error
-    return name
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from monai_passion.errors import InputError
 from monai_passion.evaluation.metrics import METRICS
 from monai_passion.evaluation.statistics import compare_methods
 from monai_passion.evaluation.summary import AVERAGE, pool_regions, summarize, write_summary
+from monai_passion.modalities import resolve
 from monai_passion.reporting import examples, figures, paper, tables
 from monai_passion.reporting.runs import Results, load_runs, run_facts, run_folders
 from monai_passion.reporting.seeds import compare_to_first, endpoints
@@ -99,6 +100,7 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
     """
     runs = run_folders(folders)
     results = load_runs(runs)
+    rare = [resolve(name, tuple(results.modalities)) for name in rare]
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -125,9 +127,8 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
         sections.append(f"<h2>{title}</h2>{text}")
     if len(results.methods) > 1:
         sections.append(f"<h2>Paired comparisons</h2>{_comparisons(results, n, files)}")
-        by_seed = endpoints(results.rows, rare)
-        files["tables/seeds.csv"] = tables.csv_text(by_seed.reset_index(), n)
-        files["tables/seeds_comparison.csv"] = tables.csv_text(compare_to_first(by_seed), n)
+        files["tables/seeds.csv"] = tables.csv_text(endpoints(results.rows, rare).reset_index(), n)
+        files["tables/seeds_comparison.csv"] = tables.csv_text(compare_to_first(results.rows, rare), n)
     if results.examples:
         pictures += (own := [_example_picture(results)])
         sections.append(f"<h2>Example</h2>{''.join(map(_embed, own))}")

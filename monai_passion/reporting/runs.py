@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ class Results(NamedTuple):
 
     Attributes:
         rows: `monai_passion.evaluation.metrics.COLUMNS`, ``method``, ``run`` and ``seed`` (of ``run.json``, else the
-            run's number within its method); combinations in printed order.
+            least number that no run of its method has); combinations in printed order.
         curves: `CURVE_COLUMNS`, ``method`` and ``run``; no rows where no run has curves.
         modalities: name -> title, in printed order, as the task has them.
         classes: title -> color of the classes 1, 2, ..., as the task has them; may be empty.
@@ -90,9 +91,10 @@ def load_runs(folders: Sequence[Path]) -> Results:
 
     Raises:
         InputError: a missing or unreadable file, or runs that were not scored on the same regions, data or split.
-        UsageError: two runs without a label whose folders have the same name, or one folder twice.
+        UsageError: two runs without a label whose folders have the same name, or one folder twice; a label with a #.
     """
     rows: list[pd.DataFrame] = []
+    seeds: list[tuple[str, int | None]] = []
     curves: list[pd.DataFrame] = []
     seen: dict[Path | str, Path] = {}
     data: dict[str, Path] = {}
@@ -114,9 +116,13 @@ def load_runs(folders: Sequence[Path]) -> Results:
             )
         seen[key] = folder
         own: dict[str, Any] = {"method": label or folder.resolve().name, "run": number}
-        before = sum(bool((table["method"] == own["method"]).any()) for table in rows)
-        seed = before if facts["seed"] is None else facts["seed"]
-        rows.append(read_metrics(folder / "metrics.csv").assign(**own, seed=seed))
+        if "#" in own["method"]:
+            raise UsageError(
+                f"{folder}: the label {own['method']!r} has a #, which begins a comment in the tables; give another in "
+                "its run.json"
+            )
+        seeds.append((own["method"], facts["seed"]))
+        rows.append(read_metrics(folder / "metrics.csv").assign(**own))
         data.setdefault(facts["data"], folder)
         if facts["split"]:
             splits.setdefault(f"the {facts['split']} split", folder)
@@ -129,6 +135,7 @@ def load_runs(folders: Sequence[Path]) -> Results:
             curves.append(_curves(folder / "curves.csv").assign(**own))
         if (folder / "example.npz").exists():
             examples.setdefault(own["method"], read_example(folder / "example.npz"))
+    rows = [table.assign(seed=seed) for table, seed in zip(rows, _numbered(seeds), strict=True)]
     regions = [tuple(dict.fromkeys(table["region"])) for table in rows]
     for folder, names in zip(folders, regions, strict=True):
         if set(names) != set(regions[0]):
@@ -189,6 +196,17 @@ def _facts(folder: Path) -> dict[str, Any]:
     given = run_facts(folder)
     facts |= {key: given[key] for key in facts if given.get(key) is not None}
     return {key: value.strip() if isinstance(value, str) else value for key, value in facts.items()}
+
+
+def _numbered(seeds: Sequence[tuple[str, int | None]]) -> list[int]:
+    """The seed of each run, given those of some and the methods of all."""
+    taken = set(seeds)
+    numbered = []
+    for method, seed in seeds:
+        number = seed if seed is not None else next(n for n in count() if (method, n) not in taken)
+        taken.add((method, number))
+        numbered.append(number)
+    return numbered
 
 
 def _curves(path: Path) -> pd.DataFrame:

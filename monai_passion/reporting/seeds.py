@@ -14,6 +14,7 @@ __all__ = ["ENDPOINTS", "compare_to_first", "endpoints"]
 ENDPOINTS = ("dice", "dice_rare", "false_positive_ml", "hd95", "ece")
 """Mean Dice of all combinations; of those of rare modalities alone; false-positive volume (mL); HD95 (mm) where both
 regions are there; expected calibration error, where probabilities were scored."""
+CELL = ["seed", "patient", "case", "combination", "region"]
 
 
 def endpoints(rows: pd.DataFrame, rare: Sequence[str] = ()) -> pd.DataFrame:
@@ -24,42 +25,56 @@ def endpoints(rows: pd.DataFrame, rare: Sequence[str] = ()) -> pd.DataFrame:
     Args:
         rows: the columns of `monai_passion.evaluation.metrics.COLUMNS`, ``method`` and ``seed``, of the convention
             ``challenge`` (others are left out).
-        rare: modalities; a combination is rare if it has no other. Without any, ``dice_rare`` is NaN.
+        rare: modalities, as ``combination`` spells them; a combination is rare if it has no other. Without any,
+            ``dice_rare`` is NaN.
 
     Returns:
         Index method, seed, patient, methods in their order; columns `ENDPOINTS`.
     """
-    rows = rows[rows["convention"] == CHALLENGE.name]
-    intersection = rows["dice"] * (rows["predicted_ml"] + rows["reference_ml"]) / 2
-    is_rare = rows["combination"].map(lambda text: bool(rare) and set(text.split("+")) <= set(rare))
-    both = (rows["predicted_ml"] > 0) & (rows["reference_ml"] > 0)
-    scored = rows.assign(
-        hd95=rows["hd95"].where(both),
-        dice_rare=rows["dice"].where(is_rare),
-        false_positive_ml=(rows["predicted_ml"] - intersection).clip(lower=0),
-    )
-    return scored.groupby(["method", "seed", "patient"], sort=False)[list(ENDPOINTS)].mean()
+    return _scored(rows, rare).groupby(["method", "seed", "patient"], sort=False)[list(ENDPOINTS)].mean()
 
 
-def compare_to_first(table: pd.DataFrame) -> pd.DataFrame:
+def compare_to_first(rows: pd.DataFrame, rare: Sequence[str] = ()) -> pd.DataFrame:
     """Every method against the first, endpoint by endpoint, over the seeds that both have.
 
+    An endpoint is compared in the cells (case, combination, region) where both have it: HD95 is undefined where a
+    method finds nothing, and one that finds nothing in the hard cells must not win by it.
+
     Args:
-        table: of `endpoints`.
+        rows, rare: of `endpoints`.
 
     Returns:
         ``endpoint, method, baseline``, the fields of `SeedComparison` (difference = method - baseline) and ``counts``.
     """
-    methods = list(dict.fromkeys(table.index.get_level_values("method")))
-    table = table.sort_index()
+    scored = _scored(rows, rare)
+    first, *others = dict.fromkeys(scored["method"]) or [""]
     results = []
     for endpoint in ENDPOINTS:
-        first = table.loc[methods[0], endpoint].dropna()
-        for method in methods[1:]:
-            own = table.loc[method, endpoint].dropna()
-            if own.index.intersection(first.index).empty:
+        for method in others:
+            own, base = (_cells(scored, name, endpoint) for name in (method, first))
+            own, base = own.align(base, join="inner")
+            by_patient = (own - base).dropna().groupby(["seed", "patient"]).mean()
+            if by_patient.empty:
                 continue
-            comparison = compare_seeds(own, first)
-            names = {"endpoint": endpoint, "method": method, "baseline": methods[0]}
+            comparison = compare_seeds(by_patient, by_patient * 0)
+            names = {"endpoint": endpoint, "method": method, "baseline": first}
             results.append({**names, **comparison._asdict(), "counts": comparison.counts})
     return pd.DataFrame(results, columns=["endpoint", "method", "baseline", *SeedComparison._fields, "counts"])
+
+
+def _scored(rows: pd.DataFrame, rare: Sequence[str]) -> pd.DataFrame:
+    """The rows of the challenge's convention with all of `ENDPOINTS`."""
+    rows = rows[rows["convention"] == CHALLENGE.name]
+    intersection = rows["dice"] * (rows["predicted_ml"] + rows["reference_ml"]) / 2
+    is_rare = rows["combination"].map(lambda text: bool(rare) and set(text.split("+")) <= set(rare)).astype(bool)
+    both = (rows["predicted_ml"] > 0) & (rows["reference_ml"] > 0)
+    return rows.assign(
+        hd95=rows["hd95"].where(both),
+        dice_rare=rows["dice"].where(is_rare),
+        false_positive_ml=(rows["predicted_ml"] - intersection).clip(lower=0),
+    )
+
+
+def _cells(scored: pd.DataFrame, method: str, endpoint: str) -> pd.Series:
+    """One method's values of an endpoint by `CELL`."""
+    return scored[scored["method"] == method].groupby(CELL)[endpoint].mean()

@@ -61,7 +61,8 @@ FILLED, EMPTY = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
 SIGNS = {
     MINUS: "$-$",
     DASH: "--",
-    "< ": "$<$ ",
+    "<": "$<$",
+    ">": "$>$",
     FILLED: r"$\bullet$",
     EMPTY: r"$\circ$",
     "\N{GREEK SMALL LETTER DELTA}": r"$\delta$",

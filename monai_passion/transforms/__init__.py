@@ -15,7 +15,7 @@ from monai_passion.transforms.drop import (
     RandDropModalitiesd,
     RandMaskModalitiesd,
 )
-from monai_passion.transforms.foreground import is_foreground
+from monai_passion.transforms.foreground import KeepShownd, is_foreground
 from monai_passion.transforms.labels import (
     EnsureLabeld,
     LabelsToRegions,
@@ -41,6 +41,7 @@ __all__ = [
     "DropModalitiesd",
     "EnsureAvailabled",
     "EnsureLabeld",
+    "KeepShownd",
     "LabelsToRegions",
     "LabelsToRegionsd",
     "LoadModalities",

@@ -11,7 +11,15 @@ PROGRAM = "/somewhere/monai/bundle/__main__.py"
 @pytest.fixture
 def run(tmp_path):
     """Checks what follows ``python -m monai.bundle run training --config_file FILE``."""
-    content = {"epochs": 3, "width": 2, "dataset_dir": "", "ckpt_dir": "", "loss": {"gamma": 1}, "handlers": [{"a": 1}]}
+    content = {
+        "epochs": 3,
+        "width": 2,
+        "dataset_dir": "",
+        "ckpt_dir": "",
+        "device": "cpu",
+        "loss": {"gamma": 1},
+        "handlers": [{"a": 1}],
+    }
     (tmp_path / "train.json").write_text(json.dumps(content))
     (tmp_path / "more.json").write_text(json.dumps({"method": "x"}))
 
@@ -30,6 +38,8 @@ def run(tmp_path):
         ("--dataset_dir", "'2024'", "--logging_file", "None", "--tracking", "mlflow"),
         ("--dataset_dir", '$"/data/a\\x231"'),
         ("--dataset_dir", "0024", "--datalist", "None"),
+        ("--device", "cpu"),
+        ("--device", "$torch.device('cuda:77')"),
     ],
 )
 def test_settings_that_there_are_go_through(run, words):
@@ -41,6 +51,7 @@ def test_settings_that_there_are_go_through(run, words):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("--device", "cuda:77"), "device 'cuda:77' cannot be used here"),
         (("--epoch", "3"), "'epoch'; did you mean epochs"),
         (("--epochs", "3", "--widht", "2"), "'widht'; did you mean width"),
         (("--widht=2",), "did you mean width"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.bundle import ConfigWorkflow, create_workflow
 
+from monai_passion.errors import UsageError
 from monai_passion.modalities import combinations
 from tests.bundles.conftest import CONFIGS, NAMES, QUICK, add_weights, row_of, small, workflow_of, write_case
 
@@ -67,6 +68,23 @@ def test_runs_through_create_workflow(bundle, cohorts, tmp_path):
     assert len(list((tmp_path / "out").glob("*_seg.nii.gz"))) == 4
 
 
+@pytest.mark.parametrize("bundle", QUICK[:1], indirect=True)
+def test_nothing_is_segmented_where_every_image_is_0(bundle, tmp_path):
+    add_weights(bundle)
+    hole = (slice(8, 20),) * 3
+    write_case(tmp_path / "patients", "anna", "brats_mri", 0)
+    for path in (tmp_path / "patients" / "anna").glob("*.nii.gz"):
+        image = nib.load(path)
+        data = image.get_fdata()
+        data[hole] = 0
+        nib.save(nib.Nifti1Image(data.astype(image.get_data_dtype()), image.affine), path)
+    places = {"dataset_dir": str(tmp_path / "patients"), "output_dir": str(tmp_path / "out"), "overlap": 0.0}
+    run(workflow_of(bundle, "inference", **places))
+    found = nib.load(tmp_path / "out" / "anna_seg.nii.gz").get_fdata()
+    assert found.any()
+    assert not found[hole].any()
+
+
 @pytest.mark.parametrize("bundle", ["myops_cmr_segmentation_rfnet_passion"], indirect=True)
 def test_a_slice_network_trains_on_every_slice_and_validates_on_volumes(bundle, cohorts):
     places = {"dataset_dir": str(cohorts["myops_cmr"]), "ckpt_dir": str(bundle / "models")}
@@ -100,28 +118,59 @@ def test_the_cache_on_disk_changes_no_item_and_repairs_itself(bundle, cohorts, t
         assert (other["image"].pixdim == plain["image"].pixdim).all()
 
 
-@pytest.mark.parametrize("bundle", QUICK[:1], indirect=True)
-def test_the_fast_training_transplants_averages_and_takes_healthy_heads(bundle, tmp_path):
-    """`configs/tasks/brats_mri/fast.json` on top of a bundle's training, with heads that have no label."""
-    fragments = [CONFIGS / f"{name}.json" for name in ("methods/baseline", "tasks/brats_mri/fast")]
+def fast_training(bundle, folder, *fragments, **changes):
+    """`configs/tasks/brats_mri/fast.json` among other files on top of a bundle's training, small."""
     for k in range(4):
-        write_case(tmp_path / "patients", f"case{k}", "brats_mri", k)
-    places = {"dataset_dir": str(tmp_path / "patients"), "ckpt_dir": str(tmp_path / "run"), "val_interval": 1}
-    workflow = ConfigWorkflow(
-        config_file=[str(bundle / "configs" / "train.json"), *map(str, fragments)],
+        write_case(folder / "patients", f"case{k}", "brats_mri", k)
+    places = {"dataset_dir": str(folder / "patients"), "ckpt_dir": str(folder / "run"), "val_interval": 1}
+    return ConfigWorkflow(
+        config_file=[str(bundle / "configs" / "train.json"), *(str(CONFIGS / f"{name}.json") for name in fragments)],
         workflow_type="train",
         device="cpu",
         bundle_root=str(bundle),
-        healthy_dir=str(tmp_path / "patients"),
         **{**places, "epochs": 1, "width": 2, "spacing": [-1] * 3, "crop_size": [16] * 3, "roi_size": [48] * 3},
+        **changes,
+    )
+
+
+@pytest.mark.parametrize(
+    ("fragments", "accumulate"),
+    [(("methods/baseline", "tasks/brats_mri/fast"), 2), (("tasks/brats_mri/fast", "methods/ogm_ge"), 1)],
+)
+@pytest.mark.parametrize("bundle", QUICK[:1], indirect=True)
+def test_the_fast_training_transplants_averages_and_takes_healthy_heads(bundle, tmp_path, fragments, accumulate):
+    """Under every method; `ogm_ge` brings a handler of its own."""
+    for name in ("healthy", "case0", "case1", "case2", "case3"):
+        write_case(tmp_path / "heads", name, "brats_mri", 7)
+    workflow = fast_training(
+        bundle, tmp_path, *fragments, healthy_dir=str(tmp_path / "heads"), accumulate=accumulate, ema_rate=0.19
     )
     workflow.initialize()
-    items = workflow.parser.get_parsed_content("data")["training"]
-    healthy = [item for item in items if item["label"] is None]
-    assert len(healthy) == 4
+    data = workflow.parser.get_parsed_content("data")
+    held = {item["patient"] for split in ("validation", "test") for item in data[split]}
+    healthy = {item["patient"] for item in data["training"] if item["label"] is None}
+    assert healthy == {"healthy", *(item["patient"] for item in data["training"])}
+    assert held
+    assert not healthy & held
     run_network, averaged = (workflow.parser.get_parsed_content(key) for key in ("network", "averaging"))
+    assert 1 - (1 - averaged.momentum) ** accumulate == pytest.approx(0.19)  # once per batch, rate per step
+    before = {name: values.clone() for name, values in run_network.state_dict().items()}
     workflow.run()
     stored = torch.load(tmp_path / "run" / "model.pt", weights_only=True)["model"]
     for name, values in averaged.ema_model.state_dict().items():
         assert torch.equal(stored[name], values)
-    assert any(not torch.equal(stored[name], values) for name, values in run_network.state_dict().items())
+    for other in (before, run_network.state_dict()):
+        assert any(not torch.equal(stored[name], values) for name, values in other.items())
+
+
+@pytest.mark.parametrize("fragments", [(), ("methods/pmr",)])
+@pytest.mark.parametrize("bundle", QUICK[:1], indirect=True)
+def test_a_method_is_not_trained_without_what_it_learns_from(bundle, tmp_path, fragments, capfd):
+    workflow = fast_training(bundle, tmp_path, *fragments, "tasks/brats_mri/fast")
+    with pytest.raises(RuntimeError) as caught:
+        run(workflow)
+    assert "cached" not in capfd.readouterr().err  # nothing was computed yet
+    cause = caught.value
+    while not isinstance(cause, UsageError):
+        cause = cause.__cause__
+    assert "name the configuration of the method after that of the task" in str(cause)

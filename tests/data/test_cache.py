@@ -127,6 +127,36 @@ def test_the_key_holds_no_address_or_order_of_a_process_and_does_not_change_with
     assert _describe({"b", "a"}) == _describe({"a", "b"}) == ['"a"', '"b"']
 
 
+def lambdas(text):
+    """As an expression in a configuration makes them."""
+    return eval(text, {"__builtins__": {}, "np": np})
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("lambda x: np.sin(x)", "lambda x: np.cos(x)"),
+        ("lambda x, a=1: x", "lambda x, a=2: x"),
+        ("lambda x, *, a=1: x", "lambda x, *, a=2: x"),
+        ("(lambda n: lambda x: x + n)(1)", "(lambda n: lambda x: x + n)(2)"),
+        ("lambda x: (lambda y: np.sin(y))(x)", "lambda x: (lambda y: np.cos(y))(x)"),
+        ("lambda x: x in ('a', 'b')", "lambda x: x in ('a', 'c')"),
+        ("lambda x: x in {'a', 'b'}", "lambda x: x in {'a', 'c'}"),
+    ],
+)
+def test_expressions_are_told_apart_by_all_that_they_compute_with(one, other):
+    assert _describe(lambdas(one)) == _describe(lambdas(one)) != _describe(lambdas(other))
+
+
+def test_methods_are_told_apart_by_their_object_which_may_hold_them():
+    keys = []
+    for number in (1, 1, 2):
+        thing = Counted()
+        thing.number, thing.call = number, thing.__call__
+        keys.append(json.dumps(_describe(thing.call)))
+    assert keys[0] == keys[1] != keys[2]
+
+
 def test_a_full_disk_costs_the_cache_and_not_the_result(items, tmp_path, caplog):
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert make(tmp_path / "cache")(items[0])["image"].shape == (2, 5, 6, 7)

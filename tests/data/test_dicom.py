@@ -470,3 +470,4 @@ def test_results_that_name_dicom_images_can_be_compared(predict, tmp_path):
     opened = open_examination(tmp_path / "out")
     assert opened.images["flair"].shape == opened.labels.shape == SHAPE
     np.testing.assert_allclose(opened.images["flair"].affine, opened.labels.affine, atol=1e-3)
+    assert opened.patient

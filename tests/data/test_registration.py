@@ -78,7 +78,7 @@ def test_a_sequence_is_said_to_lack_a_part_of_the_head_and_not_of_the_air_around
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("far", "slices", "why"), [(1000.0, 28, "do not overlap"), (0.0, 2, "too few")])
+@pytest.mark.parametrize(("far", "slices", "why"), [(1000.0, 28, "do not overlap"), (0.0, 11, "11 slices are too few")])
 def test_what_cannot_be_registered_is_said_in_one_line(head, far, slices, why):
     affine = head.affine.copy()
     affine[2, 3] += far

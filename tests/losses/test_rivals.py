@@ -3,8 +3,19 @@ import math
 import pytest
 import torch
 
+from monai_passion.errors import UsageError
 from monai_passion.handlers.modulation import GradientModulationHandler, modulation
-from monai_passion.losses import BackboneLoss, GradientModulationLoss, PMRLoss, TeacherDistillationLoss
+from monai_passion.losses import (
+    BackboneLoss,
+    GradientModulationLoss,
+    PassionLoss,
+    PassionReleasedLoss,
+    PMRLoss,
+    RelativeAdvantageLoss,
+    SubsetStudentsLoss,
+    TeacherDistillationLoss,
+    UnimodalDistillationLoss,
+)
 from monai_passion.losses.distillation import pixel_distillation
 from monai_passion.losses.modulation import true_class_score
 from monai_passion.losses.pmr import imbalance_ratio, prototypical_terms
@@ -145,3 +156,35 @@ def test_the_noise_is_as_wide_as_the_gradient():
     )
     assert added.std().item() == pytest.approx(1.0, rel=0.1)
     assert abs(added.mean().item()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("loss", "least"),
+    [
+        (BackboneLoss(M, K), "off"),
+        (BackboneLoss(M, K, lambda_unimodal=1.0), "train"),
+        (GradientModulationLoss(M, K), "monitor"),
+        (PassionLoss(M, K, [0.0] * M), "train"),
+        (PassionReleasedLoss(M, K, [1.0] * M), "train"),
+        (PMRLoss(M, K), "train"),
+        (RelativeAdvantageLoss(M, K), "train"),
+        (TeacherDistillationLoss(M, K, torch.nn.Identity()), "train"),
+        (UnimodalDistillationLoss(M, K, lambda_unimodal=0.0), "train"),
+        (SubsetStudentsLoss(M, K), "train"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else value,
+)
+def test_a_network_without_the_decodes_that_a_method_learns_from_is_refused(loss, least):
+    order = ("off", "monitor", "train")
+    for unimodal in order:
+        net = toy.network(unimodal=unimodal, random_subsets=1)
+        if order.index(unimodal) >= order.index(least):
+            loss.check_network(net)
+        else:
+            with pytest.raises(UsageError, match=f"unimodal: {unimodal}; .* --wrapper#unimodal {least}"):
+                loss.check_network(net)
+
+
+def test_random_subsets_are_needed_where_they_teach():
+    with pytest.raises(UsageError, match="random_subsets"):
+        SubsetStudentsLoss(M, K).check_network(toy.network())

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -13,12 +16,19 @@ from tests.helpers.tasks import BRATS_MRI
 BRATS = ("background", "NCR/NET", "ED", "ET"), (0, 1, 2, 4)
 
 
-def test_a_patient_labeled_on_two_files_is_one_training_item(tmp_path):
+def test_a_patient_labeled_on_two_files_is_one_training_item(tmp_path, caplog):
     for name in ("anna_flair", "anna_t2", "ben"):
         shape = (4, 4, 4, 4) if name == "ben" else (4, 4, 4)
         nib.save(nib.Nifti1Image(np.zeros(shape, np.uint8), np.eye(4)), tmp_path / f"{name}.nii.gz")
-    pairs = [{"image": str(tmp_path / f"{i}.nii.gz"), "label": f"{i}.label"} for i in ("anna_flair", "ben", "anna_t2")]
+    pairs = []
+    for age, name in ((1, "anna_flair"), (3, "ben"), (2, "anna_t2")):
+        label = tmp_path / f"{name}.label"
+        label.touch()
+        os.utime(label, (1e9 - age, 1e9 - age))
+        pairs.append({"image": str(tmp_path / f"{name}.nii.gz"), "label": str(label)})
     anna, ben = training_items(pairs, BRATS_MRI)
+    assert Path(anna["label"]).name == "anna_flair.label"  # the newest
+    assert f"{tmp_path / 'anna_t2.label'} is not used" in caplog.text
     assert anna["case"] == "anna"
     assert anna["image"]["t1"] is None
     assert ben["channels"] == list(BRATS_MRI)

@@ -1,8 +1,9 @@
 import io
 
+import pytest
 import torch
 
-from monai_passion.networks.blocks import add_before_norm
+from monai_passion.networks.blocks import ConvBlock, add_before_norm
 from monai_passion.networks.cpu.activation import activate
 
 
@@ -22,3 +23,12 @@ def test_a_bias_before_normalization_changes_nothing_and_gets_the_gradient_that_
 def test_a_trace_of_it_can_be_saved():
     given = torch.randn(1, 3, 4, 4, 4), torch.randn(3, requires_grad=True)
     torch.jit.save(torch.jit.trace(lambda x, bias: add_before_norm(x, bias) + 0, given), io.BytesIO())
+
+
+@pytest.mark.parametrize("order", ["pre", "post", "bare"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_hooks_on_a_convolution_see_what_it_makes(dims, order):
+    block, seen = ConvBlock(dims, 2, 3, 3, order), []
+    block.conv.register_forward_hook(lambda module, given, result: seen.append(result.shape))
+    block(torch.randn(1, 2, *[8] * dims))
+    assert seen == [(1, 3, *[8] * dims)]

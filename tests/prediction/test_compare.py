@@ -121,6 +121,28 @@ def test_other_sequences_or_weights_are_warned_of_and_none_in_common_is_an_error
         compare(examination([], BEFORE, ("t2",)), two)
 
 
+def test_stacks_of_few_slices_are_compared_by_their_headers_and_it_is_said(monkeypatch):
+    day = examination([((60, 60, 60), 12)], BEFORE)
+    few = day._replace(
+        labels=day.labels._replace(data=day.labels.data[:, :, 15:25]),
+        images={m: image._replace(data=image.data[:, :, 15:25]) for m, image in day.images.items()},
+    )
+    content = compare(few, few)[0]
+    assert content["moved_mm"] == 0
+    assert any("too few slices to be registered" in finding["text"] for finding in content["findings"])
+    monkeypatch.setattr(registration, "rigid", lambda fixed, moving: np.eye(4))
+    assert not any("too few slices" in finding["text"] for finding in compare(day, day)[0]["findings"])
+
+
+def test_days_of_two_patients_by_their_headers_are_refused(monkeypatch):
+    monkeypatch.setattr(registration, "rigid", lambda fixed, moving: np.eye(4))
+    one, two = examination([], BEFORE), examination([], BEFORE)
+    for first, second in (("A/B", "A/B"), ("A/B", ""), ("", "")):
+        compare(one._replace(patient=first), two._replace(patient=second))
+    with pytest.raises(InputError, match="different patients by the DICOM headers"):
+        compare(one._replace(patient="A/B"), two._replace(patient="C"))
+
+
 def test_a_result_that_does_not_name_its_images_says_what_to_do(tmp_path):
     report = examination([], BEFORE).report
     (tmp_path / "report.json").write_text(json.dumps(report))

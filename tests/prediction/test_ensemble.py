@@ -9,7 +9,7 @@ import torch
 from monai_passion.cli import main
 from monai_passion.commands.predict import _words
 from monai_passion.data.nifti import read_volume
-from monai_passion.errors import WeightsError
+from monai_passion.errors import UsageError, WeightsError
 from monai_passion.networks import HeteroModalUNet, MMFormer, RFNet
 from monai_passion.networks.weights import save_weights
 from monai_passion.prediction.segmenter import Segmenter, find_bundle, find_member
@@ -92,6 +92,12 @@ def test_members_that_see_other_images_are_refused_and_other_windows_and_rules_a
         Segmenter(find_bundle(), weights[0], "cpu", ensemble=members("myops_mmformer"))
     alike = make(tmp_path / "alike.safetensors", 3, roi_size=[48, 48, 48], minimum_et_ml=1.0)
     Segmenter(find_bundle(), weights[0], "cpu", ensemble=members(alike))
+
+
+def test_a_network_is_not_averaged_with_itself(weights):
+    for twice in (weights[:1], weights[1:2] * 2):
+        with pytest.raises(UsageError, match=r"safetensors is in the ensemble twice"):
+            Segmenter(find_bundle(), weights[0], "cpu", ensemble=members(*twice))
 
 
 def test_weights_of_another_network_are_told_as_such_before_their_settings(weights, tmp_path):

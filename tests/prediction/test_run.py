@@ -110,9 +110,10 @@ def test_predict_gives_what_the_bundle_gives_and_nothing_where_every_image_is_0(
     (written,) = (tmp_path / "bundle").iterdir()
     (own, report, _), theirs = predict({m: f for m, f in files.items() if m != "t1"}), nib.load(written)
     shown, found = head(0) != 0, np.asarray(theirs.dataobj).squeeze()
-    assert np.array_equal(own, found * shown)
-    assert found[~shown].any()
-    assert f"{np.count_nonzero(found[~shown])} voxels" in " ".join(finding["text"] for finding in report["findings"])
+    assert np.array_equal(own, found)
+    assert not found[~shown].any()
+    assert "voxels" in (text := " ".join(one["text"] for one in report["findings"]))
+    assert "were segmented where every image is 0, and removed" in text
     assert np.allclose(theirs.affine, AFFINE)
 
 
@@ -251,6 +252,27 @@ def test_uncertainty_is_the_entropy_of_the_mean_of_the_decodes(segmenter, files,
     assert result.uncertainty[0, 0, 0] == 0
     assert result.agreement["flair"] == {"WT": 1, "TC": 1, "ET": 1}
     assert result.agreement["t1"] == {"WT": 1, "TC": 0, "ET": 1}
+
+
+def test_a_sequence_alone_agrees_by_the_rules_of_the_result(segmenter, files, monkeypatch):
+    """T1 alone has a little enhancing tumor in the core, which the rules take for core in both."""
+    import torch
+
+    from monai_passion.data.nifti import read_volume
+
+    def infer(item, masks, effort, progress):
+        decodes = [torch.zeros(4, *item["image"].shape[1:]) for _ in masks]
+        for p in decodes:
+            p[1] = 1.0
+        decodes[2][:, 17, 16, 16] = torch.tensor([0.0, 0, 0, 1])
+        return [MetaTensor(p) for p in decodes]
+
+    monkeypatch.setattr(segmenter, "_infer", infer)
+    volumes = [read_volume(files["flair"]), None, read_volume(files["t1"]), None]
+    assert segmenter.segment(volumes, "alone").agreement["t1"]["ET"] == 0
+    monkeypatch.setitem(segmenter.parser.config, "minimum_et_share", 0.1)
+    segmenter.parser.parse(True)
+    assert segmenter.segment(volumes, "alone").agreement["t1"]["ET"] == 1
 
 
 def test_a_stripped_skull_leaves_its_mask_a_note_and_a_picture_of_each_stage(files, predict, monkeypatch):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from monai_passion import NOTICE
-from monai_passion.errors import InputError
+from monai_passion.errors import InputError, UsageError
 from monai_passion.reporting.report import write_report
 from tests.reporting.made_up import write_run
 
@@ -150,3 +150,13 @@ def test_nothing_is_written_where_a_run_cannot_be_read(make_run, tmp_path):
     with pytest.raises(InputError):
         write_report([make_run("a"), tmp_path / "missing"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_rare_modalities_go_by_any_of_their_names_and_others_are_refused_before_anything_is_written(tmp_path):
+    runs = [write_run(tmp_path / name, label=name, curves=False) for name in ("a", "b")]
+    write_report(runs, tmp_path / "out", rare=["T1ce"])
+    table = pd.read_csv(tmp_path / "out" / "tables" / "seeds.csv", comment="#")
+    assert table["dice_rare"].notna().all()
+    with pytest.raises(UsageError, match="t3"):
+        write_report(runs, tmp_path / "refused", rare=["t3"])
+    assert not (tmp_path / "refused").exists()

@@ -34,15 +34,33 @@ def test_distances_are_of_regions_that_both_have():
 def test_without_probabilities_calibration_is_left_out():
     runs = [rows("base", s, {"p": 0.3}).assign(ece=float("nan")) for s in (1, 2)]
     runs += [rows("new", s, {"p": 0.35}) for s in (1, 2)]
-    assert set(compare_to_first(endpoints(pd.concat(runs), rare=["t2"]))["endpoint"]) == {*ENDPOINTS} - {"ece"}
+    assert set(compare_to_first(pd.concat(runs), rare=["t2"])["endpoint"]) == {*ENDPOINTS} - {"ece"}
 
 
 @pytest.mark.filterwarnings("error")
 def test_methods_are_compared_to_the_first_over_common_seeds():
     runs = [rows("base", s, {"p": 0.3, "q": 0.4}) for s in (1, 2)]
     runs += [rows("new", s, {"p": 0.35, "q": 0.45}) for s in (2, 1, 3)]
-    table = compare_to_first(endpoints(pd.concat(runs), rare=["t2"]))
+    table = compare_to_first(pd.concat(runs), rare=["t2"])
     assert list(table["endpoint"]) == list(ENDPOINTS)
     dice = table.iloc[0]
     assert (dice["method"], dice["baseline"], dice["seeds"], dice["patients"]) == ("new", "base", 2, 2)
     assert dice["difference"] == pytest.approx(0.05)
+
+
+def test_a_method_that_misses_the_hard_regions_does_not_win_by_distance():
+    """It is 1 mm worse where both find the region, though its own mean is the smaller."""
+    base, new = rows("base", 1, {"p": 0.5}), rows("new", 1, {"p": 0.5})
+    base["hd95"] = base["combination"].map({"t1+t2": 2.0, "t2": 30.0})
+    new["hd95"] = 3.0
+    new.loc[new["combination"] == "t2", "predicted_ml"] = 0.0
+    table = compare_to_first(pd.concat([base, new])).set_index("endpoint")
+    assert table.loc["hd95", "difference"] == pytest.approx(1)
+    means = endpoints(pd.concat([base, new]))["hd95"]
+    assert means["new"].item() < means["base"].item()
+
+
+def test_without_rows_of_the_challenge_there_is_nothing_to_compare():
+    runs = [rows(method, 1, {"p": 0.5}).query("convention == 'released'") for method in ("base", "new")]
+    assert endpoints(pd.concat(runs)).empty
+    assert compare_to_first(pd.concat(runs)).empty

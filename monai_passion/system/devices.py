@@ -1,0 +1,24 @@
+"""Where a network is computed."""
+
+from __future__ import annotations
+
+from monai_passion.errors import UsageError
+
+__all__ = ["usable_device"]
+
+
+def usable_device(name: str) -> str:
+    """``name``, once something has been stored there.
+
+    Raises:
+        UsageError: torch knows no such device, or this machine has none.
+    """
+    import torch
+
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(
+            f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); try --device cpu"
+        ) from error
+    return name

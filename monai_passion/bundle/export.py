@@ -84,10 +84,15 @@ def export_bundle(
             if url is not None:
                 files["large_files.yml"] = _put_aside(models, Path(output), url, Path(folder) / "large_files.yml")
                 files = {name: path for name, path in files.items() if not name.startswith("models/")}
+            settings = trained_settings(found, facts)
+            own = _differing(files["configs/inference.json"], settings)
             for name, path in files.items():
                 if name in CONFIGS:
                     files[name] = Path(folder) / path.name
-                    files[name].write_text(_with_settings(path, trained_settings(found, facts)), encoding="utf-8")
+                    files[name].write_text(_with_settings(path, settings), encoding="utf-8")
+                elif name == "docs/README.md" and own:
+                    files[name] = Path(folder) / path.name
+                    files[name].write_text(path.read_text(encoding="utf-8") + _of_weights(own), encoding="utf-8")
         elif url is not None:
             raise UsageError("there are no weights that could lie at a URL; give --weights")
         if vendor:
@@ -256,6 +261,20 @@ def _with_settings(config: Path, settings: Mapping[str, Any]) -> str:
     content = json.loads(config.read_text(encoding="utf-8"))
     content.update((key, value) for key, value in settings.items() if key in content)
     return json.dumps(content, indent=2) + "\n"
+
+
+def _differing(config: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    content = json.loads(config.read_text(encoding="utf-8"))
+    return {key: value for key, value in settings.items() if key in content and value != content[key]}
+
+
+def _of_weights(settings: Mapping[str, Any]) -> str:
+    """A section for the page of a bundle, which speaks of the bundle's own settings."""
+    rows = "".join(f"| `{key}` | {json.dumps(value)} |\n" for key, value in settings.items())
+    return (
+        "\n## Settings of these weights\n\nThey were trained with other settings than the ones above, and the "
+        f"configurations have them.\n\n| setting | value |\n|---|---|\n{rows}"
+    )
 
 
 def _package() -> Iterator[tuple[str, Path]]:

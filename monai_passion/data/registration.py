@@ -57,7 +57,8 @@ def moved_mm(motion: NDArray[np.float64], image: Volume) -> float:
 def rigid(fixed: Volume, moving: Volume, seed: int = 1) -> NDArray[np.float64]:
     """The rigid motion (4, 4), in mm, from a place in ``fixed`` to the same place in ``moving``.
 
-    Mattes' mutual information, sampled, from coarse to fine, downhill from where the headers place the two.
+    Mattes' mutual information, sampled, from coarse to fine, downhill from where the headers place the two; where these
+    place the middle of neither within the other, from both middles at one place.
 
     Raises:
         InputError: they do not overlap, or one has fewer than `LEAST_SLICES` slices.
@@ -72,8 +73,10 @@ def rigid(fixed: Volume, moving: Volume, seed: int = 1) -> NDArray[np.float64]:
     images = [_to_itk(volume) for volume in (fixed, moving)]
     kind = type(images[0])
     transform = itk.Euler3DTransform[itk.D].New()
-    center = LPS @ fixed.affine @ [*((size - 1) / 2 for size in fixed.shape), 1]
-    transform.SetCenter([float(c) for c in center[:3]])
+    centers = [volume.affine @ [*((size - 1) / 2 for size in volume.shape), 1] for volume in (fixed, moving)]
+    transform.SetCenter([float(c) for c in (LPS @ centers[0])[:3]])
+    if not _holds(moving, centers[0]) and not _holds(fixed, centers[1]):
+        transform.SetTranslation([float(c) for c in (LPS @ (centers[1] - centers[0]))[:3]])
     metric = itk.MattesMutualInformationImageToImageMetricv4[kind, kind].New()
     metric.SetNumberOfHistogramBins(BINS)
     optimizer = itk.RegularStepGradientDescentOptimizerv4.New(
@@ -102,6 +105,12 @@ def rigid(fixed: Volume, moving: Volume, seed: int = 1) -> NDArray[np.float64]:
     motion = np.eye(4)
     motion[:3, :3], motion[:3, 3] = rotation, list(transform.GetOffset())
     return LPS @ motion @ LPS
+
+
+def _holds(volume: Volume, place: NDArray[np.float64]) -> bool:
+    """Whether a place in mm is within the field of view."""
+    index = (np.linalg.inv(volume.affine) @ place)[:3]
+    return bool(np.all((index >= -0.5) & (index <= np.asarray(volume.shape) - 0.5)))
 
 
 def _to_itk(volume: Volume) -> Any:

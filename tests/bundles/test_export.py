@@ -149,6 +149,7 @@ def test_configurations_get_the_settings_of_the_weights(tmp_path):
         archive.extractall(tmp_path)
     for config in ("train", "evaluate", "inference"):
         assert json.loads((tmp_path / NAME / "configs" / f"{config}.json").read_text())["width"] == 3
+    assert (tmp_path / NAME / "docs" / "README.md").read_text().endswith("| `width` | 3 |\n")
     check_trusted(tmp_path / NAME)
 
 

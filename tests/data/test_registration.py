@@ -78,12 +78,16 @@ def test_a_sequence_is_said_to_lack_a_part_of_the_head_and_not_of_the_air_around
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("far", "slices", "why"), [(1000.0, 28, "do not overlap"), (0.0, 11, "11 slices are too few")])
-def test_what_cannot_be_registered_is_said_in_one_line(head, far, slices, why):
-    affine = head.affine.copy()
-    affine[2, 3] += far
-    with pytest.raises(InputError, match=why):
-        rigid(head, Volume(head.data[:, :, :slices], affine, None, ()))
+def test_images_that_their_headers_place_apart_are_brought_together_by_their_middles_first(head):
+    apart = nib.affines.from_matvec(np.eye(3), [30.0, -20.0, 1000.0]) @ MOTION
+    moved = other_contrast(head)._replace(affine=apart @ head.affine)
+    corners = head.affine @ np.array([[0, 0, 0, 1], [39, 41, 27, 1], [39, 0, 27, 1], [0, 41, 0, 1]]).T
+    assert np.linalg.norm((rigid(head, moved) @ corners - apart @ corners)[:3], axis=0).max() < 2.0  # a voxel
+
+
+def test_stacks_of_few_slices_are_not_registered_and_it_is_said_in_one_line(head):
+    with pytest.raises(InputError, match="11 slices are too few"):
+        rigid(head, head._replace(data=head.data[:, :, :11]))
 
 
 def test_a_sequence_that_shows_nothing_where_the_reference_is_is_refused(head, tmp_path):

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+from monai_passion.errors import InputError, UsageError
 from monai_passion.system.files import PathLike
 
 __all__ = ["composite"]
@@ -24,6 +25,7 @@ def composite(
     cube_dir: PathLike | None = None,
     cube_label_dir: PathLike | None = None,
     spacing: float = 1.0,
+    labels: str | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write composite patients, as a training with transplanted tumors sees them, to look at.
@@ -43,6 +45,7 @@ def composite(
         cube_dir: cubes of further donors.
         cube_label_dir: the whole label maps of these.
         spacing: mm.
+        labels: what the values in label files mean, as hdglio or 1=ED,2=NCR/NET,3=ET; by default it is found out.
         overwrite: replace what an earlier run left in the output.
 
     Returns:
@@ -50,7 +53,7 @@ def composite(
 
     Raises:
         InputError: patients or files that cannot be used.
-        UsageError: ``output`` is not empty.
+        UsageError: ``output`` is not empty, or no case is wanted.
     """
     import nibabel as nib
     import numpy as np
@@ -73,9 +76,17 @@ def composite(
     transforms = [parser.get_parsed_content("load"), *parser.get_parsed_content("preprocess")]
     modalities = parser.get_parsed_content("modalities")
 
+    if cases < 1 or seed < 0:
+        raise UsageError(f"{cases} cases and the seed {seed}; give 1 case or more, and a seed from 0 on")
     output = Path(output)
     with output_folder(output, overwrite=overwrite, last="composites.csv") as folder:
-        found = prepare_datalist(data, fractions=(1, 0, 0))
+        found = prepare_datalist(data, fractions=(1, 0, 0), labels=labels)
+        labeled = [item for item in found["training"] if item.get("label")]
+        if not labeled:
+            raise InputError(f"{data}: no patient has a label, so none is a host or a donor; add their label maps")
+        if unlabeled := [item["case"] for item in found["training"] if not item.get("label")]:
+            print(f"not used: {', '.join(unlabeled)} (without a label, which would hide a tumor)", flush=True)
+        found = {**found, "training": labeled}
         hosts = with_healthy(found, None if healthy_dir is None else str(healthy_dir))
         places = [None if place is None else str(place) for place in (cube_dir, cube_label_dir)]
         donors = training_donors(hosts, transforms, modalities, *places)

@@ -39,7 +39,7 @@ def presence(
 
     Args:
         cases: draw for so many cases, named case_0001 and so on.
-        datalist: draw for its training patients.
+        datalist: draw for its training patients, of what each of them has.
         read: count what is in a table, ours or a published one.
         output: the CSV file to write.
         missing_rates: one per modality, in the order of the modalities or as NAME=RATE, each in [0, 1).
@@ -86,24 +86,23 @@ def _draw(
 ) -> Presence:
     from monai_passion.data.datalists import load_datalist
     from monai_passion.data.presence import Presence, draw_presence
+    from monai_passion.data.training_set import draw_for_items
     from monai_passion.tasks import load_task
 
     if bool(missing_rates) == bool(group_rates):
         raise UsageError("give --missing-rates, or --group-rates for the groups of the datalist")
-    if datalist is not None:
-        content: Any = load_datalist(Path(datalist))
-        modalities = tuple(content["modalities"])
-        groups = {item[per]: item["group"] for item in content["training"]}
-    else:
-        modalities = load_task(task).modality_names
-        groups = {f"case_{n + 1:04d}": "unknown" for n in range(cases or 0)}
     rates: Any = _rates(missing_rates)
     if group_rates:
         rates = {
             group: _rates(given.split(",") if isinstance(given, str) else given) for group, given in group_rates.items()
         }
-    table = draw_presence(len(groups), rates, seed, groups=list(groups.values()), modalities=modalities)
-    return Presence(tuple(groups), modalities, table)
+    if datalist is not None:
+        content = load_datalist(Path(datalist))
+        return draw_for_items(content["training"], rates, seed, per, content["modalities"])
+    names = tuple(f"case_{n + 1:04d}" for n in range(cases or 0))
+    modalities = load_task(task).modality_names
+    groups = ["unknown"] * len(names)
+    return Presence(names, modalities, draw_presence(len(names), rates, seed, groups=groups, modalities=modalities))
 
 
 def _rates(given: Sequence[str | float]) -> list[float] | dict[str, float]:

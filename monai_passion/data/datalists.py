@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from monai_passion.data.labels import find_convention, label_classes
-from monai_passion.data.layouts import LAYOUTS, Case, cube_items, find_cohort, guess_task, not_used
+from monai_passion.data.layouts import LAYOUTS, NUMBER, Case, cube_items, find_cohort, guess_task, not_used
 from monai_passion.data.naming import read_name, stem_of
 from monai_passion.data.nifti import read_header
 from monai_passion.data.presence import plain_case_name
@@ -28,7 +28,7 @@ from monai_passion.data.splits import (
     read_lists,
     repeated,
 )
-from monai_passion.errors import InputError
+from monai_passion.errors import InputError, UsageError
 from monai_passion.system.files import write_text
 from monai_passion.system.schemas import check_schema
 from monai_passion.tasks import Task, TaskLike, load_task, task_names
@@ -132,13 +132,35 @@ def make_datalist(
     grades = _grades(folder, lists)
     for item in items:
         item["group"] = grades.get(item["case"], grades.get(item["patient"], item["group"]))
-    chosen = random_split(items, fractions, seed) if lists is None else listed_split(items, lists, str(split_dir))
+    if lists is not None:
+        chosen = listed_split(items, lists, str(split_dir))
+    elif sum(fraction > 0 for fraction in fractions) > 1:
+        chosen = _split(items, {case.name for case in cases if case.split == "test"}, fractions, seed)
+    else:
+        chosen = random_split(items, fractions, seed)
     return {
         "task": chosen_task.name,
         "modalities": list(chosen_task.modality_names),
         "labels": convention.to_json(),
         **chosen,
     }
+
+
+def _split(
+    items: Sequence[dict[str, Any]], own_test: set[str], fractions: Sequence[float], seed: int
+) -> dict[str, list[dict[str, Any]]]:
+    """`random_split`, but for cases that the data set itself tests on: the test split, if labeled, else left out."""
+    held = [item for item in items if item["case"] in own_test]
+    others = [item for item in items if item["case"] not in own_test]
+    test = [item for item in held if item.get("label")]
+    if left := len(held) - len(test):
+        logger.warning("%d cases that the data set tests on have no label and are left out", left)
+    first, second, _ = fractions
+    if not test or not first + second:
+        return random_split(others, fractions, seed)
+    logger.info("the test split is that of the data set: %d cases", len(test))
+    total = first + second
+    return {**random_split(others, (first / total, second / total, 0), seed), "test": test}
 
 
 def _item(case: Case, folder: Path, task: Task, patient_pattern: str | None) -> dict[str, Any]:
@@ -209,13 +231,16 @@ def _from_decathlon(path: Path, given: Mapping[str, Any], task: Task) -> Datalis
         channels = [read_name(str(name), task).role for _, name in sorted((given.get("modality") or {}).items())]
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: labels or modality are not as in the Decathlon ({error}); correct them") from error
+    folds: set[Any] = set()
     for key, split in FOREIGN.items():
         for k, entry in enumerate(given.get(key) or []):
             entry = entry if isinstance(entry, dict) else {"image": entry}
             images = entry.get("image")
             where = f"{path}: {key}[{k}]"
+            if "fold" in entry:
+                folds.add(entry["fold"])
             if isinstance(images, dict):
-                files = images
+                files = _by_modality(where, images, task)
             elif isinstance(images, str):
                 role = read_name(Path(images).name, task, Path(images).parent.name).role
                 if not channels and role not in task.modality_names:
@@ -232,10 +257,8 @@ def _from_decathlon(path: Path, given: Mapping[str, Any], task: Task) -> Datalis
                 files = dict(zip(map(str, roles), images, strict=True))
             else:
                 raise InputError(f"{where}: image is {images!r}; give the paths of a patient's files")
-            first = next(iter(files.values()))
-            case = str(entry.get("case") or Path(first).parent.name or stem_of(Path(first).name))
-            if isinstance(images, str) or not Path(first).parent.name:
-                case = str(entry.get("case") or read_name(Path(first).name, task).patient or stem_of(Path(first).name))
+            first = Path(next(filter(None, files.values()), ""))
+            case = str(entry.get("case") or _case_of(first, task, isinstance(images, str)))
             item: dict[str, Any] = {"case": case, "patient": patient_of(case), "group": UNKNOWN_GROUP}
             item["image"] = {m: files.get(m) for m in task.modality_names}
             if isinstance(images, str) and channels:
@@ -243,10 +266,37 @@ def _from_decathlon(path: Path, given: Mapping[str, Any], task: Task) -> Datalis
             if isinstance(entry.get("label"), str):
                 item["label"] = entry["label"]
             splits[split].append(item)
+    if len(folds) > 1:
+        logger.warning(
+            '%s: folds are not used: every entry stays in its list; move those that validate into "validation"', path
+        )
     known: Datalist = {"task": task.name, "modalities": list(task.modality_names)}
     if names:
         known["labels"] = find_convention(task, [], [], None, names, str(path)).to_json()
     return {**known, **splits}
+
+
+def _by_modality(where: str, images: Mapping[str, Any], task: Task) -> dict[str, Any]:
+    """Files by the task's own names of modalities."""
+    files: dict[str, Any] = {}
+    for name, image in images.items():
+        try:
+            modality = task.resolve(name)
+        except UsageError as error:
+            raise InputError(f"{where}: {error}") from error
+        if modality in files:
+            raise InputError(f"{where}: image gives {modality} twice; keep one")
+        files[modality] = image
+    return files
+
+
+def _case_of(path: Path, task: Task, is_whole: bool) -> str:
+    """The name of a case by its first file: what that begins with, or else its folder's."""
+    patient = read_name(path.name, task, path.parent.name).patient
+    of_series = NUMBER.fullmatch(patient) is not None
+    return (
+        (patient if not of_series or is_whole else "") or ("" if is_whole else path.parent.name) or stem_of(path.name)
+    )
 
 
 def absolute(datalist: Datalist, root: Path) -> Datalist:

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
+from numpy.typing import NDArray
 
 from monai_passion.data.labels import readable_values
 from monai_passion.data.layouts import find_cohort
@@ -189,12 +191,21 @@ def _channel_files(folder: Path, channels: int) -> list[Path]:
 
 def _sizes(files: Sequence[Path], channels: int, spatial_dims: int) -> dict[str, Any]:
     headers = [_header(path, channels) for path in files]
-    shape = np.median([header.shape for header in headers], axis=0)
-    spacing = np.median([np.linalg.norm(header.affine[:3, :3], axis=0) for header in headers], axis=0)
+    orders = [_axes(header, spatial_dims) for header in headers]
+    shape = np.median([np.array(header.shape)[order] for header, order in zip(headers, orders, strict=True)], axis=0)
+    steps = [np.linalg.norm(header.affine[:3, :3], axis=0) for header in headers]
+    spacing = np.median([step[order] for step, order in zip(steps, orders, strict=True)], axis=0)
     most = CROP if spatial_dims == 3 else PLANE
     crop = [int(min(most, max(2 * STEP, STEP * math.ceil(size / STEP)))) for size in shape[:spatial_dims]]
     sizes: dict[str, Any] = {"crop_size": crop, "roi_size": crop}
     return sizes if spatial_dims == 2 else {"spacing": [round(float(step), 3) for step in spacing], **sizes}
+
+
+def _axes(header: Header, spatial_dims: int) -> NDArray[np.intp]:
+    """The axes of a file in the order that the network sees: to the right, front and top; of slices as stored."""
+    if spatial_dims == 2:
+        return np.arange(3)
+    return np.argsort(nib.io_orientation(header.affine)[:, 0])
 
 
 def _header(path: Path, channels: int) -> Header:

@@ -93,6 +93,8 @@ def donor_from_patient(item: Mapping[str, Any], margin: float = 16.0) -> Donor |
     image, label = np.asarray(item["image"]), np.asarray(item["label"])[0].astype(np.uint8)
     if not label.any():
         return None
+    if label.max() > len(CLASSES):
+        raise ValueError(f"{item['patient']} has the class {label.max()}; tumors have {len(CLASSES)}")
     spacing = np.asarray(item["image"].pixdim, dtype=np.float64)
     brain = (image != 0).any(axis=0)
     head, box = _box(brain, (0, 0, 0)), _box(label > 0, [round(margin / size) for size in spacing])

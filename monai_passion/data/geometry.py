@@ -10,7 +10,7 @@ from nibabel.affines import apply_affine
 from nibabel.processing import resample_from_to
 from numpy.typing import NDArray
 
-from monai_passion.data.nifti import Grid, Volume
+from monai_passion.data.nifti import Grid, Header, Volume
 from monai_passion.errors import InputError
 
 __all__ = ["FULL_COVERAGE", "MIN_COVERAGE", "bring_onto", "choose_reference", "coverage", "shown_voxels"]
@@ -59,7 +59,7 @@ def shown_voxels(volume: Volume) -> NDArray[np.intp]:
     return np.argwhere(coarse > NOISE * np.percentile(coarse, 99)) * steps + steps // 2
 
 
-def bring_onto(volume: Volume, reference: Volume) -> Volume:
+def bring_onto(volume: Volume, reference: Volume | Header) -> Volume:
     """``volume`` on the grid of ``reference``, by linear interpolation, 0 outside its own field of view.
 
     Raises:

@@ -132,9 +132,11 @@ def parse_convention(text: str, task: Task) -> Convention:
     for pair in text.split(","):
         value, _, name = (part.strip() for part in pair.partition("="))
         label = _class_of(name, task)
-        if not value.isdigit() or label is None:
+        if not value.isdigit() or label is None or "=" in name:
             classes = ", ".join(one.name for one in task.classes)
             raise UsageError(f"labels: '{pair}' is no VALUE=CLASS; the classes are {classes}")
+        if values.get(int(value), label) != label:
+            raise UsageError(f"labels: {value} is given as two classes; give each value one (0 is background)")
         values[int(value)] = label
     return Convention(text, values)
 

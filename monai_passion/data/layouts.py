@@ -66,7 +66,11 @@ DEPTH = 6
 """Folders below the one that is given in which files are looked for."""
 DATATYPES = ("anat", "perf", "dwi", "func", "fmap", "swi", "pet")
 """Folders of BIDS below a session."""
-NUMBER = re.compile(r"((s|se|ser|series|im|img|scan)?[_\-. ]*\d{1,4}[a-z]?)?", re.IGNORECASE)
+NUMBER = re.compile(
+    r"((s|se|ser|series|im|img|image|file|scan|vol|volume|mr|v|ax|axial|sag|sagittal|cor|coronal|tra)?"
+    r"[_\-. ]*\d{1,4}[a-z]?)?",
+    re.IGNORECASE,
+)
 """What stands before a sequence's name without saying whose it is: the number of the series."""
 
 
@@ -218,29 +222,58 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _recognized(folder: Path, task: Task, unused: list[tuple[Path, str]]) -> Iterator[_Found]:
+    said: dict[Path, Named] = {}
     for path in _walk(folder):
         if path.name.lower().endswith(ARCHIVES):
             unused.append((path, "an archive, which is not read; unpack it"))
-            continue
-        if UNFINISHED.search(path.name):
+        elif UNFINISHED.search(path.name):
             unused.append((path, f"{path.suffix} after .nii: unfinished or packed twice; copy or name it again"))
-            continue
-        if not path.name.lower().endswith(READ):
+        elif not path.name.lower().endswith(READ):
             unused.append((path, f"a {path.suffix} file, which is not read; convert it to .nii.gz"))
-            continue
+        else:
+            said[path] = read_name(path.name, task, path.parent.name)
+    of_sequence = _folders_of_sequences(folder, task, said)
+    for path, own in said.items():
         home = path.parent
-        said = read_name(path.name, task, home.name)
-        if home != folder and (said.why == NOT_TOLD or said.role is not None):  # a folder named after a sequence
-            above = read_name(home.name, task)
-            if above.role is not None and not above.patient and said.role in (None, above.role):
-                said = said if said.role else above._replace(patient=stem_of(path.name))
-                home = home.parent
-        if said.role is None:
-            unused.append((path, said.why))
+        if home in of_sequence and (own.why == NOT_TOLD or own.role is not None):
+            above = of_sequence[home]
+            if own.role in (None, above.role):
+                patient = above.patient or (own.patient if own.role else stem_of(path.name))
+                own, home = (own if own.role else above)._replace(patient=patient), home.parent
+        if own.role is None:
+            unused.append((path, own.why))
         else:
             while home.name in DATATYPES and home != folder:
                 home = home.parent
-            yield _Found(path, home, said)
+            yield _Found(path, home, own)
+
+
+def _folders_of_sequences(folder: Path, task: Task, said: Mapping[Path, Named]) -> dict[Path, Named]:
+    """Folders that hold one sequence of a patient, or of many, and are named after it: T1, 4_T1, anna_T1.
+
+    Where the name holds more than the sequence, others beside it with the same beginning, or with numbers of series,
+    must be of other sequences.
+    """
+    roles: dict[Path, set[str]] = defaultdict(set)
+    for path, own in said.items():
+        if path.parent != folder:
+            roles[path.parent] |= {own.role} if own.role else set()
+    found: dict[Path, Named] = {}
+    siblings: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    for home in roles:
+        above = read_name(home.name, task)
+        if above.role is None:
+            continue
+        if not above.patient:
+            found[home] = above
+        elif roles[home] <= {above.role}:
+            whose = "" if NUMBER.fullmatch(above.patient) else _key(above.patient)
+            siblings[home.parent, whose].append(home)
+    for homes in siblings.values():
+        named = [read_name(home.name, task) for home in homes]
+        if len({one.role for one in named}) == len(named) > 1:
+            found.update(zip(homes, named, strict=True))
+    return found
 
 
 def _bids(folder: Path, found: Iterable[_Found], unused: list[tuple[Path, str]]) -> list[Case]:
@@ -275,15 +308,14 @@ def _folders(
     is_flat = False
     for home in homes:
         parts: dict[str, list[_Found]] = defaultdict(list)
-        numbered = [one.said.role for one in groups[home] if NUMBER.fullmatch(one.said.patient)]
-        for one in groups[home]:  # a number is that of the series, unless two files of a sequence have different ones
-            is_series = NUMBER.fullmatch(one.said.patient) and len(set(numbered)) == len(numbered)
-            parts["" if is_series else _key(one.said.patient)].append(one)
+        is_series = layout != "flat" and _count_series(groups[home])
+        for one in groups[home]:
+            parts["" if is_series and NUMBER.fullmatch(one.said.patient) else _key(one.said.patient)].append(one)
         prefixes = {key for key, part in parts.items() if key and any(one.said.role != LABEL for one in part)}
         own = _key(home.name) in prefixes or any(one.said.patient == home.name for one in groups[home])
         single = len(prefixes) < 2 and not (prefixes & wanted - {_key(home.name)})
         if layout == "folders" or (layout != "flat" and (own or single)):
-            name = home.name if own or home == root else "_".join(home.relative_to(root).parts)
+            name = home.name if own or home == root else _path_name(home.relative_to(root).parts)
             name = f"{root.resolve().name}_{name}" if is_time(name) else name
             case = Case(name, home)
             for one in groups[home]:
@@ -305,6 +337,17 @@ def _folders(
     for one in labels:
         _give_label(one, cases, unused)
     return cases, "flat" if is_flat else "folders"
+
+
+def _count_series(files: Sequence[_Found]) -> bool:
+    """Whether the numbers before the sequences' names are those of series.
+
+    They are patients' where two files of a sequence have different ones, or some have the same and others do not.
+    """
+    numbered = [one for one in files if NUMBER.fullmatch(one.said.patient)]
+    roles = [one.said.role for one in numbered]
+    numbers = [key for one in numbered if (key := _key(one.said.patient))]
+    return len(set(roles)) == len(roles) and len(set(numbers)) in (0, 1, len(numbers))
 
 
 def _patients_folders(
@@ -341,9 +384,14 @@ def _apart(root: Path, cases: Sequence[Case]) -> list[Case]:
         for case in same:
             if len(same) > 1:
                 path = case.folder.relative_to(root).parts
-                case.name = "_".join(path if path and path[-1] == case.name else (*path, case.name))
+                case.name = _path_name(path if path and path[-1] == case.name else (*path, case.name))
             result.append(case)
     return result
+
+
+def _path_name(parts: Sequence[str]) -> str:
+    """A name of folders; those that say only when, as ``followup``, come last, so that the patient's comes first."""
+    return "_".join(sorted(parts, key=is_time))
 
 
 def _give_label(one: _Found, cases: Sequence[Case], unused: list[tuple[Path, str]]) -> None:

@@ -115,7 +115,7 @@ EXCLUDED = {
 VARIANTS = "bias n4 biascorr unstripped"
 """Of two files of a sequence, the one without these is the sequence."""
 NEUTRAL = (
-    "mr mri vol volume volumetric inplane sub "
+    "proband probanden mr mri vol volume volumetric inplane sub "
     "brain head cranial skull axial ax axi ax3d sagittal sag coronal cor tra transversal transverse trans obl "
     "oblique 2d 3d iso isotropic tse fse se ir tir haste space cube vista propeller blade multivane frfse ffe tfe tfl "
     "tfl3d fl2d fl3d flash vibe thrive lava mpr mprnav wi weighted weighting w fs fatsat fat sat spair spir ns p2 p3 "
@@ -285,7 +285,7 @@ def read_name(name: str, task: Task, patient: str = "") -> Named:
     bids = re.match(r"(sub-[a-z0-9+]+)(_ses-[a-z0-9+]+)?(?=_|$)", rest)
     whose = stem_of(name)[len(stem) - len(rest) :][: bids.end()] if bids else before or _before(stem_of(name), task)
     if not bids and not before and _tokens(_plain(whose)):
-        words = _words(_plain(whose))
+        words = _words(_plain(whose)) or [""]
         if words[0] == "deformation" or (words[0] in _derived() and not "".join(words[1:2]).isdigit()):
             whose = re.sub(r"^[^_\-. ]+[_\-. ]*", "", whose)
         elif not _said(words, False) and not _is_after(words):
@@ -306,7 +306,7 @@ def _read(rest: str, task: Task, contrast_agent: bool, is_series: bool) -> tuple
 
 def _plain(text: str) -> str:
     """Lower case, without accents; as long as it was."""
-    folded = (unicodedata.normalize("NFKD", letter) for letter in text.lower())
+    folded = (unicodedata.normalize("NFKD", letter).lower() for letter in text)
     return "".join(letter[0] if letter else " " for letter in folded)
 
 
@@ -469,8 +469,8 @@ def _before(stem: str, task: Task) -> str:
     aliases = {token for m in task.modalities for alias in (m.name, *m.aliases) for token in (alias, *_tokens(alias))}
     spans = [(found.start(), found.group()) for found in re.finditer(r"[a-z0-9]+", text)]
     known = [token in aliases or _split(token) is not None for _, token in spans]
-    if len(spans) > 1 and (number := re.fullmatch(r"([a-z]{2,})\d{2,}", spans[0][1])):  # PET01_T1, of a patient
-        known[0] &= spans[0][1] in aliases or number[1] not in _images() or number[1] in _derived()
+    if len(spans) > 1 and spans[0][1] not in aliases and _is_numbered(spans[0][1]):
+        known[0] = False
     k, told = len(spans), False
     while k and (known[k - 1] or (spans[k - 1][1].isdigit() and not told) or _is_c(spans, k - 1)):
         k -= 1
@@ -479,6 +479,17 @@ def _before(stem: str, task: Task) -> str:
         return ""
     # A number, or a lone letter, before the words is the end of a patient's name; so is a known word before a number.
     return stem[: spans[k][0]] if k < len(spans) else stem
+
+
+def _is_numbered(token: str) -> bool:
+    """Whether the first word of a name, a word and a number, is whose it is: patient01, scan1, P2, PET01."""
+    found = re.fullmatch(r"([a-z]+)(\d+)", token)
+    if found is None:
+        return False
+    word, number = found.groups()
+    if len(number) > 1 and len(word) > 1 and word in _images() - _derived():
+        return True
+    return token in _set("p2 p3 p4 v1 v2") or (token not in _lexicon() and word in _set(f"{NEUTRAL} {SPACES}"))
 
 
 def _is_c(spans: Sequence[tuple[int, str]], k: int) -> bool:

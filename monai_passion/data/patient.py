@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from monai_passion.data.geometry import FULL_COVERAGE, bring_onto, choose_reference, coverage, shown_voxels
-from monai_passion.data.nifti import MAX_VOXELS, Volume, check_same_grid, read_header, read_volume, same_grid
+from monai_passion.data.nifti import MAX_VOXELS, Header, Volume, check_same_grid, read_header, read_volume, same_grid
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import Task, as_task
 
@@ -76,6 +76,7 @@ def read_patient(
     policy: str = "repair",
     *,
     reference: str | None = None,
+    grid: Header | None = None,
     register: bool = False,
     allow_duplicate: bool = False,
     max_voxels: int = MAX_VOXELS,
@@ -92,6 +93,7 @@ def read_patient(
         modalities: a task, or the names in channel order.
         policy: one of ``POLICIES``.
         reference: the modality whose grid the segmentation gets; None for the smallest voxels, see `choose_reference`.
+        grid: of a label map, in place of that of an image.
         register: move the others rigidly onto the reference first, by mutual information.
         allow_duplicate: the same image for two modalities is a warning, not an error.
         max_voxels: larger files are refused before anything is allocated.
@@ -126,7 +128,7 @@ def read_patient(
 
         volumes, distances = onto_reference(volumes, chosen)
         findings += [Finding("note", f"{m}: moved by {mm:.1f} mm onto {chosen}") for m, mm in distances.items()]
-    volumes, moved = _on_one_grid(volumes, chosen, policy)
+    volumes, moved = _on_one_grid(volumes, chosen, policy, grid)
     findings += moved
     if (slices := min(volumes[chosen].shape)) < 2 <= min_slices:
         raise InputError(
@@ -225,10 +227,11 @@ def _wrapped(volume: Volume) -> bool:
 
 
 def _on_one_grid(
-    volumes: Mapping[str, Volume], reference: str, policy: str = "repair"
+    volumes: Mapping[str, Volume], reference: str, policy: str, grid: Header | None
 ) -> tuple[dict[str, Volume], list[Finding]]:
     result, findings = dict(volumes), []
-    onto = volumes[reference]
+    onto: Volume | Header = volumes[reference] if grid is None else grid
+    whose = reference if grid is None else "the label map"
     for m, volume in volumes.items():
         if policy == "strict":
             check_same_grid(onto, volume)
@@ -236,10 +239,10 @@ def _on_one_grid(
             continue
         result[m] = bring_onto(volume, onto)
         if not result[m].data.any():
-            raise InputError(
-                f"{m} shows nothing where {reference} is, whose grid the result has; leave one of them out"
-            )
-        findings.append(Finding("note", f"{m}: {_text(volume)} resampled to the grid of {reference}, {_text(onto)}"))
+            raise InputError(f"{m} shows nothing where {whose} is, whose grid the result has; leave one of them out")
+        findings.append(Finding("note", f"{m}: {_text(volume)} resampled to the grid of {whose}, {_text(onto)}"))
+        if isinstance(onto, Header):
+            continue
         if (share := coverage(onto, volume, shown_voxels(onto))) < FULL_COVERAGE:
             text = f"{m} covers {100 * share:.0f} % of what {reference} shows; it is 0 in the rest"
             findings.append(Finding("warning", text))
@@ -252,7 +255,7 @@ def _on_one_grid(
     return result, findings
 
 
-def _text(volume: Volume) -> str:
+def _text(volume: Volume | Header) -> str:
     sizes = np.linalg.norm(volume.affine[:3, :3], axis=0)
     return f"{'x'.join(map(str, volume.shape))} voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm"
 

@@ -142,6 +142,8 @@ def draw_presence(
                 f"missing_rates leave {name} to {likely:.2g} of {num_samples} cases (rate {rates[:, m].min():g}); "
                 f"lower its rate or take more cases"
             )
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; give a number from 0 on")
     rng = np.random.default_rng(seed)
     table = np.zeros((num_samples, len(modalities)), dtype=bool)
     for rows, count in zip(members.values(), counts, strict=True):
@@ -152,7 +154,8 @@ def draw_presence(
     for rows, chances in zip(members.values(), chance, strict=True):
         for case in rows[~table[rows].any(axis=1)]:
             within = chances * ~(masks & ~have[case]).any(axis=1)
-            table[case] = rng.choice(masks, p=within / within.sum())
+            # Where the rates allow nothing of what a case has, as it lacks a modality of rate 0, it keeps all.
+            table[case] = rng.choice(masks, p=within / within.sum()) if within.any() else have[case]
     for lost in np.flatnonzero(have.any(axis=0) & ~table.any(axis=0)):
         table[rng.choice(np.flatnonzero(have[:, lost])), lost] = True
     return table
@@ -225,9 +228,8 @@ def read_presence(path: str | os.PathLike[str], modalities: Sequence[str] | None
         cases, found, rows = _published(path, frame)
     elif "case" in frame.columns and len(frame.columns) > 1:
         columns = [name for name in frame.columns if name != "case"]
-        known = modalities or next((order for order in _orders() if set(columns) == set(order)), columns)
         try:
-            found = tuple(resolve(name, known) for name in columns)
+            found = tuple(resolve(name, modalities or _order_of(columns)) for name in columns)
         except UsageError as error:
             raise InputError(f"{path}: {error}") from error
         cases, rows = [name.strip() for name in frame["case"]], frame[columns].to_numpy().tolist()
@@ -245,6 +247,17 @@ def read_presence(path: str | os.PathLike[str], modalities: Sequence[str] | None
             raise InputError(f"{path} is about {', '.join(found)}; expected {', '.join(modalities)}")
         table, found = table[:, [found.index(m) for m in modalities]], tuple(modalities)
     return Presence(tuple(cases), found, table)
+
+
+def _order_of(columns: Sequence[str]) -> Sequence[str]:
+    """The modalities of the task of this package that has all the columns, by any of their names; else the columns."""
+    for order in _orders():
+        try:
+            if len({resolve(name, order) for name in columns}) == len(columns):
+                return order
+        except UsageError:
+            continue
+    return [name.strip().lower() for name in columns]
 
 
 def _published(path: Path, frame: pd.DataFrame) -> tuple[list[str], tuple[str, ...], list[list[str]]]:

@@ -39,6 +39,7 @@ PATIENTS = tuple(
         r"(sub-[a-z0-9+]+)(?:_.*)?",  # BIDS
         r"(BraTS-[a-z-]+-\d+)-\d+",  # BraTS from 2023 on
         r"(PatientID_\d+)_.*",  # MU-Glioma-Post
+        r"(UCSF-PDGM-\d+)(?:_.*)?",  # UCSF-PDGM-0429_FU003d_nifti
         r"(Patient-\d+)_week-.*",  # LUMIERE
         r"(.+)_L\d{3}",  # cubes
         r"(\d{5})_\d{7}",  # PI-CAI
@@ -101,10 +102,12 @@ def random_split(
     """The items by split, each patient in one, drawn from the seed.
 
     Raises:
-        UsageError: fractions that are none.
+        UsageError: fractions or a seed that are none.
         InputError: fewer patients than parts.
     """
-    if len(fractions) != len(SPLITS) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; give a number from 0 on")
+    if len(fractions) != len(SPLITS) or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-6:
         raise UsageError(
             f"fractions are {tuple(fractions)}; give three that add to 1, for training, validation and test"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import csv
 import io
 import re
 from pathlib import Path
@@ -29,6 +30,18 @@ def _decoded(path: Path) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def _even(text: str, separator: str) -> str:
+    """The rows, each with as many fields as the first: pandas takes what a longer one begins with for its name."""
+    rows = [row for row in csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True) if row]
+    width = len(rows[0]) if rows else 0
+    for number, row in enumerate(rows, 1):
+        if any(field.strip() for field in row[width:]):
+            raise ValueError(f"row {number} has {len(row)} fields, the first row {width}")
+    even = io.StringIO()
+    csv.writer(even, delimiter=separator).writerows([*row[:width], *[""] * (width - len(row))] for row in rows)
+    return even.getvalue()
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """A table of text, without an index column, headers and cells trimmed.
 
@@ -43,8 +56,9 @@ def read_table(path: Path) -> pd.DataFrame:
         if named := re.fullmatch(r"\"?sep=(.)\"?", first):  # as Excel tells itself
             first, text = rest.split("\n", 1)[0], rest
         separator = named[1] if named else max(",;\t|", key=first.count)
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, skipinitialspace=True)
-    except (OSError, ValueError) as error:
+        text = _even(text, separator)
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, sep=separator, index_col=False)
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a CSV ({' '.join(str(error).split())}); check it") from error
     table.columns = [str(name).strip() for name in table.columns]
     table = table.map(str.strip)

@@ -20,7 +20,7 @@ from monai_passion.data.splits import SPLITS
 from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.tasks import TaskLike, load_task
 
-__all__ = ["describe_training_set", "prepare_datalist"]
+__all__ = ["describe_training_set", "draw_for_items", "prepare_datalist"]
 
 logger = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def prepare_datalist(
             used["training"] = slices_of(used["training"], root)
         _remove(used, table, str(presence))
     elif missing_rates is not None:
-        table = _draw(used["training"], missing_rates, seed, per, modalities)
+        table = draw_for_items(used["training"], missing_rates, seed, per, modalities)
         _remove(used, table)
     _check_files(used, root)
     if stored is not None:
@@ -185,7 +185,10 @@ def _by_name(rates: Any, modalities: Sequence[str]) -> Any:
         return rates
 
 
-def _draw(items: Sequence[Mapping[str, Any]], rates: Any, seed: int, per: str, modalities: Sequence[str]) -> Presence:
+def draw_for_items(
+    items: Sequence[Mapping[str, Any]], rates: Any, seed: int, per: str, modalities: Sequence[str]
+) -> Presence:
+    """Which modalities each patient or case (``per``) of a datalist keeps of those that it has; see `draw_presence`."""
     groups = {item[per]: item["group"] for item in items}
     have = dict.fromkeys(groups, (False,) * len(modalities))
     for item in items:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from monai_passion.data.labels import Convention, find_convention, values_in, whole_numbers
 from monai_passion.data.layouts import Case, Cohort, cube_items, doubtful, find_cohort, guess_task, not_used
 from monai_passion.data.naming import LABEL
-from monai_passion.data.nifti import Header, Volume, check_same_grid, read_header, read_volumes, same_grid
+from monai_passion.data.nifti import Header, Volume, check_same_grid, read_header, read_volumes
 from monai_passion.data.patient import judge_volume
 from monai_passion.data.splits import SPLITS, patient_of, repeated
 from monai_passion.errors import InputError
@@ -51,6 +51,8 @@ class Verdict(NamedTuple):
     """None where it cannot be told; a problem says so."""
     problems: tuple[Problem, ...]
     unused: tuple[tuple[Path, str], ...]
+    patients: Mapping[str, str]
+    """Case -> whose it is."""
 
     @property
     def errors(self) -> list[Problem]:
@@ -64,7 +66,7 @@ class Verdict(NamedTuple):
             "cases": [
                 {
                     "case": case.name,
-                    "patient": patient_of(case.name),
+                    "patient": self.patients[case.name],
                     "files": {m: [str(path.relative_to(folder)) for path in paths] for m, paths in case.files.items()},
                 }
                 for case in self.cases
@@ -112,6 +114,7 @@ def verify_cohort(
     if not cohort.cases:
         rest = f"; {not_used(cohort.unused, folder)}" if cohort.unused else ""
         raise InputError(f"{folder} holds no patients with a sequence of {chosen.name}{rest}")
+    patients = {case.name: patient_of(case.name, patient_pattern) for case in cohort.cases}
     problems = list(_of_cohort(cohort, chosen, patient_pattern, labeled))
     if text := doubtful(cohort.cases, folder, chosen):
         problems.append(Problem("warning", "name", "", text))
@@ -126,8 +129,10 @@ def verify_cohort(
     except InputError as error:
         problems.append(Problem("error", "label", "", str(error)))
     problems += _of_cases(cohort.cases, chosen.spatial_dims, convention, voxels, policy, progress)
-    problems += _duplicates(cohort.cases)
-    return Verdict(chosen, cohort.layout, tuple(cohort.cases), convention, tuple(problems), tuple(cohort.unused))
+    problems += _duplicates(cohort.cases, patients)
+    return Verdict(
+        chosen, cohort.layout, tuple(cohort.cases), convention, tuple(problems), tuple(cohort.unused), patients
+    )
 
 
 def _of_cases(
@@ -151,8 +156,9 @@ def _of_cohort(cohort: Cohort, task: Task, patient_pattern: str | None, labeled:
     for m in task.modality_names:
         if not any(m in case.files for case in cohort.cases):
             yield Problem("warning", "name", "", f"no patient has {m}; a network does not learn it")
-    unlabeled = [case.name for case in cohort.cases if LABEL not in case.files]
-    if unlabeled and len(unlabeled) < len(cohort.cases):
+    own = [case for case in cohort.cases if case.split != "test"]  # of its test patients a challenge keeps the labels
+    unlabeled = [case.name for case in own if LABEL not in case.files]
+    if unlabeled and len(unlabeled) < len(own):
         for name in unlabeled:
             level = "error" if labeled else "warning"
             yield Problem(level, "label", name, f"{name} has no label; add it, or take the patient out")
@@ -182,15 +188,12 @@ def _of_case(
         for note in headers[role].notes:
             yield Problem("warning", "geometry", case.name, f"{paths[0]}: {note}")
     first = next((header for role, header in headers.items() if role != LABEL), None)
-    label = headers.get(LABEL)
-    images = [header for role, header in headers.items() if role != LABEL]
-    is_repaired = policy == "repair" and (label is None or any(same_grid(header, label) for header in images))
     for header in headers.values():
         try:
             if first is not None:
                 check_same_grid(first, header)
         except InputError as error:
-            yield Problem("warning" if is_repaired else "error", "geometry", case.name, str(error))
+            yield Problem("warning" if policy == "repair" else "error", "geometry", case.name, str(error))
     if spatial_dims == 3 and first is not None and min(first.shape) < 2:
         yield Problem("error", "geometry", case.name, f"{first.path} is a single slice; a 3-D network wants a volume")
     for role in headers:
@@ -235,8 +238,12 @@ def _of_label(case: Case, volume: Volume, convention: Convention | None) -> Iter
         yield Problem("warning", "label", case.name, f"{path} is empty: it has no label but 0")
 
 
-def _duplicates(cases: Sequence[Case]) -> Iterator[Problem]:
-    """The same file for two sequences, or for two patients: a mistake, or a leak between training and test."""
+def _duplicates(cases: Sequence[Case], patients: Mapping[str, str]) -> Iterator[Problem]:
+    """The same file for two sequences, or for two patients: a mistake, or a leak between training and test.
+
+    Args:
+        patients: case -> whose it is.
+    """
     by_size: dict[int, list[tuple[Case, str, Path]]] = defaultdict(list)
     for case in cases:
         for role, paths in case.files.items():
@@ -247,7 +254,7 @@ def _duplicates(cases: Sequence[Case]) -> Iterator[Problem]:
         for one in same if len(same) > 1 else ():
             by_content[hashlib.sha256(one[2].read_bytes()).hexdigest()].append(one)
         for (case, role, path), *others in by_content.values():
-            strangers = [one for one in others if patient_of(one[0].name) != patient_of(case.name)]
+            strangers = [one for one in others if patients[one[0].name] != patients[case.name]]
             for other, other_role, other_path in [one for one in others if one[0] is case] + strangers[:1]:
                 what = f"{path} ({role}) and {other_path} ({other_role}) are the same image"
                 if other is case:
@@ -289,17 +296,22 @@ def verify_datalist(
     convention = Convention(labels["convention"], values) if labels else None
     problems: list[Problem] = []
     cases: dict[tuple[Any, ...], Case] = {}
-    for split in splits:
-        for item in datalist[split]:
-            if not item.get("label"):
+    others: dict[tuple[Any, ...], Case] = {}
+    patients: dict[str, str] = {}
+    for split in SPLITS:
+        for item in datalist.get(split, ()):
+            if split in splits and not item.get("label"):
                 text = f"{item['case']} ({split}) has no label; add it, or take the case out of the datalist"
                 problems.append(Problem("error", "label", item["case"], text))
                 continue
-            files = {m: [Path(path)] for m, path in {**item["image"], LABEL: item["label"]}.items() if path}
-            case = Case(item["case"], Path(item["label"]).parent, files, tuple(item.get("channels") or ()))
-            cases.setdefault(tuple(map(str, files.values())), case)  # slices of one file are one
+            files = {m: [Path(path)] for m, path in {**item["image"], LABEL: item.get("label")}.items() if path}
+            folder = next(iter(files.values()))[0].parent
+            case = Case(item["case"], folder, files, tuple(item.get("channels") or ()))
+            patients[case.name] = item["patient"]
+            # Slices of one file are one case.
+            (cases if split in splits else others).setdefault(tuple(map(str, files.values())), case)
     problems += _of_cases(list(cases.values()), spatial_dims, convention, False, policy)
-    problems += _duplicates(list(cases.values()))
+    problems += _duplicates([*cases.values(), *others.values()], patients)
     if errors := [problem.text for problem in problems if problem.level == "error"]:
         for text in errors[1:]:
             logger.error(text)

@@ -63,9 +63,11 @@ def bias(image: Tensor, degradation: Degradation) -> Tensor:
 def contrast(image: Tensor, degradation: Degradation) -> Tensor:
     """Another gray-level curve: intensities between the 1st and 99th percentile to a power of up to 2, or of 1/2."""
     values = image[image > 0]
+    if not len(values):
+        return image
     if len(values) > 100_000:
         values = values[:: len(values) // 50_000]
-    low, high = torch.quantile(values, torch.tensor([0.01, 0.99]))
+    low, high = torch.quantile(values, values.new_tensor([0.01, 0.99]))
     power = 2 ** (degradation.strength * (1 if degradation.seed % 2 else -1))
     unit = (image - low) / (high - low).clamp_min(1e-6)
     return low + torch.where(unit > 0, unit.clamp_min(1e-6) ** power, unit) * (high - low)

@@ -23,7 +23,6 @@ from monai_passion.data.nifti import (
     check_same_grid,
     read_header,
     read_volumes,
-    same_grid,
 )
 from monai_passion.data.patient import read_patient, repair_volumes
 from monai_passion.data.studies import find_study
@@ -100,7 +99,7 @@ class LoadModalities(Transform):
         label: Path | None = None,
         sequence: str | None = None,
     ) -> list[Volume | None]:
-        """One volume per modality, None where absent, all on one grid, where there is a choice that of ``label``; see
+        """One volume per modality, None where absent, all on one grid, with "repair" that of ``label``; see
         `read_patient`."""
         channels = self.channels if channels is None else channels
         policy = self.policy
@@ -113,13 +112,9 @@ class LoadModalities(Transform):
         if not given:
             raise InputError(f"no modality given; give a file for at least one of {', '.join(self.modalities)}")
         if channels is None:
-            reference = None
-            if label is not None and policy == "repair":
-                grid = read_header(label, max_voxels=self.max_voxels)
-                reference = next((m for m, path in given.items() if same_grid(read_header(path), grid)), None)
-            patient = read_patient(
-                given, self.modalities, policy, reference=reference, max_voxels=self.max_voxels, min_slices=1
-            )
+            repaired = label if policy == "repair" else None
+            grid = None if repaired is None else read_header(repaired, max_voxels=self.max_voxels)
+            patient = read_patient(given, self.modalities, policy, grid=grid, max_voxels=self.max_voxels, min_slices=1)
             volumes, findings = list(patient.volumes), patient.findings
         else:
             found, more = repair_volumes(self._volumes(files, channels), policy)

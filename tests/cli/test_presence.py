@@ -70,6 +70,7 @@ def test_groups_have_rates_of_their_own(datalist, tmp_path):
         (["--cases", "9", "--missing-rates", "t1=0.1", "0.1"], 2, "with and without name"),
         (["--cases", "9", "--missing-rates", "0.1", "0.1", "0.1", "1"], 2, "1.0 of t2"),
         (["--cases", "0", "--missing-rates", "0", "0", "0", "0"], 2, "at least one"),
+        (["--cases", "9", "--missing-rates", "0", "0", "0", "0.5", "--seed", "-1"], 2, "seed is -1"),
         (["--read", "nowhere.csv"], 3, "nowhere.csv"),
         (["--datalist", "nowhere.json", "--missing-rates", "0"], 3, "nowhere.json"),
     ],
@@ -81,3 +82,18 @@ def test_what_cannot_be_ends_with_one_line(arguments, code, message, capsys, tmp
     assert message in error
     assert error.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_of_a_datalist_only_files_that_there_are_are_drawn(datalist, tmp_path):
+    content = json.loads(datalist.read_text())
+    for item in content["training"][:8]:
+        item["image"] = {m: path if m == "t2" else None for m, path in item["image"].items()}
+    datalist.write_text(json.dumps(content))
+    rates = ["0.5", "0.5", "0.5", "0.5"]
+    command = ["presence", "--datalist", datalist, "--missing-rates", *rates, "--output", tmp_path / "p.csv"]
+    assert main([*map(str, command)]) == 0
+    table = read_presence(tmp_path / "p.csv", BRATS_MRI)
+    few = {item["patient"] for item in content["training"][:8]}
+    assert all(
+        row.tolist() == [False, False, False, True] for case, row in zip(*table[::2], strict=True) if case in few
+    )

@@ -41,3 +41,22 @@ def test_a_folder_with_something_in_it_is_left_alone(patients, tmp_path):
         composite(patients, output=tmp_path, cases=1)
     composite(patients, output=tmp_path, cases=1, overwrite=True)
     assert {path.name for path in tmp_path.iterdir()} == {"note", "composites.csv", "Composite_001"}
+
+
+def test_a_patient_without_label_is_no_healthy_host(patients, tmp_path, capsys):
+    for case in patients.iterdir():
+        (tmp_path / "in" / case.name).mkdir(parents=True)
+        for path in case.iterdir():
+            if case.name != "P1" or "seg" not in path.name:
+                (tmp_path / "in" / case.name / path.name).symlink_to(path)
+    composite(tmp_path / "in", output=tmp_path / "out", cases=6)
+    with (tmp_path / "out" / "composites.csv").open(newline="") as file:
+        assert {row["host"] for row in csv.DictReader(file)} == {"P0", "P2"}
+    assert "not used: P1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrong", [{"cases": 0}, {"seed": -1}])
+def test_no_composites_are_not_written(patients, tmp_path, wrong):
+    with pytest.raises(UsageError, match=r"1 case or more"):
+        composite(patients, output=tmp_path / "out", **wrong)
+    assert not (tmp_path / "out").exists()

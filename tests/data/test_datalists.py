@@ -5,6 +5,7 @@ import pytest
 
 from monai_passion.data.datalists import load_datalist, make_datalist, write_datalist
 from monai_passion.data.splits import SPLITS
+from monai_passion.data.verify import verify_cohort
 from monai_passion.errors import InputError, UsageError
 from tests.data.layouts import BRATS_FILES, touch, write_image
 from tests.helpers.tasks import BRATS_MRI
@@ -244,3 +245,47 @@ def test_a_foreign_datalist_whose_paths_tell_nothing_is_an_error_that_says_where
     (tmp_path / "d.json").write_text(json.dumps({"training": [{"image": images}]}))
     with pytest.raises(InputError, match=r"d.json: training\[0\]"):
         load_datalist(tmp_path / "d.json")
+
+
+@pytest.mark.parametrize("labeled", [True, False])
+def test_what_an_nnunet_data_set_tests_on_is_not_trained_on(tmp_path, labeled, caplog):
+    for split, names in (("Tr", range(8)), ("Ts", range(8, 11))):
+        for k in names:
+            write_image(tmp_path / f"images{split}" / f"c{k}_0000.nii.gz")
+            if split == "Tr" or labeled:
+                write_image(tmp_path / f"c{k}_seg.nii.gz")
+                (tmp_path / f"labels{split}").mkdir(exist_ok=True)
+                (tmp_path / f"c{k}_seg.nii.gz").rename(tmp_path / f"labels{split}" / f"c{k}.nii.gz")
+    index = {"channel_names": {"0": "FLAIR"}, "labels": {"background": 0, "NCR/NET": 1, "edema": 2, "ET": 4}}
+    (tmp_path / "dataset.json").write_text(json.dumps(index))
+    datalist = make_datalist(tmp_path)
+    used = {split: {item["case"] for item in datalist[split]} for split in SPLITS}
+    own = {"c8", "c9", "c10"}
+    assert not own & (used["training"] | used["validation"])
+    assert (used["test"] == own) is labeled
+    assert ("3 cases that the data set tests on have no label" in caplog.text) is not labeled
+    assert len(make_datalist(tmp_path, fractions=(1, 0, 0))["training"]) == 11
+    assert not [p for p in verify_cohort(tmp_path, voxels=False).errors if "has no label" in p.text]
+
+
+def test_a_foreign_datalist_may_name_its_files_by_any_name_of_the_modality(tmp_path):
+    files = {"FLAIR": "P1/a.nii.gz", "T1ce": "P1/b.nii.gz", "t1": None}
+    (tmp_path / "d.json").write_text(json.dumps({"training": [{"image": files}]}))
+    (item,) = load_datalist(tmp_path / "d.json")["training"]
+    assert (item["case"], item["image"]["flair"], item["image"]["t1c"]) == ("P1", "P1/a.nii.gz", "P1/b.nii.gz")
+    for wrong in ({"ct": "a.nii.gz"}, {"flair": "a.nii.gz", "FLAIR": "b.nii.gz"}):
+        (tmp_path / "d.json").write_text(json.dumps({"training": [{"image": wrong}]}))
+        with pytest.raises(InputError, match=r"training\[0\]"):
+            load_datalist(tmp_path / "d.json")
+
+
+@pytest.mark.parametrize("place", ["images/", "{p}/anat/", "{p}/", ""])
+def test_cases_of_a_foreign_datalist_are_named_by_their_files_or_else_their_folders(tmp_path, place, caplog):
+    names = [f"sub-{k}" for k in range(3)]
+    entries = [
+        {"fold": k % 2, "image": [f"{place.format(p=p)}{p}_{m}.nii.gz" for m in ("FLAIR", "T1w")]}
+        for k, p in enumerate(names)
+    ]
+    (tmp_path / "d.json").write_text(json.dumps({"training": entries}))
+    assert [item["case"] for item in load_datalist(tmp_path / "d.json")["training"]] == names
+    assert "folds are not used" in caplog.text

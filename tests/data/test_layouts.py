@@ -288,3 +288,52 @@ def test_what_is_not_used_is_one_line_with_one_file_of_each_kind(tmp_path):
         (tmp_path / "x.nii", "a map (map)")
     ]
     assert not_used(unused, tmp_path) == "not used: p0/mask.nii.gz and 8 more (a mask (mask)), x.nii (a map (map))"
+
+
+@pytest.mark.parametrize("name", ["patient{:02}", "P{}", "scan{}", "{:03}", "sub{:02}", "vol{}", "Brain{}"])
+def test_numbered_patients_in_one_folder_stay_apart(tmp_path, name):
+    one, two = name.format(1), name.format(2)
+    files = [f"{one}_flair.nii.gz", f"{one}_t1.nii.gz", f"{two}_t2.nii.gz", f"{two}_t1ce.nii.gz"]
+    assert roles(touch(tmp_path / "two", *files)) == {one: "flair+t1", two: "t1c+t2"}
+    with pytest.raises(InputError, match="files of 2 patients"):
+        find_files(tmp_path / "two", BRATS)
+    alone = touch(tmp_path / "flat", f"{one}_flair.nii.gz", f"{two}_t1.nii.gz")
+    assert set(cases(alone, layout="flat")) == {one, two}
+
+
+def test_numbers_that_are_all_different_are_those_of_series(tmp_path):
+    folder = touch(tmp_path / "anna", "1_flair.nii.gz", "2_t1.nii.gz", "AX3_t2.nii.gz", "scan4_t1ce.nii.gz")
+    assert roles(folder) == {"anna": "flair+t1+t1c+t2"}
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "{p}/{p}_{m}/{p}_{m}.nii.gz",
+        "{p}/{k}_{m}/{k}_{m}.nii.gz",
+        "{p}/{p}_{m}.nii/{k}.nii",
+        "{p}/VSD.Brain.XX.O.MR_{m}.1234/VSD.Brain.XX.O.MR_{m}.1234.nii.gz",
+        "{p}/{m}/image.nii.gz",
+    ],
+)
+def test_a_folder_per_sequence_is_a_part_of_its_patients(tmp_path, pattern):
+    for p in ("anna", "bob"):
+        touch(tmp_path, *(pattern.format(p=p, k=k, m=m) for k, m in enumerate(("T1", "T1c", "T2", "FLAIR"), 3)))
+    assert roles(tmp_path) == dict.fromkeys(("anna", "bob"), "flair+t1+t1c+t2")
+
+
+def test_folders_of_patients_with_one_sequence_each_are_patients(tmp_path):
+    touch(tmp_path, "MS_T1_001/T1.nii.gz", "MS_T1_002/T1.nii.gz", "MS_T1_003/flair.nii.gz")
+    assert len(roles(tmp_path)) == 3
+
+
+@pytest.mark.parametrize("file", ["{p}_flair.nii.gz", "flair.nii.gz"])
+def test_examinations_in_folders_above_their_patients_are_of_the_same_patients(tmp_path, file):
+    touch(tmp_path, *(f"{when}/P{k}/{file.format(p=f'P{k}')}" for k in (1, 2) for when in ("baseline", "followup")))
+    assert {name: patient_of(name) for name in roles(tmp_path)} == {
+        f"P{k}_{when}": f"P{k}" for k in (1, 2) for when in ("baseline", "followup")
+    }
+
+
+def test_a_name_that_begins_with_an_entity_of_bids_alone_is_read(tmp_path):
+    assert roles(touch(tmp_path, "P1/ses-01_T1w.nii.gz", "P2/run-01_FLAIR.nii.gz")) == {"P1": "t1", "P2": "flair"}

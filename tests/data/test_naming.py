@@ -96,6 +96,17 @@ def test_what_a_task_asks_for_is_not_held_against_a_file(names, own):
         ("flair_to_t1.nii.gz", ""),
         ("Anna B_AX T1 POST GAD.nii.gz", "Anna B"),
         ("AX_T2_TSE.nii.gz", ""),
+        ("patient01_flair.nii.gz", "patient01"),
+        ("Subject7_T1.nii.gz", "Subject7"),
+        ("MRI12_T1.nii.gz", "MRI12"),
+        ("sub01_T1w.nii.gz", "sub01"),
+        ("P2_t1ce.nii.gz", "P2"),
+        ("proband_3_T2.nii.gz", "proband_3"),
+        ("PET01_T1.nii.gz", "PET01"),
+        ("İBRAHIM_flair.nii.gz", "İBRAHIM"),
+        ("mni152_T1.nii.gz", ""),
+        ("ct1_brain.nii.gz", ""),
+        ("ses-01_T1w.nii.gz", "ses-01"),
     ],
 )
 def test_what_stands_before_the_sequence_is_the_patient(name, patient):

@@ -200,3 +200,30 @@ def test_a_presence_table_is_read_however_it_was_saved(tmp_path, text):
     (tmp_path / "p.csv").write_text(text)
     read = read_presence(tmp_path / "p.csv", ("t1", "t2"))
     assert (read.cases, read.table.tolist()) == (("a",), [[True, False]])
+
+
+def test_who_lacks_a_modality_that_nobody_loses_keeps_what_it_has():
+    have = np.ones((12, 4), bool)
+    have[:4, 1] = False
+    for seed in range(10):
+        table = draw_presence(12, [0.6, 0.0, 0.6, 0.6], seed, modalities=BRATS_MRI, have=have)
+        assert table.any(axis=1).all()
+        assert not (table & ~have).any()
+        assert table[4:, 1].all()
+
+
+@pytest.mark.parametrize("header", ["case,FLAIR,T1ce,T1,T2w", "case,T1ce,FLAIR,T1,T2w", "case,t2w,flair"])
+def test_columns_of_a_table_are_modalities_by_any_name(tmp_path, header):
+    names = header.split(",")[1:]
+    (tmp_path / "p.csv").write_text(f"{header}\nP1,{','.join('1' * len(names))}\n")
+    expected = {"FLAIR": "flair", "T1ce": "t1c", "T1": "t1", "T2w": "t2", "t2w": "t2", "flair": "flair"}
+    assert read_presence(tmp_path / "p.csv").modalities == tuple(expected[name] for name in names)
+
+
+@pytest.mark.parametrize("end", ["", ",", ",,"])
+def test_rows_that_end_in_separators_do_not_shift_a_table(tmp_path, end):
+    (tmp_path / "p.csv").write_text(f"case,flair,t1c,t1,t2\nP1,1,0,1,1{end}\nP2,0,1,1,0\n")
+    assert read_presence(tmp_path / "p.csv").table.tolist() == [[True, False, True, True], [False, True, True, False]]
+    (tmp_path / "p.csv").write_text(f"case,flair,t1c,t1,t2\nP1,1,0,1,1,1{end}\n")
+    with pytest.raises(InputError, match="row 2 has"):
+        read_presence(tmp_path / "p.csv")

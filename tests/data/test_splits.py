@@ -17,7 +17,7 @@ SAME = {
     "letters and numbers": ["P01_T0", "P01_T1", "P01-V2", "P01_E3", "P01_d0", "P01_MR2"],
     "OASIS": ["OAS30001_MR_d0129", "OAS30001_MR_d0757"],
     "months": ["P01_0m", "P01_12m", "P01_6mo", "P01_y2"],
-    "UCSF-PDGM": ["UCSF-PDGM-0431", "UCSF-PDGM-0431_FU001d"],
+    "UCSF-PDGM": ["UCSF-PDGM-0431", "UCSF-PDGM-0431_FU001d", "UCSF-PDGM-0431_nifti", "UCSF-PDGM-0431_FU003d_nifti"],
     "around surgery": ["ReMIND-001_Preop", "ReMIND-001_Intraop", "ReMIND-001_postop"],
     "courses": ["P7_diagnosis", "P7_recurrence", "P7_recurrence2", "P7_progression"],
     "cubes": ["BraTS20_Training_003_L003", "BraTS20_Training_003_L004"],

@@ -264,3 +264,22 @@ def test_the_command_prints_a_line_for_each_problem_writes_json_and_fails(cohort
 def test_real_cohorts_have_no_problems(real_data, data, cases):
     verdict = verify_cohort(real_data / data, voxels=False)
     assert (verdict.problems, len(verdict.cases)) == ((), cases)
+
+
+def test_the_same_image_in_training_and_test_stops_a_training(cohort):
+    datalist = make_datalist(cohort, fractions=(0.5, 0.25, 0.25))
+    trained, tested = (datalist[split][0]["case"] for split in ("training", "test"))
+    for path in (cohort / tested).iterdir():
+        path.write_bytes((cohort / trained / path.name.replace(tested, trained)).read_bytes())
+    with pytest.raises(InputError, match="are the same image"):
+        verify_datalist(absolute(datalist, cohort), ("training", "validation"))
+
+
+def test_one_image_in_two_examinations_of_a_patient_is_no_leak_by_the_pattern(cohort):
+    first, second = cohort / "P0", cohort / "P1"
+    for path in second.iterdir():
+        path.write_bytes((first / path.name.replace(second.name, first.name)).read_bytes())
+    assert [p.kind for p in verify_cohort(cohort).errors] == ["duplicate"] * 4
+    verdict = verify_cohort(cohort, patient_pattern="(P)")
+    assert not verdict.errors
+    assert {case["patient"] for case in verdict.to_json(cohort)["cases"]} == {"P"}

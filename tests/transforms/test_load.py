@@ -295,3 +295,14 @@ def test_images_are_brought_onto_the_grid_of_the_label_whichever_is_finer(tmp_pa
     label = save(tmp_path / "label.nii.gz", np.indices(SHAPE)[0] % 3)
     item = LoadModalitiesd(BRATS_MRI, policy="repair")({"image": paths, "label": label})
     assert item["image"].shape[1:] == item["label"].shape[1:] == SHAPE
+
+
+def test_images_are_brought_onto_the_grid_of_a_label_that_is_no_images(tmp_path):
+    """As where the sequence is missing on whose grid it was drawn."""
+    paths = {"t1": save(tmp_path / "t1.nii.gz", np.random.default_rng(0).random(SHAPE))}
+    fine = AFFINE @ np.diag([0.5, 1, 1, 1])
+    label = save(tmp_path / "label.nii.gz", np.indices((2 * SHAPE[0], *SHAPE[1:]))[0] % 3, fine)
+    item = LoadModalitiesd(BRATS_MRI, policy="repair")({"image": paths, "label": label})
+    assert item["image"].shape[1:] == item["label"].shape[1:] == (2 * SHAPE[0], *SHAPE[1:])
+    with pytest.raises(InputError):
+        LoadModalitiesd(BRATS_MRI, policy="strict")({"image": paths, "label": label})

@@ -1,0 +1,25 @@
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_passion.data.describe_task import describe_task
+
+
+@pytest.mark.parametrize("codes", ["RAS", "PIR", "LPS", "SAL"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_sizes_and_spacing_are_along_the_axes_that_the_network_sees(tmp_path, codes, dims):
+    """Volumes of 20 x 40 x 30 voxels of 5 x 0.5 x 2 mm to the right, front and top, stored in any order."""
+    image = nib.Nifti1Image(np.ones((20, 40, 30), np.float32), np.diag([5.0, 0.5, 2.0, 1.0]))
+    order = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(tuple(codes))
+    )
+    for m in ("flair", "pd"):
+        (tmp_path / "p1").mkdir(exist_ok=True)
+        nib.save(image.as_reoriented(order), tmp_path / "p1" / f"p1_{m}.nii.gz")
+    settings = describe_task(tmp_path, ["flair", "pd"], ["lesion=1"], spatial_dims=dims).settings
+    stored = nib.load(tmp_path / "p1" / "p1_pd.nii.gz").shape
+    if dims == 3:
+        assert settings["spacing"] == [5.0, 0.5, 2.0]
+        assert settings["crop_size"] == [32, 48, 32]
+    else:
+        assert settings["crop_size"] == [max(32, -(-size // 16) * 16) for size in stored[:2]]

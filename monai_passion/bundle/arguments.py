@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from monai_passion.errors import UsageError, did_you_mean
 from monai_passion.system.devices import usable_device
 from monai_passion.system.settings import as_text, check_ranges
 
-__all__ = ["check_arguments"]
+__all__ = ["check_arguments", "setting_flag"]
 
 PATHS = ("dataset_dir", "datalist", "presence", "ckpt_dir", "output_dir", "weights", "teacher_weights", "cache_dir")
 """Settings whose text must stay text."""
@@ -31,8 +32,8 @@ def check_arguments(argv: Sequence[str]) -> None:
         UsageError: with the setting that was probably meant, its range, how to write the path, or a device that the
             machine has not.
     """
-    program, *words = argv or [""]
-    if not program.replace("\\", "/").endswith("monai/bundle/__main__.py") or words[:1] != ["run"]:
+    words = argv[1:]
+    if not _is_monais(argv) or words[:1] != ["run"]:
         return
     from monai.bundle import ConfigParser, run
 
@@ -57,6 +58,16 @@ def check_arguments(argv: Sequence[str]) -> None:
     check_ranges({**known, **{name: _value(text) for name, text in typed if text is not None}})
     if (device := given.get("device")) and not device.startswith("$"):
         usable_device(device)
+
+
+def _is_monais(argv: Sequence[str]) -> bool:
+    return bool(argv) and argv[0].replace("\\", "/").endswith("monai/bundle/__main__.py")
+
+
+def setting_flag(name: str, text: str) -> str:
+    """How whoever runs this program gives it a setting: MONAI's command has a flag for each, ``monai-passion`` one."""
+    value = text if text.isidentifier() else f"'{text}'"
+    return f"--{name} {value}" if _is_monais(sys.argv) else f"--set {name}={value}"
 
 
 def _check_path(name: str, text: str) -> None:

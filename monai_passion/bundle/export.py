@@ -218,7 +218,8 @@ def torchscript(network: MultiModalBackbone, roi_size: Sequence[int]) -> nn.Modu
 
     For `python -m monai.bundle ckpt_export`, whose own tracing has one input, the image.
     """
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # of what is fixed on purpose
         traced: nn.Module = torch.jit.trace(network.eval(), _example(network, roi_size), check_trace=False)
     return traced
 

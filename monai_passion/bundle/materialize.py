@@ -86,9 +86,12 @@ def bundle_files(row: dict[str, Any], configs: Path) -> Iterator[tuple[str, str]
 
     Raises:
         UsageError: an unknown task or network.
-        PassionError: a fragment is missing.
+        PassionError: a fragment is missing, or an entry in ``networks/metadata.json``.
     """
     task = _load_task(row["task"], configs)
+    about = configs / "networks" / "metadata.json"
+    if row["network"] not in _json(about):
+        raise PassionError(f"{about} has no entry '{row['network']}'; add its title, stride, text and references")
     for name in FRAGMENTS:
         yield f"configs/{name}.json", json_text(_config(row, task, name, configs))
     for name in OVERRIDES:

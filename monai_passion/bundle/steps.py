@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_passion import __version__
-from monai_passion.bundle.arguments import check_arguments
+from monai_passion.bundle.arguments import check_arguments, setting_flag
 from monai_passion.bundle.run import ARGUMENTS, command_line
 from monai_passion.bundle.weights import check_settings, find_weights, trained_unknown
 from monai_passion.data.cache import cached
@@ -159,9 +159,8 @@ def training_data(
         logger.info("the training set:\n%s", describe_training_set(data))
         if removed := sum(map(len, data.get("removed", {}).values())):
             source = "presence" if presence else "missing_rates" if rates is not None else "datalist"
-            logger.warning(
-                "%s takes %d images out of the training on purpose; --%s none keeps them", source, removed, source
-            )
+            keeps = "another one" if source == "datalist" else setting_flag(source, "none")
+            logger.warning("%s takes %d images out of the training on purpose; %s keeps them", source, removed, keeps)
     if spatial_dims == 2:
         return {**data, "training": slices_of(data["training"]), "validation": whole_files(data["validation"])}
     return data
@@ -432,7 +431,7 @@ def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) ->
     if not weights:
         raise UsageError(
             "no teacher given; train one with every modality (methods/baseline.json and missing/complete.json, in its "
-            "own ckpt_dir), then add --teacher_weights CKPT_DIR/model.pt"
+            f"own ckpt_dir), then add {setting_flag('teacher_weights', 'CKPT_DIR/model.pt')}"
         )
     return load_network(network, weights, modalities).requires_grad_(False)
 

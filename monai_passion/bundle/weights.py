@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai_passion.bundle.arguments import setting_flag
 from monai_passion.bundle.trust import is_plain
 from monai_passion.errors import PassionError, WeightsError
 from monai_passion.system.resources import resource_folder
@@ -117,7 +118,7 @@ def check_settings(weights: str | os.PathLike[str], facts: Mapping[str, Any], he
     }
     if wrong:
         found = ", ".join(f"{key} {_plain(value)}, not {_plain(here[key])}" for key, value in wrong.items())
-        flags = " ".join(f"--{key} '{json.dumps(value)}'" for key, value in wrong.items())
+        flags = " ".join(setting_flag(key, json.dumps(value)) for key, value in wrong.items())
         raise WeightsError(f"{weights} was trained with {found}; add {flags}")
 
 

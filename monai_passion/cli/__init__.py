@@ -149,7 +149,7 @@ def _for_fire(command: Command, bundle: str | None = None) -> Command:
 
 
 def _read(flag: Flag, text: str) -> Any:
-    return convert(flag.kind, json.loads(text), flag.text)
+    return convert(flag.kind, json.loads(text), flag.shown)
 
 
 def _completion(shell: str) -> str:

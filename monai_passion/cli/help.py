@@ -42,7 +42,7 @@ def help_text(path: Sequence[str], command: Command | Mapping[str, Any]) -> str:
     usage += [f"{flag.text} {_value(flag)}" for flag in named if flag.required]
     usage += ["[FLAGS]"] * any(not flag.required for flag in named)
     parts = [f"{called}: {doc.summary}", doc.description or "", f"Usage: {' '.join([*path, *usage])}"]
-    parts.append(_table("Arguments:", [(flag.shown, _about(flag)) for flag in free]))
+    parts.append(_table("Arguments:", [(flag.shown, _choices(flag) + _about(flag)) for flag in free]))
     parts.append(_table("Flags:", [(_typed(flag), _about(flag)) for flag in named if flag.about]))
     return "\n\n".join([*filter(None, parts), NOTICE])
 
@@ -76,6 +76,10 @@ def _value(flag: Flag) -> str:
     if get_origin(kind) is tuple:
         return " ".join(_value(flag._replace(kind=part)) for part in get_args(kind))
     return {int: "N", float: "X", str: "TEXT"}.get(kind, "PATH")
+
+
+def _choices(flag: Flag) -> str:
+    return f"{_value(flag)}: " if get_origin(flag.kind) is Literal else ""
 
 
 def _about(flag: Flag) -> str:

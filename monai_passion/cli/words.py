@@ -111,7 +111,7 @@ def read_words(command: Command, words: Sequence[str], called: str) -> dict[str,
                 raise UsageError(f"{flag.text} is given twice ({given[flag.name][0]}, {texts[0]}); choose one")
             given[flag.name] = [*given.get(flag.name, ()), *texts]
         for name, texts in given.items():
-            convert(flags[name].kind, texts, flags[name].text)
+            convert(flags[name].kind, texts, flags[name].shown)
         if missing := [flag.shown for flag in flags.values() if flag.required and flag.name not in given]:
             raise UsageError(f"{' and '.join(missing)} must be given")
     except UsageError as error:

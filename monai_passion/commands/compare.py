@@ -46,7 +46,7 @@ def compare(
             --keep-names`` wrote.
         after: the later one, likewise.
         output: a new or empty folder, for comparison.html, comparison.json, preview.png and, on the later grid,
-            segmentation_before.nii.gz.
+            segmentation_before.nii.gz; the results of images that are segmented first are in its before and after.
         bundle: its folder or name, where images are segmented (default: the RFNet bundle for brain tumors).
         weights: file, where images are segmented.
         device: cpu, cuda or cuda:1.
@@ -117,7 +117,7 @@ def compare(
         if category := result["category"]:
             print(f"{category['category']} by the thresholds of RANO for {category['region']}: {category['why']}")
             print(category["caveat"])
-        print(f"{target}: comparison.html, comparison.json, preview.png, segmentation_before.nii.gz")
+        print(f"{target}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
         print(result["notice"])
     return result
 

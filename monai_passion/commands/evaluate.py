@@ -66,7 +66,7 @@ def evaluate(
 
     Raises:
         UsageError: no such bundle, split or setting; ``output`` is not empty.
-        InputError: nobody to score.
+        InputError: no such run, or nobody to score.
         WeightsError: no weights, or those of another network.
     """
     from monai_passion.bundle.trust import check_trusted
@@ -78,6 +78,8 @@ def evaluate(
     from monai_passion.system.settings import as_text, check_settings, from_text, read_config, read_value
 
     run = Path(run)
+    if not run.exists():
+        raise InputError(f"no run {run}; give the folder of a training, or its weights")
     folder, weights = (run.parent, str(run)) if run.is_file() else (run, find_weights(run))
     trained = training_arguments(folder)
     if bundle is None and trained is None:

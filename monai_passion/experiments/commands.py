@@ -53,7 +53,7 @@ def run(
         threads: CPU threads of a cell.
         gpus: GPUs of a cell, for ray: 0.25 puts 4 on one.
         device: cpu, cuda:0 (default: a GPU where there is one).
-        only: cells with this text in their name.
+        only: cells with this text, or all of these texts, in their name.
         set: further settings of every cell, such as epochs=2; they take precedence over the grid's.
         configs: folder of the fragments (default: the one above the grid's).
         bundles: folder of the bundles (default: beside the fragments).

@@ -129,12 +129,12 @@ class MultiModalLoss(nn.Module, ABC):
             raise UsageError(
                 f"{type(self).__name__} needs a decode of each modality alone, and the network has unimodal: "
                 f"{network.unimodal}; name the configuration of the method after that of the task (methods/... after "
-                f"tasks/.../fast.json, which turns these decodes off), or add --wrapper#unimodal {needed}"
+                f"tasks/.../fast.json, which turns these decodes off), or set wrapper#unimodal to {needed}"
             )
         if self.decodes_subsets and not network.random_subsets:
             raise UsageError(
-                f"{type(self).__name__} needs decodes of random subsets, and the network has random_subsets: 0; add "
-                "--wrapper#random_subsets 1"
+                f"{type(self).__name__} needs decodes of random subsets, and the network has random_subsets: 0; set "
+                "wrapper#random_subsets to 1"
             )
 
     @abstractmethod

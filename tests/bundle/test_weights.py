@@ -43,7 +43,9 @@ def test_settings_of_the_training_and_another_window_go_through(here):
 
 
 def test_other_settings_than_those_of_the_training_are_refused_with_the_flags_that_set_them_right():
-    with pytest.raises(WeightsError, match=r"w\.pt was trained with spacing .*; add --spacing '\[2\.0, 2\.0, 2\.0\]'$"):
+    with pytest.raises(
+        WeightsError, match=r"w\.pt was trained with spacing .*; add --set spacing='\[2\.0, 2\.0, 2\.0\]'$"
+    ):
         check_settings("w.pt", TRAINED, {"spacing": [1.0, 1.0, 1.0], "width": 4, "roi_size": [80, 80, 80]})
 
 

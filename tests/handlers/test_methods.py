@@ -175,7 +175,7 @@ def test_wrong_rates_are_refused_before_training(cohort, tmp_path, rates, says):
 
 
 def test_a_teacher_without_weights_says_how_to_make_them():
-    with pytest.raises(UsageError, match="--teacher_weights"):
+    with pytest.raises(UsageError, match="add --set teacher_weights="):
         load_teacher(torch.nn.Identity(), "", BRATS_MRI)
 
 

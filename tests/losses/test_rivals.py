@@ -181,7 +181,7 @@ def test_a_network_without_the_decodes_that_a_method_learns_from_is_refused(loss
         if order.index(unimodal) >= order.index(least):
             loss.check_network(net)
         else:
-            with pytest.raises(UsageError, match=f"unimodal: {unimodal}; .* --wrapper#unimodal {least}"):
+            with pytest.raises(UsageError, match=f"unimodal: {unimodal}; .* set wrapper#unimodal to {least}"):
                 loss.check_network(net)
 
 

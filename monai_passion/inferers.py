@@ -171,13 +171,13 @@ class IncompleteModalityInferer(Inferer):
         if batch_size is not None:
             inferer.sw_batch_size = batch_size
         if roi_size is not None:
-            inferer.roi_size = tuple(roi_size)
+            _set_window(inferer, roi_size)
         wanted = ensure_tuple(getattr(inferer, "roi_size", 1))
         if min(wanted) > 0:
             return inferer
         shape = tuple(image.shape[2 : 2 + len(wanted)])
         decodes = 1 if combinations is None else len(combinations)
-        inferer.roi_size = largest_window(shape, _unwrapped(network), inferer.overlap, decodes, roi_size=wanted)
+        _set_window(inferer, largest_window(shape, _unwrapped(network), inferer.overlap, decodes, roi_size=wanted))
         if count_windows(shape, inferer.roi_size, inferer.overlap) > 1:
             inferer.mode = BlendMode.GAUSSIAN
         return inferer
@@ -185,10 +185,13 @@ class IncompleteModalityInferer(Inferer):
     def _run_filled(
         self, network: nn.Module, windows: Tensor, available: Tensor, combinations: Combinations | None
     ) -> Tensor:
-        """`_run` on the windows that are not empty, background for the others."""
-        run = windows[:, available].flatten(1).any(dim=1) if self.skip_empty else windows.new_ones(len(windows)).bool()
-        if bool(run.all()):
+        """`_run` on the windows that are not empty, background for the others, also of each combination."""
+        if not self.skip_empty:
             return self._run(network, windows, available, combinations)
+        shown = windows.flatten(2).any(dim=2) & available
+        if bool(shown[:, available].all()):
+            return self._run(network, windows, available, combinations)
+        run = shown.any(dim=1)
         classes = _unwrapped(network).num_classes
         possible = [True] if combinations is None else [_has_all(mask, available) for mask in combinations]
         result = windows.new_zeros(len(windows), len(possible) * classes, *windows.shape[2:])
@@ -198,6 +201,13 @@ class IncompleteModalityInferer(Inferer):
                 result[:, k * classes : (k + 1) * classes] = torch.nan
         if bool(run.any()):
             result[run] = self._run(network, windows[run], available, combinations).to(result.dtype)
+        for k, mask in enumerate(combinations or ()):
+            if possible[k]:
+                empty = ~shown[:, torch.tensor(mask, device=shown.device)].any(dim=1)
+                own = slice(k * classes, (k + 1) * classes)
+                result[empty, own] = result.new_tensor([1.0] + [0.0] * (classes - 1)).view(
+                    -1, *[1] * (windows.ndim - 2)
+                )
         return result
 
     def _run(self, network: nn.Module, windows: Tensor, available: Tensor, combinations: Combinations | None) -> Tensor:
@@ -216,6 +226,12 @@ class IncompleteModalityInferer(Inferer):
                     logits = network.decode(features, mask.expand(len(windows), -1)).logits[0]
                     decoded.append(to_single(logits).softmax(dim=1))
             return torch.cat(decoded, dim=1)
+
+
+def _set_window(inferer: Any, roi_size: Sequence[int]) -> None:
+    inferer.roi_size = tuple(roi_size)
+    if hasattr(inferer, "orig_roi_size"):  # what MONAI's `SliceInferer` goes by
+        inferer.orig_roi_size = tuple(roi_size)
 
 
 def _has_all(combination: Sequence[bool], available: Tensor) -> bool:

@@ -212,3 +212,29 @@ def test_mirrored_views_are_averaged_so_that_a_mirrored_image_gives_the_mirrored
     torch.testing.assert_close(result, torch.stack(used).mean(dim=0))
     assert shares[-1] == 1
     assert shares == sorted(shares)
+
+
+@pytest.mark.parametrize(("roi_size", "seen"), [((16, 16), {(16, 16)}), ((-1, -1), {(32, 40)})])
+def test_windows_of_slices_are_those_that_a_call_asks_for(roi_size, seen, monkeypatch):
+    network = RFNet(num_modalities=2, num_classes=3, spatial_dims=2, width=2, levels=3).eval()
+    sizes, run = set(), network.encode
+    monkeypatch.setattr(network, "encode", lambda image, available: sizes.add(image.shape[2:]) or run(image, available))
+    inferer = sliding_window((24, 24), overlap=0.0)
+    inferer(torch.randn(1, 2, 30, 38, 2), network, available=torch.ones(1, 2), roi_size=roi_size)
+    assert sizes == seen
+
+
+def test_where_a_combination_shows_nothing_it_is_background_as_it_is_alone(network):
+    image = torch.randn(1, 3, 16, 16, 32)
+    image[:, 1, :, :, 16:] = 0
+    masks = [(False, True, False), (True, True, False)]
+    inferer = sliding_window((16, 16, 16), overlap=0.0)
+    available = torch.tensor([[True, True, False]])
+    together = inferer(image, network, available=available, combinations=masks)
+    alone = image.clone()
+    alone[:, 0] = 0
+    one = inferer(alone, network, available=torch.tensor([[False, True, False]]), combinations=masks[:1])
+    classes = one.shape[1]
+    torch.testing.assert_close(together[:, :classes], one)
+    assert (together[:, 0, :, :, 16:] == 1).all()
+    assert (together[:, classes, :, :, 16:] < 1).any()

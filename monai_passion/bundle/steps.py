@@ -32,7 +32,7 @@ from monai_passion.data.slices import slices_of, whole_files
 from monai_passion.data.studies import find_study, patient_of
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.data.verify import verify_datalist
-from monai_passion.errors import InputError, UsageError, WeightsError, install_excepthook
+from monai_passion.errors import InputError, PassionError, UsageError, WeightsError, install_excepthook
 from monai_passion.losses.base import MultiModalLoss
 from monai_passion.networks.backbone import strides_of, suits
 from monai_passion.networks.weights import load_into, load_weights
@@ -412,14 +412,28 @@ def _training_command(ckpt_dir: Path) -> str:
 def keep_summary(output_dir: str, weights: str, split: str) -> None:
     """Put the ``summary.json`` of an evaluation beside the weights that it scored, for `predict` to tell from it.
 
-    Not of their own training patients, and not beside weights that came with this package.
+    Not of their own training patients, not beside weights that came with this package, and not in place of one of the
+    same weights and more patients. Where nothing can be written there, or the older one stays, a warning says so: the
+    results of the evaluation are what counts.
     """
     path, package = Path(weights).resolve(), Path(__file__).resolve().parents[1]
     summary = Path(output_dir) / "summary.json"
     if split == "training" or path.is_relative_to(package) or not summary.is_file():
         return
     facts = {"weights_sha256": sha256(path), "split": split, **json.loads(summary.read_text(encoding="utf-8"))}
-    write_text(path.with_name("summary.json"), json.dumps(facts, indent=2) + "\n")
+    beside = path.with_name("summary.json")
+    try:
+        older = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
+        if older.get("weights_sha256") == facts["weights_sha256"] and _patients_in(older) > _patients_in(facts):
+            logger.warning("%s is of more patients, and stays what predict tells of these weights", beside)
+            return
+        write_text(beside, json.dumps(facts, indent=2) + "\n")
+    except (OSError, ValueError, PassionError) as error:
+        logger.warning("predict will not tell these results of the weights: %s", error)
+
+
+def _patients_in(summary: Mapping[str, Any]) -> int:
+    return max((int(row.get("n") or 0) for row in summary.get("results", ())), default=0)
 
 
 def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) -> nn.Module:

@@ -99,7 +99,9 @@ def evaluate(
     assert source is not None
     is_outside = home is None or source.resolve() != home.resolve()
     chosen, patients = _patients(source, split, datalist, folder, facts.task if is_outside else None, labels)
-    target = Path(output) if output is not None else folder / f"scores_{source.name if is_outside else chosen}"
+    target = (
+        Path(output) if output is not None else folder / f"scores_{source.resolve().name if is_outside else chosen}"
+    )
     settings = {
         **own,
         **given,

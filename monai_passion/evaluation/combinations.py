@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +52,18 @@ def mean_region_dice(pred: Tensor, true: Tensor, regions: Mapping[str, Sequence[
     return scores
 
 
+def file_diagonal(meta: Mapping[str, Any], b: int, axes: int) -> float:
+    """Diagonal in mm of the file that image ``b`` of a batch was read from, whatever was cut off since.
+
+    Args:
+        meta: ``spatial_shape`` and ``original_affine`` of each, as loading leaves them.
+        axes: 3; 2 of a slice.
+    """
+    shape = np.asarray(meta["spatial_shape"]).reshape(-1, 3)[b, :axes]
+    affine = np.asarray(meta["original_affine"]).reshape(-1, 4, 4)[b]
+    return float(np.linalg.norm(shape * np.linalg.norm(affine[:3, :3], axis=0)[:axes]))
+
+
 class CombinationScores(Metric):
     """Scores all 2^M - 1 combinations of each patient of an evaluation engine.
 
@@ -66,7 +77,7 @@ class CombinationScores(Metric):
             regions) and ``summary.json`` (means with bootstrap intervals by patient) are written here.
         dice_only: leave out everything but the mean Dice; for validation while a network trains.
         spacing_known: False where the voxels have no size in mm, then distances are in voxels.
-        diagonal: distance in mm for a missed region where the images are crops; by default the images' own diagonal.
+        diagonal: distance in mm for a missed region where the files are crops; by default the diagonal of the file.
         per_slice: every slice of the third axis is a case of its own, as 2-D segmentation is scored.
         example: also write ``example.npz``, the slice of the first patient with the most labeled voxels, and what
             each combination made of it. It shows voxels of that patient.
@@ -121,12 +132,17 @@ class CombinationScores(Metric):
             if self.spacing_known and hasattr(label, "pixdim"):
                 pixdim = label.pixdim[b] if label.pixdim.ndim == 2 else label.pixdim
                 spacing = [float(size) for size in pixdim[: true.ndim]]
+            diagonal = self.diagonal
+            if diagonal is None and spacing is not None and {"spatial_shape", "original_affine"} <= label.meta.keys():
+                diagonal = file_diagonal(label.meta, b, 2 if self.per_slice else 3)
             shares = probability.as_subclass(Tensor).unflatten(0, (len(self.combinations), -1))
             for name, pred, share in zip(self.names, maps, shares, strict=True):
                 if int(pred.flatten()[0]) == -1:
                     continue  # this patient lacks one of these modalities
                 if not self.dice_only:
-                    rows = self._score(pred, true, share, spacing, batch["case"][b], batch["patient"][b], name)
+                    rows = self._score(
+                        pred, true, share, spacing, diagonal, batch["case"][b], batch["patient"][b], name
+                    )
                     self.dice += [row["dice"] for row in rows if row["convention"] == CHALLENGE.name]
                     self.rows += rows
                     continue
@@ -140,17 +156,15 @@ class CombinationScores(Metric):
         true: Tensor,
         probability: Tensor,
         spacing: list[float] | None,
+        diagonal: float | None,
         case: str,
         patient: str,
         combination: str,
     ) -> list[dict[str, Any]]:
         given = pred.cpu().numpy(), true.cpu().numpy(), self.regions, spacing
-        score = (
-            partial(score_slices, *given)
-            if self.per_slice
-            else partial(score_case, *given, case=case, diagonal=self.diagonal)
-        )
-        return score(patient=patient, combination=combination, probability=probability.float().cpu().numpy())
+        score = score_slices if self.per_slice else score_case
+        shares = probability.float().cpu().numpy()
+        return score(*given, case=case, patient=patient, combination=combination, probability=shares, diagonal=diagonal)
 
     def _most_labeled_slice(self, image: Tensor, true: Tensor, maps: Tensor) -> dict[str, np.ndarray]:
         z = int((true > 0).sum(dim=(0, 1)).argmax())

@@ -314,9 +314,11 @@ def score_slices(
     *,
     patient: str,
     combination: str,
+    case: str | None = None,
     probability: NDArray[np.floating] | None = None,
     conventions: Iterable[Convention] = (CHALLENGE, RELEASED),
     tolerance: float = 1.0,
+    diagonal: float | None = None,
 ) -> list[dict[str, Any]]:
     """Rows of `COLUMNS` for every slice of a volume, each scored in two dimensions as the case ``<patient>_<index>``.
 
@@ -329,9 +331,11 @@ def score_slices(
         spacing: of (H, W, slices) in mm; ``None``: unknown, distances are in pixels and volumes NaN.
         patient: whose volume it is.
         combination: modalities that the network was given.
+        case: name of the volume, before the number of the slice; by default ``patient``.
         probability: of every class, (K, H, W, slices), as for `score_case`.
         conventions: for empty regions.
         tolerance: of NSD, in mm.
+        diagonal: as for `score_case`, of a slice.
 
     Raises:
         ValueError: not three dimensions, shapes that differ, or a spacing for another number of axes.
@@ -348,12 +352,13 @@ def score_slices(
             true[..., index],
             regions,
             in_plane,
-            case=f"{patient}_{index}",
+            case=f"{patient if case is None else case}_{index}",
             patient=patient,
             combination=combination,
             probability=None if probability is None else probability[..., index],
             conventions=conventions,
             tolerance=tolerance,
+            diagonal=diagonal,
             voxel_ml=voxel_ml,
         )
     ]

@@ -181,6 +181,7 @@ def compare_methods(
     metrics: Sequence[str] = ("dice", "hd95"),
     *,
     per_combination: bool = False,
+    pooled: bool = False,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -193,6 +194,9 @@ def compare_methods(
         rows: the columns of `monai_passion.evaluation.metrics.COLUMNS` and ``method``.
         metrics: columns to compare.
         per_combination: compare within each combination; Holm's correction then covers the combinations too.
+        pooled: the mean difference, with its interval, is of all cases alike, as the means of
+            `monai_passion.evaluation.summary.summarize` are, so that it is the difference of two of them. It is
+            another where patients have unequal numbers of cases or combinations. Tests are by patient in any case.
         confidence: of the interval of the mean difference.
         seed: of the bootstrap.
 
@@ -208,8 +212,15 @@ def compare_methods(
         both = averaged[second].merge(averaged[first], on=keys, suffixes=("_a", "_b"))
         for cell, group in both.groupby(cells, sort=False):
             for metric in metrics:
-                pairs = group[["patient", f"{metric}_a", f"{metric}_b"]].dropna().groupby("patient").mean()
+                known = group[["patient", f"{metric}_a", f"{metric}_b"]].dropna()
+                pairs = known.groupby("patient").mean()
                 paired = paired_comparison(pairs[f"{metric}_a"], pairs[f"{metric}_b"], confidence=confidence, seed=seed)
+                if pooled:
+                    difference = known[f"{metric}_a"] - known[f"{metric}_b"]
+                    mean, low, high, _ = bootstrap_mean(
+                        difference, known["patient"].to_numpy(), confidence=confidence, seed=seed
+                    )
+                    paired = paired._replace(mean_difference=mean, low=low, high=high)
                 methods = {"metric": metric, "method_a": second, "method_b": first}
                 results.append({**dict(zip(cells, cell, strict=True)), **methods, **paired._asdict()})
     columns = [cells[0], "metric", *cells[1:], "method_a", "method_b", *Paired._fields]

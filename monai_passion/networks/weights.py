@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_passion.errors import ResourceError, WeightsError
 from monai_passion.system.files import sha256, sidecar, write_atomically, write_text
@@ -56,6 +57,9 @@ def save_weights(
         raise ValueError(f"{path} is not a name for weights; let it end in .safetensors")
     described = dict(metadata or {})
     if isinstance(network, nn.Module):
+        if isinstance(network, DataParallel | DistributedDataParallel):
+            network = network.module
+        network = getattr(network, "_orig_mod", network)  # of torch.compile
         described.setdefault("network", type(network).__name__)
         network = network.state_dict()
     # Copies, as safetensors refuses tensors that share memory.

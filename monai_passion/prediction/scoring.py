@@ -50,7 +50,7 @@ def score_patients(
         for name, labels in {fused: result.labels, **result.combinations}.items():
             mine += score_case(
                 labels,
-                truth.data.astype(np.int16),
+                truth.data.astype(np.int32),
                 regions,
                 spacing,
                 case=item["case"],

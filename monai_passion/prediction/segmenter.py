@@ -411,7 +411,7 @@ class Segmenter:
 
         image, available = self._content("load").load.stack(volumes)
         shape, present = image.shape[1:], tuple(available.tolist())
-        shown = np.any([volume.data != 0 for volume in volumes if volume is not None], axis=0)
+        shown = self._shown(volumes, present)
         item = self._content("preprocessing")({"image": image, "available": available}, start=1)  # 0 is the loading
         masks = [present]  # the fused one first
         if decode != "fused":
@@ -440,7 +440,7 @@ class Segmenter:
             else:
                 seen = {**item, "image": zero_absent(item["image"], torch.tensor(mask))}
                 if decode == "all":
-                    result.combinations[name] = self._restore(seen, pred, shape) * shown
+                    result.combinations[name] = self._restore(seen, pred, shape) * self._shown(volumes, mask)
                 if sum(mask) == 1:
                     result.agreement[name] = self._agreement(self._decided(seen, pred), fused)
             if decode != "fused" and (mask == present or sum(mask) == 1):
@@ -531,6 +531,13 @@ class Segmenter:
         back = Invertd("values", self._content("preprocessing"), orig_keys="image", nearest_interp=False)
         restored = back({**item, "values": MetaTensor(values)})["values"]
         return np.asarray(restored.cpu(), dtype=np.float32)
+
+    @staticmethod
+    def _shown(volumes: Sequence[Volume | None], mask: Sequence[bool]) -> NDArray[np.bool_]:
+        """Where any image of a combination is not 0."""
+        pairs = zip(volumes, mask, strict=True)
+        shown: NDArray[np.bool_] = np.any([v.data != 0 for v, used in pairs if v is not None and used], axis=0)
+        return shown
 
     def _decided(self, item: dict[str, Any], pred: Any) -> Any:
         """Classes on the network's grid, by the rules that those of the result follow."""

@@ -112,7 +112,7 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
     )
     pictures: list[_Picture] = []
     files: dict[str, str] = {"tables/summary.csv": tables.csv_text(summary, n)}
-    apart = compare_methods(pool_regions(results.rows), SHOWN) if len(results.methods) > 1 else None
+    apart = compare_methods(pool_regions(results.rows), SHOWN, pooled=True) if len(results.methods) > 1 else None
     sections = [_paper_table(results, summary, apart, n, files)] if results.table else []
     for convention in dict.fromkeys(results.rows["convention"]):
         rule = html.escape(EMPTY_REGIONS.get(convention, ""))

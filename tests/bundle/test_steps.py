@@ -5,8 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from monai_passion.bundle.steps import describe_run, inference_data, initial_network, presence_facts, training_data
-from monai_passion.errors import UsageError, WeightsError
+from monai_passion.bundle.steps import (
+    describe_run,
+    inference_data,
+    initial_network,
+    keep_summary,
+    presence_facts,
+    training_data,
+)
+from monai_passion.errors import ResourceError, UsageError, WeightsError
 from monai_passion.modalities import all_masks
 from monai_passion.networks import RFNet
 from monai_passion.networks.weights import save_weights
@@ -111,3 +118,27 @@ def test_the_scores_of_phantoms_say_so_and_those_of_unknown_data_say_nothing(bra
             (brats / "phantom.json").write_text("{}")
         describe_run(str(tmp_path), str(tmp_path), str(weights), None, "validation", "brats_mri", str(brats), items)
         assert json.loads((tmp_path / "run.json").read_text())["data"] == known
+
+
+def test_the_summary_beside_weights_is_of_most_patients_and_costs_no_evaluation(tmp_path, caplog, monkeypatch):
+    weights, out = tmp_path / "w" / "model.pt", tmp_path / "out"
+    weights.parent.mkdir()
+    out.mkdir()
+    weights.write_bytes(b"x")
+
+    def keep(n, split="test"):
+        (out / "summary.json").write_text(json.dumps({"results": [{"n": n}]}))
+        keep_summary(str(out), str(weights), split)
+        return json.loads((weights.parent / "summary.json").read_text())["results"][0]["n"]
+
+    assert [keep(2), keep(1), keep(3), keep(5, "training")] == [2, 2, 3, 3]
+    assert "is of more patients" in caplog.text
+    weights.write_bytes(b"others")
+    assert keep(1) == 1
+
+    def refuse(*_, **__):
+        raise ResourceError("cannot write there")
+
+    monkeypatch.setattr("monai_passion.bundle.steps.write_text", refuse)
+    assert keep(9) == 1
+    assert "predict will not tell these results" in caplog.text

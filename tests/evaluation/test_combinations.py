@@ -29,10 +29,10 @@ def truth():
     return labels
 
 
-def evaluate(metric, predictions, truth):
+def evaluate(metric, predictions, truth, meta=None):
     """One patient; ``predictions``: a label map or None (the combination cannot be had) per combination."""
     maps = [one_hot(p) if p is not None else torch.full((3, 6, 6, 6), torch.nan) for p in predictions]
-    label = MetaTensor(truth[None, None].float(), affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])))
+    label = MetaTensor(truth[None, None].float(), affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])), meta=meta)
     batch = {"case": ["case1"], "patient": ["patient1"], "image": torch.rand(1, 2, 6, 6, 6)}
     engine = Engine(lambda engine, batch: {"pred": torch.cat(maps)[None], "label": label})
     metric.attach(engine, "mean_dice")
@@ -96,3 +96,22 @@ def test_the_example_is_the_slice_with_the_most_labels_of_the_first_patient(trut
 def test_no_voxels_are_kept_unless_asked_for(truth, tmp_path):
     evaluate(CombinationScores(MODALITIES, REGIONS, tmp_path), [truth, truth, truth], truth)
     assert not (tmp_path / "example.npz").exists()
+
+
+@pytest.mark.parametrize("per_slice", [False, True])
+def test_a_missed_region_costs_the_diagonal_of_the_file_whatever_was_cut_off(truth, tmp_path, per_slice):
+    empty = torch.zeros_like(truth)
+    affine = torch.diag(torch.tensor([2.0, 1.0, 3.0, 1.0]))
+    file = {"spatial_shape": torch.tensor([[10, 12, 30]]), "original_affine": affine[None]}
+    for meta, edges in ((None, [12, 12, 12]), (file, [20, 12, 90])):  # without, the image is all there is
+        scores = CombinationScores(MODALITIES, REGIONS, tmp_path, per_slice=per_slice)
+        evaluate(scores, [empty, empty, truth], truth, meta)
+        (worst,) = {row["hd95"] for row in scores.rows if row["convention"] == "challenge" and row["dice"] == 0}
+        assert worst == pytest.approx(np.linalg.norm(edges[: 2 if per_slice else 3]))
+
+
+def test_slices_of_two_examinations_of_a_patient_are_cases_of_their_own(truth, tmp_path):
+    scores = CombinationScores(MODALITIES, REGIONS, tmp_path, per_slice=True)
+    evaluate(scores, [truth] * 3, truth)
+    assert {row["case"] for row in scores.rows} == {f"case1_{k}" for k in range(6)}
+    assert {row["patient"] for row in scores.rows} == {"patient1"}

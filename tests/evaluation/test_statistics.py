@@ -194,3 +194,25 @@ def test_a_difference_counts_only_beyond_its_interval_and_what_is_detectable():
 def test_methods_without_a_common_seed_are_refused():
     with pytest.raises(ValueError, match="in common"):
         compare_seeds(by_seed([[1.0]]), by_seed([[np.nan]]))
+
+
+def test_a_pooled_difference_is_that_of_the_pooled_means():
+    """One patient has nine cases, the other one; tests are by patient all the same."""
+
+    def rows(method, many, one):
+        cases = [("p", f"p{k}", many) for k in range(9)] + [("q", "q", one)]
+        return pd.DataFrame(
+            [
+                {"case": case, "patient": patient, "combination": "t1", "region": "WT", "convention": "challenge"}
+                | {"dice": dice, "method": method}
+                for patient, case, dice in cases
+            ]
+        )
+
+    both = pd.concat([rows("a", 0.5, 0.5), rows("b", 0.6, 0.2)])
+    alike, pooled = (compare_methods(both, ["dice"], pooled=pooled).iloc[0] for pooled in (False, True))
+    assert alike["mean_difference"] == pytest.approx((0.1 - 0.3) / 2)
+    means = [bootstrap_mean(own["dice"], own["patient"].to_numpy()).mean for _, own in both.groupby("method")]
+    assert pooled["mean_difference"] == pytest.approx(means[1] - means[0])
+    assert (pooled["low"], pooled["high"]) == (pytest.approx(-0.3), pytest.approx(0.1))
+    assert alike["p_value"] == pooled["p_value"]

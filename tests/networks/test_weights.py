@@ -149,3 +149,11 @@ def test_every_difference_is_listed_and_nothing_is_loaded(network, tmp_path):
     for part in ("0.bias is (7,) and should be (4,)", "1.bias is not finite", "unknown extra", "missing 1.weight"):
         assert part in str(error.value)
     assert equal(before, network.state_dict())
+
+
+@pytest.mark.parametrize("wrapper", [torch.nn.DataParallel, torch.compile])
+def test_a_wrapped_network_is_saved_as_itself(network, tmp_path, wrapper):
+    save_weights(wrapper(network), tmp_path / "w.safetensors")
+    state, metadata = load_weights(tmp_path / "w.safetensors")
+    assert metadata["network"] == type(network).__name__
+    assert state.keys() == network.state_dict().keys()

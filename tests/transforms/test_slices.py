@@ -56,4 +56,4 @@ def test_per_slice_dice_is_the_mean_over_slices_not_over_the_volume():
     scores = CombinationScores(["lge", "t2"], {"r": [1]}, per_slice=True, spacing_known=False)
     scores.iteration_completed(engine)
     assert scores.compute() == pytest.approx(0.5)
-    assert {row["case"] for row in scores.rows} == {"p_0", "p_1"}
+    assert {row["case"] for row in scores.rows} == {"c_0", "c_1"}

@@ -245,7 +245,9 @@ class Conv3d(nn.Conv3d):
     def _is_plain(self, input: Tensor) -> bool:
         return (
             is_fast(input)
-            and (self.kernel_size[0] > 1 or self.stride[0] == 1)
+            and len({*self.kernel_size}) == len({*self.stride}) == 1
+            and isinstance(self.padding, tuple)
+            and (self.kernel_size[0] > 1 or (self.stride[0] == 1 and not any(self.padding)))
             and self.groups == 1
             and self.dilation == (1, 1, 1)
             and self.padding_mode in MODES

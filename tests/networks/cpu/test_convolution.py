@@ -152,3 +152,20 @@ def test_other_types_and_groups_go_straight_to_torch():
     assert not Conv3d(2, 2, 3, groups=2)._is_plain(image)
     assert not Conv3d(2, 2, 1, stride=2)._is_plain(image)
     assert not Conv3d(2, 2, 3, padding=1, padding_mode="replicate")._is_plain(image)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"kernel_size": 1, "padding": 1},
+        {"kernel_size": 3, "stride": (1, 2, 2), "padding": 1},
+        {"kernel_size": (1, 3, 3)},
+        {"kernel_size": 3, "padding": "same"},
+        {"kernel_size": 3, "padding": (0, 1, 2)},
+    ],
+)
+def test_forms_that_no_network_here_has_are_torchs(form):
+    ours, theirs = Conv3d(2, 3, **form), torch.nn.Conv3d(2, 3, **form)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 2, 8, 8, 8)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)

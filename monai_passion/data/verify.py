@@ -6,7 +6,7 @@ import hashlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +26,8 @@ __all__ = ["Problem", "Verdict", "print_problems", "verify_cohort", "verify_data
 logger = logging.getLogger(__name__)
 
 THREADS = min(os.cpu_count() or 1, 8)
+MIDDLE = 2**16
+_File = tuple[Case, str, Path]
 
 
 class Problem(NamedTuple):
@@ -244,25 +246,48 @@ def _duplicates(cases: Sequence[Case], patients: Mapping[str, str]) -> Iterator[
     Args:
         patients: case -> whose it is.
     """
-    by_size: dict[int, list[tuple[Case, str, Path]]] = defaultdict(list)
-    for case in cases:
-        for role, paths in case.files.items():
-            if role != LABEL and not case.channels and len(paths) == 1 and paths[0].is_file():
-                by_size[paths[0].stat().st_size].append((case, role, paths[0]))
-    for same in by_size.values():
-        by_content: dict[str, list[tuple[Case, str, Path]]] = defaultdict(list)
-        for one in same if len(same) > 1 else ():
-            by_content[hashlib.sha256(one[2].read_bytes()).hexdigest()].append(one)
-        for (case, role, path), *others in by_content.values():
-            strangers = [one for one in others if patients[one[0].name] != patients[case.name]]
-            for other, other_role, other_path in [one for one in others if one[0] is case] + strangers[:1]:
-                what = f"{path} ({role}) and {other_path} ({other_role}) are the same image"
-                if other is case:
-                    yield Problem("error", "duplicate", case.name, f"{what}; give each sequence its own file")
-                    continue
-                more = f", as {len(strangers) - 1} more" if len(strangers) > 1 else ""
-                leak = "one patient under two names may fall into training and test"
-                yield Problem("error", "duplicate", other.name, f"{what}{more}: {leak}; keep one")
+    files = [
+        (case, role, paths[0])
+        for case in cases
+        for role, paths in case.files.items()
+        if role != LABEL and not case.channels and len(paths) == 1 and paths[0].is_file()
+    ]
+    groups: list[list[_File]] = [files]
+    for told in (_size, _middle, _content):
+        groups = [part for group in groups for part in _alike(group, told)]
+    for (case, role, path), *others in groups:
+        strangers = [one for one in others if patients[one[0].name] != patients[case.name]]
+        for other, other_role, other_path in [one for one in others if one[0] is case] + strangers[:1]:
+            what = f"{path} ({role}) and {other_path} ({other_role}) are the same image"
+            if other is case:
+                yield Problem("error", "duplicate", case.name, f"{what}; give each sequence its own file")
+                continue
+            more = f", as {len(strangers) - 1} more" if len(strangers) > 1 else ""
+            leak = "one patient under two names may fall into training and test"
+            yield Problem("error", "duplicate", other.name, f"{what}{more}: {leak}; keep one")
+
+
+def _alike(files: Sequence[_File], told: Callable[[Path], Hashable]) -> list[list[_File]]:
+    """Groups of two and more files of which something is the same."""
+    groups: dict[Hashable, list[_File]] = defaultdict(list)
+    for one in files:
+        groups[told(one[2])].append(one)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _middle(path: Path) -> bytes:
+    """64 KB: other images of the same size differ there, and need not be read whole."""
+    with path.open("rb") as file:
+        file.seek(max(_size(path) - MIDDLE, 0) // 2)
+        return file.read(MIDDLE)
+
+
+def _content(path: Path) -> bytes:
+    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def print_problems(verdict: Verdict) -> None:

@@ -191,23 +191,19 @@ class IncompleteModalityInferer(Inferer):
         shown = windows.flatten(2).any(dim=2) & available
         if bool(shown[:, available].all()):
             return self._run(network, windows, available, combinations)
-        run = shown.any(dim=1)
-        classes = _unwrapped(network).num_classes
-        possible = [True] if combinations is None else [_has_all(mask, available) for mask in combinations]
-        result = windows.new_zeros(len(windows), len(possible) * classes, *windows.shape[2:])
-        result[:, ::classes] = 1.0
-        for k, known in enumerate(possible):
-            if not known:
-                result[:, k * classes : (k + 1) * classes] = torch.nan
+        run, classes = shown.any(dim=1), _unwrapped(network).num_classes
+        masks = [available.tolist()] if combinations is None else combinations
+        result = windows.new_zeros(len(windows), len(masks) * classes, *windows.shape[2:])
         if bool(run.any()):
             result[run] = self._run(network, windows[run], available, combinations).to(result.dtype)
-        for k, mask in enumerate(combinations or ()):
-            if possible[k]:
-                empty = ~shown[:, torch.tensor(mask, device=shown.device)].any(dim=1)
-                own = slice(k * classes, (k + 1) * classes)
-                result[empty, own] = result.new_tensor([1.0] + [0.0] * (classes - 1)).view(
-                    -1, *[1] * (windows.ndim - 2)
-                )
+        for k, mask in enumerate(masks):
+            own = result[:, k * classes : (k + 1) * classes]
+            if not _has_all(mask, available):
+                own[:] = torch.nan
+                continue
+            empty = ~shown[:, list(mask)].any(dim=1)
+            own[empty] = 0
+            own[empty, 0] = 1
         return result
 
     def _run(self, network: nn.Module, windows: Tensor, available: Tensor, combinations: Combinations | None) -> Tensor:

@@ -17,7 +17,6 @@ import torch
 from monai.transforms.compose import Compose
 from monai.utils import CommonKeys, set_determinism
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from monai_passion import __version__
 from monai_passion.bundle.arguments import check_arguments, setting_flag
@@ -35,7 +34,7 @@ from monai_passion.data.verify import verify_datalist
 from monai_passion.errors import InputError, PassionError, UsageError, WeightsError, install_excepthook
 from monai_passion.losses.base import MultiModalLoss
 from monai_passion.networks.backbone import strides_of, suits
-from monai_passion.networks.weights import load_into, load_weights
+from monai_passion.networks.weights import load_into, load_weights, unwrapped
 from monai_passion.system.distributed import first_process_first
 from monai_passion.system.files import sha256, write_text
 from monai_passion.system.logs import calm_terminal
@@ -457,7 +456,7 @@ def objective(loss: nn.Module, network: nn.Module) -> nn.Module:
         UsageError: it does not; see `monai_passion.losses.base.MultiModalLoss.check_network`.
     """
     if isinstance(loss, MultiModalLoss):
-        loss.check_network(network.module if isinstance(network, DistributedDataParallel) else network)
+        loss.check_network(unwrapped(network))
     return loss
 
 

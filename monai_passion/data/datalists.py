@@ -293,10 +293,9 @@ def _by_modality(where: str, images: Mapping[str, Any], task: Task) -> dict[str,
 def _case_of(path: Path, task: Task, is_whole: bool) -> str:
     """The name of a case by its first file: what that begins with, or else its folder's."""
     patient = read_name(path.name, task, path.parent.name).patient
-    of_series = NUMBER.fullmatch(patient) is not None
-    return (
-        (patient if not of_series or is_whole else "") or ("" if is_whole else path.parent.name) or stem_of(path.name)
-    )
+    if is_whole:
+        return patient or stem_of(path.name)
+    return (path.parent.name if NUMBER.fullmatch(patient) else patient) or stem_of(path.name)
 
 
 def absolute(datalist: Datalist, root: Path) -> Datalist:

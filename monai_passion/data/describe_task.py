@@ -191,10 +191,9 @@ def _channel_files(folder: Path, channels: int) -> list[Path]:
 
 def _sizes(files: Sequence[Path], channels: int, spatial_dims: int) -> dict[str, Any]:
     headers = [_header(path, channels) for path in files]
-    orders = [_axes(header, spatial_dims) for header in headers]
-    shape = np.median([np.array(header.shape)[order] for header, order in zip(headers, orders, strict=True)], axis=0)
-    steps = [np.linalg.norm(header.affine[:3, :3], axis=0) for header in headers]
-    spacing = np.median([step[order] for step, order in zip(steps, orders, strict=True)], axis=0)
+    grids = [np.array([header.shape, np.linalg.norm(header.affine[:3, :3], axis=0)]) for header in headers]
+    ordered = [grid[:, _axes(header, spatial_dims)] for grid, header in zip(grids, headers, strict=True)]
+    shape, spacing = np.median(ordered, axis=0)
     most = CROP if spatial_dims == 3 else PLANE
     crop = [int(min(most, max(2 * STEP, STEP * math.ceil(size / STEP)))) for size in shape[:spatial_dims]]
     sizes: dict[str, Any] = {"crop_size": crop, "roi_size": crop}

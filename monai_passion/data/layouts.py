@@ -259,7 +259,7 @@ def _folders_of_sequences(folder: Path, task: Task, said: Mapping[Path, Named]) 
         if path.parent != folder:
             roles[path.parent] |= {own.role} if own.role else set()
     found: dict[Path, Named] = {}
-    siblings: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+    siblings: dict[tuple[Path, str], dict[Path, Named]] = defaultdict(dict)
     for home in roles:
         above = read_name(home.name, task)
         if above.role is None:
@@ -268,11 +268,10 @@ def _folders_of_sequences(folder: Path, task: Task, said: Mapping[Path, Named]) 
             found[home] = above
         elif roles[home] <= {above.role}:
             whose = "" if NUMBER.fullmatch(above.patient) else _key(above.patient)
-            siblings[home.parent, whose].append(home)
-    for homes in siblings.values():
-        named = [read_name(home.name, task) for home in homes]
-        if len({one.role for one in named}) == len(named) > 1:
-            found.update(zip(homes, named, strict=True))
+            siblings[home.parent, whose][home] = above
+    for named in siblings.values():
+        if len({one.role for one in named.values()}) == len(named) > 1:
+            found.update(named)
     return found
 
 

@@ -17,6 +17,7 @@ from monai_passion.data.tables import read_table
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import combination_mask, combinations, resolve
 from monai_passion.system.files import write_text
+from monai_passion.system.settings import check_seed
 from monai_passion.tasks import load_task, task_names
 
 __all__ = [
@@ -142,8 +143,7 @@ def draw_presence(
                 f"missing_rates leave {name} to {likely:.2g} of {num_samples} cases (rate {rates[:, m].min():g}); "
                 f"lower its rate or take more cases"
             )
-    if seed < 0:
-        raise UsageError(f"seed is {seed}; give a number from 0 on")
+    check_seed(seed)
     rng = np.random.default_rng(seed)
     table = np.zeros((num_samples, len(modalities)), dtype=bool)
     for rows, count in zip(members.values(), counts, strict=True):

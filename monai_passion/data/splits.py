@@ -12,6 +12,7 @@ import numpy as np
 
 from monai_passion.data.presence import plain_case_name
 from monai_passion.errors import InputError, UsageError
+from monai_passion.system.settings import check_seed
 
 __all__ = [
     "FRACTIONS",
@@ -105,8 +106,7 @@ def random_split(
         UsageError: fractions or a seed that are none.
         InputError: fewer patients than parts.
     """
-    if seed < 0:
-        raise UsageError(f"seed is {seed}; give a number from 0 on")
+    check_seed(seed)
     if len(fractions) != len(SPLITS) or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-6:
         raise UsageError(
             f"fractions are {tuple(fractions)}; give three that add to 1, for training, validation and test"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 from collections import defaultdict
@@ -18,6 +17,7 @@ from monai_passion.data.nifti import Header, Volume, check_same_grid, read_heade
 from monai_passion.data.patient import judge_volume
 from monai_passion.data.splits import SPLITS, patient_of, repeated
 from monai_passion.errors import InputError
+from monai_passion.system.files import sha256
 from monai_passion.tasks import Task, load_task
 
 __all__ = ["Problem", "Verdict", "print_problems", "verify_cohort", "verify_datalist"]
@@ -253,7 +253,7 @@ def _duplicates(cases: Sequence[Case], patients: Mapping[str, str]) -> Iterator[
         if role != LABEL and not case.channels and len(paths) == 1 and paths[0].is_file()
     ]
     groups: list[list[_File]] = [files]
-    for told in (_size, _middle, _content):
+    for told in (_size, _middle, sha256):
         groups = [part for group in groups for part in _alike(group, told)]
     for (case, role, path), *others in groups:
         strangers = [one for one in others if patients[one[0].name] != patients[case.name]]
@@ -284,10 +284,6 @@ def _middle(path: Path) -> bytes:
     with path.open("rb") as file:
         file.seek(max(_size(path) - MIDDLE, 0) // 2)
         return file.read(MIDDLE)
-
-
-def _content(path: Path) -> bytes:
-    return hashlib.sha256(path.read_bytes()).digest()
 
 
 def print_problems(verdict: Verdict) -> None:

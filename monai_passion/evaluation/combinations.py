@@ -15,7 +15,7 @@ from ignite.metrics import Metric
 from torch import Tensor
 
 from monai_passion.errors import PassionError
-from monai_passion.evaluation.metrics import CHALLENGE, score_case, score_slices
+from monai_passion.evaluation.metrics import CHALLENGE, image_diagonal, score_case, score_slices
 from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
 from monai_passion.modalities import combinations
 from monai_passion.system.files import write_atomically
@@ -61,7 +61,7 @@ def file_diagonal(meta: Mapping[str, Any], b: int, axes: int) -> float:
     """
     shape = np.asarray(meta["spatial_shape"]).reshape(-1, 3)[b, :axes]
     affine = np.asarray(meta["original_affine"]).reshape(-1, 4, 4)[b]
-    return float(np.linalg.norm(shape * np.linalg.norm(affine[:3, :3], axis=0)[:axes]))
+    return image_diagonal(shape.tolist(), np.linalg.norm(affine[:3, :3], axis=0)[:axes].tolist())
 
 
 class CombinationScores(Metric):

@@ -59,6 +59,7 @@ __all__ = [
     "RegionScore",
     "Regions",
     "calibration_error",
+    "image_diagonal",
     "score_case",
     "score_region",
     "score_slices",
@@ -121,7 +122,8 @@ def _checked(pred: NDArray, true: NDArray, spacing: Sequence[float] | None) -> t
     return pred, true
 
 
-def _diagonal(shape: Sequence[int], spacing: Sequence[float] | None) -> float:
+def image_diagonal(shape: Sequence[int], spacing: Sequence[float] | None) -> float:
+    """Of an image in mm, or in voxels where the spacing is unknown."""
     return math.hypot(*np.multiply(shape, 1.0 if spacing is None else spacing))
 
 
@@ -231,7 +233,7 @@ def score_region(
         ValueError: shapes that differ, or a spacing for another number of axes.
     """
     pred, true = _checked(pred, true, spacing)
-    diagonal = _diagonal(pred.shape, spacing) if diagonal is None else diagonal
+    diagonal = image_diagonal(pred.shape, spacing) if diagonal is None else diagonal
     return _score(_measure(pred.astype(bool), true.astype(bool), spacing), convention, tolerance, diagonal)
 
 
@@ -270,7 +272,7 @@ def score_case(
         ValueError: shapes that differ, or a spacing for another number of axes.
     """
     pred, true = _checked(pred, true, spacing)
-    diagonal = _diagonal(pred.shape, spacing) if diagonal is None else diagonal
+    diagonal = image_diagonal(pred.shape, spacing) if diagonal is None else diagonal
     if voxel_ml is None:
         voxel_ml = math.prod(spacing) / 1000 if spacing is not None and len(spacing) == 3 else math.nan
     conventions = tuple(conventions)
@@ -320,7 +322,7 @@ def score_slices(
     tolerance: float = 1.0,
     diagonal: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of `COLUMNS` for every slice of a volume, each scored in two dimensions as the case ``<patient>_<index>``.
+    """Rows of `COLUMNS` for every slice of a volume, each scored in two dimensions as the case ``<case>_<index>``.
 
     The same volume given to `score_case` is scored per patient, in three dimensions.
 

@@ -16,11 +16,11 @@ import torch
 from ignite.engine import Events
 from monai.engines import Evaluator, SupervisedTrainer
 from torch import nn
-from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_passion.errors import ResourceError, UsageError, WeightsError
 from monai_passion.handlers.settings import apply_settings, changes, plain_attributes, read_settings
 from monai_passion.handlers.signals import deferred_signals
+from monai_passion.networks.weights import unwrapped
 from monai_passion.system.files import sha256, sidecar, sync_folder, write_text
 from monai_passion.system.locks import RunLock
 
@@ -154,7 +154,7 @@ class CheckpointHandler:
                 "which the handler adds itself"
             )
         self.folder = Path(ckpt_dir)
-        self.objects = {name: _unwrapped(thing) for name, thing in save_dict.items()}
+        self.objects = {name: unwrapped(thing) for name, thing in save_dict.items()}
         self.evaluator = evaluator
         self.keep = keep
         self.interval = interval
@@ -353,10 +353,6 @@ def _surroundings(engine: SupervisedTrainer) -> dict[str, Any]:
 
 def _parameters(engine: SupervisedTrainer) -> list[nn.Parameter]:
     return [parameter for group in engine.optimizer.param_groups for parameter in group["params"]]
-
-
-def _unwrapped(thing: Any) -> Any:
-    return thing.module if isinstance(thing, DataParallel | DistributedDataParallel) else thing
 
 
 def _checkpoints(folder: Path) -> dict[int, Path]:

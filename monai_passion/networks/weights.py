@@ -19,7 +19,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from monai_passion.errors import ResourceError, WeightsError
 from monai_passion.system.files import sha256, sidecar, write_atomically, write_text
 
-__all__ = ["load_into", "load_weights", "read_torch_state", "save_weights", "write_sidecar"]
+__all__ = ["load_into", "load_weights", "read_torch_state", "save_weights", "unwrapped", "write_sidecar"]
 
 METADATA_KEY = "monai_passion"
 """Entry of the safetensors header that holds the metadata, as JSON."""
@@ -35,6 +35,11 @@ def write_sidecar(path: str | Path) -> Path:
     target = sidecar(path)
     write_text(target, line)
     return target
+
+
+def unwrapped(thing: Any) -> Any:
+    """A network without what spreads it over devices or processes; anything else as it is."""
+    return thing.module if isinstance(thing, DataParallel | DistributedDataParallel) else thing
 
 
 def save_weights(
@@ -57,8 +62,7 @@ def save_weights(
         raise ValueError(f"{path} is not a name for weights; let it end in .safetensors")
     described = dict(metadata or {})
     if isinstance(network, nn.Module):
-        if isinstance(network, DataParallel | DistributedDataParallel):
-            network = network.module
+        network = unwrapped(network)
         network = getattr(network, "_orig_mod", network)  # of torch.compile
         described.setdefault("network", type(network).__name__)
         network = network.state_dict()

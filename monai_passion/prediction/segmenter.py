@@ -279,7 +279,8 @@ class Segmenter:
             "precision": precision,
             "mirror_axes": [0] if mirror else None,
             "decision": decision,
-            # `_segment` does it on the grid of the images, and counts it.
+            # `_segment` does it itself, and counts it.
+            "keep_shown": {"_target_": "Identityd", "keys": "image"},
             "clear_outside": {"_target_": "Identityd", "keys": "pred"},
         }
         if device is not None:
@@ -294,14 +295,12 @@ class Segmenter:
         self._check_window()  # which loads the weights: what does not fit is told before an image is read
         own = (device, roi_size, overlap, precision, mirror)
         self.others = [type(self)(member.bundle, member.weights, *own) for member in ensemble]
-        members = {sha256(self.weights)}
-        for other in self.others:
+        for k, other in enumerate(self.others):
             self._check_member(other)
-            if (digest := sha256(other.weights)) in members:
+            if sha256(other.weights) in {sha256(one.weights) for one in (self, *self.others[:k])}:
                 raise UsageError(
                     f"the network of {other.weights} is in the ensemble twice; give the weights of another"
                 )
-            members.add(digest)
         self.findings: tuple[Finding, ...] = tuple(
             unknown + [finding for other in self.others for finding in other.findings]
         )
@@ -411,7 +410,8 @@ class Segmenter:
 
         image, available = self._content("load").load.stack(volumes)
         shape, present = image.shape[1:], tuple(available.tolist())
-        shown = self._shown(volumes, present)
+        shown_by = image.numpy() != 0  # of each modality; the absent ones are 0
+        shown = shown_by.any(axis=0)
         item = self._content("preprocessing")({"image": image, "available": available}, start=1)  # 0 is the loading
         masks = [present]  # the fused one first
         if decode != "fused":
@@ -440,7 +440,7 @@ class Segmenter:
             else:
                 seen = {**item, "image": zero_absent(item["image"], torch.tensor(mask))}
                 if decode == "all":
-                    result.combinations[name] = self._restore(seen, pred, shape) * self._shown(volumes, mask)
+                    result.combinations[name] = self._restore(seen, pred, shape) * shown_by[list(mask)].any(axis=0)
                 if sum(mask) == 1:
                     result.agreement[name] = self._agreement(self._decided(seen, pred), fused)
             if decode != "fused" and (mask == present or sum(mask) == 1):
@@ -531,13 +531,6 @@ class Segmenter:
         back = Invertd("values", self._content("preprocessing"), orig_keys="image", nearest_interp=False)
         restored = back({**item, "values": MetaTensor(values)})["values"]
         return np.asarray(restored.cpu(), dtype=np.float32)
-
-    @staticmethod
-    def _shown(volumes: Sequence[Volume | None], mask: Sequence[bool]) -> NDArray[np.bool_]:
-        """Where any image of a combination is not 0."""
-        pairs = zip(volumes, mask, strict=True)
-        shown: NDArray[np.bool_] = np.any([v.data != 0 for v, used in pairs if v is not None and used], axis=0)
-        return shown
 
     def _decided(self, item: dict[str, Any], pred: Any) -> Any:
         """Classes on the network's grid, by the rules that those of the result follow."""

@@ -51,12 +51,11 @@ def compare_to_first(rows: pd.DataFrame, rare: Sequence[str] = ()) -> pd.DataFra
     results = []
     for endpoint in ENDPOINTS:
         for method in others:
-            own, base = (_cells(scored, name, endpoint) for name in (method, first))
-            own, base = own.align(base, join="inner")
-            by_patient = (own - base).dropna().groupby(["seed", "patient"]).mean()
-            if by_patient.empty:
+            cells = {name: _cells(scored, name, endpoint) for name in (method, first)}
+            both = pd.concat(cells, axis=1, join="inner").dropna().groupby(["seed", "patient"]).mean()
+            if both.empty:
                 continue
-            comparison = compare_seeds(by_patient, by_patient * 0)
+            comparison = compare_seeds(both[method], both[first])
             names = {"endpoint": endpoint, "method": method, "baseline": first}
             results.append({**names, **comparison._asdict(), "counts": comparison.counts})
     return pd.DataFrame(results, columns=["endpoint", "method", "baseline", *SeedComparison._fields, "counts"])

@@ -13,7 +13,7 @@ from typing import Any
 from monai_passion.errors import InputError, UsageError, did_you_mean
 from monai_passion.system.schemas import fault
 
-__all__ = ["as_text", "check_ranges", "check_settings", "from_text", "read_config", "read_value"]
+__all__ = ["as_text", "check_ranges", "check_seed", "check_settings", "from_text", "read_config", "read_value"]
 
 WORDS = {"true": True, "false": False, "none": None, "null": None}
 
@@ -100,6 +100,14 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
         raise UsageError(
             f"num_classes is {classes} and label_values has {len(values)}; leave both as the task has them"
         )
+
+
+def check_seed(seed: int) -> None:
+    """Raises:
+    UsageError: numpy takes no such seed.
+    """
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; give a number from 0 on")
 
 
 def _parts(place: Any) -> dict[str, Any]:

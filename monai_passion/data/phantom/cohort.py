@@ -18,6 +18,7 @@ from monai_passion.data.phantom.common import Case
 from monai_passion.errors import UsageError
 from monai_passion.system.files import write_text
 from monai_passion.system.output import check_folder, writing
+from monai_passion.system.settings import check_seed
 
 __all__ = ["LAYOUTS", "MARKER", "Layout", "write_cohort"]
 
@@ -105,8 +106,7 @@ def write_cohort(
     size = spec.size if size is None else size
     if cases < 1:
         raise UsageError(f"cases is {cases}; ask for at least 1")
-    if seed < 0:
-        raise UsageError(f"seed is {seed}; give a number from 0 on")
+    check_seed(seed)
     if size not in spec.sizes:
         raise UsageError(f"size is {size}; a {layout} phantom has {spec.sizes[0]} to {spec.sizes[-1]} voxels an edge")
     if growth and layout != "brats":

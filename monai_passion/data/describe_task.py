@@ -11,6 +11,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
 from monai_passion.data.labels import readable_values
@@ -191,7 +192,7 @@ def _channel_files(folder: Path, channels: int) -> list[Path]:
 
 def _sizes(files: Sequence[Path], channels: int, spatial_dims: int) -> dict[str, Any]:
     headers = [_header(path, channels) for path in files]
-    grids = [np.array([header.shape, np.linalg.norm(header.affine[:3, :3], axis=0)]) for header in headers]
+    grids = [np.array([header.shape, voxel_sizes(header.affine)]) for header in headers]
     ordered = [grid[:, _axes(header, spatial_dims)] for grid, header in zip(grids, headers, strict=True)]
     shape, spacing = np.median(ordered, axis=0)
     most = CROP if spatial_dims == 3 else PLANE

@@ -15,6 +15,7 @@ from typing import IO, NamedTuple, Protocol, cast
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
@@ -317,7 +318,7 @@ def _affine(path: Path, raw: nib.Nifti1Header) -> tuple[NDArray[np.float64], tup
         affine = np.asarray(affine, dtype=np.float64)
         if not np.isfinite(affine).all():
             raise InputError(f"{path} has NaN or infinite numbers in its affine; set its affine or export it again")
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)
+        spacing = voxel_sizes(affine)
         if not ((spacing >= SPACING_MM[0]) & (spacing <= SPACING_MM[1])).all():
             sizes = " x ".join(f"{size:.3g}" for size in spacing)
             raise InputError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from monai_passion.data.geometry import FULL_COVERAGE, bring_onto, choose_reference, coverage, shown_voxels
 from monai_passion.data.nifti import MAX_VOXELS, Header, Volume, check_same_grid, read_header, read_volume, same_grid
@@ -256,7 +257,7 @@ def _on_one_grid(
 
 
 def _text(volume: Volume | Header) -> str:
-    sizes = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    sizes = voxel_sizes(volume.affine)
     return f"{'x'.join(map(str, volume.shape))} voxels of {' x '.join(f'{size:.3g}' for size in sizes)} mm"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 
 from monai_passion.data.geometry import shown_voxels
@@ -118,7 +118,7 @@ def _to_itk(volume: Volume) -> Any:
 
     image = itk.image_from_array(np.ascontiguousarray(volume.data.transpose(2, 1, 0)))
     affine = LPS @ volume.affine
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = voxel_sizes(affine)
     image.SetSpacing([float(size) for size in spacing])
     image.SetOrigin([float(c) for c in affine[:3, 3]])
     image.SetDirection(itk.matrix_from_array(np.ascontiguousarray(affine[:3, :3] / spacing)))

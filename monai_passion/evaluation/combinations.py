@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
+from nibabel.affines import voxel_sizes
 from torch import Tensor
 
 from monai_passion.errors import PassionError
@@ -61,7 +62,7 @@ def file_diagonal(meta: Mapping[str, Any], b: int, axes: int) -> float:
     """
     shape = np.asarray(meta["spatial_shape"]).reshape(-1, 3)[b, :axes]
     affine = np.asarray(meta["original_affine"]).reshape(-1, 4, 4)[b]
-    return image_diagonal(shape.tolist(), np.linalg.norm(affine[:3, :3], axis=0)[:axes].tolist())
+    return image_diagonal(shape.tolist(), voxel_sizes(affine)[:axes].tolist())
 
 
 class CombinationScores(Metric):

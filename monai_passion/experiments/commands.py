@@ -89,12 +89,15 @@ def run(
         raise UsageError(f"no cell of {grid} has {' and '.join(only)} in its name; see --dry-run")
     fragments = grid.absolute().parent.parent if configs is None else Path(configs)
     shipped = fragments.parent / "bundles" if bundles is None else Path(bundles)
+    lists = output / "datalist.json" if datalist is None else Path(datalist)
+    is_new = datalist is None and not lists.is_file()
+
+    def split_patients() -> Any:
+        return make_datalist(dataset_dir, split_dir=split_dir) if is_new else load_datalist(lists)
+
     if dry_run:
         try:
-            known = (
-                make_datalist(dataset_dir, split_dir=split_dir) if datalist is None else load_datalist(Path(datalist))
-            )
-            training: Any = known["training"]
+            training = split_patients()["training"]
         except PassionError:  # the cells can be listed without data
             training = None
         print("\n".join(cost_lines(cells, fragments, shipped, training, dataset_dir, threads, measure)))
@@ -104,9 +107,7 @@ def run(
     if gpus and engine == "local":
         raise UsageError("--gpus shares cards among the cells of --engine ray; choose a card with --device cuda:0")
     check_folder(output)
-    lists = output / "datalist.json" if datalist is None else Path(datalist)
-    is_new = datalist is None and not lists.is_file()
-    patients = make_datalist(dataset_dir, split_dir=split_dir) if is_new else load_datalist(lists)
+    patients = split_patients()
     if not patients[split]:
         source = (split_dir or dataset_dir) if is_new else lists
         raise InputError(f"{source} has no {split} patients to score; choose another --split, or other lists")

@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import rel_entr
@@ -212,7 +213,7 @@ def check_result(
     if largest and (ml := filled * abs(float(np.linalg.det(affine[:3, :3]))) / 1000) > largest:
         text = f"do not use this result: {ml:.0f} mL are segmented, more than any tumor has (about {largest} mL)"
         findings.append(Finding("unusable", text))
-    number, volume = far_parts(found, np.linalg.norm(affine[:3, :3], axis=0))
+    number, volume = far_parts(found, voxel_sizes(affine))
     if number:
         text = f"{number} small part(s), {volume:.1f} mL in all, lie more than {FAR:.0f} mm from the rest; look at them"
         findings.append(Finding("note", text))
@@ -332,7 +333,7 @@ def check_spacing(facts: Mapping[str, Any], affine: NDArray[np.float64]) -> list
         affine: (4, 4), of the images.
     """
     spacing = facts.get("settings", {}).get("spacing")
-    size = float(np.linalg.norm(affine[:3, :3], axis=0).max())
+    size = float(voxel_sizes(affine).max())
     if not spacing or min(spacing) <= 0 or size <= COARSE * max(spacing):
         return []
     text = (
@@ -371,7 +372,7 @@ def check_slices(facts: Mapping[str, Any], volume: Volume, task: Task) -> list[F
     """
     if task.spatial_dims != 2:
         return []
-    sizes = np.linalg.norm(volume.affine[:3, :3], axis=0)
+    sizes = voxel_sizes(volume.affine)
     findings = []
     if sizes[2] * COARSE < sizes.max():
         text = (

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from monai_passion.data.labels import read_label
 from monai_passion.data.nifti import check_same_grid
@@ -45,7 +46,7 @@ def score_patients(
         check_same_grid(patient.reference, truth)
         result = segmenter.segment(patient.volumes, "all")
         fused = combination_name([m in patient.used for m in bundle.modalities], bundle.modalities)
-        spacing = [float(size) for size in np.linalg.norm(truth.affine[:3, :3], axis=0)]
+        spacing = [float(size) for size in voxel_sizes(truth.affine)]
         mine = []
         for name, labels in {fused: result.labels, **result.combinations}.items():
             mine += score_case(

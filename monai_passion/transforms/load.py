@@ -13,6 +13,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -264,7 +265,7 @@ def _tensor(data: NDArray[np.float32], volumes: Sequence[Volume], slice: int | N
         data = data[..., slice]
         in_space[:, 3] += slice * in_space[:, 2]
         # A 2-D image has no oblique place in space for MONAI, which would read wrong pixel sizes from one.
-        affine = np.diag([*np.linalg.norm(in_space[:3, :3], axis=0), 1])
+        affine = np.diag([*voxel_sizes(in_space), 1])
     meta = {
         "filename_or_obj": str(volumes[0].path),
         "original_affine": in_space,

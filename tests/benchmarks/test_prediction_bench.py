@@ -6,6 +6,7 @@ nor leaves out windows. ``MONAI_PASSION_BENCH_ROI=32`` makes the windows smaller
 
 import os
 import statistics
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from tests.benchmarks.turns import take_turns
 
 ROI = int(os.environ.get("MONAI_PASSION_BENCH_ROI", "80"))
 ROUNDS = 3
+ONE_MM = Path(__file__).parents[2] / "releases/brats_whole/rfnet_width8_1mm.safetensors"
 PRECISIONS = ["fp32", "bf16"] if has_bfloat16_units(torch.device("cpu")) else ["fp32"]
 
 
@@ -64,4 +66,13 @@ def test_the_shipped_weights_see_a_head_at_2_mm(given):
     opened = {p: Segmenter(find_bundle(), None, "cpu", precision=p) for p in PRECISIONS}
     window = opened["fp32"].settings["roi_size"]
     _, ratio = compare(opened, given, {f"plain at {step} mm": (window, step) for step in (2, 1)})
+    assert ratio > 1
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("given", [4, 1])
+def test_the_weights_at_1_mm(given):
+    opened = {p: Segmenter(find_bundle(), ONE_MM, "cpu", precision=p) for p in PRECISIONS}
+    plain = {"plain": ((ROI,) * 3,), "plain, head alone": ((ROI,) * 3, 1, True)}
+    _, ratio = compare(opened, given, plain)
     assert ratio > 1

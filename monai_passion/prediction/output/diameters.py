@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import ConvexHull
@@ -45,7 +46,7 @@ class Diameters(NamedTuple):
 
 def slice_axis(affine: NDArray[np.float64]) -> int:
     """The array axis across the slices: of the largest spacing, or up the body where voxels are about cubes."""
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = voxel_sizes(affine)
     thickest = int(np.argmax(spacing))
     if spacing[thickest] > THICK * np.median(spacing):
         return thickest
@@ -73,7 +74,7 @@ def deepest_voxel(lesion: NDArray[np.intp], affine: NDArray[np.float64]) -> tupl
     low = lesion.min(axis=0)
     box = np.zeros(lesion.max(axis=0) - low + 3, bool)
     box[tuple((lesion - low + 1).T)] = True
-    depth = ndimage.distance_transform_edt(box, np.linalg.norm(affine[:3, :3], axis=0))
+    depth = ndimage.distance_transform_edt(box, voxel_sizes(affine))
     deepest = np.argwhere(depth >= depth.max() - 1e-6)  # of several the one in their middle
     middle = deepest[np.argmin(np.linalg.norm(deepest - deepest.mean(axis=0), axis=1))]
     i, j, k = (int(c) for c in middle + low - 1)

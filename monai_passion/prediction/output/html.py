@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from markupsafe import Markup
 from matplotlib.image import imsave
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 
 from monai_passion.prediction.output.preview import canonical, plane_slice, view_point, window
@@ -141,7 +141,7 @@ def straightened(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 
     NiiVue does with oblique grids: only with this are its millimeters those of the slices that it shows.
     """
-    spacing, turn = np.linalg.norm(affine[:3, :3], axis=0), nib.io_orientation(affine)
+    spacing, turn = voxel_sizes(affine), nib.io_orientation(affine)
     result = np.eye(4)
     result[:3, :3] = 0
     for axis, (onto, sign) in enumerate(turn):

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
 from monai_passion.prediction.terminal import expected_text, unknown_text
@@ -58,7 +59,7 @@ def canonical(
 ) -> Canonical:
     """Turn images (X, Y, Z) and labels on one grid; nothing is interpolated."""
     turn = nib.io_orientation(affine)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+    spacing = voxel_sizes(affine)[np.argsort(turn[:, 0])]
     turned = {m: nib.apply_orientation(image, turn) for m, image in images.items()}
     return Canonical(turned, nib.apply_orientation(labels, turn), tuple(spacing))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -66,7 +67,7 @@ def make_report(
         },
         "grid": {
             "shape": list(labels.shape),
-            "spacing_mm": [round(float(size), 6) for size in np.linalg.norm(affine[:3, :3], axis=0)],
+            "spacing_mm": [round(float(size), 6) for size in voxel_sizes(affine)],
             "orientation": "".join(nib.aff2axcodes(affine)),
             "affine": [[round(float(value), 6) for value in row] for row in affine],
         },

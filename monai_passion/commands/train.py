@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from monai_passion.bundle.run import ARGUMENTS, command_line, run_bundle, training_arguments
 from monai_passion.errors import InputError, UsageError, did_you_mean
 from monai_passion.system.files import PathLike
+from monai_passion.system.locks import RunLock
 from monai_passion.system.logs import LOG
 from monai_passion.system.output import check_folder
 
@@ -123,7 +124,7 @@ def train(
         configs = [home.absolute() / "configs" / "train.json", *fragments]
         arguments: dict[str, Any] = {"run_id": "training", "config_file": [str(path) for path in configs], **given}
         was_there = output.exists()
-        _prepare(output, arguments, overwrite)
+        _prepare(output, arguments, overwrite, home if folder != home else None)
         if folder != home:
             shutil.rmtree(home, ignore_errors=True)
             shutil.copytree(folder, home)
@@ -134,7 +135,7 @@ def train(
     try:
         run_bundle("training", configs, given)
     except BaseException:
-        if not any(output.glob("*.pt")):  # it never began
+        if not any(output.glob("*.pt")) and RunLock(output).owner() is None:  # it never began
             _remove_written(output)
             if home.parent == output:
                 shutil.rmtree(home)
@@ -205,9 +206,11 @@ def _bundle_named(task: str, network: str) -> str:
     return names[network]
 
 
-def _prepare(output: Path, arguments: Mapping[str, Any], overwrite: bool) -> None:
-    """Make the folder ready for a new training, or for one that goes on."""
+def _prepare(output: Path, arguments: Mapping[str, Any], overwrite: bool, made: Path | None) -> None:
+    """Make the folder ready for a new training, or for one that goes on; ``made`` is the bundle that will be in it."""
     check_folder(output)
+    if (owner := RunLock(output).owner()) is not None:
+        raise UsageError(f"{output} is in use by another training ({owner}); wait for it, or give another --output")
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         before = training_arguments(output)
         if before is None:
@@ -221,9 +224,28 @@ def _prepare(output: Path, arguments: Mapping[str, Any], overwrite: bool) -> Non
                 "--overwrite to start anew"
             )
     if overwrite and output.is_dir():
+        written = [path.resolve() for path in (*_written(output), *([] if made is None else [made]))]
+        for key, value in arguments.items():
+            given = _path(value)
+            if given is not None and any(given.is_relative_to(path) for path in written):
+                raise UsageError(f"{given} ({key}) is an input, which --overwrite would remove; give another --output")
         _remove_written(output)
 
 
+def _path(value: Any) -> Path | None:
+    """What a setting may name; None where it is no text or an expression."""
+    from monai_passion.system.settings import from_text
+
+    try:
+        return Path(from_text(value)).resolve()
+    except (AttributeError, ValueError, SyntaxError, OSError):
+        return None
+
+
+def _written(output: Path) -> list[Path]:
+    return [path for pattern in WRITTEN for path in output.glob(pattern)]
+
+
 def _remove_written(output: Path) -> None:
-    for path in (path for pattern in WRITTEN for path in output.glob(pattern)):
+    for path in _written(output):
         path.unlink(missing_ok=True)

@@ -21,6 +21,18 @@ def test_a_dry_run_prints_the_chosen_cells_and_writes_nothing(command, tmp_path,
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_dry_run_counts_the_patients_of_the_lists_that_the_runs_have(tmp_path, capsys):
+    grid, runs = write_project(tmp_path), tmp_path / "runs"
+    runs.mkdir()
+    listed = json.loads((tmp_path / "data" / "datalist.json").read_text())
+    command = ["experiments", "run", str(grid), "--output", str(runs), "--dataset-dir", str(tmp_path / "data")]
+    for length in (1, 2):
+        training = [{**listed["training"][0], "case": name, "patient": name} for name in "ab"[:length]]
+        (runs / "datalist.json").write_text(json.dumps({**listed, "training": training}))
+        main([*command, "--dry-run", "--only", "one", "--only", "seed2"])
+        assert f" {3 * length} steps" in capsys.readouterr().out
+
+
 def test_set_goes_before_what_the_grid_says(command, tmp_path, monkeypatch):
     monkeypatch.setattr("monai_passion.experiments.runner.run_cells", lambda *args: {})
     assert command("--set", "loss#beta=true", "--set", "epochs=2", "--only", "one", "--device", "cpu") == 0

@@ -6,6 +6,8 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
@@ -15,8 +17,17 @@ from monai_passion.bundle.run import ARGUMENTS, command_line
 from monai_passion.cli import main
 from monai_passion.networks.weights import load_weights
 from monai_passion.prediction.segmenter import find_bundle
+from monai_passion.system.settings import as_text
 from tests.bundles.conftest import write_case
 
+LOCKED = """
+import sys
+from monai_passion.system.locks import RunLock
+RunLock(sys.argv[1]).acquire()
+print("locked", flush=True)
+sys.stdin.readline()
+"""
+"""A training that does nothing but keep others out."""
 SMALL = ["width=2", "crop_size=[32,32,32]", "roi_size=[32,32,32]", "spacing=[-1,-1,-1]", "val_interval=1"]
 
 
@@ -87,6 +98,42 @@ def test_the_same_command_goes_on_and_another_one_is_refused(trained, tmp_path, 
     assert train(data, mine, "seed=1") == 2
     assert "seed None -> 1" in capsys.readouterr().err
     assert sorted(os.listdir(mine)) == ["notes", ARGUMENTS]
+
+
+@pytest.mark.parametrize("given", ["--datalist {}", "--set initial_weights={}"])
+def test_starting_anew_keeps_what_the_training_is_given(tmp_path, capsys, given):
+    (tmp_path / "data").mkdir()
+    run = tmp_path / "run #1"
+    run.mkdir()
+    file = run / {"--d": "datalist.json", "--s": "model.safetensors"}[given[:3]]
+    file.write_text("mine")
+    more = [word.format(file) for word in given.split()]
+    if "initial" in given:
+        more[1] = "initial_weights=" + as_text(str(file))
+    assert main(["train", str(tmp_path / "data"), "--output", str(run), *more, "--overwrite"]) == 2
+    assert f"{file} ({'datalist' if 'datalist' in given else 'initial_weights'}) is an input" in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]])
+def test_a_running_training_keeps_its_files_when_it_is_started_again(trained, tmp_path, capsys, more):
+    data, run = trained
+    mine = tmp_path / "run"
+    mine.mkdir()
+    (mine / ARGUMENTS).write_text((run / ARGUMENTS).read_text().replace(str(run), str(mine)))
+    (mine / "curves.csv").write_text("header\n")
+    with subprocess.Popen(
+        [sys.executable, "-c", LOCKED, str(mine)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "locked\n"
+        before = sorted(os.listdir(mine))
+        assert (
+            main(["train", str(data), "--output", str(mine), "--device", "cpu", *more, "--set", *SMALL, "epochs=2"])
+            == 2
+        )
+        assert f"in use by another training (process {other.pid} " in capsys.readouterr().err
+        assert sorted(os.listdir(mine)) == before
+        other.communicate("\n")
 
 
 @pytest.mark.parametrize(

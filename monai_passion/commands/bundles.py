@@ -114,7 +114,7 @@ def export(
     output, weights = Path(output), None if weights is None else Path(weights)
     if output.suffix not in (".zip", ".onnx", ".ts"):
         raise UsageError(f"--output must end in .zip, .onnx or .ts, got {output}")
-    refuse_older(output, overwrite)
+    refuse_older(output, overwrite, [weights])
     facts = find_bundle(bundle)
     if facts.run is not None:
         weights = weights or facts.weights

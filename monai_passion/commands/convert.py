@@ -53,7 +53,7 @@ def convert(
     released, output = Path(released), Path(output)
     if output.suffix != ".safetensors":
         raise UsageError(f"--output is {output}; let it end in .safetensors")
-    refuse_older(output, overwrite)
+    refuse_older(output, overwrite, [released])
     if network == "rfnet" and (heads is not None or roi_size is not None):
         raise UsageError("rfnet has no attention heads and no positions; leave --heads and --roi-size out")
     from monai_passion import networks

@@ -64,7 +64,7 @@ def datalist(
     from monai_passion.data.verify import print_problems, verify_cohort
     from monai_passion.system.output import refuse_older
 
-    refuse_older(Path(output), overwrite)
+    refuse_older(Path(output), overwrite, [task])
     print_problems(
         verify_cohort(
             folder,

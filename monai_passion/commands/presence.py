@@ -62,7 +62,7 @@ def presence(
     if sum(source is not None for source in (cases, datalist, read)) != 1:
         raise UsageError("give one of --cases, --datalist and --read; see monai-passion presence --help")
     if output is not None:
-        refuse_older(Path(output), overwrite)
+        refuse_older(Path(output), overwrite, [datalist, read])
     if read is not None:
         table = read_presence(Path(read))
     else:

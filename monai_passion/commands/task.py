@@ -54,7 +54,7 @@ def task(
     from monai_passion.system.files import write_json
     from monai_passion.system.output import refuse_older
 
-    refuse_older(Path(output), overwrite)
+    refuse_older(Path(output), overwrite, [source])
     made = describe_task(Path(source), modalities, labels, name, anatomy, skull_stripped, spatial_dims)
     write_json(Path(output), made.to_json())
     for label, value in (

@@ -58,7 +58,7 @@ def verify(
 
     folder = Path(folder)
     if output is not None:
-        refuse_older(Path(output), overwrite)
+        refuse_older(Path(output), overwrite, [task])
     verdict = verify_cohort(folder, task, layout, labels=labels, patient_pattern=patient_pattern, voxels=not quick)
     patients = len({patient_of(case.name, patient_pattern) for case in verdict.cases})
     table = Table(

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from monai_passion.errors import ResourceError, UsageError
+from monai_passion.system.files import PathLike
 
 __all__ = ["check_folder", "output_folder", "refuse_older", "writing"]
 
@@ -41,16 +42,18 @@ def _try_to_write(path: Path, below: Path) -> None:
         pass
 
 
-def refuse_older(path: Path, overwrite: bool = False) -> None:
-    """Check, before anything is computed, that a file may be written.
+def refuse_older(path: Path, overwrite: bool = False, inputs: Iterable[PathLike | None] = ()) -> None:
+    """Check, before anything is computed, that a file may be written, which is none of the ``inputs``.
 
     Raises:
-        UsageError: it is a folder or a link to what is not there, or it exists and ``overwrite`` is not given.
+        UsageError: it is a folder, an input or a link to what is not there; or it exists, without ``overwrite``.
         ResourceError: nothing can be written there.
     """
     _refuse_dangling(path)
     if path.is_dir():
         raise UsageError(f"--output {path} is a folder; give a file")
+    if any(given is not None and os.path.realpath(given) == os.path.realpath(path) for given in inputs):
+        raise UsageError(f"--output {path} is an input; give another file")
     if path.exists() and not overwrite:
         raise UsageError(f"--output {path} exists; give another file, or add --overwrite")
     _try_to_write(path, path.parent)

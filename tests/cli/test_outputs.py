@@ -149,3 +149,25 @@ def test_a_folder_that_is_there_is_written_into(command, is_link, place, capsys)
     assert "cannot write" not in error
     assert (place / _output(command)).is_symlink() == is_link
     assert disk.is_dir()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["presence", "--read", "old.csv"],
+        ["presence", "--datalist", "old.csv", "--missing-rates", "0", "0", "0", "0"],
+        ["convert", "old.safetensors", "--network", "rfnet"],
+        ["bundles", "export", BUNDLE, "--weights", "old.zip"],
+        ["task", "old.csv"],
+        ["datalist", ".", "--task", "old.csv"],
+        ["verify", ".", "--task", "old.csv"],
+    ],
+    ids=" ".join,
+)
+def test_an_input_is_not_replaced(place, capsys, command):
+    (place / "deep").mkdir()
+    file = next(word for word in command if word.startswith("old."))
+    (place / file).write_text("mine")
+    assert main([*command, "--output", f"deep/../{file}", "--overwrite"]) == 2
+    assert capsys.readouterr().err.endswith(f"{file} is an input; give another file\n")
+    assert (place / file).read_text() == "mine"

@@ -15,13 +15,14 @@ from scipy import ndimage
 
 from monai_passion import NOTICE
 from monai_passion.data.dicom import as_nifti
+from monai_passion.data.geometry import moved_onto
 from monai_passion.data.nifti import MAX_VOXELS, Volume, read_volume
 from monai_passion.errors import InputError
 from monai_passion.prediction.checks import SAME_HEAD, STRIPPED
 from monai_passion.prediction.output.diameters import components
 from monai_passion.system.schemas import check_schema
 
-__all__ = ["Examination", "change", "compare", "lesion_changes", "moved_onto", "open_examination", "rano_category"]
+__all__ = ["Examination", "change", "compare", "lesion_changes", "open_examination", "rano_category"]
 
 MEASURABLE_MM = 10.0
 """Both diameters of a measurable lesion are at least as long."""
@@ -229,17 +230,6 @@ def _weights(examination: Examination) -> list[str]:
 
 def _values(report: Mapping[str, Any], name: str) -> Sequence[int]:
     return next(row["values"] for row in report["regions"] if row["name"] == name)
-
-
-def moved_onto(volume: Volume, onto: Volume, motion: NDArray[np.float64], order: int) -> NDArray[np.float32]:
-    """``volume`` on the grid of ``onto``, by splines of ``order``; 0 outside its own field of view.
-
-    Args:
-        motion: (4, 4), from a place in ``onto`` to the same place in ``volume``, in mm.
-    """
-    matrix = np.linalg.inv(volume.affine) @ motion @ onto.affine
-    moved = ndimage.affine_transform(volume.data, matrix, output_shape=onto.shape, order=order)
-    return np.asarray(moved, np.float32)
 
 
 def change(before: float, after: float) -> dict[str, float | None]:

@@ -1,0 +1,40 @@
+"""Volumes brought onto another grid."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from monai_passion.data.geometry import bring_onto
+from monai_passion.data.nifti import Volume
+
+SPACING = np.array([1.0, 1.0, 10.0])
+
+
+def volume(offset=(0.0, 0.0, 0.0), shape=(6, 5, 4)):
+    data = np.random.default_rng(0).uniform(100, 200, shape).astype(np.float32)
+    affine = np.diag([*SPACING, 1.0])
+    affine[:3, 3] = np.array(offset) * SPACING
+    return Volume(data, affine, Path("x.nii.gz"), ())
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("part", [-0.4, -0.002, 0.002, 0.4])
+def test_outer_voxels_reach_half_a_voxel_beyond_their_middles(axis, part):
+    offset = np.zeros(3)
+    offset[axis] = part
+    given = volume(offset)
+    moved = bring_onto(given, volume()).data
+    assert (moved > 0).all()
+    assert np.abs(moved - given.data).max() < 101 * abs(part)
+    ends = [np.take(x, 0 if part > 0 else -1, axis) for x in (moved, given.data)]
+    np.testing.assert_allclose(*ends, rtol=1e-6)
+
+
+@pytest.mark.parametrize("axis", range(3))
+def test_nothing_is_shown_further_out(axis):
+    offset = np.zeros(3)
+    offset[axis] = 0.6
+    moved = np.moveaxis(bring_onto(volume(offset), volume()).data, axis, 0)
+    assert (moved[0] == 0).all()
+    assert (moved[1:] > 0).all()

@@ -31,7 +31,8 @@ from monai_passion.prediction.run import Options, Stage, Tell, check_patient, pr
 from monai_passion.prediction.segmenter import BundleFacts, Segmenter
 from monai_passion.prediction.terminal import unknown_text
 from monai_passion.system.files import write_atomically
-from monai_passion.system.output import check_folder
+from monai_passion.system.locks import RunLock
+from monai_passion.system.output import check_folder, writing
 
 __all__ = [
     "MANIFEST",
@@ -99,22 +100,38 @@ def predict_cohort(
         if shard[1] == 1 or name in patients
     }
     segmenter = open_segmenter()
-    write_manifest(path, manifest, order)  # so that what is killed before its first patient ends can be started again
-    _remove_leftovers(output, patients)
+    lock = RunLock(output, f".{path.stem}.lock", "run")
+    with writing(output):
+        lock.acquire()
     keys: dict[str, str] = {}
+    known: dict[str, Mapping[str, Path]] = {}
+    told: dict[str, str] = {}
 
     def end(name: str, entry: dict[str, Any]) -> None:
         for finding in entry["findings"]:
             tell(Finding(**finding), name)
+        if entry["status"] == "failed":
+            if (output / name / REPORT).is_file():
+                entry["message"] += f"; {name}/ still has the result of an earlier run"
+            told[name] = entry["message"]
+            if not options.keep_names:
+                entry = {
+                    **entry,
+                    "message": _without_paths(entry["message"], name, patients[name], known.get(name, {})),
+                }
         manifest[name] = {**entry, "key": keys[name]} if name in keys else entry
         write_manifest(path, {m: manifest[m] for m in dict.fromkeys((*patients, *manifest)) if m in manifest}, order)
-        done(name, manifest[name])
+        done(name, in_full(name))
+
+    def in_full(name: str) -> dict[str, Any]:
+        return {**manifest[name], "message": told.get(name, manifest[name]["message"])}
 
     def left() -> Iterator[Job]:
         """What is still to do; found out patient by patient, as the work goes on."""
         for name, source in patients.items():
             try:
                 files = find_files(source, bundle.task, layout=layout) if isinstance(source, Path) else source
+                known[name] = files
                 keys[name] = _key(files, segmenter, options)
                 if any(path.resolve().is_relative_to((output / name).resolve()) for path in files.values()):
                     raise UsageError(
@@ -130,15 +147,21 @@ def predict_cohort(
             else:
                 yield Job(name, files, output / name, options)
 
-    if workers == 1:
-        for job in left():
-            say = functools.partial(_about, tell, job.name)
-            end(job.name, _attempt(job, segmenter, functools.partial(_tell, stage, job.name), say))
-    else:
-        with closing(_in_processes(left(), open_segmenter, workers, stage)) as ended:
-            for name, entry in ended:
-                end(name, entry)
-    return {name: manifest[name] for name in patients}
+    try:
+        # written at once, so that what is killed before its first patient ends can be started again
+        write_manifest(path, manifest, order)
+        _remove_leftovers(output, patients)
+        if workers == 1:
+            for job in left():
+                say = functools.partial(_about, tell, job.name)
+                end(job.name, _attempt(job, segmenter, functools.partial(_tell, stage, job.name), say))
+        else:
+            with closing(_in_processes(left(), open_segmenter, workers, stage)) as ended:
+                for name, entry in ended:
+                    end(name, entry)
+    finally:
+        lock.release()
+    return {name: in_full(name) for name in patients}
 
 
 def check_cohort(
@@ -165,6 +188,21 @@ def check_cohort(
         except PassionError as error:
             entries[name] = failure(error)
     return entries
+
+
+def _without_paths(message: str, name: str, source: Path | Mapping[str, Path], files: Mapping[str, Path]) -> str:
+    """A message with modalities in place of the paths of a patient's files: names of files may be those of people."""
+    inside = sorted(source.rglob("*")) if isinstance(source, Path) else []
+    words = [(path, m) for m, path in files.items()] + [
+        (path, "a file") for path in inside if path not in files.values()
+    ]
+    texts = {text: word for path, word in words for text in (str(path.resolve()), str(path.absolute()), str(path))}
+    texts |= {path.name: word for path, word in words if path.suffix}
+    if isinstance(source, Path):
+        texts |= {str(source.resolve()): name, str(source.absolute()): name, str(source): name}
+    for text in sorted(texts, key=len, reverse=True):
+        message = message.replace(text, texts[text])
+    return message
 
 
 def _remove_leftovers(output: Path, patients: Collection[str]) -> None:
@@ -339,7 +377,7 @@ def write_manifest(path: Path, manifest: Mapping[str, Mapping[str, Any]], order:
         known = read_manifests(output)
         together = {name: known[name] for name in dict.fromkeys((*order, *known)) if name in known}
         rows = [entry["row"] for entry in together.values() if entry["status"] == "done" and "row" in entry]
-        if rows:
+        if rows or (output / VOLUMES).is_file():
             write_atomically(output / VOLUMES, lambda temporary: _write_rows(temporary, rows))
         write_index(output, together)
     except OSError as error:
@@ -369,7 +407,13 @@ def _row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)), restval="")
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        columns = list(dict.fromkeys(key for row in rows for key in row)) or ["patient"]
+        writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({key: _no_formula(value) for key, value in row.items()} for row in rows)
+
+
+def _no_formula(value: Any) -> Any:
+    """Text that a spreadsheet would compute, quoted as spreadsheets do."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value

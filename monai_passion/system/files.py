@@ -47,8 +47,10 @@ def write_atomically(path: PathLike, write: Callable[[Path], object]) -> Path:
 
 
 def write_text(path: PathLike, text: str) -> Path:
-    """`write_atomically` for UTF-8 text."""
-    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    """`write_atomically` for UTF-8 text; what a file's name has that is none is escaped."""
+    return write_atomically(
+        path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    )
 
 
 def write_json(path: PathLike, content: Mapping[str, Any]) -> Path:

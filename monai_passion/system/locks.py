@@ -18,14 +18,16 @@ __all__ = ["RunLock"]
 
 
 class RunLock:
-    """Keeps a second training out of a folder; ``train.lock`` in it names the process and host of the first.
+    """Keeps a second writer out of a folder, such as a second training: ``train.lock`` names process and host of the
+    first.
 
     The operating system holds the lock (``lockf``) and lets go when the process ends, however it ends and on whichever
     host of a shared file system, so the file that a killed training leaves behind is recognized as stale.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.path = Path(folder) / "train.lock"
+    def __init__(self, folder: str | os.PathLike[str], name: str = "train.lock", work: str = "training") -> None:
+        self.path = Path(folder) / name
+        self.work = work
         self.logger = logging.getLogger(__name__)
         self._file: int | None = None
 
@@ -38,7 +40,7 @@ class RunLock:
         if self._file is not None:
             return
         if fcntl is None:
-            self.logger.warning("this system has no file locks; start no second training in the same folder")
+            self.logger.warning(f"this system has no file locks; start no second {self.work} in the same folder")
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while True:
@@ -49,16 +51,18 @@ class RunLock:
             except (BlockingIOError, PermissionError):
                 os.close(file)
                 raise UsageError(
-                    f"{self.path.parent} is in use by another training ({owner or 'just starting'}); wait for it, stop "
-                    "it, or choose another ckpt_dir"
+                    f"{self.path.parent} is in use by another {self.work} ({owner or 'just starting'}); wait for it, "
+                    "stop it, or give another folder"
                 ) from None
             except OSError as error:
-                self.logger.warning(f"{self.path} cannot be locked ({error}); start no second training in this folder")
+                self.logger.warning(
+                    f"{self.path} cannot be locked ({error}); start no second {self.work} in this folder"
+                )
             if self.path.exists() and os.path.samestat(os.fstat(file), self.path.stat()):
                 break
             os.close(file)  # its owner finished and deleted it between our two steps
         if owner:
-            self.logger.warning(f"{self.path} is stale: that training ({owner}) is gone; taking over")
+            self.logger.warning(f"{self.path} is stale: that {self.work} ({owner}) is gone; taking over")
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} on host {socket.gethostname()}\n".encode(), 0)
         self._file = file

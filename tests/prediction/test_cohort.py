@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -170,9 +172,11 @@ def test_a_patient_that_fails_does_not_stop_the_rest(cohort, tmp_path):
     entries, calls = cohort()
     assert [(e["status"], e["exit_code"]) for e in entries.values()] == [("done", 0), ("failed", 3), ("done", 0)]
     assert calls == 2
-    assert "not a NIfTI" in entries["b"]["message"]
+    assert "b_flair.nii.gz is not a NIfTI" in entries["b"]["message"]
     assert not (tmp_path / "out" / "b").exists()
-    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == entries
+    written = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert written["b"].pop("message").startswith("flair is not a NIfTI file")
+    assert written == {**entries, "b": {key: value for key, value in entries["b"].items() if key != "message"}}
     with open(tmp_path / "out" / "volumes.csv") as file:
         assert [row["patient"] for row in csv.DictReader(file)] == ["a", "c"]
 
@@ -289,3 +293,83 @@ def test_the_layout_says_that_a_folder_is_one_patient_s(cohort, tmp_path):
         out = tmp_path / layout
         entries = predict_cohort({"a": folder}, out, segmenter.bundle, lambda: segmenter, Options(), layout=layout)
         assert entries["a"]["status"] == status
+
+
+def add(tmp_path, name, data=None, file="flair.nii.gz"):
+    folder = tmp_path / "in" / name
+    folder.mkdir()
+    if data is None:
+        nib.save(nib.Nifti1Image(smooth_noise(SHAPE, 1, 0.5, 0.12), np.eye(4)), folder / file)
+    else:
+        (folder / file).write_bytes(data)
+    return folder
+
+
+def run_all(tmp_path, **options):
+    patients = {path.name: path for path in sorted((tmp_path / "in").iterdir())}
+    (tmp_path / "w").touch()
+    segmenter = Threshold(tmp_path / "w")
+    return predict_cohort(
+        patients, tmp_path / "out", segmenter.bundle, lambda: segmenter, Options(page=False, **options)
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names of files that are no text")
+def test_a_name_that_is_no_text_stops_nobody(tmp_path):
+    (tmp_path / "in").mkdir()
+    names = ["A", os.fsdecode(b"M\xfcller"), "Z"]
+    for name in names:
+        add(tmp_path, name)
+    for _ in range(2):
+        assert [entry["status"] for entry in run_all(tmp_path).values()] == ["done"] * 3
+    assert (tmp_path / "out" / names[1] / "segmentation.nii.gz").is_file()
+    assert r"M\udcfcller" in (tmp_path / "out" / "volumes.csv").read_text()
+
+
+def test_what_fails_has_no_row_and_the_message_says_what_its_folder_still_has(tmp_path):
+    (tmp_path / "in").mkdir()
+    folder = add(tmp_path, "P")
+    run_all(tmp_path)
+    (folder / "flair.nii.gz").write_bytes(b"broken")
+    assert "P/ still has the result of an earlier run" in run_all(tmp_path)["P"]["message"]
+    assert (tmp_path / "out" / "volumes.csv").read_text().splitlines() == ["patient"]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("file", ["Doe_Jane_flair.nii.gz", "Doe_Jane_dwi.nii.gz"])
+def test_a_name_of_a_file_is_told_and_not_written(tmp_path, keep, file):
+    (tmp_path / "in").mkdir()
+    add(tmp_path, "P", b"broken" * 100, file)
+    assert "Doe_Jane" in run_all(tmp_path, keep_names=keep)["P"]["message"]
+    written = "".join((tmp_path / "out" / name).read_text() for name in ("manifest.json", "index.html"))
+    assert ("Doe_Jane" in written, str(tmp_path) in written) == (keep, keep)
+
+
+def test_a_second_run_leaves_a_running_one_alone(tmp_path):
+    (tmp_path / "in").mkdir()
+    add(tmp_path, "P")
+    run_all(tmp_path)
+    held = (
+        "import sys\nfrom monai_passion.system.locks import RunLock\nRunLock(sys.argv[1], '.manifest.lock').acquire()"
+    )
+    held += "\nprint('locked', flush=True)\nsys.stdin.readline()"
+    with subprocess.Popen(
+        [sys.executable, "-c", held, tmp_path / "out"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "locked\n"
+        half = tmp_path / "out" / ".P.123"
+        half.mkdir()
+        with pytest.raises(UsageError, match=f"in use by another run .process {other.pid} "):
+            run_all(tmp_path)
+        assert half.is_dir()
+        other.communicate("\n")
+    run_all(tmp_path)
+    assert not half.exists()
+    assert not list((tmp_path / "out").glob(".manifest*"))
+
+
+def test_names_that_a_spreadsheet_would_compute_are_quoted(tmp_path):
+    (tmp_path / "in").mkdir()
+    add(tmp_path, "=1+1")
+    run_all(tmp_path)
+    assert (tmp_path / "out" / "volumes.csv").read_text().splitlines()[1].startswith("'=1+1,")

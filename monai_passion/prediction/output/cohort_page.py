@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from monai_passion.prediction.output.templates import render
 from monai_passion.system.files import write_text
@@ -27,6 +29,7 @@ def write_index(output: Path, manifest: Mapping[str, Mapping[str, Any]]) -> Path
     patients = [
         {
             "name": name,
+            "link": quote(os.fsencode(name)),
             "row": rows.get(name),
             "used": [titles.get(m, m) for m in rows[name]["used"].split("+")] if name in rows else [],
             "doubts": (doubts := [r for r in entry["findings"] if r["level"] != "note"]),

@@ -51,17 +51,20 @@ TIMEOUT = 600
 TISSUE = ("85756007", "SCT", "Tissue")
 """What a class shows that has no code of its own."""
 ABNORMAL = ("49755003", "SCT", "Morphologically Abnormal Structure")
-COPIED = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "AccessionNumber",
-)
-"""What a DICOM SEG takes over from its images; empty where these lack it."""
+COPIED = {
+    "PatientID": ".*",
+    "PatientName": ".*",
+    "PatientBirthDate": r"\d{8}",
+    "PatientSex": "[MFO]",
+    "StudyID": ".*",
+    "StudyDate": r"\d{8}",
+    "StudyTime": r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?",
+    "AccessionNumber": ".*",
+}
+"""What a DICOM SEG takes over from its images, and how it has to look; empty where these lack it or have it otherwise,
+as when a patient's sex or the date was taken out."""
+REFERRED = ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+"""By what it refers to them."""
 _TAGS = [
     *("SOPClassUID", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription"),
     *("ProtocolName", "ImageType", "ContrastBolusAgent", "Rows", "Columns", "NumberOfFrames", "InstanceNumber"),
@@ -280,20 +283,7 @@ def write_segmentation(
     Raises:
         UsageError: see `check_segmentable`.
     """
-    check_segmentable(series)
-    import highdicom as hd
-    from pydicom.sr.codedict import codes
-    from pydicom.sr.coding import Code
-
-    sources = [_read(file, stop_before_pixels=True) for file in series.files]
-    ends = [np.asarray(source.ImagePositionPatient, float) for source in (sources[0], sources[-1])]
-    distance = float(np.linalg.norm(ends[1] - ends[0])) / max(len(sources) - 1, 1) or 1.0
-    for source in sources:  # de-identified images may lack what highdicom copies
-        for keyword in COPIED:
-            if keyword not in source:
-                setattr(source, keyword, "")
-        if source.get("SliceThickness") in (None, ""):
-            source.SliceThickness = distance
+    sources = _referred(series)
     frames = np.zeros(series.shape, np.uint8)
     values = [label.value for label in classes]
     numbers = np.zeros(max(values, default=0) + 1, np.uint8)
@@ -305,6 +295,41 @@ def write_segmentation(
         index = np.rint(places[..., :3]).astype(int)
         inside = ((index >= 0) & (index < labels.shape)).all(axis=-1)
         frame[inside] = numbers[labels[tuple(index[inside].T)]]
+    _segmentation(sources, frames, classes, algorithm).save_as(path)
+
+
+def _referred(series: Series) -> list[Any]:
+    """The headers of a series, as a DICOM SEG refers to them.
+
+    Raises:
+        UsageError: it is one multi-frame file, or lacks what it would be referred to by.
+    """
+    _pydicom()
+    if len(series.files) != series.shape[0]:
+        raise UsageError("--dicom-seg wants a series of single images; this one is a multi-frame file")
+    sources = [_read(file, stop_before_pixels=True) for file in series.files]
+    for file, source in zip(series.files, sources, strict=True):
+        if lacking := [keyword for keyword in REFERRED if not source.get(keyword)]:
+            raise UsageError(f"--dicom-seg wants a {lacking[0]}, which {file} lacks; leave --dicom-seg out")
+    ends = [np.asarray(source.ImagePositionPatient, float) for source in (sources[0], sources[-1])]
+    distance = float(np.linalg.norm(ends[1] - ends[0])) / max(len(sources) - 1, 1) or 1.0
+    for source in sources:
+        for keyword, form in COPIED.items():
+            if keyword not in source or not re.fullmatch(form, str(source.get(keyword) or "")):
+                setattr(source, keyword, "")
+        if source.get("SliceThickness") in (None, ""):
+            source.SliceThickness = distance
+    return sources
+
+
+def _segmentation(
+    sources: Sequence[Any], frames: NDArray[np.uint8], classes: Sequence[ClassLabel], algorithm: str
+) -> Any:
+    """A DICOM SEG of frames, whose values are the numbers of the classes from 1 on."""
+    import highdicom as hd
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
     identification = hd.AlgorithmIdentificationSequence(
         name=algorithm, version=__version__, family=codes.DCM.ArtificialIntelligence
     )
@@ -319,7 +344,7 @@ def write_segmentation(
         )
         for number, label in enumerate(classes, 1)
     ]
-    result = hd.seg.Segmentation(
+    return hd.seg.Segmentation(
         source_images=sources,
         pixel_array=frames,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
@@ -334,22 +359,21 @@ def write_segmentation(
         device_serial_number="0",
         series_description="Research use only: segmentation by monai_passion",
     )
-    result.save_as(path)
 
 
 def check_segmentable(series: Series) -> None:
-    """Refuse a series that no DICOM SEG can refer to.
+    """Refuse a series that no DICOM SEG can refer to; one that is empty is made of it.
 
     Raises:
-        UsageError: it is one multi-frame file, or has no frame of reference.
+        UsageError: it is one multi-frame file, lacks its identifiers, or has what a DICOM SEG may not have.
     """
-    _pydicom()
-    if len(series.files) != series.shape[0]:
-        raise UsageError("--dicom-seg wants a series of single images; this one is a multi-frame file")
-    if not _read(series.files[0], stop_before_pixels=True).get("FrameOfReferenceUID"):
+    sources = _referred(series)
+    try:
+        _segmentation(sources, np.zeros(series.shape, np.uint8), [ClassLabel("any", "any", 1, "#000000")], "none")
+    except Exception as error:
         raise UsageError(
-            f"--dicom-seg wants a FrameOfReferenceUID, which {series.files[0]} lacks; leave --dicom-seg out"
-        )
+            f"no DICOM SEG can be made of {series.files[0].parent} ({error}); leave --dicom-seg out"
+        ) from error
 
 
 def _pydicom() -> ModuleType:

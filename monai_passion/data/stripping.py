@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_passion.data.nifti import Volume
-from monai_passion.errors import PassionError, UsageError
+from monai_passion.errors import InputError, PassionError, UsageError
 
 __all__ = ["STRIPPERS", "Stripped", "brain_mask", "choose_mask", "strip"]
 
@@ -59,21 +59,29 @@ def strip(volumes: Mapping[str, Volume], stripper: str = "deepbet") -> Stripped:
     Raises:
         UsageError: the extra, or HD-BET, is not installed.
         PassionError: HD-BET failed.
+        InputError: no brain was found.
     """
     masks = hd_bet_masks(volumes) if stripper == "hd-bet" else {m: brain_mask(v) for m, v in volumes.items()}
     modality, agreement = choose_mask(masks)
     mask = masks[modality]
     voxel_ml = abs(float(np.linalg.det(next(iter(volumes.values())).affine[:3, :3]))) / 1000
     stripped = {m: v._replace(data=np.where(mask, v.data, np.float32(0))) for m, v in volumes.items()}
+    if dark := [m for m, volume in stripped.items() if not volume.data.any()]:
+        raise InputError(
+            f"{stripper} finds no brain in {volumes[dark[0]].path}; give images of a whole head, another --stripper, "
+            "or images without skull"
+        )
     return Stripped(stripped, mask, modality, agreement, float(mask.sum()) * voxel_ml)
 
 
 def choose_mask(masks: Mapping[str, NDArray[np.bool_]]) -> tuple[str, float]:
-    """The modality whose mask agrees best with those of the others, and its mean Dice with them."""
+    """The modality with a brain whose mask agrees best with those of the others, and its mean Dice with them."""
     if len(masks) == 1:
         return next(iter(masks)), 1.0
     means = {a: float(np.mean([_dice(masks[a], masks[b]) for b in masks if b != a])) for a in masks}
-    best = max(means, key=lambda m: means[m])
+    best = max(
+        [m for m in masks if masks[m].any()] or masks, key=lambda m: means[m]
+    )  # empty ones agree with each other
     return best, means[best]
 
 

@@ -453,12 +453,35 @@ def test_de_identified_images_have_a_dicom_seg_too(predict, tmp_path):
     assert float(measures.SliceThickness) == pytest.approx(np.linalg.norm(OBLIQUE[:3, 2]), rel=1e-3)
 
 
-def test_images_without_a_frame_of_reference_have_none_and_it_is_said_at_once(predict, tmp_path):
+@pytest.mark.parametrize(("keyword", "value"), [("PatientSex", "U"), ("StudyDate", "2020-01-01"), ("StudyTime", "x")])
+def test_what_was_put_in_place_of_a_patient_s_data_is_left_out(predict, tmp_path, keyword, value):
+    write_series(tmp_path / "in", "AX FLAIR", **{keyword: value})
+    code, _, error = predict(tmp_path / "in", "--dicom-seg")
+    assert code == 0, error
+    assert not pydicom.dcmread(tmp_path / "out" / "segmentation.dcm").get(keyword)
+
+
+@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
+def test_images_without_an_identifier_have_none_and_it_is_said_at_once(predict, tmp_path, keyword):
     write_series(tmp_path / "in", "AX FLAIR")
-    strip_tags(tmp_path / "in", "FrameOfReferenceUID")
+    strip_tags(tmp_path / "in", keyword)
     code, _, error = predict(tmp_path / "in", "--dicom-seg")
     assert code == 2
-    assert "wants a FrameOfReferenceUID" in error
+    assert f"wants a {keyword}" in error
+    assert "segmenting" not in error
+
+
+def test_what_no_dicom_seg_can_be_made_of_is_said_at_once(predict, tmp_path, monkeypatch):
+    import highdicom
+
+    def refuse(**_):
+        raise ValueError("not with these")
+
+    monkeypatch.setattr(highdicom.seg, "Segmentation", refuse)
+    write_series(tmp_path / "in", "AX FLAIR")
+    code, _, error = predict(tmp_path / "in", "--dicom-seg")
+    assert code == 2
+    assert "(not with these); leave --dicom-seg out" in error
     assert "segmenting" not in error
 
 

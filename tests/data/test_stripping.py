@@ -7,7 +7,7 @@ import pytest
 from monai_passion.data import stripping
 from monai_passion.data.nifti import Volume
 from monai_passion.data.stripping import brain_mask, choose_mask, strip
-from monai_passion.errors import PassionError, UsageError
+from monai_passion.errors import InputError, PassionError, UsageError
 
 
 def head(affine, shape=(40, 44, 36)):
@@ -57,6 +57,18 @@ def test_all_sequences_get_the_mask_that_agrees_best(thresholds):
 
 def test_the_only_mask_is_taken_as_it_is():
     assert choose_mask({"t1": np.ones((2, 2, 2), bool)}) == ("t1", 1.0)
+
+
+def test_a_mask_without_a_brain_is_not_taken_beside_one_with_a_brain():
+    empty = np.zeros((2, 2, 2), bool)
+    assert choose_mask({"t1": empty, "t2": empty, "flair": ~empty})[0] == "flair"
+
+
+def test_no_brain_is_said_at_once(monkeypatch):
+    monkeypatch.setattr("monai_passion.data.stripping.brain_mask", lambda volume: np.zeros(volume.shape, bool))
+    volume, _ = head(np.eye(4))
+    with pytest.raises(InputError, match="deepbet finds no brain in"):
+        strip({"t1": volume, "t2": volume})
 
 
 def test_without_the_extra_the_message_says_how_to_install_it(monkeypatch):

@@ -107,6 +107,8 @@ def read_words(command: Command, words: Sequence[str], called: str) -> dict[str,
                 flag, texts = waiting[0], [word]
             else:
                 raise UsageError(f"unexpected argument {word}")
+            if "" in texts:  # as of a variable of the shell that is not set; as a path it would be this folder
+                raise UsageError(f"{flag.text} is empty; give a value, or leave it out")
             if flag.name in given and is_many(flag.kind) not in (Sequence, Mapping):
                 raise UsageError(f"{flag.text} is given twice ({given[flag.name][0]}, {texts[0]}); choose one")
             given[flag.name] = [*given.get(flag.name, ()), *texts]

@@ -102,8 +102,8 @@ def predict(
         mirror: average with the segmentation of the images mirrored left to right, at twice the time.
         ensemble: more networks, averaged with this one: files of weights, as of other folds, or bundles, as mmformer;
             each takes its own time.
-        decision: the most_probable class of each voxel, or regions within others, as a tumor's core, of the largest
-            expected_dice (default: the bundle's).
+        decision: the most_probable class of each voxel, or regions within others, as a tumor's core, as large as
+            has the largest expected_dice; that of the bundle by default.
         workers: patients of a cohort at the same time.
         engine: where the workers of a cohort run: on this machine, or in the Ray cluster of RAY_ADDRESS, whose nodes
             need this package and the same folders.

@@ -75,8 +75,8 @@ def train(
         task: what is segmented: a name, or a task file, see ``monai-passion task``; with network, chooses the bundle.
         network: backbone, such as rfnet, mmformer, m2ftrans or transunet.
         bundle: name or folder of the bundle, in place of task and network.
-        method: passion, passion_released, baseline, moddrop, pmr, ogm_ge, redcore, hga, teacher, unimodal,
-            unimodal_kl or subset_students (default: the bundle's, passion).
+        method: passion, passion_released, baseline, moddrop, pmr, ogm_ge, redcore, hga, teacher, unimodal, unimodal_kl
+            or subset_students; that of the bundle, passion, by default.
         missing: take images out as in the paper, such as idt_2468, pdt or extreme (default: keep all there are).
         datalist: the split (default: drawn by the seed, and stored in the output).
         presence: CSV table of the modalities that each patient has.

@@ -176,7 +176,7 @@ def open_series(path: Path) -> Series | None:
     if not is_dicom(path):
         return None
     uid = _header(path, path.stat().st_mtime_ns).get("SeriesInstanceUID")
-    around = [*path.parent.iterdir(), *path.parent.parent.glob("*/*")]
+    around = [*path.parent.iterdir(), *_beside(path)]
     own = [
         other
         for other in around
@@ -188,11 +188,33 @@ def open_series(path: Path) -> Series | None:
     raise InputError(f"{path} is not an image; give a series of images")
 
 
+def _beside(path: Path) -> list[Path]:
+    """The files of the folders beside that of a file, but not those whose first image is of another examination.
+
+    A cohort has a folder for each patient: to read all of all of them for each one would take days.
+    """
+    study = _value(path, "StudyInstanceUID")
+    found: list[Path] = []
+    for folder in sorted(path.parent.parent.iterdir()):
+        if folder == path.parent or not folder.is_dir():
+            continue
+        files = sorted(file for file in folder.iterdir() if file.is_file())
+        first = next(filter(is_dicom, files), None)
+        if first is not None and (not study or _value(first, "StudyInstanceUID") in (study, None)):
+            found += files
+    return found
+
+
 def _is_of(path: Path, uid: Any) -> bool:
+    return uid is not None and _value(path, "SeriesInstanceUID") == uid
+
+
+def _value(path: Path, keyword: str) -> Any:
+    """What the header of an image says; None where it does not, or is damaged."""
     try:
-        return uid is not None and _header(path, path.stat().st_mtime_ns).get("SeriesInstanceUID") == uid
+        return _header(path, path.stat().st_mtime_ns).get(keyword)
     except InputError:
-        return False
+        return None
 
 
 def recognize_series(series: Sequence[Series], task: Task) -> tuple[dict[str, list[Series]], list[tuple[Series, str]]]:
@@ -397,6 +419,8 @@ def _read(path: Path, **options: Any) -> Any:
         with path.open("rb") as file:
             bare = file.read(132)[128:] != b"DICM"
         header = pydicom.dcmread(path, force=bare, **options)
+        if bare and "TransferSyntaxUID" not in header.file_meta:
+            header.file_meta.TransferSyntaxUID = _syntax(*header.original_encoding)
         for name in _TAGS:
             header.get(name)
     except Exception as error:  # pydicom raises whatever a damaged file makes it stumble over
@@ -499,7 +523,7 @@ def _order(slices: Sequence[Any], where: str) -> list[int]:
     order = np.argsort(places, kind="stable")
     steps = np.diff(places[order])
     if len(steps) and steps.min() < 1e-3:
-        raise InputError(f"{where} has several images of one slice; give one volume (one echo, one time)")
+        raise InputError(f"{where} has several images of one slice; give one volume (one echo, one time, no copies)")
     if len(steps) and np.abs(steps - (middle := float(np.median(steps)))).max() > GAP * middle:
         raise InputError(
             f"{where} lacks slices: they lie {middle:.3g} mm apart but for one gap of {steps.max():.3g} mm; copy all"
@@ -573,6 +597,15 @@ def _check_pixels(path: Path) -> Any:
     if short:
         raise InputError(f"{path} is cut short; copy or export it again")
     return image
+
+
+def _syntax(implicit: bool, little: bool) -> str:
+    """The transfer syntax of a file that does not say it."""
+    from pydicom import uid
+
+    if implicit:
+        return uid.ImplicitVRLittleEndian
+    return uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
 
 
 def _line(text: str) -> str:

@@ -24,6 +24,7 @@ from monai_passion.data.naming import (
     Named,
     doubtful_names,
     is_ignored,
+    patient_key,
     read_name,
     stem_of,
     unknown_words,
@@ -267,7 +268,7 @@ def _folders_of_sequences(folder: Path, task: Task, said: Mapping[Path, Named]) 
         if not above.patient:
             found[home] = above
         elif roles[home] <= {above.role}:
-            whose = "" if NUMBER.fullmatch(above.patient) else _key(above.patient)
+            whose = "" if NUMBER.fullmatch(above.patient) else patient_key(above.patient)
             siblings[home.parent, whose][home] = above
     for named in siblings.values():
         if len({one.role for one in named.values()}) == len(named) > 1:
@@ -302,17 +303,17 @@ def _folders(
     for home in [home for home, group in groups.items() if all(one.said.role == LABEL for one in group)]:
         labels += groups.pop(home)
     homes = _patients_folders(root, groups, unused)
-    wanted = {_key(one.said.patient) for one in labels}  # folders of labels name their patients
+    wanted = {patient_key(one.said.patient) for one in labels}  # folders of labels name their patients
     named: list[Case] = []
     is_flat = False
     for home in homes:
         parts: dict[str, list[_Found]] = defaultdict(list)
         is_series = layout != "flat" and _count_series(groups[home])
         for one in groups[home]:
-            parts["" if is_series and NUMBER.fullmatch(one.said.patient) else _key(one.said.patient)].append(one)
+            parts["" if is_series and NUMBER.fullmatch(one.said.patient) else patient_key(one.said.patient)].append(one)
         prefixes = {key for key, part in parts.items() if key and any(one.said.role != LABEL for one in part)}
-        own = _key(home.name) in prefixes or any(one.said.patient == home.name for one in groups[home])
-        single = len(prefixes) < 2 and not (prefixes & wanted - {_key(home.name)})
+        own = patient_key(home.name) in prefixes or any(one.said.patient == home.name for one in groups[home])
+        single = len(prefixes) < 2 and not (prefixes & wanted - {patient_key(home.name)})
         if layout == "folders" or (layout != "flat" and (own or single)):
             name = home.name if own or home == root else _path_name(home.relative_to(root).parts)
             name = f"{root.resolve().name}_{name}" if is_time(name) else name
@@ -345,7 +346,7 @@ def _count_series(files: Sequence[_Found]) -> bool:
     """
     numbered = [one for one in files if NUMBER.fullmatch(one.said.patient)]
     roles = [one.said.role for one in numbered]
-    numbers = [key for one in numbered if (key := _key(one.said.patient))]
+    numbers = [key for one in numbered if (key := patient_key(one.said.patient))]
     return len(set(roles)) == len(roles) and len(set(numbers)) in (0, 1, len(numbers))
 
 
@@ -364,7 +365,7 @@ def _patients_folders(
             tops.append(home)
     if root not in groups:
         return tops
-    in_root = len({_key(one.said.patient) for one in groups[root]})
+    in_root = len({patient_key(one.said.patient) for one in groups[root]})
     if len(tops) > max(in_root, 1) or (len(tops) > 1 and in_root < 2):
         unused.extend((one.path, "beside the patients' folders, in none of them") for one in groups[root])
         return tops
@@ -377,7 +378,7 @@ def _apart(root: Path, cases: Sequence[Case]) -> list[Case]:
     """Cases of one name in several folders are named by their paths."""
     by_name: dict[str, list[Case]] = defaultdict(list)
     for case in cases:
-        by_name[_key(case.name)].append(case)
+        by_name[patient_key(case.name)].append(case)
     result = []
     for same in by_name.values():
         for case in same:
@@ -395,9 +396,9 @@ def _path_name(parts: Sequence[str]) -> str:
 
 def _give_label(one: _Found, cases: Sequence[Case], unused: list[tuple[Path, str]]) -> None:
     """A label from a folder of labels, or from one below its patient's, to the case whose name it has."""
-    key = _key(one.said.patient)
+    key = patient_key(one.said.patient)
     near = [case for case in cases if one.home.parent == case.folder and not case.files.get(LABEL)]
-    named = [case for case in cases if key and key in (_key(case.name), _key(case.folder.name))]
+    named = [case for case in cases if key and key in (patient_key(case.name), patient_key(case.folder.name))]
     chosen = named or (near if len(near) == 1 else [])
     if len(chosen) == 1:
         _add(chosen[0], one.said, one.path)
@@ -420,10 +421,6 @@ def _choose_plain(cases: Iterable[Case], unused: list[tuple[Path, str]]) -> None
             if len(plain) == 1 < len(paths):
                 unused.extend((path, f"another form of {plain[0].name}") for path in paths if path not in plain)
                 case.files[role] = plain
-
-
-def _key(name: str) -> str:
-    return name.strip(" _-.").lower()
 
 
 def read_dataset_json(path: Path) -> dict[str, Any]:

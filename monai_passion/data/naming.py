@@ -23,6 +23,7 @@ __all__ = [
     "Named",
     "doubtful_names",
     "is_ignored",
+    "patient_key",
     "read_description",
     "read_name",
     "stem_of",
@@ -199,6 +200,11 @@ def stem_of(name: str) -> str:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name
+
+
+def patient_key(name: str) -> str:
+    """What two names of one patient have in common."""
+    return name.strip(" _-.").lower()
 
 
 def is_ignored(name: str) -> bool:

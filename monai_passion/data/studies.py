@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from monai_passion.data.naming import is_ignored, read_name, stem_of
+from monai_passion.data.layouts import READ
+from monai_passion.data.naming import is_ignored, patient_key, read_name, stem_of
 from monai_passion.data.nifti import read_header
 from monai_passion.errors import InputError
 from monai_passion.modalities import resolve
 from monai_passion.tasks import as_task
 
 __all__ = ["find_study", "patient_of"]
+
+logger = logging.getLogger(__name__)
 
 
 def patient_of(path: str | os.PathLike[str], modalities: Sequence[str]) -> str:
@@ -53,7 +57,12 @@ def find_study(
     study: dict[str, str | None] = dict.fromkeys(modalities)
     for other in sorted(Path(path).parent.iterdir()):
         found = read_name(other.name, task)
-        if found.patient != named.patient or found.role not in study or is_ignored(other.name):
+        if patient_key(found.patient) != patient_key(named.patient) or found.role not in study:
+            continue
+        if is_ignored(other.name):
+            continue
+        if not other.name.lower().endswith(READ) or not other.is_file():
+            logger.warning("not used: %s (no NIfTI file)", other)
             continue
         if study[found.role] is not None:
             raise InputError(f"{study[found.role]} and {other} are both {found.role} of one patient; remove one")

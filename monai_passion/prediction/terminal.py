@@ -58,7 +58,7 @@ def speaking(quiet: bool) -> Iterator[Voice]:
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
@@ -88,7 +88,7 @@ class _Lines:
         if (name, quarters) != self.told and share < 1:
             left = (time.monotonic() - self.began) * (1 / share - 1) if share else 0.0
             part = f", {25 * quarters} %, about {time_text(left)} left" if quarters else ""
-            self.console.print(f"{name}{part} ...", highlight=False)
+            self.console.print(f"{name}{part} ...", highlight=False, markup=False)
         self.told = (name, quarters)
 
 
@@ -171,7 +171,8 @@ def print_summary(report: Mapping[str, Any], output: Path) -> None:
         console.print(f"[{STYLES[finding['level']]}]{finding['level']}: {escape(finding['text'])}")
     seconds = sum(report["seconds"].values())
     console.print(f"{seconds:.0f} s on {report['device']}, at most {report['peak_memory_mb']:.0f} MB")
-    console.print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")
+    files = ", ".join(sorted(path.name for path in output.iterdir()))
+    console.print(f"{output}: {files}", markup=False)
     console.print(f"[dim]{report['notice']}")
 
 

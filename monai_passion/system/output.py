@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from monai_passion.errors import ResourceError, UsageError
@@ -96,6 +96,7 @@ def output_folder(
             if home in (os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path))):
                 raise UsageError(f"{path} is an input and might be replaced; give another --output")
         temporary = (output if within else output.parent) / f".{output.resolve().name}.{os.getpid()}"
+        made = [folder for folder in temporary.parents if not folder.exists()]
         temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -114,6 +115,9 @@ def output_folder(
                     os.replace(path, output / path.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):  # the folders above it are there for a result, or for what others put there
+            for folder in made:
+                folder.rmdir()
 
 
 def _remove_leftovers(output: Path) -> None:

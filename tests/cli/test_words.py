@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from fire import docstrings
 
 import monai_passion
 from monai_passion.cli import main
@@ -154,3 +156,16 @@ def test_tab_completes_flags_and_files(tmp_path):
     told = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=False, cwd=tmp_path).stdout
     assert told.split()[:2] == ["--all-combinations", "--allow-duplicate"]
     assert "-o default" in told
+
+
+@pytest.mark.parametrize("name", COMMAND)
+def test_the_help_of_a_command_has_all_that_its_docstring_says_of_an_argument(name):
+    """A line that goes on with a word and a colon would be taken for another argument."""
+    told = docstrings.parse(inspect.getdoc(COMMAND[name]) or "").args or ()
+    assert {arg.name for arg in told} <= set(inspect.signature(COMMAND[name]).parameters)
+
+
+@pytest.mark.parametrize("words", [["", "-o", "x"], ["a", "--output", ""], ["a", "--output="], ["a", "b", ""]])
+def test_an_empty_word_is_refused_as_it_would_be_this_folder(words):
+    with pytest.raises(UsageError, match="is empty; give a value, or leave it out"):
+        read(*words)

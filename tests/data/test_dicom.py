@@ -494,3 +494,37 @@ def test_results_that_name_dicom_images_can_be_compared(predict, tmp_path):
     assert opened.images["flair"].shape == opened.labels.shape == SHAPE
     np.testing.assert_allclose(opened.images["flair"].affine, opened.labels.affine, atol=1e-3)
     assert opened.patient
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_files_without_any_meta_information_are_read(predict, tmp_path, implicit):
+    write_series(tmp_path / "in", "AX FLAIR")
+    assert predict(tmp_path / "in")[0] == 0
+    (tmp_path / "out").rename(tmp_path / "whole")
+    for path in (tmp_path / "in").iterdir():
+        bare = pydicom.Dataset(dict(pydicom.dcmread(path).items()))
+        pydicom.dcmwrite(path, bare, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
+    code, _, error = predict(tmp_path / "in")
+    assert code == 0, error
+    whole, bare = (nib.load(tmp_path / name / "segmentation.nii.gz").get_fdata() for name in ("whole", "out"))
+    assert np.array_equal(whole, bare)
+
+
+def test_of_other_patients_beside_one_s_own_folder_one_image_each_is_read(tmp_path, monkeypatch):
+    for name in ("P1", "P2", "P3"):
+        write_series(tmp_path / name, "AX FLAIR", PatientID=name, StudyInstanceUID=f"1.{name[1]}")
+    read, plain = [], dicom._header.__wrapped__
+    monkeypatch.setattr(dicom, "_header", lambda path, changed: read.append(path.parent.name) or plain(path, changed))
+    first = next((tmp_path / "P2").iterdir())
+    series = dicom.open_series(first)
+    assert {file.parent.name for file in series.files} == {"P2"}
+    assert (read.count("P1"), read.count("P3")) == (1, 1)
+
+
+def test_slices_of_one_examination_are_brought_together_from_several_folders(tmp_path):
+    write_series(tmp_path / "a", "AX FLAIR")
+    files = sorted((tmp_path / "a").iterdir())
+    (tmp_path / "b").mkdir()
+    for file in files[::2]:
+        file.rename(tmp_path / "b" / file.name)
+    assert len(dicom.open_series(next((tmp_path / "b").iterdir())).files) == len(files)

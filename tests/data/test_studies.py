@@ -59,3 +59,12 @@ def test_two_files_for_one_modality_are_an_error(studies):
     (studies / "anna_t1c.nii").touch()
     with pytest.raises(InputError, match="both t1c"):
         find_study(studies / "anna_flair.nii.gz", BRATS_MRI)
+
+
+def test_a_patient_is_the_same_in_capitals_and_what_is_no_nifti_file_is_named(studies, caplog):
+    (studies / "anna_t2.nii.gz").rename(studies / "Anna_t2.nii.gz")
+    (studies / "anna_t1.nrrd").touch()
+    (studies / "anna_t1w").mkdir()
+    found = find_study(studies / "anna_flair.nii.gz", BRATS_MRI)
+    assert (found["t2"], found["t1"]) == (str(studies / "Anna_t2.nii.gz"), None)
+    assert [record.args[0].name for record in caplog.records] == ["anna_t1.nrrd", "anna_t1w"]

@@ -107,3 +107,12 @@ def test_what_an_earlier_result_had_and_this_one_has_not_is_removed_and_other_fi
         (tmp_path / "out" / name).write_text("old")
     write(tmp_path / "out", overwrite=True, replaces=["uncertainty.nii.gz", "report.json", "absent"])
     assert contents(tmp_path / "out") == {**NEW, "mine.txt": "old"}
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_folders_that_were_made_for_a_result_go_with_it(tmp_path, there):
+    if there:
+        (tmp_path / "a").mkdir()
+    with pytest.raises(ZeroDivisionError), output_folder(tmp_path / "a" / "b" / "c"):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.rglob("*")] == ["a"] * there

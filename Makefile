@@ -137,7 +137,9 @@ $(LABEL_VENV)/.installed: setup.cfg constraints.txt
 	@touch $@
 
 $(LABEL)/app: | install
+	@[ ! -e $(LABEL) ] || [ -f $(LABEL)/.weights ] || { echo "$(LABEL) holds something else; give another LABEL" >&2; exit 2; }
 	rm -rf $(LABEL) && mkdir -p $(LABEL)/studies
+	cksum < $(LABEL_WEIGHTS) > $(LABEL)/.weights
 	$(BIN)/monai-passion phantom brats $(LABEL)/raw --cases 6 --size 80 --seed 1
 	cp $$(find $(LABEL)/raw -name '*.nii.gz' ! -name '*_seg.nii.gz') $(LABEL)/studies
 	rm $(LABEL)/studies/*_002_t1.nii.gz $(LABEL)/studies/*_003_t1ce.nii.gz
@@ -147,6 +149,8 @@ $(LABEL)/app: | install
 	mv $(LABEL)/unpacked $@
 
 label: $(LABEL_VENV)/.installed $(LABEL)/app  ## MONAI Label with phantoms, for 3D Slicer; Ctrl-C ends it
+	@cksum < $(LABEL_WEIGHTS) | cmp -s - $(LABEL)/.weights || { \
+	  echo "$(LABEL) was made with other weights than $(LABEL_WEIGHTS); give another LABEL, or remove it" >&2; exit 2; }
 	@echo "In 3D Slicer: module MONAI Label, server http://127.0.0.1:8000; see docs/how-to/monai-label.md"
 	@echo "Research use only, not a medical device."
 	PATH="$(abspath $(LABEL_VENV))/bin:$$PATH" monailabel start_server --app $(LABEL)/app --studies $(LABEL)/studies --host 127.0.0.1

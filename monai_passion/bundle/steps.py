@@ -23,7 +23,7 @@ from monai_passion.bundle.arguments import check_arguments, setting_flag
 from monai_passion.bundle.run import ARGUMENTS, command_line
 from monai_passion.bundle.weights import check_settings, find_weights, trained_unknown
 from monai_passion.data.cache import cached
-from monai_passion.data.datalists import SPLITS, describe_data, make_datalist
+from monai_passion.data.datalists import SPLITS, describe_data, load_datalist, make_datalist
 from monai_passion.data.donors import Donor, load_donors
 from monai_passion.data.presence import read_presence
 from monai_passion.data.sampling import combination_items
@@ -32,6 +32,7 @@ from monai_passion.data.studies import find_study, patient_of
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.data.verify import verify_datalist
 from monai_passion.errors import InputError, PassionError, UsageError, WeightsError, install_excepthook
+from monai_passion.evaluation.summary import read_metrics
 from monai_passion.losses.base import MultiModalLoss
 from monai_passion.networks.backbone import strides_of, suits
 from monai_passion.networks.weights import load_into, load_weights, unwrapped
@@ -411,13 +412,17 @@ def _training_command(ckpt_dir: Path) -> str:
 def keep_summary(output_dir: str, weights: str, split: str) -> None:
     """Put the ``summary.json`` of an evaluation beside the weights that it scored, for `predict` to tell from it.
 
-    Not of their own training patients, not beside weights that came with this package, and not in place of one of the
-    same weights and more patients. Where nothing can be written there, or the older one stays, a warning says so: the
-    results of the evaluation are what counts.
+    Not of their own training patients, as of the split or by the names in the datalist beside them, not beside weights
+    that came with this package, and not in place of one of the same weights and more patients. Where nothing can be
+    written there, or the older one stays, a warning says so: the results of the evaluation are what counts.
     """
     path, package = Path(weights).resolve(), Path(__file__).resolve().parents[1]
     summary = Path(output_dir) / "summary.json"
     if split == "training" or path.is_relative_to(package) or not summary.is_file():
+        return
+    if again := _trained_on(path) & _scored(Path(output_dir)):
+        names = ", ".join(sorted(again)[:5]) + ", ..." * (len(again) > 5)
+        logger.warning("predict will not tell these results of the weights: %s may be of their training", names)
         return
     facts = {"weights_sha256": sha256(path), "split": split, **json.loads(summary.read_text(encoding="utf-8"))}
     beside = path.with_name("summary.json")
@@ -431,12 +436,25 @@ def keep_summary(output_dir: str, weights: str, split: str) -> None:
         logger.warning("predict will not tell these results of the weights: %s", error)
 
 
+def _trained_on(weights: Path) -> set[str]:
+    stored = weights.with_name("datalist.json")
+    return {str(item["patient"]) for item in load_datalist(stored)["training"]} if stored.is_file() else set()
+
+
+def _scored(folder: Path) -> set[str]:
+    """The patients of an evaluation."""
+    metrics = folder / "metrics.csv"
+    return set(read_metrics(metrics)["patient"].astype(str)) if metrics.is_file() else set()
+
+
 def _patients_in(summary: Mapping[str, Any]) -> int:
     return max((int(row.get("n") or 0) for row in summary.get("results", ())), default=0)
 
 
-def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) -> nn.Module:
-    """The frozen teacher of a distillation, see `load_network`.
+def load_teacher(
+    network: nn.Module, weights: str, modalities: Sequence[str], settings: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The frozen teacher of a distillation, see `load_network`; of ``settings`` it must have the size of voxels.
 
     Raises:
         UsageError: no ``weights`` given; the message says how to make them.
@@ -446,7 +464,8 @@ def load_teacher(network: nn.Module, weights: str, modalities: Sequence[str]) ->
             "no teacher given; train one with every modality (methods/baseline.json and missing/complete.json, in its "
             f"own ckpt_dir), then add {setting_flag('teacher_weights', 'CKPT_DIR/model.pt')}"
         )
-    return load_network(network, weights, modalities).requires_grad_(False)
+    own = {key: value for key, value in (settings or {}).items() if key in ("spacing", "coarsen")}
+    return load_network(network, weights, modalities, own).requires_grad_(False)
 
 
 def objective(loss: nn.Module, network: nn.Module) -> nn.Module:

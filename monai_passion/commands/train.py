@@ -217,7 +217,9 @@ def _prepare(output: Path, arguments: Mapping[str, Any], overwrite: bool, made: 
             raise UsageError(f"--output {output} is not empty; give another folder, or add --overwrite")
         keys = [key for key in {**before, **arguments} if key not in MAY_CHANGE]
         if other := [
-            f"{key} {before.get(key)} -> {arguments.get(key)}" for key in keys if before.get(key) != arguments.get(key)
+            f"{key} {before.get(key)} -> {arguments.get(key)}"
+            for key in keys
+            if before.get(key) != arguments.get(key) and not _only_moved(key, before, arguments, output)
         ]:
             raise UsageError(
                 f"{output} holds a training with other settings ({'; '.join(other)}); give another --output, or add "
@@ -230,6 +232,18 @@ def _prepare(output: Path, arguments: Mapping[str, Any], overwrite: bool, made: 
             if given is not None and any(given.is_relative_to(path) for path in written):
                 raise UsageError(f"{given} ({key}) is an input, which --overwrite would remove; give another --output")
         _remove_written(output)
+
+
+def _only_moved(key: str, before: Mapping[str, Any], now: Mapping[str, Any], output: Path) -> bool:
+    """Whether a setting is another because the run, its data or the package are elsewhere than they were."""
+    from monai_passion.data.datalists import is_of, load_datalist
+
+    if key == "config_file" and key in before:
+        return [Path(path).parts[-3:] for path in before[key]] == [Path(path).parts[-3:] for path in now[key]]
+    stored, data = output / "datalist.json", _path(now.get(key))
+    if key == "dataset_dir" and data is not None and stored.is_file():
+        return is_of(load_datalist(stored), data)
+    return key == "ckpt_dir"
 
 
 def _path(value: Any) -> Path | None:

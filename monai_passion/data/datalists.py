@@ -37,6 +37,7 @@ __all__ = [
     "Datalist",
     "absolute",
     "describe_data",
+    "is_of",
     "load_datalist",
     "make_datalist",
     "write_datalist",
@@ -296,6 +297,12 @@ def _case_of(path: Path, task: Task, is_whole: bool) -> str:
     if is_whole:
         return patient or stem_of(path.name)
     return (path.parent.name if NUMBER.fullmatch(patient) else patient) or stem_of(path.name)
+
+
+def is_of(datalist: Datalist, root: Path) -> bool:
+    """Whether every file of a datalist is below ``root``, so that this holds its data, wherever they were before."""
+    paths = [path for item in _items(datalist) for path in (*item["image"].values(), item.get("label")) if path]
+    return bool(paths) and all((root / path).is_file() for path in paths)
 
 
 def absolute(datalist: Datalist, root: Path) -> Datalist:

@@ -11,6 +11,16 @@ from monai_passion.system.files import PathLike
 
 __all__ = ["run", "status"]
 
+OF_A_CELL = {
+    "seed": "the grid has the seeds, and --only chooses among them",
+    "dataset_dir": "give --dataset-dir",
+    "datalist": "give --datalist or --split-dir",
+    "presence": "the grid names the tables, and --presence-dir says where they are",
+    "ckpt_dir": "give --output",
+    "device": "give --device",
+}
+"""Settings that are each cell's own, and what sets them."""
+
 
 def run(
     grid: PathLike,
@@ -80,6 +90,8 @@ def run(
     grid, output, dataset_dir = Path(grid), Path(output), Path(dataset_dir)
     content = load_grid(grid)
     last = {key: read_value(value) for key, value in (set or {}).items()}
+    if own := [key for key in last if key in OF_A_CELL]:
+        raise UsageError(f"--set {own[0]}: {OF_A_CELL[own[0]]}")
     cells = [
         cell._replace(overrides={**cell.overrides, **last})
         for cell in expand(content, str(grid))
@@ -92,8 +104,16 @@ def run(
     lists = output / "datalist.json" if datalist is None else Path(datalist)
     is_new = datalist is None and not lists.is_file()
 
+    if datalist is not None and split_dir is not None:
+        raise UsageError("--datalist and --split-dir both say who is in which split; give one")
+
     def split_patients() -> Any:
-        return make_datalist(dataset_dir, split_dir=split_dir) if is_new else load_datalist(lists)
+        if is_new:
+            return make_datalist(dataset_dir, split_dir=split_dir)
+        known = load_datalist(lists)
+        if split_dir is not None and make_datalist(dataset_dir, split_dir=split_dir) != known:
+            raise UsageError(f"{lists} has other splits than {split_dir}; give another --output, or no --split-dir")
+        return known
 
     if dry_run:
         try:

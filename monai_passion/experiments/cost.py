@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_passion.data.sampling import CombinationSampler, combination_items
 from monai_passion.data.slices import slices_of
 from monai_passion.experiments.grid import Cell
 from monai_passion.system.settings import check_settings, read_config
@@ -35,9 +36,12 @@ def training_config(cell: Cell, configs: Path, bundles: Path) -> dict[str, Any]:
 
 
 def count_steps(config: Mapping[str, Any], training: Sequence[Mapping[str, Any]], root: Path) -> int:
-    """Optimizer steps of a training: epochs times batches of the training items, of their slices in 2-D."""
-    items = len(slices_of(training, root)) if config.get("spatial_dims", 3) == 2 else len(training)
-    return int(config["epochs"]) * math.ceil(items / int(config.get("batch_size", 1)))
+    """Batches of a training: epochs times those of the training items, of their slices in 2-D."""
+    items = slices_of(training, root) if config.get("spatial_dims", 3) == 2 else training
+    number = len(items)
+    if "combinations" in config:  # as of HGA
+        number = len(CombinationSampler(combination_items(items, config["modalities"]), number))
+    return int(config["epochs"]) * math.ceil(number / int(config.get("batch_size", 1)))
 
 
 def measure_step(config: Mapping[str, Any], threads: int) -> float | None:

@@ -16,6 +16,7 @@ from monai_passion.handlers.preference import PreferenceHandler
 from monai_passion.handlers.progress import ProgressHandler
 from monai_passion.handlers.seeds import EpochSeedHandler
 from monai_passion.handlers.signals import SignalHandler
+from monai_passion.handlers.steps import PlainStepsHandler
 from monai_passion.system.locks import RunLock
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "GradientModulationHandler",
     "MetaStepHandler",
     "NonFiniteHandler",
+    "PlainStepsHandler",
     "PreferenceHandler",
     "ProgressHandler",
     "RunLock",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from monai_passion.losses import LossTerms, MultiModalLoss
 
 __all__ = ["COLUMNS", "CurvesHandler"]
 
+logger = logging.getLogger(__name__)
+
 COLUMNS = ("epoch", "name", "modality", "value")
 """Columns of ``curves.csv``: ``modality`` is empty for what belongs to none."""
 
@@ -28,11 +32,13 @@ Row = tuple[int, str, str, float]
 class _Curves:
     """Appends rows to ``curves.csv``; after a resume, rows of epochs that are done again are dropped first.
 
-    Of the processes of a distributed training only the first writes.
+    Of the processes of a distributed training only the first writes. What a full disk does not take is written with
+    the next rows.
     """
 
     def __init__(self, log_dir: str | os.PathLike[str]) -> None:
         self.path = Path(log_dir) / "curves.csv"
+        self.waiting: list[Row] = []
 
     def start(self, epoch: int) -> None:
         if idist.get_rank() > 0:
@@ -52,8 +58,16 @@ class _Curves:
     def append(self, rows: Sequence[Row]) -> None:
         if idist.get_rank() > 0:
             return
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerows((epoch, name, modality, f"{value:.6g}") for epoch, name, modality, value in rows)
+        self.waiting += rows
+        size = self.path.stat().st_size
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.writer(file).writerows((epoch, name, m, f"{value:.6g}") for epoch, name, m, value in self.waiting)
+        except OSError as error:
+            os.truncate(self.path, size)
+            logger.warning("%s gets its rows later (%s)", self.path, error.strerror or error)
+        else:
+            self.waiting.clear()
 
 
 class CurvesHandler:
@@ -96,7 +110,8 @@ class CurvesHandler:
     def start(self, engine: Engine) -> None:
         self.curves.start(engine.state.epoch)
         if idist.get_rank() == 0:
-            self.writer = SummaryWriter(str(self.log_dir), purge_step=engine.state.iteration or None)
+            with self._guarded():
+                self.writer = SummaryWriter(str(self.log_dir), purge_step=engine.state.iteration or None)
         self.sums.clear()
 
     def iteration(self, engine: Engine) -> None:
@@ -110,8 +125,7 @@ class CurvesHandler:
         for name, modality, value, count in observed:
             before = self.sums.get((name, modality), (0.0, 0.0))
             self.sums[name, modality] = (before[0] + value * count, before[1] + count)
-            if self.writer is not None:
-                self.writer.add_scalar(f"iteration/{_tag(name, modality)}", value, engine.state.iteration)
+            self._watch(f"iteration/{_tag(name, modality)}", value, engine.state.iteration)
 
     def epoch(self, engine: Engine) -> None:
         epoch = engine.state.epoch
@@ -126,16 +140,31 @@ class CurvesHandler:
         if self.evaluator is not None and self.evaluator.state.epoch == epoch:  # as MONAI's ValidationHandler sets it
             rows += [(epoch, name, "", float(value)) for name, value in self.evaluator.state.metrics.items()]
         self.curves.append(rows)
-        if self.writer is None:
-            return
         for _, name, modality, value in rows:
-            self.writer.add_scalar(f"epoch/{_tag(name, modality)}", value, epoch)
-        self.writer.flush()
+            self._watch(f"epoch/{_tag(name, modality)}", value, epoch)
+        if self.writer is not None:
+            with self._guarded():
+                self.writer.flush()
 
     def close(self, engine: Engine) -> None:
         if self.writer is not None:
-            self.writer.close()
+            with self._guarded():
+                self.writer.close()
             self.writer = None
+
+    def _watch(self, tag: str, value: float, step: int) -> None:
+        if self.writer is not None:
+            with self._guarded():
+                self.writer.add_scalar(tag, value, step)
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """TensorBoard's files are for watching: where they cannot be written, the training goes on without."""
+        try:
+            yield
+        except OSError as error:
+            self.writer = None
+            logger.warning("TensorBoard shows nothing from here on (%s)", error.strerror or error)
 
 
 def _tag(name: str, modality: str) -> str:

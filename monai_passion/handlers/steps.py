@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ignite.distributed as idist
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 
 from monai_passion.errors import UsageError
 
-__all__ = ["check_plain_steps"]
+__all__ = ["PlainStepsHandler", "check_plain_steps"]
 
 
 def check_plain_steps(engine: Engine, method: str, batch_size: int | None = None) -> None:
@@ -28,3 +28,20 @@ def check_plain_steps(engine: Engine, method: str, batch_size: int | None = None
         raise UsageError(f"{method} trains in one process, and there are {processes}; start one, without torchrun")
     if batch_size and (given := getattr(loader, "batch_size", batch_size)) != batch_size:
         raise UsageError(f"{method} takes batches of {batch_size}, and batch_size is {given}; set it to {batch_size}")
+
+
+class PlainStepsHandler:
+    """Refuses such a training of a method whose objective is of one process's batch, as it begins.
+
+    Args:
+        method: its name, for the message.
+
+    Raises:
+        UsageError: (when the training starts) see `check_plain_steps`.
+    """
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, check_plain_steps, self.method)

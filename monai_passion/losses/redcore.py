@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from monai_passion.errors import UsageError
 from monai_passion.losses.base import LossTerms, MultiModalLoss, over_processes
 
 __all__ = ["RelativeAdvantageLoss", "relative_advantage"]
@@ -58,6 +59,11 @@ class RelativeAdvantageLoss(MultiModalLoss):
         self.momentum = momentum
         self.register_buffer("running", torch.zeros(num_modalities))
         self.register_buffer("batches", torch.tensor(0))
+
+    def check_network(self, network: nn.Module) -> None:
+        super().check_network(network)
+        if not self.lambda_unimodal:
+            raise UsageError(f"{type(self).__name__} balances the uni-modal losses; set lambda_unimodal above 0")
 
     def combine(self, terms: LossTerms) -> Tensor:
         # The base adds lambda_unimodal L_reg, whose weight here is lambda_unimodal beta.

@@ -10,6 +10,7 @@ from monai_passion.bundle.steps import (
     inference_data,
     initial_network,
     keep_summary,
+    load_teacher,
     presence_facts,
     training_data,
 )
@@ -19,6 +20,7 @@ from monai_passion.networks import RFNet
 from monai_passion.networks.weights import save_weights
 from monai_passion.tasks import load_task
 from tests.data.layouts import BRATS_FILES, write_image
+from tests.helpers.tasks import BRATS_MRI
 
 
 @pytest.fixture
@@ -142,3 +144,28 @@ def test_the_summary_beside_weights_is_of_most_patients_and_costs_no_evaluation(
     monkeypatch.setattr("monai_passion.bundle.steps.write_text", refuse)
     assert keep(9) == 1
     assert "predict will not tell these results" in caplog.text
+
+
+def test_no_summary_is_kept_of_patients_whom_the_weights_may_have_learned_from(tmp_path, caplog):
+    weights, out = tmp_path / "w" / "model.pt", tmp_path / "out"
+    weights.parent.mkdir()
+    out.mkdir()
+    weights.write_bytes(b"x")
+    item = {"case": "A", "patient": "A", "group": "", "image": {"t1": "a.nii"}}
+    lists = {"task": "brats_mri", "modalities": ["t1"], "training": [item], "validation": [], "test": []}
+    (weights.parent / "datalist.json").write_text(json.dumps(lists))
+    for patient, kept in (("A", False), ("B", True)):
+        columns = "case,patient,combination,region,convention,dice,hd95,assd,nsd,predicted_ml,reference_ml,ece"
+        (out / "metrics.csv").write_text(f"{columns}\nc,{patient},t1,WT,challenge,1,0,0,1,1,1,0\n")
+        (out / "summary.json").write_text(json.dumps({"results": [{"n": 1}]}))
+        keep_summary(str(out), str(weights), "test")
+        assert (weights.parent / "summary.json").exists() == kept
+    assert "A may be of their training" in caplog.text
+
+
+def test_a_teacher_of_other_voxels_is_refused(tmp_path):
+    network = RFNet(width=2)
+    save_weights(network, tmp_path / "w.safetensors", {"settings": {"spacing": [3, 3, 3], "crop_size": [32, 32, 32]}})
+    load_teacher(network, str(tmp_path / "w.safetensors"), BRATS_MRI, {"spacing": [3.0, 3.0, 3.0], "width": 4})
+    with pytest.raises(WeightsError, match="trained with spacing"):
+        load_teacher(network, str(tmp_path / "w.safetensors"), BRATS_MRI, {"spacing": [2.0, 2.0, 2.0]})

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from monai_passion.cli import main
+from tests.cli.test_train import cohort
 from tests.experiments.fake import write_project
 
 
@@ -47,6 +48,9 @@ def test_set_goes_before_what_the_grid_says(command, tmp_path, monkeypatch):
         (["--set", "epochs"], "KEY=VALUE"),
         (["--set", "epoch=2"], "unknown setting 'epoch'; did you mean epochs?"),
         (["--set", "epoch=2", "--dry-run"], "unknown setting 'epoch'; did you mean epochs?"),
+        (["--set", "seed=5"], "--set seed: the grid has the seeds"),
+        (["--set", "presence=x.csv"], "--set presence: the grid names the tables"),
+        (["--split-dir", "x"], "--datalist and --split-dir"),
         (["--jobs", "0"], "--jobs"),
         (["--gpus", "0.5"], "--engine ray"),
     ],
@@ -93,3 +97,17 @@ def test_status_lists_every_cell(command, tmp_path, monkeypatch, capsys):
 def test_status_of_another_folder_is_exit_code_3(tmp_path, capsys):
     assert main(["experiments", "status", str(tmp_path)]) == 3
     assert "holds no cells" in capsys.readouterr().err
+
+
+def test_other_lists_than_those_of_an_earlier_run_are_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("monai_passion.experiments.runner.run_cells", lambda *args: {})
+    grid, data = write_project(tmp_path), cohort(tmp_path / "images", "ABC")
+    command = ["experiments", "run", str(grid), "--output", str(tmp_path / "runs"), "--dataset-dir", str(data)]
+    for name, order in (("one", "ABC"), ("other", "BAC")):
+        (tmp_path / name).mkdir()
+        for split, patient in zip(("train", "val", "test"), order, strict=True):
+            (tmp_path / name / f"{split}.txt").write_text(patient)
+    first = [*command, "--split-dir", str(tmp_path / "one")]
+    assert main(first) == main(first) == main(command) == 0
+    assert main([*command, "--split-dir", str(tmp_path / "other")]) == 2
+    assert "datalist.json has other splits than" in capsys.readouterr().err

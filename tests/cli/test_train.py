@@ -219,3 +219,20 @@ def test_what_cannot_be_scored_is_one_line(trained, tmp_path, capsys, more, code
     assert said in error
     assert (out, error.count("\n")) == ("", 1)
     assert not (tmp_path / "scores").exists()
+
+
+def test_a_run_and_its_data_may_be_moved(trained, tmp_path, capsys):
+    data, run = trained
+    shutil.copytree(data, tmp_path / "new data")
+    shutil.copytree(run, tmp_path / "new run")
+    (tmp_path / "new run" / "train.lock").unlink(missing_ok=True)
+    arguments = json.loads((run / ARGUMENTS).read_text())
+    elsewhere = [path.replace("/bundles/", "/venv/other/bundles/") for path in arguments["config_file"]]
+    (tmp_path / "new run" / ARGUMENTS).write_text(json.dumps({**arguments, "config_file": elsewhere}))
+    assert train(tmp_path / "new data", tmp_path / "new run", epochs=2) == 0
+    assert main(["evaluate", str(tmp_path / "new run"), "--data", str(tmp_path / "new data"), "--device", "cpu"]) == 0
+    held_out = [item["case"] for item in json.loads((run / "datalist.json").read_text())["test"]]
+    assert set(pd.read_csv(tmp_path / "new run" / "scores_test" / "metrics.csv")["case"]) == set(held_out)
+    capsys.readouterr()
+    assert train(cohort(tmp_path / "others", ["X", "Y", "Z"]), tmp_path / "new run", epochs=2) == 2
+    assert "holds a training with other settings (dataset_dir" in capsys.readouterr().err

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from monai_passion.data.sampling import CombinationSampler, combination_items
 from monai_passion.experiments.cost import cost_lines, count_steps
 from monai_passion.experiments.grid import Cell
 
@@ -22,6 +23,13 @@ def slices(number):
 def test_steps_are_epochs_times_batches():
     assert count_steps({"epochs": 4, "batch_size": 2}, [{}] * 5, Path()) == 12
     assert count_steps({"epochs": 4, "batch_size": 2, "spatial_dims": 2}, slices(5), Path()) == 12
+
+
+def test_a_method_with_a_sampler_of_its_own_takes_its_steps():
+    config = {"epochs": 2, "modalities": ["a", "b"], "combinations": {}}
+    items = [{"image": {"a": "x", "b": "y"}}, {"image": {"a": "x", "b": None}}]
+    sampler = CombinationSampler(combination_items(items, ["a", "b"]), 2)
+    assert count_steps(config, items, Path()) == 2 * len(list(sampler)) > 4
 
 
 def test_a_step_of_each_method_is_measured_once_and_a_teacher_that_is_not_there_is_left_out():

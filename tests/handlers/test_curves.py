@@ -1,10 +1,13 @@
 import csv
+import errno
+from pathlib import Path
 
 import pytest
 import torch
 from ignite.engine import Engine, Events
 
 from monai_passion.handlers import CurvesHandler, PreferenceHandler
+from monai_passion.handlers.curves import _Curves
 from monai_passion.losses import LossTerms, PassionLoss
 
 
@@ -105,3 +108,38 @@ def test_a_step_that_was_skipped_leaves_no_trace(tmp_path):
     assert value(rows, 1, "loss/total") == pytest.approx(5.0)
     assert value(rows, 1, "loss/pixel", "a") == pytest.approx(4.0)
     assert not any(r["name"] == "loss/total" for r in rows if r["epoch"] == "2")
+
+
+class FullDisk:
+    """Of the files of a folder: those that are opened for rows, while it lasts."""
+
+    def __init__(self, monkeypatch):
+        self.full, plain = True, Path.open
+
+        def refuse(path, mode="r", *rest, **options):
+            if self.full and mode == "a":
+                plain(path, mode, *rest, **options).write("1,half a r")
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return plain(path, mode, *rest, **options)
+
+        monkeypatch.setattr(Path, "open", refuse)
+
+
+def test_what_a_full_disk_does_not_take_is_written_with_the_next_rows(tmp_path, monkeypatch, caplog):
+    disk, curves = FullDisk(monkeypatch), _Curves(tmp_path)
+    curves.start(0)
+    curves.append([(1, "a", "", 1.0)])
+    disk.full = False
+    curves.append([(2, "a", "", 2.0)])
+    assert (tmp_path / "curves.csv").read_text().splitlines() == ["epoch,name,modality,value", "1,a,,1", "2,a,,2"]
+    assert "gets its rows later (No space left on device)" in caplog.text
+
+
+@pytest.mark.parametrize("when", ["__init__", "add_scalar", "flush", "close"])
+def test_a_training_goes_on_without_tensorboard_where_its_files_cannot_be_written(tmp_path, monkeypatch, caplog, when):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(f"monai_passion.handlers.curves.SummaryWriter.{when}", refuse)
+    assert value(run(tmp_path, 2), 2, "loss/total") == pytest.approx(5.0)
+    assert "TensorBoard shows nothing from here on (No space left" in caplog.text

@@ -188,3 +188,8 @@ def test_a_network_without_the_decodes_that_a_method_learns_from_is_refused(loss
 def test_random_subsets_are_needed_where_they_teach():
     with pytest.raises(UsageError, match="random_subsets"):
         SubsetStudentsLoss(M, K).check_network(toy.network())
+
+
+def test_balancing_uni_modal_losses_of_no_weight_is_refused():
+    with pytest.raises(UsageError, match="set lambda_unimodal above 0"):
+        RelativeAdvantageLoss(M, K, lambda_unimodal=0.0).check_network(toy.network(unimodal="train"))

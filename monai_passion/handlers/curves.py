@@ -185,10 +185,8 @@ def sum_over_processes(sums: dict[tuple[str, str], tuple[float, float]]) -> dict
 def term_means(terms: LossTerms, modalities: Sequence[str]) -> Iterator[tuple[str, str, float, float]]:
     """(name, modality, mean, number of samples) of every term that a batch has."""
     yield "loss/segmentation", "", float(terms.segmentation.mean()), float(len(terms.segmentation))
-    several = terms.available & (terms.available.sum(dim=1, keepdim=True) > 1)
     for name, values in terms.modal.items():
-        # A lone modality is its own teacher: its distance is zero by definition, and no measurement.
-        measured = several if name in ("pixel", "prototype", "gap") else terms.available
+        measured = terms.measured.get(name, terms.available)
         for m, modality in enumerate(modalities):
             taking_part = values[:, m][measured[:, m]]
             if len(taking_part) and bool(torch.any(values)):

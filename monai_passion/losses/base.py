@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -32,10 +33,13 @@ class LossTerms(NamedTuple):
     modal: dict[str, Tensor]
     """Name -> (B, M), zero where a modality takes no part. All methods have ``gap``, the D of Eq. 7 without gradient,
     and ``separate``, the loss of the separate decoder, where there is one; see the losses for the others."""
+    measured: Mapping[str, Tensor] = MappingProxyType({})
+    """Name -> (B, M) bool, of the terms that are not measured wherever a modality is available: a lone modality is its
+    own teacher, and its distance from that is zero by definition."""
 
     def detach(self) -> LossTerms:
         modal = {name: term.detach() for name, term in self.modal.items()}
-        return LossTerms(self.segmentation.detach(), self.available, modal)
+        return self._replace(segmentation=self.segmentation.detach(), modal=modal)
 
 
 def students(output: SelfDistillationOutput) -> Iterator[tuple[int, Decoded]]:
@@ -177,7 +181,8 @@ class MultiModalLoss(nn.Module, ABC):
             modal["separate"] = scatter([losses], output.separate_pairs, output.available.shape)
         if self.lambda_unimodal:
             modal["unimodal"] = self.unimodal(output, target, levels[0])
-        return LossTerms(self.levels(levels), output.available, modal)
+        several = output.available & (output.available.sum(dim=1, keepdim=True) > 1)
+        return LossTerms(self.levels(levels), output.available, modal, dict.fromkeys(self.compared, several))
 
     def supervise(self, logits: Tensor, samples: Sequence[int], target: Target) -> Tensor:
         """Dice + cross-entropy of decodes at full resolution, (S, K, *spatial) of ``samples`` -> (S,)."""

@@ -18,7 +18,8 @@ def run(folder, epochs, resume_at=0, pixel=4.0, validate_at=(), bad=()):
         values = torch.tensor([[2.0, 0.0], [pixel, 6.0]])
         available = torch.tensor([[1, 0], [1, 1]]).bool()
         modal = dict.fromkeys(("pixel", "prototype", "gap"), values)
-        loss.terms = LossTerms(torch.tensor([1.0, 3.0]), available, modal)
+        several = torch.tensor([[0, 0], [1, 1]]).bool()
+        loss.terms = LossTerms(torch.tensor([1.0, 3.0]), available, modal, dict.fromkeys(modal, several))
         loss.observe(loss.terms)
         return {"loss": float("nan") if engine.state.iteration in bad else 5.0}
 

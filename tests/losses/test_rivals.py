@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from monai_passion.errors import UsageError
+from monai_passion.handlers.curves import term_means
 from monai_passion.handlers.modulation import GradientModulationHandler, modulation
 from monai_passion.losses import (
     BackboneLoss,
@@ -193,3 +194,28 @@ def test_random_subsets_are_needed_where_they_teach():
 def test_balancing_uni_modal_losses_of_no_weight_is_refused():
     with pytest.raises(UsageError, match="set lambda_unimodal above 0"):
         RelativeAdvantageLoss(M, K, lambda_unimodal=0.0).check_network(toy.network(unimodal="train"))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        PassionLoss(M, K, [0.0] * M),
+        PMRLoss(M, K),
+        GradientModulationLoss(M, K),
+        TeacherDistillationLoss(M, K, toy.network().backbone),
+    ],
+    ids=lambda loss: type(loss).__name__,
+)
+def test_terms_are_logged_alike_however_samples_are_put_into_batches(loss):
+    net = toy.network(unimodal="train")
+    image, available, label = toy.batch([[1, 1, 1], [1, 1, 1], [1, 0, 0]])
+    together, apart = {}, {}
+    for sums, batches in ((together, [[0, 1, 2]]), (apart, [[0], [1], [2]])):
+        for rows in batches:
+            loss(net(image[rows], available[rows]), label[rows])
+            for name, m, value, count in term_means(loss.terms, "abc"):
+                total, n = sums.get((name, m), (0.0, 0.0))
+                sums[name, m] = (total + value * count, n + count)
+    assert {key: n for key, (_, n) in together.items()} == {key: n for key, (_, n) in apart.items()}
+    for key, (total, _) in together.items():
+        assert apart[key][0] == pytest.approx(total, rel=1e-4, abs=1e-6), key

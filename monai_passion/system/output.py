@@ -43,7 +43,7 @@ def _try_to_write(path: Path, below: Path) -> None:
 
 
 def refuse_older(path: Path, overwrite: bool = False, inputs: Iterable[PathLike | None] = ()) -> None:
-    """Check, before anything is computed, that a file may be written, which is none of the ``inputs``.
+    """Check, before anything is computed, that a file may be written, which must not be an input.
 
     Raises:
         UsageError: it is a folder, an input or a link to what is not there; or it exists, without ``overwrite``.

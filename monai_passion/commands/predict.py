@@ -114,7 +114,7 @@ def predict(
         trust: run a bundle that is not this package's own; it can run any program.
         check: judge the inputs and stop; nothing is computed or written.
         strict: end with exit code 6 when there are warnings.
-        quiet: print errors only.
+        quiet: print errors only, and which files are not used.
         verbose: print what the libraries below say.
 
     Returns:

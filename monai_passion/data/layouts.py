@@ -7,6 +7,7 @@ beginning of the names in a folder of many patients' files, a BIDS subject and s
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections import defaultdict
@@ -44,6 +45,8 @@ __all__ = [
     "not_used",
     "read_dataset_json",
 ]
+
+logger = logging.getLogger(__name__)
 
 LAYOUTS = {
     "folders": "one folder per patient, as BraTS, UPENN-GBM, UCSF-PDGM, LUMIERE and MyoPS: CASE/CASE_flair.nii.gz",
@@ -309,6 +312,11 @@ def _folders(
     for home in homes:
         parts: dict[str, list[_Found]] = defaultdict(list)
         is_series = layout != "flat" and _count_series(groups[home])
+        bare = [one for one in groups[home] if stem_of(one.path.name).isdecimal()] if is_series else []
+        if len({one.path.parent for one in bare}) > 1 and len({one.said.patient for one in bare}) > 1:
+            names = ", ".join(str(one.path.relative_to(root)) for one in bare[:4])
+            text = "%s: these numbers are taken for series of one patient; --layout flat takes them for patients"
+            logger.warning(text, names)
         for one in groups[home]:
             parts["" if is_series and NUMBER.fullmatch(one.said.patient) else patient_key(one.said.patient)].append(one)
         prefixes = {key for key, part in parts.items() if key and any(one.said.role != LABEL for one in part)}

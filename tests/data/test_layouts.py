@@ -306,6 +306,14 @@ def test_numbers_that_are_all_different_are_those_of_series(tmp_path):
     assert roles(folder) == {"anna": "flair+t1+t1c+t2"}
 
 
+@pytest.mark.parametrize(("names", "told"), [(("001", "002"), True), (("001", "001"), False)])
+def test_numbers_in_folders_of_sequences_that_may_be_patients_are_told(tmp_path, caplog, names, told):
+    folder = touch(tmp_path / "anna", *(f"{m}/{name}.nii.gz" for m, name in zip(("flair", "t2"), names, strict=True)))
+    assert roles(folder) == {"anna": "flair+t2"}
+    assert ("--layout flat takes them for patients" in caplog.text) == told
+    assert len(cases(folder, layout="flat")) == (2 if told else 1)
+
+
 @pytest.mark.parametrize(
     "pattern",
     [

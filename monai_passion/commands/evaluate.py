@@ -97,7 +97,7 @@ def evaluate(
         raise UsageError("give the folder of the patients, --data")
     source = Path(data) if data is not None else home
     assert source is not None
-    is_outside = (home is None or source.resolve() != home.resolve()) and not _is_own(source, folder)
+    is_outside = home is None or (source.resolve() != home.resolve() and not _was_moved(home, source, folder))
     chosen, patients = _patients(source, split, datalist, folder, facts.task if is_outside else None, labels)
     target = (
         Path(output) if output is not None else folder / f"scores_{source.resolve().name if is_outside else chosen}"
@@ -132,12 +132,12 @@ NOT_TAKEN_OVER = {"dataset_dir", "datalist", "presence", "missing_rates", "ckpt_
 """Settings of a training that say nothing about its evaluation."""
 
 
-def _is_own(source: Path, run: Path) -> bool:
-    """Whether a folder holds the data of a training, which may have been moved since."""
+def _was_moved(home: Path, source: Path, run: Path) -> bool:
+    """Whether the data of a training, which were in ``home``, are in ``source`` now."""
     from monai_passion.data.datalists import is_of, load_datalist
 
     stored = run / "datalist.json"
-    return stored.is_file() and is_of(load_datalist(stored), source)
+    return not home.exists() and stored.is_file() and is_of(load_datalist(stored), source)
 
 
 def _patients(

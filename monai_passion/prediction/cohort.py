@@ -93,16 +93,17 @@ def predict_cohort(
     patients = {name: patients[name] for name in order[shard[0] - 1 :: shard[1]]}
     check_folder(output)
     path = shard_manifest(output, shard)
+    read_manifests(output)
+    segmenter = open_segmenter()
+    lock = RunLock(output, f".{path.stem}.lock", "run")
+    with writing(output):
+        lock.acquire()
     manifest = {
         name: entry
         for name, entry in read_manifests(output).items()  # a run killed while it replaced a patient left none of it
         if entry["status"] != "done" or ("row" in entry and (output / name / REPORT).is_file())
         if shard[1] == 1 or name in patients
     }
-    segmenter = open_segmenter()
-    lock = RunLock(output, f".{path.stem}.lock", "run")
-    with writing(output):
-        lock.acquire()
     keys: dict[str, str] = {}
     known: dict[str, Mapping[str, Path]] = {}
     told: dict[str, str] = {}
@@ -364,9 +365,14 @@ def read_manifests(output: Path) -> dict[str, dict[str, Any]]:
         if not isinstance(entries, dict) or not all(isinstance(e, dict) and "status" in e for e in entries.values()):
             raise UsageError(f"{path} is not a manifest of an earlier run; give another --output")
         manifest |= entries
-    if not paths and output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if not paths and output.exists() and (not output.is_dir() or any(map(_is_foreign, output.iterdir()))):
         raise UsageError(f"--output {output} is not empty and has no {MANIFEST} of an earlier run; give another folder")
     return manifest
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether it is not the lock of a run."""
+    return not (path.name.startswith(f".{Path(MANIFEST).stem}") and path.suffix == ".lock")
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> None:

@@ -126,8 +126,10 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
     """
     wanted = bundle or DEFAULT_BUNDLE
     names = [wanted, *([_full_name(wanted)] if "/" not in wanted else [])]
-    trained = trained_bundle(Path(wanted))
-    places = [trained or Path(wanted), *(folder / name for name in names for folder in _folders())]
+    places = [Path(wanted)]
+    if (trained := trained_bundle(Path(wanted))) is not None:  # where it was, or where the package is now
+        names, places = [trained.name], [trained]
+    places += [folder / name for name in names for folder in _folders()]
     path = next((place for place in places if (place / "configs" / "inference.json").is_file()), None)
     if path is None:
         there = f"; found here: {', '.join(known)}" if (known := known_bundles()) else ""
@@ -137,7 +139,7 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
         network = str(config["network_def"]["_target_"].rpartition(".")[2])
         task = load_task(config["task"])
         facts = BundleFacts(path, str(config["bundle_name"]), str(metadata["version"]), task, network)
-        return facts._replace(run=Path(wanted)) if path == trained else facts
+        return facts if trained is None else facts._replace(run=Path(wanted))
     except (KeyError, TypeError, ValueError, PassionError) as error:
         raise UsageError(
             f"{path} is not a bundle of monai_passion ({error} is not as expected); give another"

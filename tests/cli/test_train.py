@@ -225,14 +225,29 @@ def test_a_run_and_its_data_may_be_moved(trained, tmp_path, capsys):
     data, run = trained
     shutil.copytree(data, tmp_path / "new data")
     shutil.copytree(run, tmp_path / "new run")
-    (tmp_path / "new run" / "train.lock").unlink(missing_ok=True)
     arguments = json.loads((run / ARGUMENTS).read_text())
     elsewhere = [path.replace("/bundles/", "/venv/other/bundles/") for path in arguments["config_file"]]
-    (tmp_path / "new run" / ARGUMENTS).write_text(json.dumps({**arguments, "config_file": elsewhere}))
-    assert train(tmp_path / "new data", tmp_path / "new run", epochs=2) == 0
-    assert main(["evaluate", str(tmp_path / "new run"), "--data", str(tmp_path / "new data"), "--device", "cpu"]) == 0
+    before = {**arguments, "config_file": elsewhere, "dataset_dir": str(tmp_path / "gone")}
+    (tmp_path / "new run" / ARGUMENTS).write_text(json.dumps(before))
+    evaluate = ["evaluate", str(tmp_path / "new run"), "--data", str(tmp_path / "new data"), "--device", "cpu"]
+    shutil.rmtree(tmp_path / "new run" / "scores_test", ignore_errors=True)
+    assert main(evaluate) == 0
     held_out = [item["case"] for item in json.loads((run / "datalist.json").read_text())["test"]]
     assert set(pd.read_csv(tmp_path / "new run" / "scores_test" / "metrics.csv")["case"]) == set(held_out)
+    assert train(tmp_path / "new data", tmp_path / "new run", epochs=2) == 0
+    assert json.loads((tmp_path / "new run" / ARGUMENTS).read_text())["dataset_dir"] == str(tmp_path / "new data")
     capsys.readouterr()
     assert train(cohort(tmp_path / "others", ["X", "Y", "Z"]), tmp_path / "new run", epochs=2) == 2
     assert "holds a training with other settings (dataset_dir" in capsys.readouterr().err
+
+
+def test_patients_of_the_training_give_no_summary_to_its_weights(trained, tmp_path, caplog):
+    """Two cohorts whose patients have the same names are two, as long as both are there."""
+    data, run = trained
+    shutil.copytree(data, tmp_path / "copy")
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink(missing_ok=True)
+    assert main(["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "copy"), "--device", "cpu"]) == 0
+    scored = pd.read_csv(tmp_path / "run" / "scores_copy" / "metrics.csv")["case"]
+    assert set(scored) == {f"P{k}" for k in range(5)}
+    assert not (tmp_path / "run" / "summary.json").exists()

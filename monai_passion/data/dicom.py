@@ -194,12 +194,13 @@ def _beside(path: Path) -> list[Path]:
     A cohort has a folder for each patient: to read all of all of them for each one would take days.
     """
     study = _value(path, "StudyInstanceUID")
+    folders: dict[Path, list[Path]] = defaultdict(list)
+    for file in path.parent.parent.glob("*/*"):  # without what may not be read
+        if file.parent != path.parent and file.is_file():
+            folders[file.parent].append(file)
     found: list[Path] = []
-    for folder in sorted(path.parent.parent.iterdir()):
-        if folder == path.parent or not folder.is_dir():
-            continue
-        files = sorted(file for file in folder.iterdir() if file.is_file())
-        first = next(filter(is_dicom, files), None)
+    for files in folders.values():
+        first = next(filter(is_dicom, sorted(files)), None)
         if first is not None and (not study or _value(first, "StudyInstanceUID") in (study, None)):
             found += files
     return found

@@ -372,6 +372,7 @@ def _segmentation(
         pixel_array=frames,
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=segments,
+        omit_empty_frames=bool(frames.any()),  # with nothing in them all are kept, which it would warn of
         series_instance_uid=hd.UID(),
         series_number=9000,
         sop_instance_uid=hd.UID(),

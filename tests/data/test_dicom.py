@@ -447,6 +447,7 @@ def test_de_identified_images_have_a_dicom_seg_too(predict, tmp_path):
     strip_tags(tmp_path / "in", *dicom.COPIED, "SliceThickness")
     code, _, error = predict(tmp_path / "in", "--dicom-seg")
     assert code == 0, error
+    assert "empty" not in error
     made = pydicom.dcmread(tmp_path / "out" / "segmentation.dcm")
     measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert made.PatientBirthDate in ("", None)

@@ -420,13 +420,13 @@ def keep_summary(output_dir: str, weights: str, split: str) -> None:
     summary = Path(output_dir) / "summary.json"
     if split == "training" or path.is_relative_to(package) or not summary.is_file():
         return
-    if again := _trained_on(path) & _scored(Path(output_dir)):
-        names = ", ".join(sorted(again)[:5]) + ", ..." * (len(again) > 5)
-        logger.warning("predict will not tell these results of the weights: %s may be of their training", names)
-        return
     facts = {"weights_sha256": sha256(path), "split": split, **json.loads(summary.read_text(encoding="utf-8"))}
     beside = path.with_name("summary.json")
     try:
+        if again := _trained_on(path) & _scored(Path(output_dir)):
+            names = ", ".join(sorted(again)[:5]) + ", ..." * (len(again) > 5)
+            logger.warning("predict will not tell these results of the weights: %s may be of their training", names)
+            return
         older = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
         if older.get("weights_sha256") == facts["weights_sha256"] and _patients_in(older) > _patients_in(facts):
             logger.warning("%s is of more patients, and stays what predict tells of these weights", beside)

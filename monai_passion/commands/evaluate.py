@@ -71,6 +71,7 @@ def evaluate(
     """
     from monai_passion.bundle.trust import check_trusted
     from monai_passion.bundle.weights import find_weights, trained_settings
+    from monai_passion.data.datalists import is_of
     from monai_passion.networks.weights import load_weights
     from monai_passion.prediction.segmenter import find_bundle
     from monai_passion.system.files import write_text
@@ -97,7 +98,8 @@ def evaluate(
         raise UsageError("give the folder of the patients, --data")
     source = Path(data) if data is not None else home
     assert source is not None
-    is_outside = home is None or (source.resolve() != home.resolve() and not _was_moved(home, source, folder))
+    was_moved = home is not None and not home.exists() and is_of(folder / "datalist.json", source)
+    is_outside = home is None or (source.resolve() != home.resolve() and not was_moved)
     chosen, patients = _patients(source, split, datalist, folder, facts.task if is_outside else None, labels)
     target = (
         Path(output) if output is not None else folder / f"scores_{source.resolve().name if is_outside else chosen}"
@@ -130,14 +132,6 @@ def evaluate(
 
 NOT_TAKEN_OVER = {"dataset_dir", "datalist", "presence", "missing_rates", "ckpt_dir", "device", "seed", "labels"}
 """Settings of a training that say nothing about its evaluation."""
-
-
-def _was_moved(home: Path, source: Path, run: Path) -> bool:
-    """Whether the data of a training, which were in ``home``, are in ``source`` now."""
-    from monai_passion.data.datalists import is_of, load_datalist
-
-    stored = run / "datalist.json"
-    return not home.exists() and stored.is_file() and is_of(load_datalist(stored), source)
 
 
 def _patients(

@@ -209,8 +209,7 @@ def _bundle_named(task: str, network: str) -> str:
 def _prepare(output: Path, arguments: Mapping[str, Any], overwrite: bool, made: Path | None) -> None:
     """Make the folder ready for a new training, or for one that goes on; ``made`` is the bundle that will be in it."""
     check_folder(output)
-    if (owner := RunLock(output).owner()) is not None:
-        raise UsageError(f"{output} is in use by another training ({owner}); wait for it, or give another --output")
+    RunLock(output).check()
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         before = training_arguments(output)
         if before is None:
@@ -236,14 +235,12 @@ def _prepare(output: Path, arguments: Mapping[str, Any], overwrite: bool, made: 
 
 def _only_moved(key: str, before: Mapping[str, Any], now: Mapping[str, Any], output: Path) -> bool:
     """Whether a setting is another because the run, its data or the package are elsewhere than they were."""
-    from monai_passion.data.datalists import is_of, load_datalist
+    from monai_passion.data.datalists import is_of
 
     if key == "config_file" and key in before:
         return [Path(path).parts[-3:] for path in before[key]] == [Path(path).parts[-3:] for path in now[key]]
-    stored, data = output / "datalist.json", _path(now.get(key))
-    if key == "dataset_dir" and data is not None and stored.is_file():
-        return is_of(load_datalist(stored), data)
-    return key == "ckpt_dir"
+    data = _path(now.get(key)) if key == "dataset_dir" else None
+    return key == "ckpt_dir" or (data is not None and is_of(output / "datalist.json", data))
 
 
 def _path(value: Any) -> Path | None:

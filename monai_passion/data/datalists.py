@@ -299,10 +299,15 @@ def _case_of(path: Path, task: Task, is_whole: bool) -> str:
     return (path.parent.name if NUMBER.fullmatch(patient) else patient) or stem_of(path.name)
 
 
-def is_of(datalist: Datalist, root: Path) -> bool:
-    """Whether every file of a datalist is below ``root``, so that this holds its data, wherever they were before."""
-    paths = [path for item in _items(datalist) for path in (*item["image"].values(), item.get("label")) if path]
-    return bool(paths) and all((root / path).is_file() for path in paths)
+def is_of(path: Path, root: Path) -> bool:
+    """Whether ``root`` holds the data of the datalist ``path``, wherever they were before: every file is below it.
+
+    Raises:
+        InputError: see `load_datalist`; a datalist that is not there has no data.
+    """
+    items = _items(load_datalist(path)) if path.is_file() else []
+    paths = [name for item in items for name in (*item["image"].values(), item.get("label")) if name]
+    return bool(paths) and all((root / name).is_file() for name in paths)
 
 
 def absolute(datalist: Datalist, root: Path) -> Datalist:

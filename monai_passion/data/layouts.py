@@ -312,11 +312,8 @@ def _folders(
     for home in homes:
         parts: dict[str, list[_Found]] = defaultdict(list)
         is_series = layout != "flat" and _count_series(groups[home])
-        bare = [one for one in groups[home] if stem_of(one.path.name).isdecimal()] if is_series else []
-        if len({one.path.parent for one in bare}) > 1 and len({one.said.patient for one in bare}) > 1:
-            names = ", ".join(str(one.path.relative_to(root)) for one in bare[:4])
-            text = "%s: these numbers are taken for series of one patient; --layout flat takes them for patients"
-            logger.warning(text, names)
+        if is_series:
+            _tell_numbers(root, groups[home])
         for one in groups[home]:
             parts["" if is_series and NUMBER.fullmatch(one.said.patient) else patient_key(one.said.patient)].append(one)
         prefixes = {key for key, part in parts.items() if key and any(one.said.role != LABEL for one in part)}
@@ -356,6 +353,15 @@ def _count_series(files: Sequence[_Found]) -> bool:
     roles = [one.said.role for one in numbered]
     numbers = [key for one in numbered if (key := patient_key(one.said.patient))]
     return len(set(roles)) == len(roles) and len(set(numbers)) in (0, 1, len(numbers))
+
+
+def _tell_numbers(root: Path, files: Sequence[_Found]) -> None:
+    """Names that are numbers alone, in folders of sequences, may be patients' as well."""
+    bare = [one for one in files if stem_of(one.path.name).isdecimal()]
+    if len({one.path.parent for one in bare}) > 1 and len({one.said.patient for one in bare}) > 1:
+        names = ", ".join(str(one.path.relative_to(root)) for one in bare[:4])
+        text = "%s: these numbers are taken for series of one patient; --layout flat takes them for patients"
+        logger.warning(text, names)
 
 
 def _patients_folders(

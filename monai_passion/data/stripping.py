@@ -79,9 +79,8 @@ def choose_mask(masks: Mapping[str, NDArray[np.bool_]]) -> tuple[str, float]:
     if len(masks) == 1:
         return next(iter(masks)), 1.0
     means = {a: float(np.mean([_dice(masks[a], masks[b]) for b in masks if b != a])) for a in masks}
-    best = max(
-        [m for m in masks if masks[m].any()] or masks, key=lambda m: means[m]
-    )  # empty ones agree with each other
+    found = [m for m in masks if masks[m].any()]  # empty ones agree with each other
+    best = max(found or masks, key=lambda m: means[m])
     return best, means[best]
 
 

@@ -55,11 +55,10 @@ def find_study(
     if given not in (None, named.role):
         raise InputError(f"{path} is {named.role} by its name, but the sequence given is {given}; correct one of them")
     study: dict[str, str | None] = dict.fromkeys(modalities)
+    whose = patient_key(named.patient)
     for other in sorted(Path(path).parent.iterdir()):
         found = read_name(other.name, task)
-        if patient_key(found.patient) != patient_key(named.patient) or found.role not in study:
-            continue
-        if is_ignored(other.name):
+        if is_ignored(other.name) or found.role not in study or patient_key(found.patient) != whose:
             continue
         if not other.name.lower().endswith(READ) or not other.is_file():
             logger.warning("not used: %s (no NIfTI file)", other)

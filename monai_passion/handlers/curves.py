@@ -59,12 +59,13 @@ class _Curves:
         if idist.get_rank() > 0:
             return
         self.waiting += rows
-        size = self.path.stat().st_size
+        size = self.path.stat().st_size if self.path.is_file() else 0
         try:
             with self.path.open("a", newline="") as file:
                 csv.writer(file).writerows((epoch, name, m, f"{value:.6g}") for epoch, name, m, value in self.waiting)
         except OSError as error:
-            os.truncate(self.path, size)
+            if self.path.is_file():
+                os.truncate(self.path, size)
             logger.warning("%s gets its rows later (%s)", self.path, error.strerror or error)
         else:
             self.waiting.clear()

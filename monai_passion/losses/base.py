@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -33,7 +32,7 @@ class LossTerms(NamedTuple):
     modal: dict[str, Tensor]
     """Name -> (B, M), zero where a modality takes no part. All methods have ``gap``, the D of Eq. 7 without gradient,
     and ``separate``, the loss of the separate decoder, where there is one; see the losses for the others."""
-    measured: Mapping[str, Tensor] = MappingProxyType({})
+    measured: dict[str, Tensor]
     """Name -> (B, M) bool, of the terms that are not measured wherever a modality is available: a lone modality is its
     own teacher, and its distance from that is zero by definition."""
 

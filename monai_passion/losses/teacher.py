@@ -52,8 +52,7 @@ class TeacherDistillationLoss(BackboneLoss):
         full = [b for b, row in enumerate(output.available.tolist()) if all(row)]
         pairs = [pair for pair in output.pairs if pair[0] in full]
         terms.modal["teacher"] = terms.segmentation.new_zeros(output.available.shape)
-        everything = output.available.all(dim=1, keepdim=True).expand_as(output.available)
-        terms = terms._replace(measured={**terms.measured, "teacher": everything})
+        terms.measured["teacher"] = output.available.all(dim=1, keepdim=True).expand_as(output.available)
         if not pairs:
             return terms
         said = self.ask(output.image[full], output.available[full])

@@ -101,7 +101,7 @@ class SubsetStudentsLoss(MultiModalLoss):
             share = losses.unsqueeze(1) * mask / mask.sum(dim=1, keepdim=True)
             rows = torch.tensor(samples, device=losses.device)
             terms.modal["subset"] = terms.modal["subset"].index_add(0, rows, share)
-            terms = terms._replace(measured={**terms.measured, "subset": terms.modal["subset"].detach() > 0})
+            terms.measured["subset"] = terms.modal["subset"].detach() > 0
         return terms
 
     def combine(self, terms: LossTerms) -> Tensor:

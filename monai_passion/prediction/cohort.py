@@ -93,7 +93,7 @@ def predict_cohort(
     patients = {name: patients[name] for name in order[shard[0] - 1 :: shard[1]]}
     check_folder(output)
     path = shard_manifest(output, shard)
-    read_manifests(output)
+    read_manifests(output)  # which refuses another folder before a network is loaded; a run that ends now may add to it
     segmenter = open_segmenter()
     lock = RunLock(output, f".{path.stem}.lock", "run")
     with writing(output):

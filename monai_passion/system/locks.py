@@ -50,10 +50,7 @@ class RunLock:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
                 os.close(file)
-                raise UsageError(
-                    f"{self.path.parent} is in use by another {self.work} ({owner or 'just starting'}); wait for it, "
-                    "stop it, or give another folder"
-                ) from None
+                raise self._taken(owner or "just starting") from None
             except OSError as error:
                 self.logger.warning(
                     f"{self.path} cannot be locked ({error}); start no second {self.work} in this folder"
@@ -73,6 +70,19 @@ class RunLock:
             self.path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = None
+
+    def check(self) -> None:
+        """Leave the lock as it is.
+
+        Raises:
+            UsageError: see `acquire`.
+        """
+        if (owner := self.owner()) is not None:
+            raise self._taken(owner)
+
+    def _taken(self, owner: str) -> UsageError:
+        who = f"{self.path.parent} is in use by another {self.work} ({owner})"
+        return UsageError(f"{who}; wait for it, stop it, or give another folder")
 
     def owner(self) -> str | None:
         """Which other process holds the lock, in words; None where none does. Nothing is changed."""

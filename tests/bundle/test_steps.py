@@ -161,6 +161,9 @@ def test_no_summary_is_kept_of_patients_whom_the_weights_may_have_learned_from(t
         keep_summary(str(out), str(weights), "test")
         assert (weights.parent / "summary.json").exists() == kept
     assert "A may be of their training" in caplog.text
+    (weights.parent / "datalist.json").write_text("of something else")
+    keep_summary(str(out), str(weights), "test")  # which costs no evaluation
+    assert "datalist.json is not JSON" in caplog.text
 
 
 def test_a_teacher_of_other_voxels_is_refused(tmp_path):

@@ -134,6 +134,9 @@ def test_what_a_full_disk_does_not_take_is_written_with_the_next_rows(tmp_path, 
     curves.append([(2, "a", "", 2.0)])
     assert (tmp_path / "curves.csv").read_text().splitlines() == ["epoch,name,modality,value", "1,a,,1", "2,a,,2"]
     assert "gets its rows later (No space left on device)" in caplog.text
+    (tmp_path / "curves.csv").unlink()
+    curves.append([(3, "a", "", 3.0)])  # somebody's removing it ends no training
+    assert (tmp_path / "curves.csv").read_text().splitlines() == ["3,a,,3"]
 
 
 @pytest.mark.parametrize("when", ["__init__", "add_scalar", "flush", "close"])

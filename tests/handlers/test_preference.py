@@ -8,7 +8,7 @@ from monai_passion.losses import LossTerms, PassionLoss
 
 def terms(gap, available):
     gap, available = torch.tensor(gap), torch.tensor(available).bool()
-    return LossTerms(torch.zeros(len(gap)), available, {"gap": gap})
+    return LossTerms(torch.zeros(len(gap)), available, {"gap": gap}, {})
 
 
 def test_beta_moves_once_an_epoch_by_the_mean_preference_of_the_samples_that_have_the_modality():

@@ -413,7 +413,8 @@ def keep_summary(output_dir: str, weights: str, split: str) -> None:
     """Put the ``summary.json`` of an evaluation beside the weights that it scored, for `predict` to tell from it.
 
     Not of their own training patients, as of the split or by the names in the datalist beside them, not beside weights
-    that came with this package, and not in place of one of the same weights and more patients. Where nothing can be
+    that came with this package, and not in place of one of the same weights that is of more patients or of combinations
+    that this one lacks. Where nothing can be
     written there, or the older one stays, a warning says so: the results of the evaluation are what counts.
     """
     path, package = Path(weights).resolve(), Path(__file__).resolve().parents[1]
@@ -428,9 +429,12 @@ def keep_summary(output_dir: str, weights: str, split: str) -> None:
             logger.warning("predict will not tell these results of the weights: %s may be of their training", names)
             return
         older = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-        if older.get("weights_sha256") == facts["weights_sha256"] and _patients_in(older) > _patients_in(facts):
-            logger.warning("%s is of more patients, and stays what predict tells of these weights", beside)
-            return
+        if older.get("weights_sha256") == facts["weights_sha256"]:
+            more = "patients" if _patients_in(older) > _patients_in(facts) else ""
+            more = more or ("combinations" if _combinations_in(older) - _combinations_in(facts) else "")
+            if more:
+                logger.warning("%s is of more %s, and stays what predict tells of these weights", beside, more)
+                return
         write_text(beside, json.dumps(facts, indent=2) + "\n")
     except (OSError, ValueError, PassionError) as error:
         logger.warning("predict will not tell these results of the weights: %s", error)
@@ -449,6 +453,10 @@ def _scored(folder: Path) -> set[str]:
 
 def _patients_in(summary: Mapping[str, Any]) -> int:
     return max((int(row.get("n") or 0) for row in summary.get("results", ())), default=0)
+
+
+def _combinations_in(summary: Mapping[str, Any]) -> set[str]:
+    return {row["combination"] for row in summary.get("results", ())}
 
 
 def load_teacher(

@@ -111,7 +111,8 @@ def evaluate(
         "ckpt_dir": as_text(str(folder.absolute())),
         "weights": as_text(str(Path(weights).absolute())),
         "split": chosen,
-        **{key: value for key, value in (("label", label), ("device", device)) if value is not None},
+        **({} if label is None else {"label": as_text(label)}),
+        **({} if device is None else {"device": device}),
         **({"labels": labels} if labels and datalist is not None else {}),
     }
     with output_folder(target, overwrite=overwrite, last="summary.json") as made:

@@ -98,5 +98,7 @@ def score(
         write_summary(summarize(table), folder / "summary.json", **told)
         write_text(folder / "tables.md", card_tables(table, segmenter.bundle.task.titles))
     path = output / "summary.json"
-    print(f"mean Dice {table['dice'].mean():.3f} of {len(items)} patients; {path}")
+    cases, patients = (table[name].nunique() for name in ("case", "patient"))
+    scored = f"{patients} patients" if cases == patients else f"{cases} cases of {patients} patients"
+    print(f"mean Dice {table['dice'].mean():.3f} of {scored}; {path}")
     return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]

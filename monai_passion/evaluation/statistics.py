@@ -120,7 +120,8 @@ def bootstrap_mean(
     drawn = _draws(n, resamples, seed)
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return MeanCI(mean, float(low), float(high), n)
+    # Of values that are all equal, the mean of a draw is another by rounding.
+    return MeanCI(mean, min(float(low), mean), max(float(high), mean), n)
 
 
 @functools.lru_cache(maxsize=4)

@@ -23,7 +23,7 @@ from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.experiments.grid import TRAINING_ONLY, Cell
 from monai_passion.system.files import write_text
 from monai_passion.system.locks import RunLock
-from monai_passion.system.settings import check_settings, read_config
+from monai_passion.system.settings import as_text, check_settings, read_config
 
 __all__ = ["Source", "State", "cell_facts", "finished_cells", "is_done", "prepare", "read_state"]
 
@@ -106,9 +106,9 @@ def _files(cell: Cell, folder: Path, source: Source, table: str | None) -> dict[
         | {name: _hash(_text(path)) for name, path in tables.items()},
     }
     knobs = {
-        "dataset_dir": str(source.dataset_dir.absolute()),
+        "dataset_dir": as_text(str(source.dataset_dir.absolute())),
         "seed": cell.seed,
-        "ckpt_dir": str((folder / "train").absolute()),
+        "ckpt_dir": as_text(str((folder / "train").absolute())),
     }
     if source.device:
         knobs["device"] = source.device
@@ -131,15 +131,15 @@ def _files(cell: Cell, folder: Path, source: Source, table: str | None) -> dict[
             "config_file": [str(path.absolute()) for path in train],
             **cell.overrides,
             **knobs,
-            **{name: str(path.absolute()) for name, path in tables.items()},
+            **{name: as_text(str(path.absolute())) for name, path in tables.items()},
         },
         "evaluate_args.json": {
             "run_id": "evaluating",
             "config_file": [str(path.absolute()) for path in evaluate],
             **{key: value for key, value in cell.overrides.items() if key.split("#")[0] in scored},
             **knobs,
-            "output_dir": str(folder.absolute()),
-            "label": cell.label,
+            "output_dir": as_text(str(folder.absolute())),
+            "label": as_text(cell.label),
             "split": source.split,
         },
     }

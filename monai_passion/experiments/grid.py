@@ -65,8 +65,16 @@ def load_grid(path: Path) -> dict[str, Any]:
     """Read a grid and, key by key below it, the one it extends.
 
     Raises:
-        InputError: it is not a JSON object, or has keys that mean nothing.
+        InputError: it is not a JSON object, has keys that mean nothing, or extends itself.
     """
+    return _load_grid(path, ())
+
+
+def _load_grid(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
+    if path in extended_by:
+        raise InputError(
+            f"{path} extends itself ({' -> '.join(p.stem for p in (*extended_by, path))}); correct one of them"
+        )
     try:
         grid: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -77,7 +85,7 @@ def load_grid(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not JSON ({error}); correct it") from error
     check_schema(grid, "grid", path)
     if "extends" in grid:
-        return {**load_grid(path.with_name(f"{grid.pop('extends')}.json")), **grid}
+        return {**_load_grid(path.with_name(f"{grid.pop('extends')}.json"), (*extended_by, path)), **grid}
     return grid
 
 
@@ -85,7 +93,7 @@ def expand(grid: Mapping[str, Any], source: str = "the grid") -> list[Cell]:
     """All cells of a grid, the seeds of one choice together, in the order of the axes.
 
     Raises:
-        InputError: no axes, a choice that is none, no bundle, or two cells of one name.
+        InputError: no axes, a choice that is none, no bundle, two cells of one name, or no cell.
     """
     axes = grid.get("axes")
     if not isinstance(axes, Mapping) or not axes or not all(isinstance(a, Mapping) and a for a in axes.values()):
@@ -109,6 +117,8 @@ def expand(grid: Mapping[str, Any], source: str = "the grid") -> list[Cell]:
         for seed in grid.get("seeds", [0]):
             folder = "-".join([*map(_slug, names), f"seed{seed}"])
             cells.append(Cell(folder, position, label, row, bundle, tuple(configs), overrides, presence, seed))
+    if not cells:
+        raise InputError(f"{source}: exclude leaves no cell; take one out of it")
     twice = {cell.name for cell in cells if sum(other.name == cell.name for other in cells) > 1}
     if twice:
         raise InputError(f"{source}: two cells would share the folder {min(twice)}; rename one of their choices")

@@ -79,6 +79,20 @@ class Features(NamedTuple):
         return Routing(samples, tuple(present), self.rows, None)
 
 
+def _weigh(value: Tensor, weights: Tensor) -> Tensor:
+    """(n, C, *spatial) times (n, 1, *coarse), up-sampled by repetition."""
+    sizes, coarse, blocks = value.shape[2:], weights.shape[2:], value.movedim(1, -1)
+    divisible = not any(size % few for size, few in zip(sizes, coarse, strict=True))
+    if is_tracing() or not divisible or not blocks.is_contiguous():
+        return value * F.interpolate(weights, sizes)
+    # With the channels last, the voxels of each weight as axes of their own: no map of weights is made, and what the
+    # innermost loop multiplies by one number is contiguous.
+    for axis in range(len(coarse), 0, -1):
+        blocks = blocks.unflatten(axis, (coarse[axis - 1], -1))
+    product = blocks.flatten(-2) * weights[:, 0].reshape(-1, *(n for few in coarse for n in (few, 1)))
+    return product.reshape(len(product), *sizes, -1).movedim(-1, 1)
+
+
 @dataclass(frozen=True)
 class Routing:
     """Who takes part in D decodes; see `Features.route`."""
@@ -123,7 +137,7 @@ class Routing:
             value = self.read(maps, decode, modality)
             if weights is None:
                 return value
-            return value * F.interpolate(weights[self.span(decode), modality : modality + 1], value.shape[2:])
+            return _weigh(value, weights[self.span(decode), modality : modality + 1])
 
         totals = []
         for decode, modalities in enumerate(self.present):

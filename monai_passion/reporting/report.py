@@ -6,6 +6,7 @@ import base64
 import datetime
 import html
 import io
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,8 @@ from monai_passion.system.files import write_atomically
 
 __all__ = ["write_report"]
 
+logger = logging.getLogger(__name__)
+
 SHOWN = ("dice", "hd95")
 """Metrics whose tables the page shows; the other ones are files."""
 EMPTY_REGIONS = {
@@ -40,9 +43,11 @@ LEGEND = (
     "Filled dots: modalities that the network was given. 95% CI of the average by bootstrap over {kind}s. Distances"
     " are in voxels where the size of a voxel was unknown."
 )
-BEST = (
-    " Bold: best of its column and region. Differences are to the first method on the same {kind}s, with a bootstrap"
-    " interval."
+BOLD = " Bold: best of its column and region."
+BESIDE = " Differences are to the first method on the same {kind}s, with a bootstrap interval."
+UNEQUAL = (
+    "The methods were not scored on the same {kind}s and combinations, so that their means are no comparison and none"
+    " is bold; differences are of what both have."
 )
 WORST = (
     "Differences are to the first method on the same {kind}, with a bootstrap interval over its combinations. A {kind}"
@@ -106,6 +111,8 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
     except OSError as error:
         raise InputError(f"cannot make the folder {output}: {error.strerror}; give another --output") from error
     n = tables.patients(results.patients, _kind(results))
+    if not results.alike:
+        logger.warning(UNEQUAL.format(kind=_kind(results)))
     summary = pd.concat(
         [summarize(own).assign(method=method) for method, own in results.rows.groupby("method", sort=False)],
         ignore_index=True,
@@ -201,7 +208,8 @@ def _combination_tables(
     n: str,
     files: dict[str, str],
 ) -> list[str]:
-    legend = (LEGEND + (BEST if len(results.methods) > 1 else "")).format(kind=_kind(results))
+    beside = "" if len(results.methods) == 1 else (BOLD if results.alike else f" {UNEQUAL}") + BESIDE
+    legend = (LEGEND + beside).format(kind=_kind(results))
     shown = [f"<p>{legend}</p>"]
     for metric in METRICS:
         scale = SCALES[metric]
@@ -215,10 +223,12 @@ def _combination_tables(
         )
         files[f"tables/{metric}_{convention}.csv"] = tables.csv_text(table, n)
         files[f"tables/{metric}_{convention}.tex"] = tables.combination_latex(
-            table, metric, results.modalities, f"{caption} {legend}", differences
+            table, metric, results.modalities, f"{caption} {legend}", differences, results.alike
         )
         if metric in SHOWN:
-            shown.append(tables.combination_html(table, metric, results.modalities, caption, differences))
+            shown.append(
+                tables.combination_html(table, metric, results.modalities, caption, differences, results.alike)
+            )
     return shown
 
 
@@ -241,6 +251,8 @@ def _paper_table(
             f"These runs are of {results.data or 'unknown data'}, not of the paper's data. The paper's numbers are not "
             "comparable with them and are left out; only its layout is used."
         )
+    if not results.alike:
+        note += " " + UNEQUAL.format(kind=_kind(results))
     if apart is not None:
         note += " " + paper.DIFFERENCES.format(kind=_kind(results))
     name = f"table{results.table}"
@@ -251,8 +263,8 @@ def _paper_table(
         differences = None if apart is None else paper.dots_differences(apart, results, convention)
         caption = f"Dice (%) of {what}"
         given = table, "dice", results.modalities
-        shown = tables.combination_html(*given, caption, differences)
-        files[f"tables/{name}.tex"] = tables.combination_latex(*given, f"{caption} {note}", differences)
+        shown = tables.combination_html(*given, caption, differences, results.alike)
+        files[f"tables/{name}.tex"] = tables.combination_latex(*given, f"{caption} {note}", differences, results.alike)
     else:
         table = paper.score_table(summary, results, results.table, convention)
         columns = {} if apart is None else paper.score_differences(apart, results, convention)

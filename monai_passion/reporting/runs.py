@@ -51,6 +51,7 @@ class Results(NamedTuple):
         table: number of the paper's table that the runs belong to; may be empty.
         places: method -> its row there.
         examples: method -> a segmented slice, of its first run that kept one.
+        alike: whether all methods were scored on the same cases and combinations.
     """
 
     rows: pd.DataFrame
@@ -65,6 +66,7 @@ class Results(NamedTuple):
     table: str
     places: dict[str, Place]
     examples: dict[str, Example]
+    alike: bool
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
@@ -91,7 +93,7 @@ def load_runs(folders: Sequence[Path]) -> Results:
 
     Raises:
         InputError: a missing or unreadable file, or runs that were not scored on the same regions, data or split.
-        UsageError: two runs without a label whose folders have the same name, or one folder twice; a label with a #.
+        UsageError: two runs without a label whose folders have the same name, or one folder twice.
     """
     rows: list[pd.DataFrame] = []
     seeds: list[tuple[str, int | None]] = []
@@ -116,11 +118,6 @@ def load_runs(folders: Sequence[Path]) -> Results:
             )
         seen[key] = folder
         own: dict[str, Any] = {"method": label or folder.resolve().name, "run": number}
-        if "#" in own["method"]:
-            raise UsageError(
-                f"{folder}: the label {own['method']!r} has a #, which begins a comment in the tables; give another in "
-                "its run.json"
-            )
         seeds.append((own["method"], facts["seed"]))
         rows.append(read_metrics(folder / "metrics.csv").assign(**own))
         data.setdefault(facts["data"], folder)
@@ -167,7 +164,13 @@ def load_runs(folders: Sequence[Path]) -> Results:
         tables.pop() if len(tables) == 1 else "",
         places,
         examples,
+        _alike(table),
     )
+
+
+def _alike(rows: pd.DataFrame) -> bool:
+    scored = rows.assign(what=rows["case"] + "\0" + rows["combination"]).groupby(["convention", "method"])["what"]
+    return all(sets.nunique() == 1 for _, sets in scored.agg(frozenset).groupby(level="convention"))
 
 
 def run_facts(folder: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import html
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -107,7 +108,10 @@ def combination_table(
 
 def csv_text(table: pd.DataFrame, patients: str) -> str:
     """The table as CSV below one comment line; ``pandas.read_csv(file, comment="#")`` reads it."""
-    return f"# {NOTICE} {patients}\n{table.to_csv(index=False, float_format='%.6g')}"
+    text = table.to_csv(index=False, float_format="%.6g")
+    if "#" in text:  # between quotes it begins no comment
+        text = table.to_csv(index=False, float_format="%.6g", quoting=csv.QUOTE_NONNUMERIC)
+    return f"# {NOTICE} {patients}\n{text}"
 
 
 def number_text(value: float, digits: int) -> str:
@@ -127,11 +131,11 @@ def _region(name: str) -> str:
     return "Mean" if name == AVERAGE else name
 
 
-def _cells(block: pd.DataFrame, columns: Sequence[str], scale: Scale) -> list[list[tuple[str, bool]]]:
-    """Text of every row and whether it is the best of its column."""
+def _cells(block: pd.DataFrame, columns: Sequence[str], scale: Scale, bold: bool) -> list[list[tuple[str, bool]]]:
+    """Text of every row and whether it is the best of its column, to be ``bold``."""
     texts = [[number_text(value, scale.digits) for value in row] for row in block[list(columns)].to_numpy(float)]
     best = {}
-    if len(block) > 1:
+    if bold and len(block) > 1:
         for column in columns:
             known = block[column].dropna()
             best[column] = number_text(scale.best(known), scale.digits) if len(known) > 1 else None
@@ -168,6 +172,7 @@ def combination_html(
     modalities: Mapping[str, str],
     caption: str,
     differences: Differences | None = None,
+    bold: bool = True,
 ) -> str:
     """`combination_table` with the paper's header of dots: filled where the network was given the modality.
 
@@ -177,6 +182,7 @@ def combination_html(
         modalities: name -> title.
         caption: of the table.
         differences: they get a column beside the averages.
+        bold: the best of each column; for methods that were scored on the same cases and combinations.
     """
     scale, combinations = SCALES[metric], list(table.columns[3:-3])
     extra = [html.escape(differences.title)] if differences else []
@@ -196,7 +202,7 @@ def combination_html(
     body = []
     for region, block in table.groupby("region", sort=False):
         rows = []
-        cells = _cells(block, [AVERAGE, *combinations], scale)
+        cells = _cells(block, [AVERAGE, *combinations], scale, bold)
         for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
             first = f'<th scope="rowgroup" rowspan="{len(block)}">{html.escape(_region(str(region)))}</th>'
             average, *texts = (f"<td>{f'<b>{text}</b>' if best else text}</td>" for text, best in values)
@@ -225,7 +231,7 @@ def worst_table(rows: pd.DataFrame, convention: str, number: int = 10) -> pd.Dat
     means = own.groupby(["method", "patient", "region"], sort=False)["dice"].mean().unstack("region") * 100
     means = means[list(dict.fromkeys(own["region"]))].assign(mean=means.mean(axis=1)).reset_index()
     ordered = means.sort_values("mean", kind="stable").groupby("method", sort=False).head(number)
-    order = {method: k for k, method in enumerate(dict.fromkeys(rows["method"]))}
+    order = {method: k for k, method in enumerate(dict.fromkeys(own["method"]))}
     worst = ordered.sort_values("method", key=lambda names: names.map(order), kind="stable", ignore_index=True)
     if len(order) == 1:
         return worst
@@ -249,6 +255,7 @@ def worst_html(table: pd.DataFrame, caption: str, kind: str = "patient") -> str:
     styled = (
         shown.style.format("{:.1f}", subset=regions, na_rep=DASH)
         .format(html.escape, subset=["method", kind])
+        .format_index(html.escape, axis="columns")
         .hide(axis="index")
         .set_caption(html.escape(caption))
         .set_table_styles([])
@@ -284,6 +291,7 @@ def combination_latex(
     modalities: Mapping[str, str],
     caption: str,
     differences: Differences | None = None,
+    bold: bool = True,
 ) -> str:
     """`combination_table` as LaTeX in the paper's layout; the arguments are those of `combination_html`."""
     scale, combinations = SCALES[metric], list(table.columns[3:-3])
@@ -297,7 +305,7 @@ def combination_latex(
     blocks = []
     for region, block in table.groupby("region", sort=False):
         rows = []
-        cells = _cells(block, [AVERAGE, *combinations], scale)
+        cells = _cells(block, [AVERAGE, *combinations], scale, bold)
         for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
             texts = [f"\\textbf{{{latex_text(text)}}}" if best else latex_text(text) for text, best in values]
             first = latex_text(_region(str(region))) if number == 0 else ""

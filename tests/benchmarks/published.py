@@ -42,7 +42,7 @@ def fuse_class_by_class(fusion, routing, maps, projected, probability):
 
 def convolve_with_bias(block, x):
     """A convolution's bias is added although instance normalization takes it away."""
-    x = block.conv(activate(x) if block.order == "pre" else x)
+    x = nn.Conv3d.forward(block.conv, activate(x) if block.order == "pre" else x)
     return activate(x) if block.order == "post" else x
 
 

@@ -128,13 +128,16 @@ def test_the_summary_beside_weights_is_of_most_patients_and_costs_no_evaluation(
     out.mkdir()
     weights.write_bytes(b"x")
 
-    def keep(n, split="test"):
-        (out / "summary.json").write_text(json.dumps({"results": [{"n": n}]}))
+    def keep(n, split="test", combinations=("t1", "t1+t2")):
+        rows = [{"n": n, "combination": name} for name in combinations]
+        (out / "summary.json").write_text(json.dumps({"results": rows}))
         keep_summary(str(out), str(weights), split)
         return json.loads((weights.parent / "summary.json").read_text())["results"][0]["n"]
 
     assert [keep(2), keep(1), keep(3), keep(5, "training")] == [2, 2, 3, 3]
     assert "is of more patients" in caplog.text
+    assert keep(4, combinations=["t2"]) == 3
+    assert "is of more combinations" in caplog.text
     weights.write_bytes(b"others")
     assert keep(1) == 1
 

@@ -216,3 +216,9 @@ def test_a_pooled_difference_is_that_of_the_pooled_means():
     assert pooled["mean_difference"] == pytest.approx(means[1] - means[0])
     assert (pooled["low"], pooled["high"]) == (pytest.approx(-0.3), pytest.approx(0.1))
     assert alike["p_value"] == pooled["p_value"]
+
+
+@pytest.mark.parametrize("n", range(2, 12))
+def test_the_mean_of_equal_values_lies_within_its_interval(n):
+    mean, low, high, _ = bootstrap_mean([2 / 3] * n)
+    assert low <= mean <= high

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from monai.bundle import ConfigParser
 
 from monai_passion.data.datalists import describe_data, load_datalist
 from monai_passion.errors import InputError, UsageError
@@ -134,3 +135,9 @@ def test_a_lock_says_who_holds_it_without_taking_it(tmp_path):
     (tmp_path / "train.lock").write_text("process 1 on host gone\n")
     assert RunLock(tmp_path).owner() is None
     assert (tmp_path / "train.lock").read_text() == "process 1 on host gone\n"
+
+
+def test_labels_and_folders_that_monai_would_run_or_change_come_through(project, tmp_path):
+    folder = project(axes={"method": {"@3mm #2": "methods/one", "$x": "methods/one"}})[0]
+    parser = ConfigParser(read(folder, "evaluate_args.json"))
+    assert parser.get_parsed_content("label") == "@3mm #2"

@@ -56,6 +56,7 @@ def test_a_grid_that_extends_another_replaces_its_keys(tmp_path):
         ({"axes": {"method": {"X": [], "+x": []}}, "bundle": "b"}, "share the folder x-seed0"),
         ({"axes": {"method": {"X": []}}, "bundle": "b", "exclude": [{"method": "Z"}]}, "unknown method Z"),
         ({"axes": {"method": {"X": []}}, "bundle": "b", "exclude": [{"rate": "Z"}]}, "unknown axis rate"),
+        ({"axes": {"method": {"X": []}}, "bundle": "b", "exclude": [{"method": "X"}]}, "exclude leaves no cell"),
     ],
 )
 def test_a_wrong_grid_is_named(grid, message):
@@ -70,3 +71,10 @@ def test_a_file_that_is_no_grid_is_named(tmp_path, text, message):
     (tmp_path / "g.json").write_text(text)
     with pytest.raises(InputError, match=rf"g\.json.*{message}"):
         load_grid(tmp_path / "g.json")
+
+
+def test_a_grid_that_extends_itself_is_named(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps({"extends": "b"}))
+    (tmp_path / "b.json").write_text(json.dumps({"extends": "a"}))
+    with pytest.raises(InputError, match=r"a\.json extends itself \(a -> b -> a\)"):
+        load_grid(tmp_path / "a.json")

@@ -160,3 +160,59 @@ def test_rare_modalities_go_by_any_of_their_names_and_others_are_refused_before_
     with pytest.raises(UsageError, match="t3"):
         write_report(runs, tmp_path / "refused", rare=["t3"])
     assert not (tmp_path / "refused").exists()
+
+
+def edited(run, change):
+    """The run with its scores changed."""
+    rows = pd.read_csv(run / "metrics.csv")
+    change(rows).to_csv(run / "metrics.csv", index=False)
+    return run
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_method_without_the_released_convention_stands_in_the_other_section_alone(make_run, tmp_path, first):
+    runs = [edited(make_run("a", curves=False), lambda rows: rows[rows["convention"] == "challenge"])]
+    runs.append(make_run("b", curves=False, gain=0.1))
+    folder = write_report([runs[first], runs[1 - first]], tmp_path / "out").parent
+    worst = {
+        name: pd.read_csv(folder / "tables" / f"worst_{name}.csv", comment="#") for name in ("challenge", "released")
+    }
+    assert (set(worst["challenge"]["method"]), set(worst["released"]["method"])) == ({"a", "b"}, {"b"})
+
+
+def test_scores_that_are_equal_but_for_rounding_can_be_drawn(make_run, tmp_path):
+    """The mean of seeds with 1, 1 and 0 is 2/3 for every patient, and their mean another number by rounding."""
+    runs = [
+        edited(make_run(str(seed), facts={"label": "x", "seed": seed}), lambda rows, s=seed: rows.assign(dice=s < 2.0))
+        for seed in range(3)
+    ]
+    assert write_report(runs, tmp_path / "out").is_file()
+
+
+def test_names_with_signs_of_pages_and_of_tables_come_through(make_run, tmp_path):
+    runs = [
+        edited(make_run(name, label=label), lambda rows: rows.replace({"patient": {"p0": "Smith #2"}}))
+        for name, label in (("a", "crops <textarea> #64"), ("b", "b"))
+    ]
+    report = write_report(runs, tmp_path / "out")
+    assert "<textarea>" not in report.read_text(encoding="utf-8")
+    worst = pd.read_csv(report.parent / "tables" / "worst_challenge.csv", comment="#")
+    smith = worst[worst["patient"] == "Smith #2"]
+    assert list(smith["method"]) == ["crops <textarea> #64", "b"]
+    assert smith[["WT", "TC", "ET", "mean"]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize(
+    "left_out", [lambda rows: rows["patient"] == "p0", lambda rows: rows["combination"].str.contains("t1c")]
+)
+def test_none_is_best_of_methods_that_were_scored_on_other_patients_or_combinations(
+    make_run, tmp_path, caplog, left_out
+):
+    runs = [make_run("a", label="a"), edited(make_run("b", label="b"), lambda rows: rows[~left_out(rows)])]
+    report = write_report(runs, tmp_path / "out")
+    text = report.read_text(encoding="utf-8")
+    assert "<b>" not in text
+    assert "textbf" not in (report.parent / "tables" / "dice_challenge.tex").read_text(encoding="utf-8")
+    for told in (caplog.text, text):
+        assert "not scored on the same patients and combinations" in told
+    assert "<b>" in write_report([runs[0], make_run("c", label="c")], tmp_path / "same").read_text(encoding="utf-8")

@@ -123,8 +123,3 @@ def test_runs_without_a_seed_get_numbers_that_no_other_of_their_method_has(make_
     folders = [make_run(str(k), facts=own) for k, own in enumerate(facts)]
     rows = load_runs(folders).rows
     assert rows.groupby("run")["seed"].unique().map(list).tolist() == [[1], [0], [3], [0], [2]]
-
-
-def test_a_label_that_the_tables_would_take_for_a_comment_is_refused(make_run):
-    with pytest.raises(UsageError, match="'run #2' has a #"):
-        load_runs([make_run("a", label="run #2")])

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from monai_passion.networks.cpu.fast import compute_type, is_fast
+from monai_passion.networks.cpu.grouped import convolve_in_groups
 from monai_passion.networks.cpu.layout import channels_last, empty_channels_last
 from monai_passion.networks.cpu.padding import MODES, crop_gradient, pad
 from monai_passion.networks.cpu.pointwise import pointwise
@@ -205,7 +206,7 @@ class Conv3d(nn.Conv3d):
     """`torch.nn.Conv3d` with the same parameters and, up to rounding, the same numbers.
 
     Training with missing modalities convolves one crop of one modality at a time, into few channels. On a CPU torch is
-    slow at that in four ways, and wasteful in one (`make bench`):
+    slow at that in five ways, and wasteful in one (`make bench`):
 
     * Its layout, channels first, costs oneDNN up to twice the time. So they stand last, here and in what comes out.
     * oneDNN fills its vectors with channels of the result. Where these are few, results of neighboring voxels fill them
@@ -213,6 +214,7 @@ class Conv3d(nn.Conv3d):
     * It leaves oneDNN for a lone small sample. So that is cut into two slabs along its first axis, each with the
       overlap that the kernel needs, and they are convolved as a batch of two.
     * A 1x1x1 convolution is a product of matrices.
+    * The gradients of a convolution in groups take many times as long as they need (`convolve_in_groups`).
     * It keeps the padded input for the gradients, beside the input itself.
 
     In bfloat16, as under autocast, the gradients of the weights are summed over the samples in single precision.
@@ -221,6 +223,8 @@ class Conv3d(nn.Conv3d):
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if not self._is_plain(input):
             return super()._conv_forward(input, weight, bias)
+        if self.groups > 1:
+            return convolve_in_groups(input, weight, bias, self.groups)
         if self.kernel_size[0] == 1:
             return pointwise(input, weight, bias)
         assert isinstance(self.padding, tuple)
@@ -248,7 +252,11 @@ class Conv3d(nn.Conv3d):
             and len({*self.kernel_size}) == len({*self.stride}) == 1
             and isinstance(self.padding, tuple)
             and (self.kernel_size[0] > 1 or (self.stride[0] == 1 and not any(self.padding)))
-            and self.groups == 1
+            and (self.groups == 1 or self._keeps_the_size())
             and self.dilation == (1, 1, 1)
             and self.padding_mode in MODES
         )
+
+    def _keeps_the_size(self) -> bool:
+        odd, same = self.kernel_size[0] % 2 == 1, tuple(size // 2 for size in self.kernel_size)
+        return odd and self.stride[0] == 1 and self.padding == same and self.padding_mode == "zeros"

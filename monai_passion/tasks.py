@@ -9,8 +9,9 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -259,6 +260,8 @@ def _check(task: Task, where: object) -> None:
     def refuse(text: str) -> InputError:
         return InputError(f"{where}: {text}; correct the task file")
 
+    if not re.fullmatch(r"[A-Za-z][\w-]*", task.name):
+        raise refuse(f"the task is called '{task.name}'; begin with a letter of a to z, then letters, digits, _ and -")
     names = [alias for m in task.modalities for alias in dict.fromkeys((m.name, *m.aliases))]
     if not task.modalities or (twice := _twice(names)):
         raise refuse(f"two modalities are called '{twice}'" if task.modalities else "there is no modality")
@@ -268,6 +271,9 @@ def _check(task: Task, where: object) -> None:
         raise refuse("classes must be background (value 0) and at least one more")
     if (again := _twice(task.label_values)) is not None:
         raise refuse(f"two classes have the value {again}")
+    for kind, given in (("classes", task.classes), ("regions", task.regions)):
+        if (again := _twice([one.name for one in given])) is not None:
+            raise refuse(f"two {kind} are called '{again}'")
     for region in task.regions:
         if not region.classes or not all(0 < k < task.num_classes for k in region.classes):
             raise refuse(f"the region {region.name} has the classes {list(region.classes)}, not of 1 to K - 1")
@@ -292,10 +298,11 @@ def _with_modalities(names: tuple[str, ...]) -> Task:
     if (same := next((task for task in known if set(task.modality_names) == set(names)), None)) is not None:
         return same
     aliases = {m.name: list(m.aliases) for task in known for m in task.modalities}
-    return task_from_json(
+    task = task_from_json(
         {
-            "task": "this task",
+            "task": "this_task",
             "modalities": [{"name": name, "aliases": aliases.get(name, [])} for name in names],
             "classes": [{"name": "background", "value": 0}, {"name": "lesion", "value": 1}],
         }
     )
+    return replace(task, name="this task")

@@ -65,6 +65,9 @@ def test_an_unknown_task_names_the_nearest():
         ({"printed": ["flair"]}, "order of the modalities"),
         ({"spatial_dims": 4}, "spatial_dims"),
         ({"classes": [{"name": "b"}]}, "'value' is missing"),
+        ({"classes": [{"name": n, "value": k} for k, n in enumerate("baa")]}, "two classes are called 'a'"),
+        ({"regions": [{"name": "r", "classes": [1]}] * 2}, "two regions are called 'r'"),
+        *(({"task": name}, "letters, digits") for name in ("ms lesions", "ms/lesions", "../notes", "2024_ms", "")),
     ],
 )
 def test_a_wrong_task_file_is_refused_with_the_place(change, said):

@@ -225,6 +225,8 @@ def torchscript(network: MultiModalBackbone, roi_size: Sequence[int]) -> nn.Modu
 
 
 def _example(network: MultiModalBackbone, roi_size: Sequence[int], batch: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
+    if min(roi_size) < 1:
+        raise UsageError(f"roi_size is {list(roi_size)}; an exported network has windows of one size, so give that")
     image = torch.zeros(batch, network.num_modalities, *roi_size)
     return image, torch.ones(batch, network.num_modalities, dtype=torch.bool)
 

@@ -116,7 +116,10 @@ def make_bundle(task: Task, network: str, output: Path, method: str = "passion",
         if name not in known:
             raise UsageError(f"unknown {kind} '{name}'; known are {', '.join(known)}")
     if not re.fullmatch(r"[A-Za-z][\w-]*", output.resolve().name):
-        raise UsageError(f"{output.resolve().name} cannot be the name of a bundle; use letters, digits, _ and -")
+        raise UsageError(
+            f"{output.resolve().name} cannot be the name of a bundle; begin with a letter of a to z, "
+            "then letters, digits, _ and -"
+        )
     check_folder(output)
     if output.is_dir() and any(output.iterdir()):
         raise UsageError(f"--output {output} is not empty; give a new folder")

@@ -159,9 +159,13 @@ def _export_network(bundle: BundleFacts, output: Path, weights: Path | None, tru
         raise UsageError(f"the network of {bundle.name} takes no mask of what is available; export it by MONAI's means")
     keys = ("roi_size", "overlap", "spacing", "crop_size", "coarsen")
     settings = {key: segmenter.parser[key] for key in keys if key in segmenter.parser}
+    if -1 in (sizes := settings["roi_size"]):  # as large as memory allows: what it was trained with
+        crops = zip(sizes, settings["crop_size"], strict=True)
+        settings["roi_size"] = [crop if size == -1 else size for size, crop in crops]
+        print(f"roi_size is {sizes}; exported for windows of {settings['roi_size']} voxels, as crops of the training")
     facts = describe_network(bundle.path, segmenter.weights, **settings)
     if output.suffix == ".onnx":
         export_onnx(segmenter.network, output, settings["roi_size"], facts)
     else:
-        trained = trained_settings(segmenter.weights, segmenter.facts)
+        trained = {**trained_settings(segmenter.weights, segmenter.facts), "roi_size": settings["roi_size"]}
         export_torchscript(segmenter.network, output, settings["roi_size"], bundle.path, facts, trained)

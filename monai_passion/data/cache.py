@@ -64,6 +64,9 @@ class CachedInMemory(CacheDataset):
     def __init__(self, data: Sequence[Any], transform: Callable[..., Any], cache_rate: float = 1.0) -> None:
         super().__init__(data, transform, cache_rate=cache_rate, num_workers=1, progress=False)
 
+    def _load_cache_item(self, idx: int) -> Any:
+        return _compact(super()._load_cache_item(idx))
+
     def _fill_cache(self, indices: Sequence[int] | None = None) -> list[Any]:
         wanted = list(range(self.cache_num) if indices is None else indices)
         if not wanted:
@@ -99,6 +102,15 @@ def _bytes(value: Any) -> int:
     if isinstance(value, list | tuple):
         return sum(map(_bytes, value))
     return int(getattr(value, "nbytes", 0))
+
+
+def _compact(value: Any) -> Any:
+    """An item whose tensors hold nothing but themselves: what was cropped is a view of all that there was."""
+    if isinstance(value, Mapping):
+        return {key: _compact(part) for key, part in value.items()}
+    if isinstance(value, torch.Tensor) and value.untyped_storage().nbytes() > value.nbytes:
+        return value.clone(memory_format=torch.contiguous_format)
+    return value
 
 
 def cached(
@@ -140,7 +152,7 @@ class CachedOnDisk(Transform):
                 return _read(path, key)
             except Exception as error:  # torch documents no closed list for foreign files
                 logger.warning(f"{path} in the cache is damaged ({error}); computed again")
-        result: dict[str, Any] = dict(self.compute(item))
+        result: dict[str, Any] = _compact(dict(self.compute(item)))
         content = io.BytesIO()
         torch.save(_plain(result), content)
         data = content.getvalue()
@@ -187,6 +199,8 @@ def _describe(thing: Any, within: tuple[int, ...] = ()) -> Any:
         return str(thing)
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
+    if isinstance(thing, slice):
+        return ["slice", *map(describe, (thing.start, thing.stop, thing.step))]
     if isinstance(thing, np.ndarray | np.generic | torch.Tensor):
         values = np.asarray(thing)
         return [str(values.dtype), list(values.shape), hashlib.sha256(values.tobytes()).hexdigest()]

@@ -76,7 +76,7 @@ def describe_task(
         for m, title in zip(names, titles, strict=True)
     }
     content = {
-        "task": name or _plain(folder.resolve().name),
+        "task": name or _task_name(folder.resolve().name),
         "title": name or folder.resolve().name,
         "anatomy": anatomy,
         "skull_stripped": skull_stripped,
@@ -162,6 +162,8 @@ def _parse(labels: Iterable[str]) -> dict[str, int]:
         label, _, value = text.partition("=")
         if not label.strip() or not value.strip().isdigit() or int(value) == 0:
             raise UsageError(f"'{text}' is not a label; give NAME=VALUE with a whole number from 1, as in lesion=1")
+        if label.strip() in found:
+            raise UsageError(f"--labels names '{label.strip()}' twice; give each label once")
         found[label.strip()] = int(value)
     return found
 
@@ -173,6 +175,12 @@ def _aliases(words: Iterable[str]) -> dict[str, list[str]]:
         name, _, alias = word.partition("=")
         found.setdefault(name.strip(), []).extend([alias.strip().lower()] if alias.strip() else [])
     return found
+
+
+def _task_name(folder: str) -> str:
+    """The folder's name in signs that a task may have."""
+    name = _plain(folder)
+    return name if name[:1].isalpha() else f"task_{name}".rstrip("_")
 
 
 def _plain(text: str) -> str:

@@ -30,6 +30,8 @@ MIN_BACKGROUND = 0.2
 
 MAX_LABELS = 8
 """An image has more different values."""
+NEXT_TO_ZERO = np.float32(1e-30)
+"""Stands in for a 0 that says something: transforms and pictures take 0 itself for nothing, as outside a head."""
 WRAPPED = "a few voxels are far below zero; did an export overflow (16-bit numbers)? export it again"
 BACKGROUND = "has a background of {:g}, not 0; subtract it, or load with the policy repair"
 MAX_WRAPPED = 0.02
@@ -169,13 +171,21 @@ def repair_volumes(volumes: Mapping[str, Volume], policy: str = "repair") -> tup
         if (background := _background(volume)) not in (0, None):
             if policy == "strict":
                 raise InputError(f"{volume.path} {BACKGROUND.format(background)}")
-            volume = volume._replace(data=np.where(volume.data == background, np.float32(0), volume.data))
+            outside = volume.data == background
+            volume = volume._replace(data=np.where(outside, np.float32(0), _shown_zeros(volume.data)))
             findings.append(Finding("note", f"{m}: its background of {background:g} is taken as 0"))
+        elif background is None and (volume.data < 0).mean() >= MAX_WRAPPED:
+            volume = volume._replace(data=_shown_zeros(volume.data))
         kept[m] = volume
     if not kept:
         paths = ", ".join(str(volume.path) for volume in volumes.values())
         raise InputError(f"no image in {paths}: every voxel has the same value; export the original images")
     return kept, findings
+
+
+def _shown_zeros(image: np.ndarray) -> np.ndarray:
+    """0 as a number that is next to it, where it is a value like others, as in CT, and does not stand for nothing."""
+    return np.where(image == 0, NEXT_TO_ZERO, image)
 
 
 def judge_volume(modality: str, volume: Volume) -> list[tuple[str, str]]:

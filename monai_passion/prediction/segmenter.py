@@ -295,6 +295,7 @@ class Segmenter:
                 raise UsageError(f"--roi-size has {len(sizes)} values; give one, or {axes}")
         self.parser.update({key: value for key, value in changes.items() if value is not None})
         self._check_window()  # which loads the weights: what does not fit is told before an image is read
+        self._content("decide")  # and that regions overlap
         own = (device, roi_size, overlap, precision, mirror)
         self.others = [type(self)(member.bundle, member.weights, *own) for member in ensemble]
         for k, other in enumerate(self.others):

@@ -12,6 +12,8 @@ from monai.transforms.transform import MapTransform, Transform
 from monai.utils import convert_to_dst_type
 from torch import Tensor
 
+from monai_passion.errors import InputError, UsageError
+
 __all__ = [
     "DECISIONS",
     "ProbabilitiesToLabels",
@@ -56,12 +58,9 @@ def largest_expected_dice(probability: Tensor, regions: Iterable[Sequence[int]])
             that is in none is a region of its own.
 
     Raises:
-        ValueError: two regions overlap otherwise.
+        UsageError: two regions overlap otherwise.
     """
-    families = {frozenset(classes) for classes in regions}
-    for one, other in combinations(sorted(families, key=sorted), 2):
-        if one & other not in (one, other, frozenset()):
-            raise ValueError(f"regions {sorted(one)} and {sorted(other)} overlap, neither within the other")
+    families = _nested(regions)
     plain = torch.as_tensor(probability).as_subclass(Tensor)
     families |= {frozenset({k}) for k in range(1, len(plain)) if not any(k in family for family in families)}
     classes = torch.zeros_like(plain[0], dtype=torch.int16)
@@ -79,6 +78,17 @@ def largest_expected_dice(probability: Tensor, regions: Iterable[Sequence[int]])
     _assign(decided, voxels[1:].sum(dim=0) > 0.5, frozenset(range(1, len(plain))), voxels, ratios)
     classes[seen] = decided
     return classes
+
+
+def _nested(regions: Iterable[Sequence[int]]) -> set[frozenset[int]]:
+    families = {frozenset(classes) for classes in regions}
+    for one, other in combinations(sorted(families, key=sorted), 2):
+        if one & other not in (one, other, frozenset()):
+            raise UsageError(
+                f"the regions of classes {sorted(one)} and {sorted(other)} overlap, neither within the other: "
+                "expected_dice cannot decide between them; give the decision most_probable"
+            )
+    return families
 
 
 def _threshold(share: Tensor) -> float:
@@ -134,7 +144,9 @@ class ProbabilitiesToLabels(Transform):
         decision: of ``DECISIONS``; ``"most_probable"`` sees no regions.
 
     Raises:
-        ValueError: no such decision; when called, see `largest_expected_dice`.
+        ValueError: no such decision.
+        UsageError: regions that `largest_expected_dice` cannot decide between.
+        InputError: when called, of probabilities that are no numbers.
     """
 
     def __init__(self, regions: Mapping[str, Sequence[int]], decision: str = "most_probable") -> None:
@@ -142,8 +154,12 @@ class ProbabilitiesToLabels(Transform):
             raise ValueError(f"decision '{decision}' is not one of {', '.join(DECISIONS)}")
         self.regions = tuple(map(tuple, regions.values()))
         self.decide = DECISIONS[decision]
+        if self.decide is largest_expected_dice:
+            _nested(self.regions)
 
     def __call__(self, probability: Tensor) -> Tensor:
+        if not torch.as_tensor(probability).as_subclass(Tensor).sum().isfinite():
+            raise InputError("the probabilities are not numbers; is the image damaged, or are the weights?")
         classes = self.decide(probability, self.regions)[None]
         return convert_to_dst_type(classes, probability, dtype=classes.dtype)[0]
 

@@ -163,7 +163,8 @@ class EnsureAvailabled(MapTransform):
     Where it does not, a channel that is constant over the whole volume is absent. What is absent becomes 0.
 
     Raises:
-        InputError: an ``available`` of another length than the image has channels, or none available.
+        InputError: an ``available`` of another length than the image has channels, none available, or voxels that are
+            no numbers.
     """
 
     def __init__(
@@ -187,5 +188,8 @@ class EnsureAvailabled(MapTransform):
             if not available.any():
                 why = "every channel is constant" if given is None else "available is False throughout"
                 raise InputError(f"no modality in the image: {why}; give at least one real modality")
-            item[key], item[self.available_key] = zero_absent(image, available), available
+            image = zero_absent(image, available)
+            if not torch.as_tensor(image).as_subclass(Tensor).sum().isfinite():
+                raise InputError("the image has voxels that are no numbers (NaN) or infinite; set them to 0")
+            item[key], item[self.available_key] = image, available
         return item

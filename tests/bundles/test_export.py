@@ -18,10 +18,10 @@ import torch
 from monai.bundle import ConfigParser, ckpt_export, load
 from monai.data import load_net_with_metadata
 
-from monai_passion.bundle.export import export_bundle, export_torchscript
+from monai_passion.bundle.export import export_bundle, export_torchscript, torchscript
 from monai_passion.bundle.trust import check_trusted
 from monai_passion.cli import main
-from monai_passion.errors import WeightsError
+from monai_passion.errors import UsageError, WeightsError
 from monai_passion.networks import RFNet
 from monai_passion.networks.weights import load_weights
 from monai_passion.system.files import sha256
@@ -175,6 +175,17 @@ def test_torchscript_has_the_settings_of_its_weights_for_those_who_prepare_image
     more = load_net_with_metadata(str(tmp_path / "m.ts"), more_extra_files=["inference.json"])[2]
     inside = json.loads(more["inference.json"])
     assert {key: inside[key] for key in settings} == settings
+
+
+def test_a_window_as_large_as_memory_allows_is_exported_as_crops_of_the_training(tmp_path, capsys):
+    source = shrunk(NAME, tmp_path)
+    path = source / "configs" / "inference.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "roi_size": [-1, 32, -1], "crop_size": [32, 16, 16]}))
+    arguments = ["--output", str(tmp_path / "model.ts"), "--trust"]
+    assert main(["bundles", "export", str(source), *arguments]) == 0
+    assert "exported for windows of [32, 32, 16] voxels" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="windows of one size"):
+        torchscript(RFNet(width=2), [-1, 32, 32])
 
 
 def test_a_file_that_is_there_stays_unless_overwrite_is_given(tmp_path, capsys):

@@ -86,13 +86,15 @@ def test_nothing_is_segmented_where_every_image_is_0(bundle, tmp_path):
 
 
 @pytest.mark.parametrize("bundle", ["myops_cmr_segmentation_rfnet_passion"], indirect=True)
-def test_a_slice_network_trains_on_every_slice_and_validates_on_volumes(bundle, cohorts):
+def test_a_slice_network_trains_on_every_slice_which_caches_keep_and_validates_on_volumes(bundle, cohorts, tmp_path):
     places = {"dataset_dir": str(cohorts["myops_cmr"]), "ckpt_dir": str(bundle / "models")}
-    workflow = workflow_of(bundle, "train", **places)
+    workflow = workflow_of(bundle, "train", **places, cache_dir=str(tmp_path / "cache"))
     workflow.initialize()
     training, validation = (workflow.parser.get_parsed_content(f"{part}#dataset") for part in ("train", "validate"))
     assert len(training) == 3 * len({item["patient"] for item in training.data})
     assert training[0]["image"].shape == (3, 32, 32)
+    sizes = [path.stat().st_size for path in (tmp_path / "cache").iterdir()]
+    assert sum(4 * 4 * 32 * 32 < size < 1.5 * 4 * 4 * 32 * 32 for size in sizes) == len(training)  # image and label
     assert len(validation) == len({item["patient"] for item in validation.data})
     assert validation[0]["image"].shape == (3, 32, 32, 3)
 

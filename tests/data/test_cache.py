@@ -1,5 +1,6 @@
 """The cache on the disk: never a wrong item, whatever is done to its files."""
 
+import io
 import json
 import logging
 
@@ -7,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import CacheDataset
-from monai.transforms import Compose, NormalizeIntensityd, RandFlipd, ScaleIntensityd
+from monai.data import CacheDataset, MetaTensor
+from monai.transforms import Compose, NormalizeIntensityd, RandFlipd, ScaleIntensityd, SpatialCropd
 
 from monai_passion.data import cache
 from monai_passion.data.cache import CachedOnDisk, _checksum, _describe, cached
@@ -170,6 +171,20 @@ def test_none_is_no_cache_and_random_transforms_stay_outside_of_it(items, tmp_pa
     flipped, whole = data[0]["image"], CachedOnDisk(transforms, tmp_path / "cache")(items[0])["image"]
     assert torch.equal(torch.as_tensor(flipped), torch.as_tensor(whole).flip(1, 2, 3))
     assert CALLS == ["a", "b"]
+
+
+def test_what_was_cropped_is_kept_without_what_was_cropped_away(items, tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "free_memory", lambda: 10**9)
+    crop = SpatialCropd("image", roi_slices=[slice(1, 3)] * 3)
+    load = LoadModalitiesd(MODALITIES)
+    for item in (cache.CachedInMemory(items, Compose([load, crop]))[0], CachedOnDisk([load, crop], tmp_path)(items[0])):
+        assert item["image"].untyped_storage().nbytes() == item["image"].nbytes == 2 * 2**3 * 4
+        assert isinstance(item["image"], MetaTensor)
+    (file,) = tmp_path.glob("*.pt")
+    assert (
+        torch.load(io.BytesIO(file.read_bytes()[32:]))["dict"]["image"]["MetaTensor"]["data"].untyped_storage().nbytes()
+        == 64
+    )
 
 
 @pytest.mark.parametrize(("free", "kept"), [(None, 4), (10**9, 4), (2 * 2 * 4000, 2), (1, 1)])

@@ -3,6 +3,17 @@ import numpy as np
 import pytest
 
 from monai_passion.data.describe_task import describe_task
+from monai_passion.errors import UsageError
+
+
+@pytest.mark.parametrize(("folder", "name"), [("2024_MS", "task_2024_ms"), ("数据", "task"), ("My data", "my_data")])
+def test_a_folder_of_any_name_makes_a_task_of_a_name_that_a_bundle_takes(tmp_path, folder, name):
+    (tmp_path / folder).mkdir()
+    for m in ("flair", "pd"):
+        nib.save(nib.Nifti1Image(np.ones((20, 20, 20), np.float32), np.eye(4)), tmp_path / folder / f"p1_{m}.nii.gz")
+    assert describe_task(tmp_path / folder, ["flair", "pd"], ["lesion=1"]).name == name
+    with pytest.raises(UsageError, match="'lesion' twice"):
+        describe_task(tmp_path / folder, ["flair", "pd"], ["lesion=1", "lesion=2"])
 
 
 @pytest.mark.parametrize("codes", ["RAS", "PIR", "LPS", "SAL"])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from monai_passion.errors import InputError, UsageError
 from monai_passion.transforms import (
     ProbabilitiesToLabels,
     ProbabilitiesToLabelsd,
@@ -106,10 +107,20 @@ def test_of_outermost_regions_the_most_probable_is_taken():
 
 
 def test_regions_that_overlap_otherwise_and_decisions_that_there_are_not_are_refused():
-    with pytest.raises(ValueError, match=r"regions \[1, 2\] and \[2, 3\] overlap"):
-        largest_expected_dice(torch.rand(4, 3), [[1, 2], [2, 3]])
+    overlapping = {"one": [1, 2], "other": [2, 3]}
+    with pytest.raises(UsageError, match=r"classes \[1, 2\] and \[2, 3\] overlap.*give the decision most_probable"):
+        largest_expected_dice(torch.rand(4, 3), overlapping.values())
+    with pytest.raises(UsageError, match="overlap"):  # before an image is segmented
+        ProbabilitiesToLabels(overlapping, "expected_dice")
+    ProbabilitiesToLabels(overlapping, "most_probable")
     with pytest.raises(ValueError, match="decision 'best' is not one of most_probable, expected_dice"):
         ProbabilitiesToLabels(REGIONS, "best")
+
+
+@pytest.mark.parametrize("decision", ["most_probable", "expected_dice"])
+def test_probabilities_that_are_no_numbers_are_no_background(decision):
+    with pytest.raises(InputError, match="not numbers"):
+        ProbabilitiesToLabels(REGIONS, decision)(torch.full((4, 2, 2, 2), torch.nan))
 
 
 def test_the_dictionary_version_decides_by_the_regions():

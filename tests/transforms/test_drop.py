@@ -136,6 +136,15 @@ def test_nothing_available_or_a_wrong_number_of_flags_is_an_error(image, availab
         EnsureAvailabled()({"image": image, **({} if available is None else {"available": available})})
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_voxels_that_are_no_numbers_are_an_error_but_in_what_is_absent(image, value):
+    image[1, 0, 0, 0] = value
+    item = EnsureAvailabled()({"image": image.clone(), "available": [True, False, True, True]})
+    assert item["image"].isfinite().all()
+    with pytest.raises(InputError, match="no numbers"):
+        EnsureAvailabled()({"image": image})
+
+
 def test_the_items_meta_may_be_anything(image):
     image.meta["filename_or_obj"] = "somewhere"
     item = EnsureAvailabled()({"image": image})

@@ -9,7 +9,7 @@ from monai.data import DataLoader, Dataset, MetaTensor
 from monai.transforms import Compose, MapLabelValued, Orientationd, Spacingd, SpatialPadd
 
 from monai_passion.errors import InputError, UsageError
-from monai_passion.transforms import LoadModalities, LoadModalitiesd
+from monai_passion.transforms import LoadModalities, LoadModalitiesd, is_foreground
 from tests.helpers.tasks import BRATS_MRI
 
 AFFINE = np.array([[0, -2, 0, 10], [1, 0, 0, -20], [0, 0, 3, 5], [0, 0, 0, 1]], dtype=float)
@@ -281,6 +281,24 @@ def test_what_one_policy_refuses_the_other_repairs_and_says_so(tmp_path, name, c
     assert available.tolist() == [False, False, True, stays]
     assert image.shape == (4, *SHAPE)
     assert len(caplog.records) >= 1
+
+
+@pytest.mark.parametrize(
+    ("low", "outside", "shows"), [(-1000, None, True), (-1000, -1024, True), (0, None, False), (-9, 0, False)]
+)
+def test_a_zero_between_others_shows_something_where_images_have_values_below_it(tmp_path, low, outside, shows):
+    """Water in CT is 0, with or without a frame of another value; in MRI, centered or not, 0 stands for nothing."""
+    rng = np.random.default_rng(0)
+    data = np.rint(rng.uniform(low, 200, (9, 9, 9))).astype(np.float32)
+    data[data == 0] = 1
+    if outside is not None:
+        data[:3] = data[:, :3] = data[:, :, :3] = data[-2:] = data[:, -2:] = data[:, :, -2:] = outside
+    data[4, 4, 4] = 0
+    nib.save(nib.Nifti1Image(data, AFFINE), tmp_path / "t1.nii.gz")
+    image = LoadModalities(BRATS_MRI, policy="repair")({"t1": str(tmp_path / "t1.nii.gz")})[0][2]
+    assert bool(is_foreground(image)[4, 4, 4]) == shows
+    assert abs(float(image[4, 4, 4])) < 1e-6
+    assert bool(is_foreground(image)[0, 0, 0]) == (outside is None)
 
 
 def test_an_unknown_policy_is_a_usage_error(files):

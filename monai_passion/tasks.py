@@ -96,7 +96,7 @@ class Task:
     skull_stripped: bool = False
     """Images are expected without skull, 0 outside the brain."""
     settings: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """Defaults of a training: ``spacing`` (mm), ``crop_size`` and ``roi_size`` (voxels)."""
+    """Defaults of a training: ``spacing`` or ``pixel_size`` (mm), ``crop_size`` and ``roi_size`` (voxels)."""
     source: Path | None = field(default=None, compare=False)
     """The file it was read from."""
 

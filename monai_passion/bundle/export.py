@@ -106,7 +106,7 @@ def describe_network(
     """What whoever runs an exported network has to know, as text or JSON text by key.
 
     ``crop_size``, in voxels of the network, is the middle of a slice that it sees, and ``pixels_per_voxel`` how many
-    pixels of a file make one of them along each edge; null of a network that sees all, or at ``spacing_mm``.
+    pixels of ``pixel_mm`` make one of them along each edge; null of a network that sees all, or at ``spacing_mm``.
 
     Args:
         bundle: its folder.
@@ -131,6 +131,7 @@ def describe_network(
         "spacing_mm": config.get("spacing"),
         "orientation": "RAS" if any("Orientation" in step["_target_"] for step in config["preprocess"]) else None,
         "crop_size": config["crop_size"] if "@crop_size" in preprocess else None,
+        "pixel_mm": config["pixel_size"] if "@pixel_size" in preprocess else None,
         "pixels_per_voxel": config["coarsen"] if "@coarsen" in preprocess else None,
         "roi_size": config["roi_size"],
         "overlap": config["overlap"],

@@ -45,8 +45,8 @@ this package may add a fragment of the same name from its own folder."""
 OVERRIDES = ["multi_gpu_train"]
 """Configurations that go on top of another at run time, the same in all bundles."""
 
-SETTINGS = {
-    2: {"crop_size": [256, 256], "roi_size": [256, 256]},
+SETTINGS: dict[int, dict[str, Any]] = {
+    2: {"pixel_size": None, "crop_size": [256, 256], "roi_size": [256, 256]},
     3: {"spacing": [-1, -1, -1], "crop_size": [80, 80, 80], "roi_size": [80, 80, 80]},
 }
 """Spatial dimensions -> what a task that does not say otherwise trains with; -1 keeps the spacing of the files."""

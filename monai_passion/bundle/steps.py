@@ -472,7 +472,7 @@ def load_teacher(
             "no teacher given; train one with every modality (methods/baseline.json and missing/complete.json, in its "
             f"own ckpt_dir), then add {setting_flag('teacher_weights', 'CKPT_DIR/model.pt')}"
         )
-    own = {key: value for key, value in (settings or {}).items() if key in ("spacing", "coarsen")}
+    own = {key: value for key, value in (settings or {}).items() if key in ("spacing", "pixel_size", "coarsen")}
     return load_network(network, weights, modalities, own).requires_grad_(False)
 
 

@@ -157,7 +157,7 @@ def _export_network(bundle: BundleFacts, output: Path, weights: Path | None, tru
     print_findings(segmenter.findings)
     if not isinstance(segmenter.network, MultiModalBackbone):
         raise UsageError(f"the network of {bundle.name} takes no mask of what is available; export it by MONAI's means")
-    keys = ("roi_size", "overlap", "spacing", "crop_size", "coarsen")
+    keys = ("roi_size", "overlap", "spacing", "crop_size", "pixel_size", "coarsen")
     settings = {key: segmenter.parser[key] for key in keys if key in segmenter.parser}
     if -1 in (sizes := settings["roi_size"]):  # as large as memory allows: what it was trained with
         crops = zip(sizes, settings["crop_size"], strict=True)

@@ -117,7 +117,7 @@ def compare(
         if category := result["category"]:
             print(f"{category['category']} by the thresholds of RANO for {category['region']}: {category['why']}")
             print(category["caveat"])
-        print(f"{target}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+        print(f"{target}: {', '.join(sorted(path.name for path in target.iterdir()))}")
         print(result["notice"])
     return result
 

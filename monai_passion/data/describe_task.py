@@ -206,7 +206,9 @@ def _sizes(files: Sequence[Path], channels: int, spatial_dims: int) -> dict[str,
     most = CROP if spatial_dims == 3 else PLANE
     crop = [int(min(most, max(2 * STEP, STEP * math.ceil(size / STEP)))) for size in shape[:spatial_dims]]
     sizes: dict[str, Any] = {"crop_size": crop, "roi_size": crop}
-    return sizes if spatial_dims == 2 else {"spacing": [round(float(step), 3) for step in spacing], **sizes}
+    if spatial_dims == 2:
+        return {"pixel_size": round(float(spacing[:2].mean()), 3), **sizes}
+    return {"spacing": [round(float(step), 3) for step in spacing], **sizes}
 
 
 def _axes(header: Header, spatial_dims: int) -> NDArray[np.intp]:

@@ -59,6 +59,8 @@ It was 0.5 at most on five patients, and 1.04 on a raw one.
 BINS = 32
 FINE = 96
 """Voxels along an axis that suffice to see which way round a head is."""
+NEAR = 0.1
+"""Part by which pixels may differ from those of the training and are left (`configs/common/slices.json`)."""
 COARSE = 1.5
 """How many times the size of the training's voxels one may have."""
 UNRELIABLE = 0.5
@@ -343,18 +345,30 @@ def check_spacing(facts: Mapping[str, Any], affine: NDArray[np.float64]) -> list
     return [Finding("warning", text)]
 
 
-def seen_window(facts: Mapping[str, Any], shape: Sequence[int]) -> tuple[slice, slice] | None:
+def _resampled(facts: Mapping[str, Any], affine: NDArray[np.float64]) -> float | None:
+    """The size of pixels, mm, that slices are resampled to; None where theirs are near enough."""
+    wanted = facts.get("settings", {}).get("pixel_size")
+    is_near = not wanted or bool((abs(voxel_sizes(affine)[:2] / wanted - 1) <= NEAR).all())
+    return None if is_near else float(wanted)
+
+
+def seen_window(
+    facts: Mapping[str, Any], shape: Sequence[int], affine: NDArray[np.float64]
+) -> tuple[slice, slice] | None:
     """The pixels of a slice that a network for slices looks at, the middle of (X, Y); None where it sees all of them.
 
     Args:
-        facts: the metadata of the weights; ``"settings"`` with ``"crop_size"`` and ``"coarsen"``.
+        facts: the metadata of the weights; ``"settings"`` with ``"crop_size"``, ``"coarsen"`` and ``"pixel_size"``.
         shape: (X, Y, Z), of the images.
+        affine: (4, 4), of the images.
     """
     settings = facts.get("settings", {})
     crop = settings.get("crop_size", ())
     if len(crop) != 2:
         return None
     seen = [int(size) * int(settings.get("coarsen", 1)) for size in crop]
+    if wanted := _resampled(facts, affine):
+        seen = [round(size * wanted / mm) for size, mm in zip(seen, voxel_sizes(affine), strict=False)]
     if seen[0] >= shape[0] and seen[1] >= shape[1]:
         return None
     starts = [max(have // 2 - size // 2, 0) for have, size in zip(shape, seen, strict=False)]
@@ -380,7 +394,13 @@ def check_slices(facts: Mapping[str, Any], volume: Volume, task: Task) -> list[F
             "the third, along which the network takes them; store the images with the slices along the third axis"
         )
         findings.append(Finding("warning", text))
-    if seen := seen_window(facts, volume.shape):
+    if wanted := _resampled(facts, volume.affine):
+        has = " x ".join(f"{size:.2f}" for size in sizes[:2])
+        coarse = sizes[:2].max() > COARSE * wanted * int(facts["settings"].get("coarsen", 1))
+        text = f"pixels of {has} mm are resampled to {wanted:.2f} mm, those of the training"
+        text += "; they are much coarser: expect a lower Dice than stated" * bool(coarse)
+        findings.append(Finding("warning" if coarse else "note", text))
+    if seen := seen_window(facts, volume.shape, volume.affine):
         pixels = [part.stop - part.start for part in seen]
         area = " x ".join(f"{pixel * size:.0f}" for pixel, size in zip(pixels, sizes, strict=False))
         text = (
@@ -391,14 +411,16 @@ def check_slices(facts: Mapping[str, Any], volume: Volume, task: Task) -> list[F
     return findings
 
 
-def check_edges(facts: Mapping[str, Any], labels: NDArray[np.unsignedinteger]) -> list[Finding]:
+def check_edges(
+    facts: Mapping[str, Any], labels: NDArray[np.unsignedinteger], affine: NDArray[np.float64]
+) -> list[Finding]:
     """A warning where a segmentation reaches the edge of what a network for slices looked at, and so is cut off.
 
     Args:
-        facts: see `seen_window`.
+        facts, affine: see `seen_window`.
         labels: (X, Y, Z).
     """
-    if (seen := seen_window(facts, labels.shape)) is None:
+    if (seen := seen_window(facts, labels.shape, affine)) is None:
         return []
     inner = labels[seen]
     cut = (shape > part.stop - part.start for shape, part in zip(labels.shape, seen, strict=False))

@@ -122,6 +122,8 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         )
         for day, way in ((before, motion), (after, np.eye(4)))
     ]
+    whole = before.labels._replace(data=np.ones(before.labels.shape, np.float32))
+    extent = moved_onto(whole, after.labels, motion, order=0)
     overlap = _overlap(views["before"], views["after"], (seen[0] > 0) & (seen[1] > 0))
     regions = []
     for first, second in zip(before.report["regions"], after.report["regions"], strict=True):
@@ -132,6 +134,7 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
             np.isin(labels_before, values),
             np.isin(np.rint(after.labels.data), values),
             np.linalg.inv(before.labels.affine) @ motion @ after.labels.affine,
+            extent > 0,
         )
         regions.append(
             {
@@ -163,6 +166,7 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         ]
         + _unregistered(registered)
         + _apart(name, overlap)
+        + _unseen(regions)
         + _uneven(before, after),
     }, views
 
@@ -192,6 +196,14 @@ def _unregistered(registered: bool) -> list[dict[str, str]]:
         "the images have too few slices to be registered: the two days are laid on each other by their headers alone, "
         "so which lesions are new or gone is not sure"
     )
+    return [{"level": "warning", "text": text}]
+
+
+def _unseen(regions: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    cut = [row["title"] for row in regions if any(lesion["kind"] == "unseen" for lesion in row["lesions"])]
+    if not cut:
+        return []
+    text = f"a lesion ({', '.join(cut)}) lies outside the image of the other day: what it was or became is not known"
     return [{"level": "warning", "text": text}]
 
 
@@ -254,8 +266,11 @@ def lesion_changes(
     where_before: NDArray[np.bool_],
     where_after: NDArray[np.bool_],
     to_before: NDArray[np.float64],
+    seen_before: NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
-    """Each lesion of the later examination with the earlier ones it overlaps, then those that are gone.
+    """Each lesion of the later examination with the earlier ones it overlaps, then those that are gone or not seen.
+
+    Lesions that overlap the same one at the other time are one lesion, in parts.
 
     Args:
         before: rows of `find_lesions`, the largest first.
@@ -263,34 +278,56 @@ def lesion_changes(
         where_before: (X, Y, Z), the earlier region on the later grid.
         where_after: (X, Y, Z), the later region.
         to_before: (4, 4), from voxels of the later grid to those of the earlier one.
+        seen_before: (X, Y, Z), what the earlier image shows of the later grid; None for all of it.
 
     Returns:
-        ``before`` and ``after`` (rows, or None), ``kind``: ``"new"``, ``"gone"`` or ``"both"``, and the change of
-        volume. A lesion that overlaps nothing earlier is new.
+        ``before`` and ``after`` (rows of the largest part, or None), ``parts`` (how many there are at each time),
+        ``kind``: ``"new"``, ``"gone"``, ``"both"`` or ``"unseen"``, and the change of volume of all parts. A lesion
+        that overlaps nothing earlier is new; one outside the other image is unseen, its volume there None.
     """
     inverse: NDArray[np.float64] = np.linalg.inv(to_before).astype(np.float64)
-    grown = ndimage.binary_dilation(where_after, iterations=2)
-    parts, rows, matched = components(where_after), [], set[int]()
-    for row, part in zip(after, parts, strict=False):
+    earlier = ndimage.label(where_before, np.ones((3, 3, 3)))[0]
+    places = [tuple(np.rint(apply_affine(inverse, old["voxel"])).astype(int)) for old in before]
+    inside = [all(0 <= c < size for c, size in zip(place, earlier.shape, strict=True)) for place in places]
+
+    def beneath(near: NDArray[np.bool_]) -> tuple[set[int], bool]:
+        """The earlier lesions in that neighborhood, and whether there is anything earlier at all."""
+        there = set(np.unique(earlier[near]).tolist()) - {0}
+        seen = [k for k, place in enumerate(places) if inside[k] and (near[place] or int(earlier[place]) in there)]
+        return set(seen), bool(there)
+
+    # Later ones, earlier ones, whether anything was there, whether it could have been seen.
+    groups: list[tuple[list[int], set[int], bool, bool]] = []
+    for k, part in zip(range(len(after)), components(where_after), strict=False):
         own = np.zeros(where_after.shape, bool)
         own[tuple(part.T)] = True
-        near = ndimage.binary_dilation(own, iterations=2)
-        same = [k for k, old in enumerate(before) if k not in matched and _at(near, inverse, old["voxel"])]
-        overlaps = bool((where_before & own).any())
-        matched.update(same)
-        old = before[same[0]] if same else None
-        volume = sum(before[k]["volume_ml"] for k in same)
-        kind = "both" if same or overlaps else "new"
-        rows.append({"kind": kind, "before": old, "after": row, "volume_ml": change(volume, row["volume_ml"])})
-    for k, old in enumerate(before):
-        if k not in matched and not _at(grown, inverse, old["voxel"]):
-            rows.append({"kind": "gone", "before": old, "after": None, "volume_ml": change(old["volume_ml"], 0.0)})
+        seen = seen_before is None or bool(seen_before[own].any())
+        group = [k], *beneath(ndimage.binary_dilation(own, iterations=2)), seen
+        for other in [one for one in groups if one[1] & group[1]]:
+            groups.remove(other)
+            group = sorted(other[0] + group[0]), other[1] | group[1], True, True
+        groups.append(group)
+    rows = []
+    for new, same, overlaps, seen in sorted(groups, key=lambda group: group[0]):
+        old = sorted(same)
+        largest = {"before": before[old[0]] if old else None, "after": after[new[0]]}
+        parts = {"before": len(old), "after": len(new)}
+        kind = "both" if overlaps else "new" if seen else "unseen"
+        first, second = (sum(day[k]["volume_ml"] for k in own) for day, own in ((before, old), (after, new)))
+        rows.append({"kind": kind, **largest, "parts": parts, "volume_ml": _change(kind, first, second, "before")})
+    matched = beneath(ndimage.binary_dilation(where_after, iterations=2))[0]
+    for k, row in enumerate(before):
+        if k not in matched:
+            facts = {"before": row, "after": None, "parts": {"before": 1, "after": 0}}
+            kind = "gone" if inside[k] else "unseen"
+            rows.append({"kind": kind, **facts, "volume_ml": _change(kind, row["volume_ml"], 0.0, "after")})
     return rows
 
 
-def _at(where: NDArray[np.bool_], matrix: NDArray[np.float64], voxel: Sequence[int]) -> bool:
-    place = np.rint(apply_affine(matrix, voxel)).astype(int)
-    return bool(((place >= 0) & (place < where.shape)).all() and where[tuple(place)])
+def _change(kind: str, before: float, after: float, unseen: str) -> dict[str, float | None]:
+    """`change`, but for what is unknown of a lesion that one image does not show."""
+    known = change(before, after)
+    return {**known, unseen: None, "difference": None, "percent": None} if kind == "unseen" else known
 
 
 def rano_category(region: Mapping[str, Any]) -> dict[str, str]:
@@ -304,7 +341,9 @@ def rano_category(region: Mapping[str, Any]) -> dict[str, str]:
     """
     product, volume = region["product_mm2"], region["volume_ml"]
     new = [row for row in region["lesions"] if row["kind"] == "new" and _measurable([row["after"]])]
-    if new:
+    if any(row["kind"] == "unseen" for row in region["lesions"]):
+        category, why = "not comparable", "a lesion lies outside the image of the other day"
+    elif new:
         category, why = "progression", f"{len(new)} new measurable lesion(s)"
     elif product["before"] == 0 and product["after"] == 0:
         category, why = "not measurable", "no lesion with two diameters of at least 10 mm at either time"

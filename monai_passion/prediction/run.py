@@ -40,6 +40,7 @@ from monai_passion.prediction.output.stages import StagePicture, stage_picture
 from monai_passion.prediction.segmenter import BundleFacts, Segmentation, Segmenter
 from monai_passion.system.memory import peak_memory_mb
 from monai_passion.system.output import output_folder, writing
+from monai_passion.system.settings import read_config
 from monai_passion.tasks import Task
 
 __all__ = ["Examined", "Options", "Stage", "Tell", "check_patient", "examine", "predict_patient", "silent"]
@@ -229,7 +230,7 @@ def check_patient(
     expected = _expected(weights, bundle) if weights else {}
     used = list(patient.used)
     quality = expected.get("+".join(used), [])
-    doubts = _check_weights(_facts(weights) if weights else {}, quality, patient, bundle.task)
+    doubts = _check_weights(_with_pixels(_facts(weights) if weights else {}, bundle), quality, patient, bundle.task)
     for finding in doubts:
         tell(finding)
     return {
@@ -286,7 +287,8 @@ def predict_patient(
         expected = _expected(segmenter.weights, bundle)
         used = list(patient.used)
         quality = expected.get("+".join(used), [])
-        expectation = _check_weights(segmenter.facts, quality, patient, bundle.task)
+        facts = _with_pixels(segmenter.facts, bundle)
+        expectation = _check_weights(facts, quality, patient, bundle.task)
         for finding in expectation:
             tell(finding)
         seconds.start("segmenting")
@@ -296,7 +298,7 @@ def predict_patient(
         seconds.start("measuring")
         about = [
             *check_result(result.labels, patient.used, result.outside, bundle.task),
-            *check_edges(segmenter.facts, result.labels),
+            *check_edges(facts, result.labels, patient.reference.affine),
             *result.findings,
         ]
         for finding in about:
@@ -372,6 +374,12 @@ def _check_weights(
         *check_spacing(facts, patient.reference.affine),
         *check_slices(facts, patient.reference, task),
     ]
+
+
+def _with_pixels(facts: Mapping[str, Any], bundle: BundleFacts) -> dict[str, Any]:
+    """The metadata of weights, with the size of pixels that their bundle has where they do not say it themselves."""
+    size = read_config([bundle.path / "configs" / "inference.json"]).get("pixel_size")
+    return {**facts, "settings": {"pixel_size": size, **facts.get("settings", {})}}
 
 
 def _facts(weights: Path) -> Mapping[str, Any]:

@@ -23,7 +23,8 @@ from monai_passion.transforms.labels import (
     ReplaceDoubtful,
     ReplaceDoubtfuld,
 )
-from monai_passion.transforms.load import LoadModalities, LoadModalitiesd, TakeSliced
+from monai_passion.transforms.load import LoadModalities, LoadModalitiesd
+from monai_passion.transforms.slices import MiddleOfSlicesd, TakeSliced
 from monai_passion.transforms.spacing import Spacingd, interpolate_axes
 from monai_passion.transforms.transplant import (
     Placement,
@@ -46,6 +47,7 @@ __all__ = [
     "LabelsToRegionsd",
     "LoadModalities",
     "LoadModalitiesd",
+    "MiddleOfSlicesd",
     "Placement",
     "ProbabilitiesToLabels",
     "ProbabilitiesToLabelsd",

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
 from nibabel.affines import voxel_sizes
@@ -30,7 +29,7 @@ from monai_passion.data.studies import find_study
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import resolve
 
-__all__ = ["LoadImageModalitiesd", "LoadModalities", "LoadModalitiesd", "TakeSliced"]
+__all__ = ["LoadImageModalitiesd", "LoadModalities", "LoadModalitiesd"]
 
 logger = logging.getLogger(__name__)
 
@@ -227,33 +226,6 @@ class LoadImageModalitiesd(MapTransform):
 
 LoadModalitiesd = LoadImageModalitiesd
 """In short. MONAI Deploy, which brings images of its own, leaves out what has LoadImage in the name of its class."""
-
-
-class TakeSliced(MapTransform):
-    """Of 3-D images the slice that the item asks for, (C, X, Y, Z) -> (C, X, Y): for networks that see slices, after
-    what has to see the whole volume, as its normalization.
-
-    Args:
-        slice_key: the item's number of the slice along the third axis.
-
-    Raises:
-        InputError: there is no such slice.
-    """
-
-    def __init__(self, keys: KeysCollection, slice_key: str = "slice", allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.slice_key = slice_key
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        item = dict(data)
-        k = int(data[self.slice_key])
-        for key in self.key_iterator(item):
-            depth = item[key].shape[-1]
-            if not 0 <= k < depth:
-                raise InputError(f"{item.get('case', 'this image')} has {depth} slices, none with the number {k}")
-            # The plane has no place in space of its own that MONAI could use; its volume keeps it.
-            item[key] = MetaTensor(torch.as_tensor(item[key]).as_subclass(Tensor)[..., k].clone())
-        return item
 
 
 def _tensor(data: NDArray[np.float32], volumes: Sequence[Volume], slice: int | None) -> MetaTensor:

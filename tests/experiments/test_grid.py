@@ -65,7 +65,14 @@ def test_a_wrong_grid_is_named(grid, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("{", "not JSON"), ("[]", "object"), ('{"axis": 1}', "'axis' was unexpected")]
+    ("text", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "object"),
+        ('{"axis": 1}', "'axis' was unexpected"),
+        ('{"table": "7"}', "table: '7' is not one of"),
+        ('{"seeds": [-1]}', "less than the minimum"),
+    ],
 )
 def test_a_file_that_is_no_grid_is_named(tmp_path, text, message):
     (tmp_path / "g.json").write_text(text)

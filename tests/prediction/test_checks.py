@@ -278,6 +278,20 @@ def test_slices_along_another_axis_are_told():
 def test_a_heart_that_is_cut_off_is_told(x, y, told):
     labels = np.zeros((40, 30, 5), np.uint8)
     labels[x, y, 2] = 3
-    assert len(check_edges(HEARTS, labels)) == told
-    assert check_edges({}, labels) == []
-    assert check_edges(HEARTS, labels[12:28, 5:25]) == []  # all of it is looked at
+    assert len(check_edges(HEARTS, labels, np.eye(4))) == told
+    assert check_edges({}, labels, np.eye(4)) == []
+    assert check_edges(HEARTS, labels[12:28, 5:25], np.eye(4)) == []  # all of it is looked at
+
+
+def test_pixels_of_another_size_than_in_the_training_are_told_and_counted():
+    facts = {"settings": {**HEARTS["settings"], "pixel_size": 1.0}}
+    assert check_slices(facts, slices((16, 20, 5), (1.09, 0.92, 8.0)), HEART) == []
+    resampled, looked_at = check_slices(facts, slices((40, 40, 5), (2.0, 2.0, 8.0)), HEART)
+    assert (resampled.level, looked_at.level) == ("note", "note")
+    assert "pixels of 2.00 x 2.00 mm are resampled to 1.00 mm" in resampled.text
+    assert looked_at.text.startswith("the middle 8 x 10 of 40 x 40 pixels, 16 x 20 mm")
+    coarse, _ = check_slices(facts, slices((40, 40, 5), (3.2, 3.2, 8.0)), HEART)
+    assert (coarse.level, "expect a lower Dice" in coarse.text) == ("warning", True)
+    labels = np.zeros((40, 40, 5), np.uint8)
+    labels[16, 20, 2] = 3
+    assert len(check_edges(facts, labels, np.diag([2.0, 2.0, 8.0, 1.0]))) == 1

@@ -9,9 +9,16 @@ import pytest
 from monai_passion.data import registration
 from monai_passion.data.nifti import Volume
 from monai_passion.errors import InputError
-from monai_passion.prediction.compare import Examination, change, compare, open_examination, rano_category
+from monai_passion.prediction.compare import (
+    Examination,
+    change,
+    compare,
+    lesion_changes,
+    open_examination,
+    rano_category,
+)
 from monai_passion.prediction.output.html import make_comparison_page
-from monai_passion.prediction.output.report import make_report
+from monai_passion.prediction.output.report import find_lesions, make_report
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.tasks import load_task
 
@@ -210,3 +217,64 @@ def test_what_is_compared_is_not_replaced_by_the_result(tmp_path, capsys):
     assert code == 2
     assert "is not an earlier result" in capsys.readouterr().err
     assert all(path.is_file() for path in images)
+
+
+GRID = np.indices((60, 60, 60)) - np.array([30, 30, 30])[:, None, None, None]
+BALL = np.linalg.norm(GRID, axis=0) < 16
+FAR = np.linalg.norm(GRID - np.array([0, 0, 24])[:, None, None, None], axis=0) < 5
+
+
+def pair(before, after, seen=None):
+    lesions = [find_lesions(where, np.eye(4)) for where in (before, after)]
+    rows = lesion_changes(*lesions, before[:, :, : after.shape[2]], after, np.eye(4), seen)
+    return [(row["kind"], row["parts"], row["volume_ml"]) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("what", "left", "parts"),
+    [
+        ("a side", BALL & (GRID[0] < -5), 1),
+        ("a shell", BALL & (np.linalg.norm(GRID, axis=0) > 10), 1),
+        ("two parts", BALL & (np.abs(GRID[0] - 3) > 3), 2),
+    ],
+)
+def test_what_is_left_of_a_lesion_is_that_lesion_whatever_became_of_its_middle(what, left, parts):
+    for before, after, count in (
+        (BALL, left, {"before": 1, "after": parts}),
+        (left, BALL, {"before": parts, "after": 1}),
+    ):
+        ((kind, found, volume),) = pair(before, after)
+        assert (kind, found) == ("both", count)
+        assert volume["before"] == pytest.approx(before.sum() / 1000)
+        assert volume["after"] == pytest.approx(after.sum() / 1000)
+
+
+def test_a_lesion_outside_the_image_of_the_other_day_is_neither_gone_nor_new():
+    (both, unseen) = pair(BALL | FAR, (BALL & (GRID[2] < 15))[:, :, :45])
+    assert (both[0], unseen[0]) == ("both", "unseen")
+    assert (unseen[2]["before"], unseen[2]["after"]) == (pytest.approx(FAR.sum() / 1000), None)
+    both, unseen = pair(BALL, BALL | FAR, GRID[2] < 18)
+    assert (both[0], unseen[0]) == ("both", "unseen")
+    assert unseen[2]["before"] is None
+    assert [kind for kind, *_ in pair(BALL, BALL | FAR)] == ["both", "new"]
+    lesion = {"kind": "unseen", "after": None}
+    region = {"product_mm2": change(300, 0), "volume_ml": change(2, 0), "lesions": [lesion]}
+    assert rano_category(region)["category"] == "not comparable"
+
+
+def test_the_command_compares_two_results_and_says_what_it_wrote(tmp_path, monkeypatch, capsys):
+    from monai_passion.cli import main
+
+    monkeypatch.setattr(registration, "rigid", lambda fixed, moving: np.eye(4))
+    for day, radius in (("one", 12), ("two", 15)):
+        made = examination([((60, 60, 60), radius)], BEFORE)
+        (tmp_path / day).mkdir()
+        for name, data in (("t1c", made.images["t1c"].data), ("segmentation", made.labels.data.astype(np.uint8))):
+            nib.save(nib.Nifti1Image(data, BEFORE), tmp_path / day / f"{name}.nii.gz")
+        report = {**made.report, "files": {"t1c": str(tmp_path / day / "t1c.nii.gz")}}
+        (tmp_path / day / "report.json").write_text(json.dumps(report))
+    assert main(["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--output", str(tmp_path / "out")]) == 0
+    files = "comparison.html, comparison.json, preview.png, segmentation_before.nii.gz"
+    said = capsys.readouterr().out
+    assert f"{tmp_path / 'out'}: {files}" in said
+    assert "by the thresholds of RANO" in said

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
 from monai_passion.data.nifti import Volume
 from monai_passion.errors import UsageError
@@ -74,11 +75,28 @@ def test_weights_say_how_large_their_network_is_and_how_coarse_its_pixels(tmp_pa
     path = tmp_path / "model.safetensors"
     save_weights(network, path, {"network": "MMFormer", "settings": {**sizes, "coarsen": 2}})
     data = np.random.default_rng(0).normal(100, 10, (70, 64, 3)).astype(np.float32)
-    volume = Volume(data, np.diag([1.0, 1.0, 8.0, 1.0]), Path("file"), ())
+    volume = Volume(data, np.diag([0.75, 0.75, 8.0, 1.0]), Path("file"), ())
     result = Segmenter(find_bundle("myops_mmformer"), path, "cpu").segment([None, volume, volume])
     assert result.labels.shape == data.shape
     inner = result.labels[3:67]
     assert (inner[::2, ::2] == inner[1::2, 1::2]).mean() > 0.95
+
+
+@pytest.mark.parametrize("size", [0.25, 0.73, 1.5])
+def test_hearts_of_any_size_of_pixels_are_seen_as_large_as_in_the_training(size, tmp_path):
+    grid = (np.indices((round(60 / size), round(50 / size))) + 0.5) * size - np.array([28, 26])[:, None, None]
+    heart = np.exp(-(grid[0] ** 2 / 200 + grid[1] ** 2 / 100))[..., None].repeat(3, axis=2).astype(np.float32)
+    network = MMFormer(num_modalities=3, num_classes=6, spatial_dims=2, width=2, roi_size=96, embedding=16, mlp=16)
+    path = tmp_path / "model.safetensors"
+    settings = {"width": 2, "embedding": 16, "mlp": 16, "crop_size": [96, 96], "roi_size": [96, 96], "coarsen": 1}
+    save_weights(network, path, {"network": "MMFormer", "settings": settings})
+    volume = Volume(heart, np.diag([size, size, 8.0, 1.0]), Path("file"), ())
+    segmenter = Segmenter(find_bundle("myops_mmformer"), path, "cpu")
+    assert segmenter.segment([volume, None, None]).labels.shape == heart.shape
+    item = {"image": MetaTensor(heart[None].repeat(3, 0), affine=volume.affine), "available": [True] * 3}
+    seen = segmenter._content("preprocessing")(item, start=1)["image"][0].numpy()
+    wide = [np.ptp(axis) + 1 for axis in np.where(seen[..., 1] > seen.min() + 0.5 * np.ptp(seen))]
+    assert np.allclose(wide, 2 * np.sqrt(np.log(2) * np.array([200, 100])) / 0.73, atol=3)
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])

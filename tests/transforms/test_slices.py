@@ -9,7 +9,7 @@ from monai_passion.errors import InputError
 from monai_passion.evaluation import CombinationScores
 from monai_passion.inferers import sliding_window
 from monai_passion.networks import RFNet
-from monai_passion.transforms import TakeSliced
+from monai_passion.transforms import MiddleOfSlicesd, TakeSliced
 
 
 def test_takes_the_slice_of_the_item_from_image_and_label():
@@ -57,3 +57,14 @@ def test_per_slice_dice_is_the_mean_over_slices_not_over_the_volume():
     scores.iteration_completed(engine)
     assert scores.compute() == pytest.approx(0.5)
     assert {row["case"] for row in scores.rows} == {"c_0", "c_1"}
+
+
+@pytest.mark.parametrize(("at", "told"), [(4, False), (0, True)])
+def test_a_label_that_the_middle_of_the_slices_cuts_off_is_told(at, told, caplog):
+    label = torch.zeros(1, 8, 8, 2)
+    label[0, 4, 4], label[0, at, 4] = 1, 1
+    item = {"image": torch.rand(2, 8, 8, 2), "label": label, "case": "c7"}
+    middle = MiddleOfSlicesd(["image", "label"], spatial_size=[4, 4, -1], allow_missing_keys=True)
+    assert middle(item)["label"].shape == (1, 4, 4, 2)
+    assert ("c7: 50.0 % of its label lie outside the middle" in caplog.text) == told
+    assert middle({"image": item["image"]})["image"].shape == (2, 4, 4, 2)

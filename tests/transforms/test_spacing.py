@@ -54,3 +54,14 @@ def test_by_hand():
 def test_axes_that_are_not_parallel_are_refused():
     with pytest.raises(ValueError, match="not parallel"):
         interpolate_axes(torch.zeros(1, 4, 4, 4), torch.from_numpy(ROTATION), (4, 4, 4))
+
+
+@pytest.mark.parametrize(("size", "same"), [(1.0, True), (0.91, True), (1.09, True), (1.2, False), (0.5, False)])
+def test_what_is_near_enough_is_left_alone_and_comes_back_as_it_was(size, same):
+    transform = Spacingd("image", (1, 1, -1), tolerance=0.1)
+    image = MetaTensor(torch.rand(2, 8, 8, 3), affine=torch.diag(torch.tensor([size, size, 9.0, 1.0])))
+    made = transform({"image": image})["image"]
+    assert (made.shape == image.shape and torch.equal(made, image)) == same
+    assert made.shape[-1] == 3
+    assert back(transform, image.affine, (8, 8, 3)).shape == (3, 8, 8, 3)
+    assert torch.equal(transform.inverse({"image": image})["image"], image)

@@ -39,8 +39,8 @@ def from_rows(rows: Tensor, like: Tensor) -> Tensor:
 def concatenate(maps: Sequence[Tensor]) -> Tensor:
     """Maps (n, C_i, *spatial) side by side: as `torch.cat` along the channels, with gradients that are contiguous.
 
-    Torch's own are every so manieth channels of one map. To add such ones up in bfloat16 takes it ten times as long as
-    to copy them and add up the copies.
+    Torch's own gradients are views, some channels of one map. To add up such views in bfloat16 takes it ten times as
+    long as to copy them and to add up the copies.
     """
     if maps[0].device.type != "cpu" or torch.compiler.is_compiling() or is_tracing():
         return torch.cat(list(maps), dim=1)

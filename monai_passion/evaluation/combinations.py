@@ -15,7 +15,7 @@ from ignite.metrics import Metric
 from nibabel.affines import voxel_sizes
 from torch import Tensor
 
-from monai_passion.errors import PassionError
+from monai_passion.errors import WeightsError
 from monai_passion.evaluation.metrics import CHALLENGE, image_diagonal, score_case, score_slices
 from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
 from monai_passion.modalities import combinations
@@ -25,11 +25,14 @@ from monai_passion.transforms.decision import most_probable_class
 __all__ = ["CombinationScores", "label_maps", "mean_region_dice"]
 
 
+NOT_NUMBERS = "the network's probabilities are not numbers; were its weights damaged, or did their training diverge?"
+
+
 def label_maps(probability: Tensor, num_combinations: int) -> Tensor:
     """Probabilities (C * K, *spatial), combination-major -> int16 labels (C, *spatial); a combination of NaN is -1.
 
     Raises:
-        PassionError: only a part of one is NaN, which no combination that a patient lacks is.
+        WeightsError: only a part of one is NaN, which no combination that a patient lacks is.
     """
     maps = probability.unflatten(0, (num_combinations, -1))
     labels = torch.empty(maps[:, 0].shape, dtype=torch.int16, device=maps.device)
@@ -37,7 +40,7 @@ def label_maps(probability: Tensor, num_combinations: int) -> Tensor:
         label.copy_(most_probable_class(combination))
     unknown = maps[:, 0].flatten(1).isnan()
     if bool((unknown.any(dim=1) & ~unknown.all(dim=1)).any()):
-        raise PassionError("the network's probabilities are not numbers in some voxels; were its weights damaged?")
+        raise WeightsError(NOT_NUMBERS)
     labels[unknown[:, 0]] = -1
     return labels
 
@@ -137,9 +140,15 @@ class CombinationScores(Metric):
             if diagonal is None and spacing is not None and {"spatial_shape", "original_affine"} <= label.meta.keys():
                 diagonal = file_diagonal(label.meta, b, 2 if self.per_slice else 3)
             shares = probability.as_subclass(Tensor).unflatten(0, (len(self.combinations), -1))
+            flags = torch.as_tensor(batch["available"][b]).tolist() if "available" in batch else []
+            present = {m for m, there in zip(self.modalities, flags, strict=False) if there}
             for name, pred, share in zip(self.names, maps, shares, strict=True):
                 if int(pred.flatten()[0]) == -1:
-                    continue  # this patient lacks one of these modalities
+                    if present >= set(name.split("+")):
+                        if not self.dice_only:
+                            raise WeightsError(NOT_NUMBERS)
+                        self.dice += [0.0] * len(self.regions)  # the training goes on, or is stopped for its losses
+                    continue  # else this patient lacks one of these modalities
                 if not self.dice_only:
                     rows = self._score(
                         pred, true, share, spacing, diagonal, batch["case"][b], batch["patient"][b], name

@@ -6,7 +6,7 @@ import torch
 from ignite.engine import Engine
 from monai.data import MetaTensor
 
-from monai_passion.errors import PassionError
+from monai_passion.errors import WeightsError
 from monai_passion.evaluation import CombinationScores
 from monai_passion.evaluation.combinations import label_maps, mean_region_dice
 from monai_passion.evaluation.summary import read_metrics
@@ -29,11 +29,13 @@ def truth():
     return labels
 
 
-def evaluate(metric, predictions, truth, meta=None):
+def evaluate(metric, predictions, truth, meta=None, available=None):
     """One patient; ``predictions``: a label map or None (the combination cannot be had) per combination."""
     maps = [one_hot(p) if p is not None else torch.full((3, 6, 6, 6), torch.nan) for p in predictions]
     label = MetaTensor(truth[None, None].float(), affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])), meta=meta)
     batch = {"case": ["case1"], "patient": ["patient1"], "image": torch.rand(1, 2, 6, 6, 6)}
+    if available is not None:
+        batch["available"] = torch.tensor([available])
     engine = Engine(lambda engine, batch: {"pred": torch.cat(maps)[None], "label": label})
     metric.attach(engine, "mean_dice")
     return engine.run([batch])
@@ -48,7 +50,7 @@ def test_label_maps_and_what_cannot_be_had(truth):
 def test_a_network_that_gives_nan_somewhere_is_not_scored(truth):
     broken = one_hot(truth)
     broken[:, 3, 3, 3] = torch.nan
-    with pytest.raises(PassionError, match="not numbers in some voxels"):
+    with pytest.raises(WeightsError, match="not numbers"):
         label_maps(broken, 1)
 
 
@@ -69,6 +71,15 @@ def test_a_combination_that_the_patient_lacks_is_not_scored(truth, tmp_path):
     state = evaluate(CombinationScores(MODALITIES, REGIONS, tmp_path), [truth, None, None], truth)
     assert state.metrics["mean_dice"] == 1.0
     assert set(read_metrics(tmp_path / "metrics.csv")["combination"]) == {"a"}
+
+
+def test_a_combination_that_the_patient_has_and_the_network_gives_nan_for_is_told(truth, tmp_path):
+    maps = [truth, None, None]
+    evaluate(CombinationScores(MODALITIES, REGIONS, tmp_path), maps, truth, available=[True, False])
+    with pytest.raises(WeightsError, match="not numbers"):
+        evaluate(CombinationScores(MODALITIES, REGIONS, tmp_path), maps, truth, available=[True, True])
+    validation = CombinationScores(MODALITIES, REGIONS, dice_only=True)
+    assert evaluate(validation, maps, truth, available=[True, True]).metrics["mean_dice"] == pytest.approx(1 / 3)
 
 
 def test_files_hold_every_combination_region_and_convention(truth, tmp_path):

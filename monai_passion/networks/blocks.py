@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from monai_passion.networks.cpu.activation import activate
 from monai_passion.networks.cpu.convolution import Conv3d
-from monai_passion.networks.cpu.layout import concatenate
 from monai_passion.networks.cpu.pointwise import pointwise
 from monai_passion.networks.routing import Routing, is_tracing
 
@@ -213,7 +212,7 @@ class SeparateDecoder(nn.Module):
     def forward(self, pyramid: Sequence[Tensor]) -> Tensor:
         x = pyramid[-1]
         for (up, merge, out), skip in zip(reversed(self.levels), reversed(pyramid[:-1]), strict=True):
-            x = out(merge(concatenate([up(upsample(x)), skip])))
+            x = out(merge(torch.cat([up(upsample(x)), skip], dim=1)))
         return self.head(x)
 
 

@@ -26,7 +26,6 @@ from monai_passion.networks.blocks import (
     upsample,
 )
 from monai_passion.networks.cpu.activation import activate
-from monai_passion.networks.cpu.layout import concatenate
 from monai_passion.networks.routing import Features, Routing
 
 __all__ = ["M2FTrans"]
@@ -237,7 +236,7 @@ class M2FTrans(MultiModalBackbone):
             else:
                 maps = [maps and (maps.bottleneck if x is None else maps.pyramid[level]) for maps in features.maps]
                 skip = self._fuse_channels(level - len(self.fuse), routing, up, maps, weights)
-            x = self.merge[level](concatenate([skip, up]))
+            x = self.merge[level](torch.cat([skip, up], dim=1))
         assert x is not None
         return Decoded((self.head(x), *reversed(deep)), x)
 

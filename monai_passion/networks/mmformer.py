@@ -24,7 +24,6 @@ from monai_passion.networks.blocks import (
     upsample,
 )
 from monai_passion.networks.cpu.activation import activate
-from monai_passion.networks.cpu.layout import concatenate
 from monai_passion.networks.routing import Features, Routing
 
 __all__ = ["MMFormer"]
@@ -142,7 +141,7 @@ class MMFormer(MultiModalBackbone):
             skips = [maps and maps.skips[level] for maps in features.maps]
             up = self.up[level](upsample(x))
             skip = self.fused[level](self.fuse[level](routing, skips))
-            x = self.merge[level](concatenate([skip, up]))
+            x = self.merge[level](torch.cat([skip, up], dim=1))
             logits.append((self.deep_heads[level - 1] if level else self.head)(x))
         return Decoded(tuple(reversed(logits)), x)
 

@@ -21,7 +21,6 @@ from monai_passion.networks.blocks import (
     upsample,
 )
 from monai_passion.networks.cpu.activation import SLOPE, activate
-from monai_passion.networks.cpu.layout import concatenate
 from monai_passion.networks.cpu.regions import mix_regions
 from monai_passion.networks.routing import Features, Routing
 
@@ -56,7 +55,7 @@ class ProbabilityMaps(nn.Module):
     def forward(self, routing: Routing, projected: Sequence[Tensor | None], decoder: Tensor | None) -> Tensor:
         embedded = self.embed(activate(self.fuse(routing, projected)))
         if decoder is not None:
-            embedded = concatenate([decoder, embedded])
+            embedded = torch.cat([decoder, embedded], dim=1)
         return self.head(self.hidden(embedded))
 
 
@@ -120,7 +119,7 @@ class RegionFusion(nn.Module):
             mixed.append(mix_regions([routing.read(maps, d, m) for m in modalities], probability[rows], matrix))
         region = self.region[1:](activate(add_before_norm(torch.cat(mixed), first.bias)))
         shortcut = self.shortcut(activate(self.shortcut_fuse(routing, projected)))
-        return concatenate([region, shortcut])
+        return torch.cat([region, shortcut], dim=1)
 
 
 class RFNet(MultiModalBackbone):
@@ -176,6 +175,6 @@ class RFNet(MultiModalBackbone):
             deep.append(logits)
             x = self.fusion[level](routing, pyramid, shortcut, logits.detach().softmax(dim=1))
             if up is not None:
-                x = self.merge[level](concatenate([x, up]))
+                x = self.merge[level](torch.cat([x, up], dim=1))
         assert x is not None
         return Decoded((self.head(x), *reversed(deep)), x)

@@ -1,12 +1,14 @@
 """What `networks/cpu` has in place of single operations of torch, on maps of 80^3: forward and gradients."""
 
 import statistics
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from monai_passion.networks.cpu.activation import SLOPE, activate
+from monai_passion.networks.cpu.grouped import convolve_in_groups
 from monai_passion.networks.cpu.layout import from_rows, to_rows
 from monai_passion.networks.cpu.padding import crop_gradient, pad
 from monai_passion.networks.cpu.pointwise import pointwise
@@ -52,6 +54,30 @@ def test_padding_and_its_gradient_pay(dtype):
         milliseconds.append(compare(contenders, f"padding {channels} channels, {dtype}"))
     theirs, ours = map(sum, zip(*milliseconds, strict=True))
     assert theirs / ours >= 1.5
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_convolutions_in_groups_pay(dtype):
+    """Those of M2FTrans, of each channel and of four channels each, in its two coarsest maps."""
+    milliseconds = []
+    for channels, groups, size in ((64, 64, 10), (256, 64, 10), (128, 128, 5), (512, 128, 5)):
+        weight = torch.randn(channels, channels // groups, 3, 3, 3).to(dtype)
+        x, upstream = (channels_last(5, channels, size, size, size, dtype=dtype) for _ in range(2))
+        given = x, weight, torch.zeros(channels, dtype=dtype)
+
+        def train(convolve, given=given, upstream=upstream):
+            leaves = [tensor.detach().requires_grad_() for tensor in given]
+            result = convolve(*leaves)
+            return result.detach(), *torch.autograd.grad(result, leaves, upstream)
+
+        contenders = {
+            "torch": lambda train=train, n=groups: train(partial(F.conv3d, padding=1, groups=n)),
+            "ours": lambda train=train, n=groups: train(partial(convolve_in_groups, groups=n)),
+        }
+        milliseconds.append(compare(contenders, f"{channels} channels in {groups} groups, {dtype}"))
+    theirs, ours = map(sum, zip(*milliseconds, strict=True))
+    assert theirs / ours >= (1.1 if dtype == torch.float32 else 1.5)
 
 
 @pytest.mark.bench

@@ -20,8 +20,6 @@ SLOPE = 0.2
 EPSILON = 1e-5
 WIDE = 64
 """Channels that fill a processor's vectors: narrower maps are normalized several voxels at a time."""
-WIDER = 256
-"""The same for what Numba compiles, which begins anew with each row."""
 SMALL = 2**17
 """Numbers below which torch's own operations are quicker: of all samples for what Numba compiles, else of one."""
 
@@ -41,14 +39,14 @@ def _as_image(rows: Tensor) -> Tensor:
     return rows.unflatten(0, (1, -1, 1)).movedim(-1, 1)
 
 
-def _widen(rows: Tensor, wide: int = WIDE) -> Tensor:
+def _widen(rows: Tensor) -> Tensor:
     """(..., voxels, C) -> (..., voxels / n, n C): n voxels as one, so that they fill a processor's vectors; a view."""
     voxels, channels = rows.shape[-2:]
-    return rows.unflatten(-2, (-1, neighbors(channels, voxels, wide))).flatten(-2)
+    return rows.unflatten(-2, (-1, neighbors(channels, voxels, WIDE))).flatten(-2)
 
 
 def _wide_rows(x: Tensor) -> Tensor:
-    return _widen(to_rows(x), WIDER)
+    return _widen(to_rows(x))
 
 
 def _scale(rows: Tensor, factor: Tensor, shift: Tensor, result: Tensor) -> None:

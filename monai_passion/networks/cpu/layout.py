@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from monai_passion.networks.routing import is_tracing
-
-__all__ = ["channels_last", "concatenate", "empty_channels_last", "from_rows", "split_rows", "to_rows"]
+__all__ = ["channels_last", "empty_channels_last", "from_rows", "split_rows", "to_rows"]
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -34,32 +32,6 @@ def to_rows(x: Tensor) -> Tensor:
 def from_rows(rows: Tensor, like: Tensor) -> Tensor:
     """(n, voxels, C) -> (n, C, *spatial), the spatial shape that of ``like``: a view with the channels last."""
     return rows.unflatten(1, like.shape[2:]).movedim(-1, 1)
-
-
-def concatenate(maps: Sequence[Tensor]) -> Tensor:
-    """Maps (n, C_i, *spatial) side by side: as `torch.cat` along the channels, with gradients that are contiguous.
-
-    Torch's own gradients are views, some channels of one map. To add up such views in bfloat16 takes it ten times as
-    long as to copy them and to add up the copies.
-    """
-    if maps[0].device.type != "cpu" or torch.compiler.is_compiling() or is_tracing():
-        return torch.cat(list(maps), dim=1)
-    return _Concatenate.apply(*maps)  # type: ignore[no-any-return, no-untyped-call]
-
-
-class _Concatenate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *maps: Tensor) -> Tensor:
-        ctx.sizes = [x.shape[1] for x in maps]
-        return torch.cat(maps, dim=1)
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        parts = grads[0].split(ctx.sizes, dim=1)
-        return tuple(
-            channels_last(part) if wanted else None for part, wanted in zip(parts, ctx.needs_input_grad, strict=True)
-        )
 
 
 def split_rows(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:

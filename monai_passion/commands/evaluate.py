@@ -43,7 +43,8 @@ def evaluate(
         monai-passion evaluate RUN
         monai-passion evaluate RUN --data COHORT --output SCORES
 
-    Of the training's own patients, those of one split are scored; of an outside cohort all that have a label.
+    Of the training's own patients, those of one split are scored; of an outside cohort all that have a label. Beside
+    the weights a summary.json is left, from which predict tells what Dice to expect, unless one of more is there.
 
     Args:
         run: the output of ``train``; or a file or folder of weights, with the bundle.

@@ -61,6 +61,8 @@ def presence(
 
     if sum(source is not None for source in (cases, datalist, read)) != 1:
         raise UsageError("give one of --cases, --datalist and --read; see monai-passion presence --help")
+    if cases is not None and cases < 1:
+        raise UsageError(f"--cases is {cases}; give at least one")
     if output is not None:
         refuse_older(Path(output), overwrite, [datalist, read])
     if read is not None:

@@ -20,12 +20,9 @@ from monai_passion.evaluation.metrics import CHALLENGE, image_diagonal, score_ca
 from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
 from monai_passion.modalities import combinations
 from monai_passion.system.files import write_atomically
-from monai_passion.transforms.decision import most_probable_class
+from monai_passion.transforms.decision import NOT_NUMBERS, most_probable_class
 
 __all__ = ["CombinationScores", "label_maps", "mean_region_dice"]
-
-
-NOT_NUMBERS = "the network's probabilities are not numbers; were its weights damaged, or did their training diverge?"
 
 
 def label_maps(probability: Tensor, num_combinations: int) -> Tensor:

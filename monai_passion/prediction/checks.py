@@ -371,7 +371,8 @@ def seen_window(
         seen = [round(size * wanted / mm) for size, mm in zip(seen, voxel_sizes(affine), strict=False)]
     if seen[0] >= shape[0] and seen[1] >= shape[1]:
         return None
-    starts = [max(have // 2 - size // 2, 0) for have, size in zip(shape, seen, strict=False)]
+    seen = [min(size, have) for size, have in zip(seen, shape, strict=False)]
+    starts = [have // 2 - size // 2 for have, size in zip(shape, seen, strict=False)]
     first, second = (slice(start, start + size) for start, size in zip(starts, seen, strict=True))
     return first, second
 

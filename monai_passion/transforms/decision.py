@@ -12,15 +12,18 @@ from monai.transforms.transform import MapTransform, Transform
 from monai.utils import convert_to_dst_type
 from torch import Tensor
 
-from monai_passion.errors import InputError, UsageError
+from monai_passion.errors import UsageError, WeightsError
 
 __all__ = [
     "DECISIONS",
+    "NOT_NUMBERS",
     "ProbabilitiesToLabels",
     "ProbabilitiesToLabelsd",
     "largest_expected_dice",
     "most_probable_class",
 ]
+
+NOT_NUMBERS = "the network's probabilities are not numbers; were its weights damaged, or did their training diverge?"
 
 STEP = 0.001
 """Of probabilities, in the search for the best threshold."""
@@ -146,7 +149,7 @@ class ProbabilitiesToLabels(Transform):
     Raises:
         ValueError: no such decision.
         UsageError: regions that `largest_expected_dice` cannot decide between.
-        InputError: when called, of probabilities that are no numbers.
+        WeightsError: when called, of probabilities that are no numbers.
     """
 
     def __init__(self, regions: Mapping[str, Sequence[int]], decision: str = "most_probable") -> None:
@@ -159,7 +162,7 @@ class ProbabilitiesToLabels(Transform):
 
     def __call__(self, probability: Tensor) -> Tensor:
         if not torch.as_tensor(probability).as_subclass(Tensor).sum().isfinite():
-            raise InputError("the probabilities are not numbers; is the image damaged, or are the weights?")
+            raise WeightsError(NOT_NUMBERS)
         classes = self.decide(probability, self.regions)[None]
         return convert_to_dst_type(classes, probability, dtype=classes.dtype)[0]
 

@@ -97,3 +97,9 @@ def test_of_a_datalist_only_files_that_there_are_are_drawn(datalist, tmp_path):
     assert all(
         row.tolist() == [False, False, False, True] for case, row in zip(*table[::2], strict=True) if case in few
     )
+
+
+@pytest.mark.parametrize("cases", ["0", "-3"])
+def test_fewer_than_one_case_is_refused(cases, capsys):
+    assert main(["presence", "--cases", cases, "--missing-rates", "t1=0.2"]) == 2
+    assert f"--cases is {cases}; give at least one" in capsys.readouterr().err

@@ -267,6 +267,11 @@ def test_how_much_of_a_slice_is_looked_at_is_told():
     assert check_slices(HEARTS, slices((40, 30, 5), (1.5, 1.0, 8.0)), BRAIN) == []
 
 
+def test_of_a_slice_that_is_narrower_than_the_window_no_more_is_looked_at_than_there_is():
+    (found,) = check_slices(HEARTS, slices((12, 30, 5), (1.5, 1.0, 8.0)), HEART)
+    assert found.text.startswith("the middle 12 x 20 of 12 x 30 pixels, 18 x 20 mm")
+
+
 def test_slices_along_another_axis_are_told():
     found = check_slices({}, slices((5, 40, 30), (8.0, 1.0, 1.5)), HEART)
     assert [finding.level for finding in found] == ["warning"]

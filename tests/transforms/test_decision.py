@@ -5,7 +5,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_passion.errors import InputError, UsageError
+from monai_passion.errors import UsageError, WeightsError
 from monai_passion.transforms import (
     ProbabilitiesToLabels,
     ProbabilitiesToLabelsd,
@@ -119,7 +119,7 @@ def test_regions_that_overlap_otherwise_and_decisions_that_there_are_not_are_ref
 
 @pytest.mark.parametrize("decision", ["most_probable", "expected_dice"])
 def test_probabilities_that_are_no_numbers_are_no_background(decision):
-    with pytest.raises(InputError, match="not numbers"):
+    with pytest.raises(WeightsError, match="not numbers"):
         ProbabilitiesToLabels(REGIONS, decision)(torch.full((4, 2, 2, 2), torch.nan))
 
 

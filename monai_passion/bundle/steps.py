@@ -25,6 +25,7 @@ from monai_passion.bundle.weights import check_settings, find_weights, trained_u
 from monai_passion.data.cache import cached
 from monai_passion.data.datalists import SPLITS, describe_data, load_datalist, make_datalist
 from monai_passion.data.donors import Donor, load_donors
+from monai_passion.data.geometry import NEAR
 from monai_passion.data.presence import read_presence
 from monai_passion.data.sampling import combination_items
 from monai_passion.data.slices import slices_of, whole_files
@@ -44,6 +45,7 @@ from monai_passion.system.memory import keep_freed_memory
 from monai_passion.tasks import TaskLike, load_task
 
 __all__ = [
+    "NEAR",
     "PresenceFacts",
     "__version__",
     "cached",

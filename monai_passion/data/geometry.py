@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from nibabel.affines import apply_affine
@@ -12,7 +12,16 @@ from scipy import ndimage
 from monai_passion.data.nifti import Grid, Header, Volume
 from monai_passion.errors import InputError
 
-__all__ = ["FULL_COVERAGE", "MIN_COVERAGE", "bring_onto", "choose_reference", "coverage", "moved_onto", "shown_voxels"]
+__all__ = [
+    "FULL_COVERAGE",
+    "MIN_COVERAGE",
+    "bring_onto",
+    "choose_reference",
+    "coverage",
+    "is_near",
+    "moved_onto",
+    "shown_voxels",
+]
 
 MIN_COVERAGE = 0.1
 """With less of the reference inside another file's field of view, the two do not show the same place."""
@@ -24,6 +33,14 @@ NOISE = 0.1
 """Of the bright voxels' value, up to which a voxel may be air."""
 SAMPLED = 40
 """Voxels along an axis that suffice to tell what an image shows."""
+NEAR = 0.1
+"""Part by which the pixels of slices may differ from those of a training and are left as they are."""
+
+
+def is_near(sizes: Sequence[float], wanted: Sequence[float], tolerance: float = NEAR) -> bool:
+    """Whether voxels of ``sizes`` (mm) are ``wanted`` ones but for this part; a wanted size of -1 stands for any."""
+    pairs = zip(sizes, wanted, strict=False)
+    return all(abs(size / other - 1) <= tolerance for size, other in pairs if other > 0)
 
 
 def choose_reference(volumes: Mapping[str, Volume]) -> str:

@@ -16,6 +16,7 @@ from scipy import ndimage
 from scipy.special import rel_entr
 from scipy.stats import rankdata
 
+from monai_passion.data.geometry import is_near
 from monai_passion.data.nifti import Volume
 from monai_passion.data.patient import Finding
 from monai_passion.errors import UsageError
@@ -59,8 +60,6 @@ It was 0.5 at most on five patients, and 1.04 on a raw one.
 BINS = 32
 FINE = 96
 """Voxels along an axis that suffice to see which way round a head is."""
-NEAR = 0.1
-"""Part by which pixels may differ from those of the training and are left (`configs/common/slices.json`)."""
 COARSE = 1.5
 """How many times the size of the training's voxels one may have."""
 UNRELIABLE = 0.5
@@ -348,8 +347,7 @@ def check_spacing(facts: Mapping[str, Any], affine: NDArray[np.float64]) -> list
 def _resampled(facts: Mapping[str, Any], affine: NDArray[np.float64]) -> float | None:
     """The size of pixels, mm, that slices are resampled to; None where theirs are near enough."""
     wanted = facts.get("settings", {}).get("pixel_size")
-    is_near = not wanted or bool((abs(voxel_sizes(affine)[:2] / wanted - 1) <= NEAR).all())
-    return None if is_near else float(wanted)
+    return None if not wanted or is_near(voxel_sizes(affine), [wanted, wanted, -1]) else float(wanted)
 
 
 def seen_window(

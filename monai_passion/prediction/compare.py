@@ -116,15 +116,9 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         "after": moved_onto(after.images[name], after.labels, np.eye(4), order=1),
         "labels_before": labels_before,
     }
-    seen = [
-        moved_onto(
-            day.images[name]._replace(data=np.ones(day.images[name].shape, np.float32)), after.labels, way, order=0
-        )
-        for day, way in ((before, motion), (after, np.eye(4)))
-    ]
-    whole = before.labels._replace(data=np.ones(before.labels.shape, np.float32))
-    extent = moved_onto(whole, after.labels, motion, order=0)
-    overlap = _overlap(views["before"], views["after"], (seen[0] > 0) & (seen[1] > 0))
+    both = _extent(before.images[name], after.labels, motion) & _extent(after.images[name], after.labels, np.eye(4))
+    overlap = _overlap(views["before"], views["after"], both)
+    seen_before = _extent(before.labels, after.labels, motion)
     regions = []
     for first, second in zip(before.report["regions"], after.report["regions"], strict=True):
         values = second["values"]
@@ -134,7 +128,7 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
             np.isin(labels_before, values),
             np.isin(np.rint(after.labels.data), values),
             np.linalg.inv(before.labels.affine) @ motion @ after.labels.affine,
-            extent > 0,
+            seen_before,
         )
         regions.append(
             {
@@ -169,6 +163,12 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         + _unseen(regions)
         + _uneven(before, after),
     }, views
+
+
+def _extent(volume: Volume, grid: Volume, motion: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where a volume has voxels, on another grid."""
+    whole = volume._replace(data=np.ones(volume.shape, np.float32))
+    return np.asarray(moved_onto(whole, grid, motion, order=0) > 0)
 
 
 def _overlap(a: NDArray[Any], b: NDArray[Any], both: NDArray[np.bool_]) -> float:

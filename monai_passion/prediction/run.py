@@ -40,7 +40,6 @@ from monai_passion.prediction.output.stages import StagePicture, stage_picture
 from monai_passion.prediction.segmenter import BundleFacts, Segmentation, Segmenter
 from monai_passion.system.memory import peak_memory_mb
 from monai_passion.system.output import output_folder, writing
-from monai_passion.system.settings import read_config
 from monai_passion.tasks import Task
 
 __all__ = ["Examined", "Options", "Stage", "Tell", "check_patient", "examine", "predict_patient", "silent"]
@@ -378,8 +377,7 @@ def _check_weights(
 
 def _with_pixels(facts: Mapping[str, Any], bundle: BundleFacts) -> dict[str, Any]:
     """The metadata of weights, with the size of pixels that their bundle has where they do not say it themselves."""
-    size = read_config([bundle.path / "configs" / "inference.json"]).get("pixel_size")
-    return {**facts, "settings": {"pixel_size": size, **facts.get("settings", {})}}
+    return {**facts, "settings": {"pixel_size": bundle.pixel_size, **facts.get("settings", {})}}
 
 
 def _facts(weights: Path) -> Mapping[str, Any]:

@@ -54,6 +54,8 @@ class BundleFacts(NamedTuple):
     """What it segments: modalities in channel order, classes, regions."""
     network: str
     """The class of its network."""
+    pixel_size: float | None = None
+    """Edge of a pixel, mm, that slices are resampled to where the weights do not say another."""
     run: Path | None = None
     """The training that it was given by, whose weights are taken."""
 
@@ -138,7 +140,9 @@ def find_bundle(bundle: str | None = None) -> BundleFacts:
     try:
         network = str(config["network_def"]["_target_"].rpartition(".")[2])
         task = load_task(config["task"])
-        facts = BundleFacts(path, str(config["bundle_name"]), str(metadata["version"]), task, network)
+        facts = BundleFacts(
+            path, str(config["bundle_name"]), str(metadata["version"]), task, network, config.get("pixel_size")
+        )
         return facts if trained is None else facts._replace(run=Path(wanted))
     except (KeyError, TypeError, ValueError, PassionError) as error:
         raise UsageError(

@@ -12,6 +12,8 @@ from monai.data.utils import affine_to_spacing
 from monai.utils.enums import TraceKeys
 from torch import Tensor
 
+from monai_passion.data.geometry import is_near
+
 __all__ = ["Spacingd", "interpolate_axes", "turns"]
 
 TOLERANCE = 1e-3
@@ -78,8 +80,7 @@ class Spacingd(mt.Spacingd):
         return result
 
     def _is_near(self, image: MetaTensor) -> bool:
-        pairs = zip(affine_to_spacing(image.affine), self.spacing_transform.pixdim, strict=False)
-        return all(abs(float(size) / wanted - 1) <= self.tolerance for size, wanted in pairs if wanted > 0)
+        return is_near(affine_to_spacing(image.affine).tolist(), self.spacing_transform.pixdim, self.tolerance)
 
     def inverse(self, data: Mapping[Hashable, Tensor]) -> dict[Hashable, Tensor]:
         item = dict(data)

@@ -25,5 +25,5 @@ def is_fast(x: Tensor) -> bool:
 
 
 def neighbors(channels: int, size: int, wide: int) -> int:
-    """Of ``size`` voxels, how many neighbors are computed as one voxel, of ``wide`` channels in all at most."""
+    """Of ``size`` voxels (or groups), how many neighbors are computed as one, of ``wide`` channels in all at most."""
     return next(n for n in range(max(wide // channels, 1), 0, -1) if size % n == 0)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monai_passion.networks.cpu.fast import compute_type
+from monai_passion.networks.cpu.fast import compute_type, neighbors
 from monai_passion.networks.cpu.layout import channels_last
 
 __all__ = ["convolve_in_groups"]
@@ -67,7 +67,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Te
 def _gradient_of_weight(x: Tensor, upstream: Tensor, weight: Tensor, groups: int) -> Tensor:
     """As if several groups were one, whose weight then has the groups' own along its diagonal."""
     outputs, inputs = len(weight) // groups, weight.shape[1]
-    merged = next(n for n in range(max(VECTOR // max(outputs, inputs), 1), 0, -1) if groups % n == 0)
+    merged = neighbors(max(outputs, inputs), groups, VECTOR)
     wide = channels_last(upstream.new_zeros(len(weight), merged * inputs, *weight.shape[2:]))
     _, gradient, _ = torch.ops.aten.convolution_backward(
         upstream, channels_last(x), wide, None, [1] * 3, [weight.shape[-1] // 2] * 3, [1] * 3, False, [0] * 3,

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from monai_passion.networks.cpu.convolution import Conv3d, _fold
-from tests.networks.cpu import HALF
+from tests.networks.cpu import HALF, single_and_half
 
 
 def assert_equal(ours, theirs, image):
@@ -120,19 +120,9 @@ def test_half_precision_is_single_precision_but_for_rounding(batch, channels, si
 @pytest.mark.parametrize("channels", [(4, 1), (8, 1), (1, 2), (8, 3), (2, 4), (128, 1)])
 @pytest.mark.parametrize("size", [(2, 4, 4), (4, 4, 2), (4, 5, 6), (5, 4, 8), (6, 6, 16)])
 def test_small_maps_in_half_precision_are_right_whatever_memory_held(size, channels, batch, stride):
-    """oneDNN's kernels for AMX read memory beside the map for some shapes: here that holds large numbers."""
     conv = Conv3d(*channels, 3, padding=1, padding_mode="reflect", stride=stride)
-    results = []
-    image = torch.randn(batch, channels[0], *size)
-    for half in (False, True):
-        x = image.clone().requires_grad_()
-        conv.zero_grad()
-        _ = [torch.full((2**n,), 1e30, dtype=torch.bfloat16) for n in range(6, 18) for _ in range(4)]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            y = conv(x)
-        y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
-        results.append((y.float(), x.grad, conv.weight.grad.clone()))
-    for single, rounded in zip(*results, strict=True):
+    single_precision, half_precision = single_and_half(conv, torch.randn(batch, channels[0], *size))
+    for single, rounded in zip(single_precision[:3], half_precision[:3], strict=True):
         assert (rounded - single).norm() < 2**-6 * single.norm()
 
 

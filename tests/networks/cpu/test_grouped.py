@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from monai_passion.networks.cpu.convolution import Conv3d
-from tests.networks.cpu import HALF
+from tests.networks.cpu import HALF, single_and_half
 from tests.networks.cpu.test_convolution import assert_equal
 
 FORMS = [(64, 64, 64), (12, 12, 3), (6, 9, 3), (20, 20, 5), (40, 80, 2), (4, 4, 2)]
@@ -40,16 +40,7 @@ def test_without_bias_and_without_gradient_of_the_input():
 @pytest.mark.parametrize("batch", [1, 2])
 def test_half_precision_is_right_whatever_memory_held(form, size, batch):
     conv, _ = pair(*form)
-    image = torch.randn(batch, form[0], *size)
-    results = []
-    for half in (False, True):
-        x = image.clone().requires_grad_()
-        conv.zero_grad()
-        _ = [torch.full((2**n,), 1e30, dtype=torch.bfloat16) for n in range(6, 18) for _ in range(4)]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
-            y = conv(x)
-        y.backward(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).reshape(y.shape))
-        results.append((y.float(), x.grad, conv.weight.grad.clone(), conv.bias.grad.clone()))
+    results = single_and_half(conv, torch.randn(batch, form[0], *size))
     for single, rounded in zip(*results, strict=True):
         assert rounded.dtype == torch.float32
         assert (rounded - single).norm() < 2**-6 * single.norm()

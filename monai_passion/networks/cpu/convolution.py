@@ -9,18 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from monai_passion.networks.cpu.fast import compute_type, is_fast
+from monai_passion.networks.cpu.fast import ONEDNN_FROM, VECTOR, compute_type, is_fast
 from monai_passion.networks.cpu.grouped import convolve_in_groups
 from monai_passion.networks.cpu.layout import channels_last, empty_channels_last
 from monai_passion.networks.cpu.padding import MODES, crop_gradient, pad
 from monai_passion.networks.cpu.pointwise import pointwise
 
 __all__ = ["Conv3d"]
-
-ONEDNN_FROM = 20480
-"""torch hands a lone sample to oneDNN only above this many elements, its last axis not counted."""
-VECTOR = 16
-"""Single-precision numbers in a processor's vector, which oneDNN fills with channels of the result."""
 
 
 class _Plan(NamedTuple):

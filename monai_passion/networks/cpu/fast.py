@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
 from monai_passion.networks.routing import is_tracing
 
-__all__ = ["compute_type", "is_fast", "neighbors"]
+__all__ = ["ONEDNN_FROM", "VECTOR", "compute_type", "has_tiles", "is_fast", "neighbors"]
+
+ONEDNN_FROM = 20480
+"""torch hands a lone sample to oneDNN only above this many elements; of a volume, its last axis not counted."""
+VECTOR = 16
+"""Single-precision numbers in a processor's vector, which oneDNN fills with channels."""
 
 
 def compute_type(x: Tensor) -> torch.dtype:
@@ -22,6 +29,13 @@ def is_fast(x: Tensor) -> bool:
     if compute_type(x) == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     return compute_type(x) == torch.float32 and torch.backends.mkldnn.is_available()
+
+
+@cache
+def has_tiles(dtype: torch.dtype) -> bool:
+    """Whether this processor multiplies matrices of such numbers in tiles: in bfloat16 with AMX."""
+    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return dtype == torch.bfloat16 and ask is not None and bool(ask())
 
 
 def neighbors(channels: int, size: int, wide: int) -> int:

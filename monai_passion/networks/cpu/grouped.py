@@ -8,13 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from monai_passion.networks.cpu.fast import compute_type, neighbors
+from monai_passion.networks.cpu.fast import VECTOR, compute_type, neighbors
 from monai_passion.networks.cpu.layout import channels_last
 
 __all__ = ["convolve_in_groups"]
-
-VECTOR = 16
-"""Channels of a group that oneDNN is quick for in the gradient of the weight."""
 
 
 def convolve_in_groups(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
@@ -29,8 +26,9 @@ def convolve_in_groups(x: Tensor, weight: Tensor, bias: Tensor | None, groups: i
         (n, O, *spatial), channels last.
     """
     dtype = compute_type(x)
-    # Maps one voxel deep are a shape that AMX's kernels get wrong (see `monai_passion.networks.cpu.convolution`).
-    x = x.to(torch.float32 if 1 in x.shape[2:] else dtype)
+    # Of maps smaller than the kernel oneDNN's kernels for bfloat16 read memory beside the map: with AMX where they are one
+    # voxel deep, with AVX-512 for the gradient of the weight (see `monai_passion.networks.cpu.convolution`).
+    x = x.to(torch.float32 if min(x.shape[2:]) < weight.shape[-1] else dtype)
     with torch.autocast("cpu", enabled=False):
         return _ConvolveInGroups.apply(x, weight, bias, groups).to(dtype)  # type: ignore[no-any-return, no-untyped-call]
 

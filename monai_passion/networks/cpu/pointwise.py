@@ -1,19 +1,20 @@
-"""A convolution of kernel size 1 as a product of matrices that fill a processor's vectors, and its gradients."""
+"""A convolution of kernel size 1 over rows that fill a processor's vectors, and its gradients."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from monai_passion.networks.cpu.fast import compute_type, is_fast, neighbors
+from monai_passion.networks.cpu.fast import ONEDNN_FROM, VECTOR, compute_type, has_tiles, is_fast, neighbors
 from monai_passion.networks.cpu.layout import from_rows, to_rows
 
 __all__ = ["pointwise"]
 
-WIDE = {torch.bfloat16: 64, torch.float32: 32}
-"""Channels of a row that a product of matrices with many rows is quick for."""
+TILES = 64
+"""Channels of a row that a product of matrices in AMX's tiles is quick for."""
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -31,8 +32,8 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 class _Pointwise(torch.autograd.Function):
     """Rows (n, V, I), weight (O, I) and bias (O,) -> (n, V, O).
 
-    torch multiplies a matrix of a million rows and eight columns at a fifth of the speed of one with an eighth of the
-    rows and 64 columns. So neighbors are one row, and the weight stands once for each along a larger one's diagonal.
+    A row of eight channels leaves most of a vector or a tile empty. So neighbors are one row, and the weight stands
+    once for each along a larger one's diagonal.
     """
 
     @staticmethod
@@ -41,8 +42,8 @@ class _Pointwise(torch.autograd.Function):
         ctx.biased = bias is not None
         outputs, inputs = weight.shape
         n = _neighbors(rows, outputs)
-        wide, kernel = rows.view(-1, n * inputs), _repeat(weight.to(rows.dtype).T, n)
-        result = wide @ kernel if bias is None else torch.addmm(bias.to(rows.dtype).repeat(n), wide, kernel)
+        wide, kernel = rows.view(-1, n * inputs), _repeat(weight.to(rows.dtype), n)
+        result = _multiply(wide, kernel, None if bias is None else bias.to(rows.dtype).repeat(n))
         return result.view(*rows.shape[:2], outputs)
 
     @staticmethod
@@ -54,7 +55,7 @@ class _Pointwise(torch.autograd.Function):
         upstream = grads[0].reshape(-1, n * outputs)
         of_rows = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_rows = (upstream @ _repeat(weight.to(rows.dtype), n)).view(rows.shape)
+            of_rows = _multiply(upstream, _repeat(weight.to(rows.dtype).T, n)).view(rows.shape)
         if ctx.needs_input_grad[1]:
             of_weight = _between(upstream, rows.view(-1, n * inputs), n).to(weight.dtype)
         if ctx.biased and ctx.needs_input_grad[2]:
@@ -63,19 +64,45 @@ class _Pointwise(torch.autograd.Function):
 
 
 def _neighbors(rows: Tensor, outputs: int) -> int:
-    return neighbors(max(rows.shape[2], outputs), rows.shape[:2].numel(), WIDE[rows.dtype])
+    wide = VECTOR if _convolves(rows) else TILES
+    return neighbors(max(rows.shape[2], outputs), rows.shape[:2].numel(), wide)
+
+
+def _convolves(rows: Tensor) -> bool:
+    """Whether these are rows for oneDNN's convolutions, twice and more as quick as products without AMX."""
+    return rows.numel() > ONEDNN_FROM and not has_tiles(rows.dtype)
+
+
+def _multiply(rows: Tensor, kernel: Tensor, bias: Tensor | None = None) -> Tensor:
+    """(V, I), (O, I), (O,) -> (V, O)."""
+    if not _convolves(rows):
+        return F.linear(rows, kernel, bias)
+    product = F.conv2d(_as_image(rows), kernel[..., None, None], bias)
+    return product.movedim(1, -1).contiguous().view(len(rows), len(kernel))
+
+
+def _between(upstream: Tensor, rows: Tensor, n: int) -> Tensor:
+    """The gradient (O, I) of the weight, from (V / n, n O) and (V / n, n I)."""
+    if _convolves(rows):
+        kernel = rows.new_empty(upstream.shape[1], rows.shape[1], 1, 1)
+        _, product, _ = torch.ops.aten.convolution_backward(
+            _as_image(upstream), _as_image(rows), kernel, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1,
+            (False, True, False),
+        )  # fmt: skip
+    else:
+        product = upstream.T @ rows
+    blocks = product.reshape(n, -1, n, rows.shape[1] // n)
+    return blocks.diagonal(dim1=0, dim2=2).sum(dim=2, dtype=torch.float32)
 
 
 def _repeat(matrix: Tensor, n: int) -> Tensor:
-    """(I, O) -> (n I, n O): ``n`` times along the diagonal, zeros beside."""
-    inputs, outputs = matrix.shape
-    wide = matrix.new_zeros(n, inputs, n, outputs)
+    """(O, I) -> (n O, n I): ``n`` times along the diagonal, zeros beside."""
+    outputs, inputs = matrix.shape
+    wide = matrix.new_zeros(n, outputs, n, inputs)
     wide.diagonal(dim1=0, dim2=2).copy_(matrix.unsqueeze(2))
-    return wide.view(n * inputs, n * outputs)
+    return wide.view(n * outputs, n * inputs)
 
 
-def _between(a: Tensor, b: Tensor, n: int) -> Tensor:
-    """(V / n, n A), (V / n, n B) -> (A, B): the products of rows, summed over V voxels in single precision."""
-    if a.dtype == torch.float32:  # quicker as they are
-        return a.view(-1, a.shape[1] // n).T @ b.view(-1, b.shape[1] // n)
-    return (a.T @ b).view(n, -1, n, b.shape[1] // n).diagonal(dim1=0, dim2=2).sum(dim=2, dtype=torch.float32)
+def _as_image(rows: Tensor) -> Tensor:
+    """(V, C) -> (1, C, 1, V), the channels last."""
+    return rows[None, None].movedim(-1, 1)

@@ -26,8 +26,8 @@ def convolve_in_groups(x: Tensor, weight: Tensor, bias: Tensor | None, groups: i
         (n, O, *spatial), channels last.
     """
     dtype = compute_type(x)
-    # Of maps smaller than the kernel oneDNN's kernels for bfloat16 read memory beside the map: with AMX where they are one
-    # voxel deep, with AVX-512 for the gradient of the weight (see `monai_passion.networks.cpu.convolution`).
+    # Of maps smaller than the kernel oneDNN's kernels for bfloat16 read what is beside the map: with AMX where they are
+    # one voxel deep, with AVX-512 for the gradient of the weight (see `monai_passion.networks.cpu.convolution`).
     x = x.to(torch.float32 if min(x.shape[2:]) < weight.shape[-1] else dtype)
     with torch.autocast("cpu", enabled=False):
         return _ConvolveInGroups.apply(x, weight, bias, groups).to(dtype)  # type: ignore[no-any-return, no-untyped-call]

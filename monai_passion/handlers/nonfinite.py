@@ -44,7 +44,7 @@ class NonFiniteHandler:
 
     Raises:
         ValueError: ``patience`` is below 1.
-        PassionError: (while training) ``patience`` was reached.
+        PassionError: (while training) ``patience`` was reached, or the training ended before it and no loss was finite.
     """
 
     def __init__(self, patience: int = 5) -> None:
@@ -54,11 +54,13 @@ class NonFiniteHandler:
         self.logger = logging.getLogger(__name__)
         self._cases: list[str] = []
         self._in_a_row = 0
+        self._learned = False
         self._buffers: dict[str, Tensor] = {}
 
     def attach(self, engine: SupervisedTrainer) -> None:
         engine.add_event_handler(Events.ITERATION_STARTED, self.remember)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.end)
 
     def remember(self, engine: SupervisedTrainer) -> None:
         self._buffers = {name: buffer.detach().clone() for name, buffer in _buffers(engine)}
@@ -72,7 +74,7 @@ class NonFiniteHandler:
             norm = float(torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
             what, bad = f"the norm of the gradient is {norm}", not math.isfinite(norm)
         if not idist.all_reduce(float(bad), op="MAX"):
-            self._in_a_row, self._cases = 0, []
+            self._in_a_row, self._cases, self._learned = 0, [], True
             return
         if not bad:
             what = "another process has a loss that is not finite"
@@ -89,10 +91,18 @@ class NonFiniteHandler:
             buffer.detach().copy_(self._buffers[name])
         self.logger.warning(f"{what} at iteration {engine.state.iteration}, case {', '.join(cases)}: step skipped")
         if self._in_a_row >= self.patience:
-            raise PassionError(
-                f"the loss was not finite {self._in_a_row} times in a row (cases {', '.join(self._cases)}): check "
-                "these cases, or lower the learning rate; the checkpoints of earlier epochs are kept"
-            )
+            raise self._lost(f"{self._in_a_row} times in a row")
+
+    def end(self) -> None:
+        """A training of fewer steps than ``patience`` is lost where none of them could be taken."""
+        if self._in_a_row and not self._learned:
+            raise self._lost("at any step")
+
+    def _lost(self, when: str) -> PassionError:
+        return PassionError(
+            f"the loss was not finite {when} (cases {', '.join(self._cases)}): check "
+            "these cases, or lower the learning rate; the checkpoints of earlier epochs are kept"
+        )
 
 
 def _buffers(engine: SupervisedTrainer) -> list[tuple[str, Tensor]]:

@@ -66,6 +66,14 @@ def test_all_bad_in_a_row_stops_with_the_cases(tmp_path):
     assert error.value.exit_code == 1
 
 
+def test_a_training_too_short_for_that_ends_with_an_error_where_no_step_was_taken(tmp_path):
+    trainer, seen = poisoned(tmp_path, bad=range(toy.CASES), epochs=1)
+    assert len(trainer.data_loader) < 5
+    with pytest.raises(PassionError, match="not finite at any step"):
+        trainer.run()
+    assert len(seen) == len(trainer.data_loader)
+
+
 def attached(loss=1.0, patience=2):
     """A handler beside a trainer in the middle of an iteration, without the training."""
     net = torch.nn.Linear(2, 1)

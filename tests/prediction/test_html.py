@@ -288,6 +288,19 @@ def test_the_outline_of_a_core_is_closed_within_its_edema_on_the_picture_which_i
     assert (columns[0] + columns[-1]) / 2 == pytest.approx(picture.shape[1] / 2, rel=0.1)
 
 
+def test_preview_outlines_a_core_that_is_larger_than_the_edema_around_it_in_its_own_color():
+    away = np.linalg.norm(np.indices((64, 64, 64)) - 32, axis=0)
+    head = np.where(away < 30, 100, 0).astype(np.float32)
+    labels = np.select([away < 20, away < 23], [1, 2], 0).astype(np.uint8)
+    task = load_task("brats_mri")
+    report = make_report(Segmentation(labels, None, {}, {}), {"t1": head}, np.eye(4), task, **FACTS, findings=[])
+    core, edema = report["labels"][:2]
+    assert core["volume_ml"] > edema["volume_ml"] > 0
+    picture = preview({"t1": head}, labels, np.eye(4), report) / 255
+    of_core, of_edema = ((np.abs(picture[80:] - to_rgb(row["color"])).max(-1) < 0.2).sum() for row in (core, edema))
+    assert of_core > 0.6 * of_edema  # their radii are 20 and 23
+
+
 @pytest.fixture(scope="module")
 def full_page(tmp_path_factory):
     """All sequences with every subset of them, many lesions, doubts and notes."""

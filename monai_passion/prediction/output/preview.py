@@ -15,6 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from monai_passion.prediction.terminal import expected_text, unknown_text
 
@@ -153,8 +154,9 @@ def preview(
             ax.set_axis_off()
             shown = plane_slice(np.where(image[within] == 0, low, image[within]), plane, point[axis])
             ax.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=plane_aspect(scene, plane))
-            for label in sorted(report["labels"], key=lambda row: -row["volume_ml"]):  # small ones on top
-                draw_outline(ax, outlines == label["value"], label["color"])
+            areas = [(_with_what_it_surrounds(outlines, row["value"]), row["color"]) for row in report["labels"]]
+            for area, color in sorted(areas, key=lambda drawn: -int(drawn[0].sum())):  # small ones on top
+                draw_outline(ax, area, color)
             mark_edges(ax, EDGES[plane])
             if row == 0:
                 ax.set_title(report["titles"].get(m, m), color="white", fontsize=12, pad=3, y=1.0)
@@ -185,6 +187,13 @@ def preview(
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def _with_what_it_surrounds(labels: NDArray[np.unsignedinteger], value: int) -> NDArray[np.bool_]:
+    """A label and those in its holes, whose borders are their own: edema is not outlined towards the core within."""
+    mask = labels == value
+    surrounded: NDArray[np.bool_] = ndimage.binary_fill_holes(mask) & (labels > 0)
+    return mask | surrounded
 
 
 def _bands(report: Mapping[str, Any], letters: int) -> list[tuple[str, str]]:

@@ -88,7 +88,7 @@ def read_patient(
     """Read and judge the files of one patient.
 
     With the policy "repair", a volume in which every voxel has the same value counts as absent, a background of
-    another value than 0 becomes 0, and volumes on other grids than the reference are resampled to it, each with a
+    another value than 0 is subtracted, and volumes on other grids than the reference are resampled to it, each with a
     finding. With "strict" each is an error.
 
     Args:
@@ -171,9 +171,8 @@ def repair_volumes(volumes: Mapping[str, Volume], policy: str = "repair") -> tup
         if (background := _background(volume)) not in (0, None):
             if policy == "strict":
                 raise InputError(f"{volume.path} {BACKGROUND.format(background)}")
-            outside = volume.data == background
-            volume = volume._replace(data=np.where(outside, np.float32(0), _shown_zeros(volume.data)))
-            findings.append(Finding("note", f"{m}: its background of {background:g} is taken as 0"))
+            volume = volume._replace(data=_lifted(volume.data, np.float32(background)))
+            findings.append(Finding("note", f"{m}: its background of {background:g} is subtracted"))
         elif background is None and (volume.data < 0).mean() >= MAX_WRAPPED:
             volume = volume._replace(data=_shown_zeros(volume.data))
         kept[m] = volume
@@ -181,6 +180,14 @@ def repair_volumes(volumes: Mapping[str, Volume], policy: str = "repair") -> tup
         paths = ", ".join(str(volume.path) for volume in volumes.values())
         raise InputError(f"no image in {paths}: every voxel has the same value; export the original images")
     return kept, findings
+
+
+def _lifted(image: np.ndarray, background: np.float32) -> np.ndarray:
+    """The image with a background of 0, which is next to its darkest values: else a rim that is resampled is neither."""
+    outside = image == background
+    low, high = image[~outside].min(), image[~outside].max()
+    is_far = low - background > high - low  # as a number that stands for "nothing" in an image around 0
+    return np.where(outside, np.float32(0), _shown_zeros(image - (low if is_far else background)))
 
 
 def _shown_zeros(image: np.ndarray) -> np.ndarray:

@@ -297,8 +297,33 @@ def test_a_zero_between_others_shows_something_where_images_have_values_below_it
     nib.save(nib.Nifti1Image(data, AFFINE), tmp_path / "t1.nii.gz")
     image = LoadModalities(BRATS_MRI, policy="repair")({"t1": str(tmp_path / "t1.nii.gz")})[0][2]
     assert bool(is_foreground(image)[4, 4, 4]) == shows
-    assert abs(float(image[4, 4, 4])) < 1e-6
+    assert float(image[4, 4, 4]) == pytest.approx(-(outside or 0), abs=1e-6)  # a background is subtracted
     assert bool(is_foreground(image)[0, 0, 0]) == (outside is None)
+
+
+@pytest.mark.parametrize("offset", [-1000, 100])
+def test_an_image_with_an_offset_is_the_image_without_it_on_a_grid_of_its_own_and_on_another(tmp_path, offset):
+    data = np.zeros((16, 16, 16), np.int16)
+    data[3:-3, 3:-3, 3:-3] = np.random.default_rng(0).integers(50, 500, (10, 10, 10))
+    images = []
+    for number, shift in enumerate((0, offset)):
+        nib.save(nib.Nifti1Image((data + shift).astype(np.int16), AFFINE), tmp_path / f"t1_{number}.nii.gz")
+        finer = AFFINE @ np.diag([0.5, 0.5, 0.5, 1])
+        nib.save(nib.Nifti1Image(np.kron(data, np.ones((2, 2, 2), np.int16)), finer), tmp_path / "t2.nii.gz")
+        paths = {"t1": str(tmp_path / f"t1_{number}.nii.gz"), "t2": str(tmp_path / "t2.nii.gz")}
+        images.append(LoadModalities(BRATS_MRI, policy="repair")(paths)[0])
+    torch.testing.assert_close(images[1], images[0], rtol=1e-5, atol=1e-3)
+
+
+def test_a_background_far_from_the_image_leaves_no_rim_when_that_is_resampled(tmp_path):
+    """An image around 0 in which -99 stands for nothing."""
+    data = np.full((16, 16, 16), -99, np.float32)
+    data[3:-3, 3:-3, 3:-3] = np.random.default_rng(0).uniform(-2, 2, (10, 10, 10))
+    nib.save(nib.Nifti1Image(data, AFFINE), tmp_path / "t1.nii.gz")
+    save(tmp_path / "t2.nii.gz", np.random.default_rng(0).random((32, 32, 32)), AFFINE @ np.diag([0.5, 0.5, 0.5, 1]))
+    paths = {m: str(tmp_path / f"{m}.nii.gz") for m in ("t1", "t2")}
+    image = LoadModalities(BRATS_MRI, policy="repair")(paths)[0][2]
+    assert 0 <= float(image.min()) < float(image.max()) < 4.1
 
 
 def test_an_unknown_policy_is_a_usage_error(files):

@@ -183,7 +183,7 @@ def repair_volumes(volumes: Mapping[str, Volume], policy: str = "repair") -> tup
 
 
 def _lifted(image: np.ndarray, background: np.float32) -> np.ndarray:
-    """The image with a background of 0, which is next to its darkest values: else a rim that is resampled is neither."""
+    """The image with a background of 0, next to its darkest values: else a rim that is resampled is neither."""
     outside = image == background
     low, high = image[~outside].min(), image[~outside].max()
     is_far = low - background > high - low  # as a number that stands for "nothing" in an image around 0

@@ -17,7 +17,15 @@ from matplotlib.patches import Patch
 from monai_passion import NOTICE
 from monai_passion.errors import InputError
 from monai_passion.modalities import parse_combination
-from monai_passion.prediction.output.preview import AXIS, EDGES, canonical, mark_edges, plane_aspect, plane_slice
+from monai_passion.prediction.output.preview import (
+    AXIS,
+    EDGES,
+    canonical,
+    mark_edges,
+    names_in_a_line,
+    plane_aspect,
+    plane_slice,
+)
 from monai_passion.tasks import PALETTE
 
 __all__ = ["Example", "example_figure", "read_example"]
@@ -83,11 +91,15 @@ def example_figure(
     columns = math.ceil(math.sqrt(len(combinations) + 1))
     rows = math.ceil((len(combinations) + 1) / columns)
     width, block = 1.7 * columns, 1.9 * rows + 0.35
-    height = block * len(examples) + 0.6
-    figure = Figure(figsize=(width, height), dpi=130)
     highest = max(int(max(e.label.max(), e.prediction.max())) for e in examples.values())
     unnamed = range(len(classes) + 1, highest + 1)
     looks = {**classes, **{f"class {k}": PALETTE[(k - 1) % len(PALETTE)] for k in unnamed}}
+    in_a_line = names_in_a_line([*looks], width, 7)
+    below = 0.28 + 0.16 * ((len(looks) - 1) // in_a_line)  # the legend's lines
+    text = f"One {kind}, the slice with the most labeled voxels; Dice of all labels together. {NOTICE}"
+    lines = textwrap.wrap(text, int(16 * width))
+    height = block * len(examples) + below + 0.13 * len(lines) + 0.1
+    figure = Figure(figsize=(width, height), dpi=130)
     labels: set[int] = set()
     for number, (method, example) in enumerate(examples.items()):
         top = 1 - (block * number + 0.35) / height
@@ -112,9 +124,9 @@ def example_figure(
             axis.set_title(f"{given}{score}" if name else "Reference", fontsize=7, pad=2)
     handles = [Patch(color=color, label=title) for k, (title, color) in enumerate(looks.items(), 1) if k in labels]
     if handles:
-        figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=7, frameon=False)
-    text = f"One {kind}, the slice with the most labeled voxels; Dice of all labels together. {NOTICE}"
-    figure.text(0.5, 0.28 / height, textwrap.fill(text, int(16 * width)), fontsize=7, ha="center", color="#595959")
+        columns = min(in_a_line, len(handles))
+        figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=7, frameon=False)
+    figure.text(0.5, below / height, "\n".join(lines), fontsize=7, ha="center", color="#595959")
     return figure
 
 

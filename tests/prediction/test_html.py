@@ -301,6 +301,21 @@ def test_preview_outlines_a_core_that_is_larger_than_the_edema_around_it_in_its_
     assert of_core > 0.6 * of_edema  # their radii are 20 and 23
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_the_names_of_a_heart_fit_above_its_picture_whatever_it_is_drawn_from(number):
+    task = load_task("myops_cmr")
+    names = task.modality_names[:number]
+    head = np.full((24, 24, 5), 100, np.float32)
+    labels = np.zeros(head.shape, np.uint8)
+    labels[8:16, 8:16] = 1
+    facts = {**FACTS, "modalities": {"used": [*names], "absent": [], "reference": names[0]}}
+    images = dict.fromkeys(names, head)
+    report = make_report(Segmentation(labels, None, {}, {}), images, np.eye(4), task, **facts, findings=[])
+    picture = preview(images, labels, np.eye(4), report)
+    assert not picture[:60, [0, 1, -2, -1]].any()
+    assert picture[:60].any()
+
+
 @pytest.fixture(scope="module")
 def full_page(tmp_path_factory):
     """All sequences with every subset of them, many lesions, doubts and notes."""

@@ -2,12 +2,14 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from monai_passion.errors import InputError
 from monai_passion.modalities import combinations
 from monai_passion.reporting.examples import Example, example_figure, read_example
 from monai_passion.reporting.report import write_report
+from monai_passion.tasks import load_task
 
 MODALITIES = ("flair", "t1c", "t1", "t2")
 TITLES = {m: m.upper() for m in MODALITIES}
@@ -119,6 +121,26 @@ def test_the_legend_has_the_names_and_colors_of_the_task():
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["edema", "class 3"]
     assert to_hex(legend.get_patches()[0].get_facecolor()).upper() == CLASSES["edema"]
+
+
+def test_the_legend_fits_into_the_picture_and_above_what_is_written_beneath():
+    looks = {c.title: c.color for c in load_task("myops_cmr").classes[1:]}
+    label = np.zeros((20, 30), int)
+    for value in range(1, len(looks) + 1):
+        label[8 + value, 8:10] = value
+    names = ["flair", "t1c", "flair+t1c"]
+    prediction = np.stack([label] * 3)
+    example = Example(np.ones((2, 20, 30)), label, prediction, tuple(names), ("flair", "t1c"), np.eye(4))
+    figure = example_figure({"m": example}, names, {"flair": "FLAIR", "t1c": "T1c"}, looks)
+    FigureCanvasAgg(figure).draw()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == len(looks) == 5
+    extent, panels = legend.get_window_extent(), [axis.get_window_extent() for axis in figure.axes]
+    written = figure.texts[-1].get_window_extent()
+    assert 0 <= extent.x0 < extent.x1 <= figure.bbox.width
+    assert extent.y0 >= 0
+    assert extent.y1 <= written.y0 + 3
+    assert written.y1 <= min(panel.y0 for panel in panels)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a file of arrays", b"PK\x03\x04"])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import nibabel as nib
@@ -26,6 +27,7 @@ __all__ = [
     "canonical",
     "draw_outline",
     "mark_edges",
+    "names_in_a_line",
     "plane_aspect",
     "plane_slice",
     "preview",
@@ -39,6 +41,8 @@ EDGES = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
 HALO = [withStroke(linewidth=2, foreground="black")]
 WIDTH, LINE = 3.0, 0.19
 """Of a column, and of a line of text, in inches."""
+LETTER, HANDLE = 0.6, 5.2
+"""How wide a letter of a legend is at most, and the line before a name with the gap behind it, in letters' heights."""
 AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
 BANDS = {"unusable": "#D00000", "warning": "#9B1C1C"}
 """Colors behind doubts."""
@@ -81,6 +85,11 @@ def draw_outline(ax: Any, mask: NDArray[np.bool_], color: str) -> None:
     """Draw the border of a mask over an image; there is none in one row of pixels."""
     if mask.any() and not mask.all() and min(mask.shape) > 1:
         ax.contour(mask, levels=[0.5], colors=[color], linewidths=1.0)
+
+
+def names_in_a_line(names: Sequence[str], width: float, size: float) -> int:
+    """How many names of a legend stand in a line ``width`` inches wide, in letters of ``size`` points; 1 or more."""
+    return max(int(width * 72 / size / (LETTER * max(map(len, names)) + HANDLE)), 1)
 
 
 def view_point(
@@ -128,7 +137,9 @@ def preview(
     wide = WIDTH * columns
     bands = _bands(report, int(wide * 13))
     texts = _texts(report, int(wide * 13))
-    top = LINE * (len(bands) + 3)
+    names = [row["title"] for row in report["labels"]]
+    in_a_line = names_in_a_line(names, wide, 9)
+    top = LINE * (len(bands) + 2 + math.ceil(len(names) / in_a_line))
     left = 1.5 * LINE / wide
     spare = (1 - len(scene.images) / columns) / 2
     bottom = LINE * (len(texts) + 0.5)
@@ -179,7 +190,7 @@ def preview(
         handles=[Line2D([], [], color=row["color"], linewidth=3, label=row["title"]) for row in report["labels"]],
         loc="upper center",
         bbox_to_anchor=(0.5, 1 - LINE * (len(bands) - 0.25) / height),
-        ncols=len(report["labels"]),
+        ncols=min(in_a_line, len(names)),
         frameon=False,
         labelcolor="white",
         fontsize=9,

@@ -15,6 +15,9 @@ from monai_passion.system.files import PathLike
 
 __all__ = ["check_folder", "output_folder", "refuse_older", "writing"]
 
+_own: set[Path] = set()
+"""Temporary folders of this process."""
+
 
 def check_folder(output: Path) -> None:
     """Check, before anything is computed, that files may be written to a folder, which need not be there.
@@ -81,14 +84,14 @@ def output_folder(
         replaces: names of files and folders of an earlier result; those that the new one has not are removed.
 
     Raises:
-        UsageError: ``output`` holds files or an input, or is a file or a link to what is not there.
+        UsageError: ``output`` holds files or an input, or is a file or a link to what is not there; another run writes
+            there, or did meanwhile.
         ResourceError: nothing can be written there (found out at once), or the disk is full.
     """
     check_folder(output)
     within = output.is_dir()
     with writing(output):
-        if within:
-            _remove_leftovers(output)
+        _refuse_others(output, output if within else output.parent)
         if within and any(output.iterdir()) and not overwrite:
             raise UsageError(f"--output {output} is not empty; give another folder, or add --overwrite")
         home = os.path.realpath(output)
@@ -98,9 +101,12 @@ def output_folder(
         temporary = (output if within else output.parent) / f".{output.resolve().name}.{os.getpid()}"
         made = [folder for folder in temporary.parents if not folder.exists()]
         temporary.mkdir(parents=True)
+    _own.add(temporary.absolute())
     try:
         yield temporary
         with writing(output):
+            if not overwrite and output.is_dir() and {*output.iterdir()} - {temporary}:
+                raise UsageError(f"another run wrote to --output {output} meanwhile; give another folder")
             if not output.is_dir():
                 os.replace(temporary, output)
             else:
@@ -114,17 +120,26 @@ def output_folder(
                         shutil.rmtree(output / path.name, ignore_errors=True)
                     os.replace(path, output / path.name)
     finally:
+        _own.discard(temporary.absolute())
         shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):  # the folders above it are there for a result, or for what others put there
             for folder in made:
                 folder.rmdir()
 
 
-def _remove_leftovers(output: Path) -> None:
-    """Remove the temporary folders of runs that were killed."""
-    for path in output.glob(f".{glob.escape(output.resolve().name)}.*"):
-        if path.is_dir() and path.suffix[1:].isdecimal() and not _is_running(int(path.suffix[1:])):
-            shutil.rmtree(path, ignore_errors=True)
+def _refuse_others(output: Path, home: Path) -> None:
+    """Remove the temporary folders of runs into ``output`` that were killed, and let none be that still goes on."""
+    for path in home.glob(f".{glob.escape(output.resolve().name)}.*"):
+        process = path.suffix[1:]
+        if not path.is_dir() or not process.isdecimal():
+            continue
+        # A number of this very process is that of an earlier one, as in a container, where each is number 1.
+        if path.absolute() in _own if int(process) == os.getpid() else _is_running(int(process)):
+            raise UsageError(
+                f"process {process} writes to --output {output}; wait for it, or give another folder "
+                f"(if there is no such run, remove {path})"
+            )
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _is_running(process: int) -> bool:

@@ -75,16 +75,46 @@ def test_older_results_are_refused_before_anything_is_computed_and_replaced_when
     assert contents(tmp_path) == {**NEW, "mine": "old"}
 
 
-def test_what_a_killed_run_left_is_no_result(tmp_path):
+@pytest.mark.parametrize("there", [False, True])
+def test_what_killed_runs_left_is_removed(tmp_path, there):
+    """Also where the number of the process is this one's, as in a container, where each is number 1."""
     gone = subprocess.Popen(["true"])
     gone.wait()
+    home = tmp_path / "out" if there else tmp_path
     for process in (gone.pid, os.getpid()):
-        (tmp_path / "out" / f".out.{process}").mkdir(parents=True)
-    with pytest.raises(UsageError, match="is not empty"), output_folder(tmp_path / "out"):
-        pytest.fail("another one runs")
-    (tmp_path / "out" / f".out.{os.getpid()}").rmdir()
+        (home / f".out.{process}").mkdir(parents=True)
     write(tmp_path / "out")
-    assert contents(tmp_path / "out") == NEW
+    assert contents(tmp_path) == {f"out/{name}": text for name, text in NEW.items()}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_that_another_run_writes_to_is_refused_before_anything_is_computed(tmp_path, there, overwrite):
+    folder = (tmp_path / "out" if there else tmp_path) / f".out.{os.getppid()}"
+    folder.mkdir(parents=True)
+    refused = pytest.raises(UsageError, match=f"process {os.getppid()} writes to")
+    with refused, output_folder(tmp_path / "out", overwrite=overwrite):
+        pytest.fail("computed")
+    assert folder.is_dir()
+    with output_folder(tmp_path / "other"), pytest.raises(UsageError, match=f"process {os.getpid()} writes to"):
+        write(tmp_path / "other")
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_what_another_run_wrote_meanwhile_is_not_replaced(tmp_path, there):
+    if there:
+        (tmp_path / "out").mkdir()
+
+    def write_at_the_same_time():
+        with output_folder(tmp_path / "out") as folder:
+            (folder / "report.json").write_text("new")
+            (tmp_path / "out").mkdir(exist_ok=True)
+            (tmp_path / "out" / "report.json").write_text("of another run")
+
+    with pytest.raises(UsageError, match="another run wrote to"):
+        write_at_the_same_time()
+    assert contents(tmp_path) == {"out/report.json": "of another run"}
 
 
 def test_a_folder_that_cannot_be_written_to_is_found_out_before_anything_is_computed():

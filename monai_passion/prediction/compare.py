@@ -28,6 +28,8 @@ MEASURABLE_MM = 10.0
 """Both diameters of a measurable lesion are at least as long."""
 TARGETS = 2
 """So many of the largest measurable lesions are summed."""
+CUT = 0.05
+"""Part of a lesion that may lie outside the other image before how it changed is unknown: registration turns heads."""
 PREFERRED = ("t1c", "flair", "t1", "t2")
 """The sequence of both examinations that they are registered by and shown in."""
 
@@ -121,15 +123,9 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
     seen_before = _extent(before.labels, after.labels, motion)
     regions = []
     for first, second in zip(before.report["regions"], after.report["regions"], strict=True):
-        values = second["values"]
-        lesions = lesion_changes(
-            first["lesions"],
-            second["lesions"],
-            np.isin(labels_before, values),
-            np.isin(np.rint(after.labels.data), values),
-            np.linalg.inv(before.labels.affine) @ motion @ after.labels.affine,
-            seen_before,
-        )
+        was, now = (np.isin(np.rint(day.labels.data), second["values"]) for day in (before, after))
+        earlier, outside = _numbered(was, before.labels, after.labels, motion)
+        lesions = lesion_changes(first["lesions"], second["lesions"], earlier, now, outside, seen_before)
         regions.append(
             {
                 "name": second["name"],
@@ -163,6 +159,19 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         + _unseen(regions)
         + _uneven(before, after),
     }, views
+
+
+def _numbered(
+    region: NDArray[np.bool_], own: Volume, grid: Volume, motion: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], list[float]]:
+    """Which component of a region is where on another grid (1 for the largest), and the part of each outside that."""
+    numbers, outside = np.zeros(own.shape, np.float32), []
+    onto = np.linalg.inv(grid.affine) @ np.linalg.inv(motion) @ own.affine
+    for number, part in enumerate(components(region), 1):
+        numbers[tuple(part.T)] = number
+        places = np.rint(apply_affine(onto, part))
+        outside.append(float(((places < 0) | (places >= grid.shape)).any(axis=1).mean()))
+    return moved_onto(own._replace(data=numbers), grid, motion, order=0), outside
 
 
 def _extent(volume: Volume, grid: Volume, motion: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -200,11 +209,14 @@ def _unregistered(registered: bool) -> list[dict[str, str]]:
 
 
 def _unseen(regions: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    cut = [row["title"] for row in regions if any(lesion["kind"] == "unseen" for lesion in row["lesions"])]
-    if not cut:
-        return []
-    text = f"a lesion ({', '.join(cut)}) lies outside the image of the other day: what it was or became is not known"
-    return [{"level": "warning", "text": text}]
+    texts = []
+    for kind, where in (("unseen", "outside"), ("cut", "partly outside")):
+        if titles := [row["title"] for row in regions if any(lesion["kind"] == kind for lesion in row["lesions"])]:
+            texts.append(
+                f"a lesion ({', '.join(titles)}) lies {where} the image of the other day: what it was or became is not "
+                "known, and volumes of the two days are not of the same place"
+            )
+    return [{"level": "warning", "text": text} for text in texts]
 
 
 def _in_place(examination: Examination, name: str) -> Examination:
@@ -263,9 +275,9 @@ def _sum(lesions: Sequence[Mapping[str, Any]]) -> float:
 def lesion_changes(
     before: Sequence[Mapping[str, Any]],
     after: Sequence[Mapping[str, Any]],
-    where_before: NDArray[np.bool_],
+    earlier: NDArray[Any],
     where_after: NDArray[np.bool_],
-    to_before: NDArray[np.float64],
+    outside_before: Sequence[float],
     seen_before: NDArray[np.bool_] | None = None,
 ) -> list[dict[str, Any]]:
     """Each lesion of the later examination with the earlier ones it overlaps, then those that are gone or not seen.
@@ -275,59 +287,72 @@ def lesion_changes(
     Args:
         before: rows of `find_lesions`, the largest first.
         after: likewise.
-        where_before: (X, Y, Z), the earlier region on the later grid.
+        earlier: (X, Y, Z), on the later grid, which earlier lesion is there: 1 for the first of ``before``, beyond
+            their number one that has no row; 0 for none.
         where_after: (X, Y, Z), the later region.
-        to_before: (4, 4), from voxels of the later grid to those of the earlier one.
+        outside_before: for each of ``before``, the part of it (0 to 1) that the later grid does not hold.
         seen_before: (X, Y, Z), what the earlier image shows of the later grid; None for all of it.
 
     Returns:
         ``before`` and ``after`` (rows of the largest part, or None), ``parts`` (how many there are at each time),
-        ``kind``: ``"new"``, ``"gone"``, ``"both"`` or ``"unseen"``, and the change of volume of all parts. A lesion
-        that overlaps nothing earlier is new; one outside the other image is unseen, its volume there None.
+        ``kind``, and the change of volume of all parts. The kind is ``"new"`` for what overlaps nothing earlier,
+        ``"gone"``, ``"both"``, ``"unseen"`` for what lies outside the other image, its volume there being None,
+        or ``"cut"`` for what does in part (`CUT`): how it changed is not known, and the differences are None.
     """
-    inverse: NDArray[np.float64] = np.linalg.inv(to_before).astype(np.float64)
-    earlier = ndimage.label(where_before, np.ones((3, 3, 3)))[0]
-    places = [tuple(np.rint(apply_affine(inverse, old["voxel"])).astype(int)) for old in before]
-    inside = [all(0 <= c < size for c, size in zip(place, earlier.shape, strict=True)) for place in places]
 
-    def beneath(near: NDArray[np.bool_]) -> tuple[set[int], bool]:
-        """The earlier lesions in that neighborhood, and whether there is anything earlier at all."""
-        there = set(np.unique(earlier[near]).tolist()) - {0}
-        seen = [k for k, place in enumerate(places) if inside[k] and (near[place] or int(earlier[place]) in there)]
-        return set(seen), bool(there)
+    def beneath(where: NDArray[np.bool_]) -> tuple[bool, set[int]]:
+        """Whether anything earlier is there, and which of ``before``."""
+        numbers = {int(n) for n in np.unique(earlier[ndimage.binary_dilation(where, iterations=2)])} - {0}
+        return bool(numbers), {n - 1 for n in numbers if n <= len(before)}
 
-    # Later ones, earlier ones, whether anything was there, whether it could have been seen.
-    groups: list[tuple[list[int], set[int], bool, bool]] = []
+    cut_before = {k for k, outside in enumerate(outside_before) if outside > CUT}
+    groups: list[_Group] = []
     for k, part in zip(range(len(after)), components(where_after), strict=False):
         own = np.zeros(where_after.shape, bool)
         own[tuple(part.T)] = True
-        seen = seen_before is None or bool(seen_before[own].any())
-        group = [k], *beneath(ndimage.binary_dilation(own, iterations=2)), seen
-        for other in [one for one in groups if one[1] & group[1]]:
+        there, same = beneath(own)
+        seen = 1.0 if seen_before is None else float(seen_before[own].mean())
+        if there:
+            kind = "cut" if seen < 1 - CUT or same & cut_before else "both"
+        else:
+            kind = "new" if seen > 0.5 else "cut" if seen else "unseen"
+        group = _Group([k], same, kind)
+        for other in [one for one in groups if one.before & same]:
             groups.remove(other)
-            group = sorted(other[0] + group[0]), other[1] | group[1], True, True
+            kind = "cut" if "cut" in (kind, other.kind) else "both"
+            group = _Group(sorted(other.after + group.after), other.before | group.before, kind)
         groups.append(group)
     rows = []
-    for new, same, overlaps, seen in sorted(groups, key=lambda group: group[0]):
-        old = sorted(same)
+    for group in sorted(groups, key=lambda group: group.after):
+        old, new = sorted(group.before), group.after
         largest = {"before": before[old[0]] if old else None, "after": after[new[0]]}
         parts = {"before": len(old), "after": len(new)}
-        kind = "both" if overlaps else "new" if seen else "unseen"
         first, second = (sum(day[k]["volume_ml"] for k in own) for day, own in ((before, old), (after, new)))
-        rows.append({"kind": kind, **largest, "parts": parts, "volume_ml": _change(kind, first, second, "before")})
-    matched = beneath(ndimage.binary_dilation(where_after, iterations=2))[0]
+        volume = _change(group.kind, first, second, "before")
+        rows.append({"kind": group.kind, **largest, "parts": parts, "volume_ml": volume})
+    matched = beneath(where_after)[1]
     for k, row in enumerate(before):
         if k not in matched:
             facts = {"before": row, "after": None, "parts": {"before": 1, "after": 0}}
-            kind = "gone" if inside[k] else "unseen"
+            kind = "gone" if k not in cut_before else "unseen" if outside_before[k] == 1 else "cut"
             rows.append({"kind": kind, **facts, "volume_ml": _change(kind, row["volume_ml"], 0.0, "after")})
     return rows
 
 
+class _Group(NamedTuple):
+    """One lesion, by the numbers of its parts on each day, and its kind."""
+
+    after: list[int]
+    before: set[int]
+    kind: str
+
+
 def _change(kind: str, before: float, after: float, unseen: str) -> dict[str, float | None]:
-    """`change`, but for what is unknown of a lesion that one image does not show."""
+    """`change`, but for what is unknown of a lesion that one image does not show, or not the whole of."""
     known = change(before, after)
-    return {**known, unseen: None, "difference": None, "percent": None} if kind == "unseen" else known
+    if kind in ("unseen", "cut"):
+        known |= {"difference": None, "percent": None}
+    return {**known, unseen: None} if kind == "unseen" else known
 
 
 def rano_category(region: Mapping[str, Any]) -> dict[str, str]:
@@ -341,8 +366,8 @@ def rano_category(region: Mapping[str, Any]) -> dict[str, str]:
     """
     product, volume = region["product_mm2"], region["volume_ml"]
     new = [row for row in region["lesions"] if row["kind"] == "new" and _measurable([row["after"]])]
-    if any(row["kind"] == "unseen" for row in region["lesions"]):
-        category, why = "not comparable", "a lesion lies outside the image of the other day"
+    if any(row["kind"] in ("unseen", "cut") for row in region["lesions"]):
+        category, why = "not comparable", "a lesion lies outside the image of the other day, or a part of it"
     elif new:
         category, why = "progression", f"{len(new)} new measurable lesion(s)"
     elif product["before"] == 0 and product["after"] == 0:

@@ -11,6 +11,7 @@ from monai_passion.data.nifti import Volume
 from monai_passion.errors import InputError
 from monai_passion.prediction.compare import (
     Examination,
+    _numbered,
     change,
     compare,
     lesion_changes,
@@ -226,7 +227,9 @@ FAR = np.linalg.norm(GRID - np.array([0, 0, 24])[:, None, None, None], axis=0) <
 
 def pair(before, after, seen=None):
     lesions = [find_lesions(where, np.eye(4)) for where in (before, after)]
-    rows = lesion_changes(*lesions, before[:, :, : after.shape[2]], after, np.eye(4), seen)
+    grids = [Volume(where.astype(np.float32), np.eye(4), None, ()) for where in (before, after)]
+    earlier, outside = _numbered(before, *grids, np.eye(4))
+    rows = lesion_changes(*lesions, earlier, after, outside, seen)
     return [(row["kind"], row["parts"], row["volume_ml"]) for row in rows]
 
 
@@ -259,6 +262,24 @@ def test_a_lesion_outside_the_image_of_the_other_day_is_neither_gone_nor_new():
     assert [kind for kind, *_ in pair(BALL, BALL | FAR)] == ["both", "new"]
     lesion = {"kind": "unseen", "after": None}
     region = {"product_mm2": change(300, 0), "volume_ml": change(2, 0), "lesions": [lesion]}
+    assert rano_category(region)["category"] == "not comparable"
+
+
+@pytest.mark.parametrize("edge", [28, 32, 40])
+def test_how_a_lesion_changed_that_the_other_image_cuts_through_is_not_known(edge):
+    """Wherever its middle, at 30, is; of a few voxels outside, as where a head was turned, nothing is made."""
+    for rows in (pair(BALL, BALL[:, :, :edge]), pair(BALL[:, :, :edge], BALL, GRID[2] < edge - 30)):
+        ((kind, parts, volume),) = rows
+        assert (kind, parts) == ("cut", {"before": 1, "after": 1})
+        assert (volume["difference"], volume["percent"]) == (None, None)
+        assert sorted((volume["before"], volume["after"])) == pytest.approx(
+            [BALL[:, :, :edge].sum() / 1000, BALL.sum() / 1000]
+        )
+    assert [kind for kind, *_ in pair(BALL, BALL[:, :, :45])] == ["both"]
+    assert [kind for kind, *_ in pair(BALL, (BALL & (GRID[2] > 99))[:, :, :edge])] == ["cut"]
+    assert [kind for kind, *_ in pair(BALL & (GRID[2] > 99), BALL, GRID[2] < 0)] == ["cut"]
+    assert [kind for kind, *_ in pair(BALL & (GRID[2] > 99), BALL, GRID[2] < 3)] == ["new"]
+    region = {"product_mm2": change(300, 100), "volume_ml": change(2, 1), "lesions": [{"kind": "cut"}]}
     assert rano_category(region)["category"] == "not comparable"
 
 

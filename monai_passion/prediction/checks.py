@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -89,10 +90,12 @@ def check_images(volumes: Mapping[str, Volume], task: Task) -> list[Finding]:
         for m, part in share.items()
         if part > STRIPPED
     ]
+    apart = set()
     for a, b in combinations([m for m in volumes if share[m] <= STRIPPED], 2):
         union = int((heads[a] | heads[b]).sum())
         overlap = int((heads[a] & heads[b]).sum()) / max(union, 1)
         if overlap < SAME_HEAD:
+            apart.add((a, b))
             text = f"the heads in {a} and {b} overlap by {100 * overlap:.0f} % only; are they co-registered?"
             findings.append(Finding("warning", text))
     images = {m: volume.data for m, volume in volumes.items()}
@@ -100,24 +103,40 @@ def check_images(volumes: Mapping[str, Volume], task: Task) -> list[Finding]:
         if m != "t2" and "t2" in images and _fluid_is_brighter(images[m], images["t2"]):
             text = f"{m} looks like T2 and t2 does not (fluid is bright in {m}); are the two files swapped?"
             findings.append(Finding("warning", text))
-    return findings + _check_orientation(volumes)
+    return findings + _check_places(volumes, apart)
 
 
-def _check_orientation(volumes: Mapping[str, Volume]) -> list[Finding]:
-    """Warnings about images that fit the others better when mirrored; what all of them share is not to be seen.
+def _check_places(volumes: Mapping[str, Volume], apart: AbstractSet[tuple[str, str]]) -> list[Finding]:
+    """Warnings about images that fit the others better when mirrored or moved; what all share is not to be seen.
 
     No two halves of a head are alike, so images of one head, whatever their contrast, tell more of each other (mutual
-    information) the same way round than mirrored.
+    information) the same way round than mirrored. What is mirrored is laid on the middle of the other, and is compared
+    with what was only moved there: an image that lies to the side is no mirrored one.
+
+    Args:
+        apart: pairs of which that is known.
     """
     ranks = {m: _ranks(volume) for m, volume in volumes.items()}
-    axes = nib.io_orientation(next(iter(volumes.values())).affine)[:, 0].astype(int) if volumes else ()
+    affine = next(iter(volumes.values())).affine if volumes else np.eye(4)
+    axes = nib.io_orientation(affine)[:, 0].astype(int)
     doubted: dict[tuple[str, str], str] = {}
-    for a, b in combinations(ranks, 2):
-        plain = MIRRORED * _shared(ranks[a], ranks[b])
-        told = {_shared(ranks[a], _mirror(ranks[b], ranks[a], k)): SIDES[axis] for k, axis in enumerate(axes)}
-        if told and max(told) > plain:
-            doubted[a, b] = told[max(told)]
     findings = []
+    for a, b in combinations(ranks, 2):
+        plain, moved, mirrored = _shared(ranks[a], ranks[b]), {}, {}
+        for k, axis in enumerate(axes):
+            way = _away(ranks[b], ranks[a], k)
+            moved[_shared(ranks[a], np.roll(ranks[b], way, k))] = abs(way) * _step(volumes[b]) * voxel_sizes(affine)[k]
+            flipped = np.flip(ranks[b], k)
+            flipped = np.roll(flipped, _away(flipped, ranks[a], k), k)
+            mirrored[_shared(ranks[a], flipped)] = SIDES[axis]
+        if max(mirrored) > MIRRORED * max(plain, *moved):
+            doubted[a, b] = mirrored[max(mirrored)]
+        elif max(moved) > MIRRORED * plain and (a, b) not in apart:
+            text = (
+                f"{a} and {b} fit better when one is moved by {moved[max(moved)]:.0f} mm; are they co-registered? "
+                "(add --register)"
+            )
+            findings.append(Finding("warning", text))
     for m in volumes:
         mine = {pair: sides for pair, sides in doubted.items() if m in pair}
         if len(mine) > 1 and len(mine) == len(volumes) - 1:
@@ -132,7 +151,7 @@ def _check_orientation(volumes: Mapping[str, Volume]) -> list[Finding]:
 
 def _ranks(volume: Volume) -> NDArray[np.intp]:
     """The image in few voxels and ``BINS`` gray values that are equally frequent, from 1; 0 outside the head."""
-    step = -(-max(volume.shape) // FINE)
+    step = _step(volume)
     trimmed = volume.data[tuple(slice(size // step * step) for size in volume.shape)]
     blocks = trimmed.reshape([n for size in trimmed.shape for n in (size // step, step)])
     image = blocks.mean(axis=(1, 3, 5))
@@ -144,15 +163,19 @@ def _ranks(volume: Volume) -> NDArray[np.intp]:
     return result
 
 
-def _mirror(image: NDArray[np.intp], onto: NDArray[np.intp], axis: int) -> NDArray[np.intp]:
-    """Mirrored along an axis, and moved along it so that the two heads have one middle."""
+def _step(volume: Volume) -> int:
+    """Voxels of the volume along one of `_ranks`."""
+    return -(-max(volume.shape) // FINE)
+
+
+def _away(image: NDArray[np.intp], onto: NDArray[np.intp], axis: int) -> int:
+    """Voxels along an axis from the middle of one head to that of the other."""
 
     def middle(ranks: NDArray[np.intp]) -> float:
         there = (ranks > 0).sum(axis=tuple(a for a in range(3) if a != axis))
         return float((there * np.arange(len(there))).sum() / max(there.sum(), 1))
 
-    flipped = np.flip(image, axis)
-    return np.roll(flipped, round(middle(onto) - middle(flipped)), axis)
+    return round(middle(onto) - middle(image))
 
 
 def _shared(a: NDArray[np.intp], b: NDArray[np.intp]) -> float:

@@ -79,6 +79,15 @@ def test_a_mirrored_sequence_is_noticed_and_named(phantom, axis, sides):
         assert sum("mirrored" in found for found in texts(turned)) == 1
 
 
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("away", [2, 4, 8])
+def test_a_sequence_that_lies_to_the_side_is_not_mirrored_but_not_in_its_place(phantom, axis, away):
+    moved = texts({**phantom, "t1": phantom["t1"]._replace(data=np.roll(phantom["t1"].data, away, axis))})
+    assert not any("mirrored" in text for text in moved)
+    assert sum("are they co-registered?" in text for text in moved) == 3
+    assert all("t1 " in text for text in moved)
+
+
 def test_of_two_sequences_it_is_not_said_which_is_mirrored(phantom):
     two = {"t1": phantom["t1"], "t2": phantom["t2"]._replace(data=phantom["t2"].data[::-1])}
     (text,) = (text for text in texts(two) if "mirrored" in text)

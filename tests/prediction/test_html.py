@@ -1,3 +1,5 @@
+import base64
+import io
 import itertools
 import json
 import re
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from monai_passion.prediction.output.html import make_page, straightened
+from monai_passion.prediction.output.html import _pictures, make_page, straightened
 from monai_passion.prediction.output.preview import preview
 from monai_passion.prediction.output.report import find_focus, make_report
 from monai_passion.prediction.segmenter import Segmentation
@@ -286,6 +288,30 @@ def test_the_outline_of_a_core_is_closed_within_its_edema_on_the_picture_which_i
     assert red.sum() > 0.35 * blue.sum()  # its sides are half as long
     columns = np.flatnonzero(blue[200:].any(axis=0))  # below the legend
     assert (columns[0] + columns[-1]) / 2 == pytest.approx(picture.shape[1] / 2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "sides"),
+    [
+        ((1, 1, 1), (136, 172)),
+        ((1.35, 1.35, 1.35), (136, 172)),
+        ((1.5, 1.5, 1.5), (136, 172)),
+        ((0.5, 0.5, 5), (136, 172)),
+        ((5, 1, 1), (172, 140)),  # sagittal slices
+        ((1, 5, 1), (136, 140)),
+        ((1, 2, 1), (136, 140)),
+    ],
+)
+def test_the_pictures_of_the_combinations_show_a_slice_in_its_proportions(spacing, sides):
+    size = np.ceil(180 / np.array(spacing)).astype(int)
+    away = (np.indices(size).T - (size - 1) / 2) * spacing / (68, 86, 70)  # a head of 136 x 172 x 140 mm
+    head = np.where((away**2).sum(-1).T < 1, 100, 0).astype(np.float32)
+    labels = np.zeros(head.shape, np.uint8)
+    report = {"labels": []}
+    (picture,) = _pictures({"t1": head}, [labels], np.diag([*spacing, 1.0]), report, [int(n) // 2 for n in size])
+    height, width = matplotlib.image.imread(io.BytesIO(base64.b64decode(picture.split(",")[1]))).shape[:2]
+    assert width / height == pytest.approx(sides[0] / sides[1], rel=0.04)
+    assert 159 <= max(width, height) <= 400
 
 
 def test_preview_outlines_a_core_that_is_larger_than_the_edema_around_it_in_its_own_color():

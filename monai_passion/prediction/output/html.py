@@ -16,7 +16,8 @@ from matplotlib.image import imsave
 from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 
-from monai_passion.prediction.output.preview import canonical, plane_slice, view_point, window
+from monai_passion.prediction.output.diameters import slice_axis
+from monai_passion.prediction.output.preview import AXIS, canonical, plane_aspect, plane_slice, view_point, window
 from monai_passion.prediction.output.report import most_helpful
 from monai_passion.prediction.output.stages import StagePicture
 from monai_passion.prediction.output.templates import VIEWER, render
@@ -24,6 +25,9 @@ from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.prediction.terminal import expected_text, helpful_text
 
 __all__ = ["make_comparison_page", "make_page", "straightened"]
+
+THUMBNAIL = 160
+"""Pixels that the longer side of a picture has at least."""
 
 
 def make_page(
@@ -200,27 +204,39 @@ def _pictures(
     report: Mapping[str, Any],
     voxel: list[int],
 ) -> list[str]:
-    """The axial slice through ``voxel`` with each label map over the first image, as data of PNGs."""
+    """The slice through ``voxel`` as it was acquired, with each label map over the first image, as data of PNGs."""
     name, image = next(iter(images.items()))
     low, high = window(image)
     pictures = []
     turn = nib.io_orientation(affine)
-    axis = int(np.flatnonzero(turn[:, 0] == 2)[0])
+    axis = slice_axis(affine)
+    plane = next(plane for plane, number in AXIS.items() if number == turn[axis, 0])
     index = voxel[axis] if turn[axis, 1] > 0 else image.shape[axis] - 1 - voxel[axis]
     for labels in maps:
         scene = canonical({name: image}, labels, affine)
-        gray = ((plane_slice(scene.images[name], "axial", index) - low) / (high - low)).clip(0, 1)
-        shown, rgb = plane_slice(scene.labels, "axial", index), np.repeat(gray[..., None], 3, axis=-1)
+        own = plane_slice(scene.images[name], plane, index)
+        gray = ((own - low) / (high - low)).clip(0, 1)
+        shown, rgb = plane_slice(scene.labels, plane, index), np.repeat(gray[..., None], 3, axis=-1)
         for row in report["labels"]:
             color = np.array([int(row["color"][k : k + 2], 16) / 255 for k in (1, 3, 5)])
             rgb[shown == row["value"]] = 0.35 * rgb[shown == row["value"]] + 0.65 * color
-        inside = np.argwhere(plane_slice(scene.images[name], "axial", index) != 0)
+        inside = np.argwhere(own != 0)
         if len(inside):
             (top, left), (bottom, right) = inside.min(axis=0), inside.max(axis=0) + 1
             rgb = rgb[top:bottom, left:right]
-        tall = max(round(160 / rgb.shape[0]), 1), max(round(160 / rgb.shape[1]), 1)
-        pictures.append(_png(np.kron(rgb, np.ones((*tall, 1))) if max(tall) > 1 else rgb))
+        pictures.append(_png(_in_proportion(rgb, plane_aspect(scene, plane))))
     return pictures
+
+
+def _in_proportion(rgb: NDArray[np.float64], aspect: float) -> NDArray[np.float64]:
+    """Pixels repeated, so that they are square, where they were ``aspect`` times as tall as wide, and enough to see."""
+    tall, wide = rgb.shape[0] * max(aspect, 1), rgb.shape[1] * max(1 / aspect, 1)
+    scale = max(THUMBNAIL / max(tall, wide), 1)
+    rows, columns = (
+        np.arange(max(round(scale * length), 1)) * size // max(round(scale * length), 1)
+        for length, size in zip((tall, wide), rgb.shape[:2], strict=True)
+    )
+    return np.asarray(rgb[rows][:, columns])
 
 
 def _png(rgb: NDArray[np.float64]) -> str:

@@ -54,6 +54,17 @@ class BackboneContract:
         sum(level.square().mean() for level in decoded.logits).backward()
         assert [name for name, p in network.named_parameters() if p.grad is None] == []
 
+    def test_a_modality_that_shows_nothing_in_a_crop_does_not_blow_up_the_gradient(self, network):
+        network.train()
+        image = self.images(network, 1)
+        image[:, 1] = 0.07
+        image[:, 2] = -3
+        everything = torch.ones(1, 3).bool()
+        decoded = network.decode(network.encode(image, everything), everything)
+        sum(level.square().mean() for level in decoded.logits).backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in network.parameters() if p.grad is not None])
+        assert 0 < norm < 1e4
+
     def test_half_precision_is_close_and_trains(self, network):
         image, mask = self.images(network, 1), torch.tensor([[1, 0, 1]]).bool()
         expected = network(image, mask)

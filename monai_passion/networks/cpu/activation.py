@@ -18,6 +18,9 @@ __all__ = ["SLOPE", "activate"]
 
 SLOPE = 0.2
 EPSILON = 1e-5
+FLAT = 1e-12
+"""Variance up to which a map is one value everywhere and rounding: the square root of `EPSILON` would make 300 times as
+much of that, and of its gradient, in every layer. It becomes 0 and has no gradient."""
 WIDE = 64
 """Channels that fill a processor's vectors: narrower maps are normalized several voxels at a time."""
 SMALL = 2**17
@@ -69,7 +72,7 @@ def _normalize(rows: Tensor, result: Tensor) -> Tensor:
     # Of as many parts of the sample as are one row of the wide ones, all of one size.
     mean = means.mean(dim=0)
     variance = variances.mean(dim=0) + (means - mean).square().mean(dim=0)
-    inverse_std = torch.rsqrt(variance + EPSILON)
+    inverse_std = torch.rsqrt(variance + EPSILON) * (variance > FLAT)
     _scale(rows, inverse_std, -mean * inverse_std, result)
     return inverse_std
 
@@ -98,7 +101,7 @@ class _Activate(torch.autograd.Function):
         result = empty_channels_last(x, x.shape)  # no view, which autograd would not let whoever comes after write into
         ctx.kernels = _compiled() if ctx.needs_input_grad[0] else None  # a short inference should not wait for Numba
         if ctx.kernels:
-            inverse_std = ctx.kernels.normalize(*map(_wide_rows, (x, result)), x.shape[1], SLOPE, EPSILON)
+            inverse_std = ctx.kernels.normalize(*map(_wide_rows, (x, result)), x.shape[1], SLOPE, EPSILON, FLAT)
         else:
             samples = zip(to_rows(x), to_rows(result), strict=True)
             inverse_std = torch.stack([_normalize(*sample) for sample in samples])
@@ -136,7 +139,8 @@ def _is_for_torch(x: Tensor) -> bool:
 def activate(x: Tensor) -> Tensor:
     """IN without parameters, then LReLU: (n, C, *spatial) of more than one voxel each.
 
-    Mean and deviation are single precision, whatever the maps have.
+    Mean and deviation are single precision, whatever the maps have. A map that is one value everywhere, as of a crop
+    outside what a sequence shows, becomes 0 and has no gradient (see `FLAT`).
 
     Raises:
         ValueError: one voxel.
@@ -146,4 +150,8 @@ def activate(x: Tensor) -> Tensor:
     # Of maps in bfloat16 torch would round the statistics as well, on a CPU.
     rounds = x.device.type == "cpu" and x.dtype == torch.bfloat16
     normal = F.instance_norm(x.float()).to(x.dtype) if rounds else F.instance_norm(x)
+    if not is_tracing():
+        normal = normal * (torch.var(x.detach().float().flatten(2), dim=2, correction=0) > FLAT).reshape(
+            *x.shape[:2], *[1] * (x.ndim - 2)
+        )
     return F.leaky_relu(normal, SLOPE, inplace=True)

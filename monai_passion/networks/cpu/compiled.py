@@ -158,12 +158,13 @@ def _numbers(rows: Tensor) -> np.ndarray:
     return rows.view(torch.int16).numpy().view(np.uint16) if rows.dtype == torch.bfloat16 else rows.numpy()
 
 
-def normalize(rows: Tensor, result: Tensor, channels: int, slope: float, epsilon: float) -> Tensor:
-    """IN and LReLU into ``result``, both (n, rows, numbers); 1 / deviation (n, C)."""
+def normalize(rows: Tensor, result: Tensor, channels: int, slope: float, epsilon: float, flat: float) -> Tensor:
+    """IN and LReLU into ``result``, both (n, rows, numbers); 1 / deviation (n, C), 0 where the variance is ``flat``."""
     x, y = _numbers(rows), _numbers(result)
     origin = rows[:, :: max(rows.shape[1] // SAMPLED, 1), :channels].float().mean(dim=1).numpy()
     mean, square = _means(_moments, x, channels, x, *_per_number(x, origin))
-    inverse_std = 1 / np.sqrt(np.maximum(square - mean**2, 0) + epsilon)
+    variance = np.maximum(square - mean**2, 0)
+    inverse_std = (variance > flat) / np.sqrt(variance + epsilon)
     factor, shift = _per_number(x, inverse_std, -(mean + origin) * inverse_std)
     _in_threads(lambda *part: _activate(*part, x, factor, shift, np.float32(slope), y), x)
     return torch.from_numpy(inverse_std)

@@ -40,6 +40,26 @@ def test_values_far_from_zero_are_normalized_by_what_differs():
     torch.testing.assert_close(activate(x).double(), exact, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("value", [0, 0.07, -3])
+def test_a_map_that_is_one_value_and_rounding_becomes_zero_and_has_no_gradient(monkeypatch, value, small):
+    """As those of a crop outside what a sequence shows; beside others of the same sample, which are as always."""
+    monkeypatch.setattr(activation, "SMALL", 2**30 if small else 3)
+    image = torch.randn(2, 4, 8, 8, 8)
+    image[0, 1] = value * (1 + 1e-7 * torch.randn(8, 8, 8)).clamp(1 - 1e-7, 1 + 1e-7)
+    x, upstream = image.clone().requires_grad_(), torch.randn_like(image)
+    y = activate(x)
+    y.backward(upstream)
+    assert not y[0, 1].any()
+    assert not x.grad[0, 1].any()
+    leaf = image.clone().requires_grad_()
+    as_written(leaf).backward(upstream)
+    varied = torch.ones(2, 4, dtype=torch.bool)
+    varied[0, 1] = False
+    torch.testing.assert_close(x.grad[varied], leaf.grad[varied], rtol=1e-4, atol=1e-5)
+    assert y[varied].std() > 0.5
+
+
 @pytest.mark.parametrize("voxel", [0, 700])
 def test_one_value_far_from_all_others_does_not_blur_these(voxel):
     x, upstream = torch.randn(1, 4, 12, 12, 12), torch.randn(1, 4, 12, 12, 12)

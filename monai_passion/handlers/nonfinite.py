@@ -36,7 +36,8 @@ class NonFiniteHandler:
     """Skips the optimizer's step where the loss or a gradient is NaN or infinite, and stops a training that is lost.
 
     The buffers of the network and of the loss (batch statistics, running sums) are set back too, so that a skipped
-    iteration leaves no trace. Under DistributedDataParallel one rank's NaN skips the step of all. With mixed precision,
+    iteration leaves no trace; of several whose gradients are added up for one step (``accumulation_steps``), the others
+    count. Under DistributedDataParallel one rank's NaN skips the step of all. With mixed precision,
     infinite gradients alone are left to the gradient scaler, which lowers its scale.
 
     Args:
@@ -56,14 +57,23 @@ class NonFiniteHandler:
         self._in_a_row = 0
         self._learned = False
         self._buffers: dict[str, Tensor] = {}
+        self._gradients: dict[Tensor, Tensor] = {}
 
     def attach(self, engine: SupervisedTrainer) -> None:
         engine.add_event_handler(Events.ITERATION_STARTED, self.remember)
+        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self.remember_gradients)
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
         engine.add_event_handler(Events.COMPLETED, self.end)
 
     def remember(self, engine: SupervisedTrainer) -> None:
         self._buffers = {name: buffer.detach().clone() for name, buffer in _buffers(engine)}
+
+    def remember_gradients(self, engine: SupervisedTrainer) -> None:
+        """Of the iterations before this one that count for the same step."""
+        if engine.accumulation_steps == 1:
+            return
+        everything = [p for group in engine.optimizer.param_groups for p in group["params"]]
+        self._gradients = {p: p.grad.clone() for p in everything if p.grad is not None}
 
     def __call__(self, engine: SupervisedTrainer) -> None:
         parameters = [p for group in engine.optimizer.param_groups for p in group["params"] if p.grad is not None]
@@ -84,7 +94,7 @@ class NonFiniteHandler:
         for parameter in parameters:
             # An optimizer passes over parameters without gradient; a scaler wants to find infinities for itself.
             if engine.scaler is None:
-                parameter.grad = None
+                parameter.grad = self._gradients.get(parameter)
             elif parameter.grad is not None:
                 parameter.grad.fill_(math.nan)
         for name, buffer in _buffers(engine):

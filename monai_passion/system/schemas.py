@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -45,6 +46,16 @@ def fault(content: Any, name: str) -> str | None:
 @cache
 def _validator(name: str) -> Any:
     from jsonschema import Draft202012Validator
+    from jsonschema.validators import extend
 
+    # The standard takes 2.0 for an integer, and Python's JSON NaN for a number, which is in any range.
+    types = Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {"integer": lambda _, value: _is_number(value, int), "number": lambda _, value: _is_number(value, int | float)}
+    )
     folder = resources.files("monai_passion") / "bundle" / "schemas"
-    return Draft202012Validator(json.loads((folder / f"{name}.schema.json").read_text(encoding="utf-8")))
+    schema = json.loads((folder / f"{name}.schema.json").read_text(encoding="utf-8"))
+    return extend(Draft202012Validator, type_checker=types)(schema)
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from ignite.engine import Events
 from monai.data import MetaTensor, list_data_collate
+from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 
 from monai_passion.errors import PassionError
@@ -64,6 +65,32 @@ def test_all_bad_in_a_row_stops_with_the_cases(tmp_path):
     assert len(seen) == 5
     assert all(f"case{i}" in str(error.value) for i in range(toy.CASES))
     assert error.value.exit_code == 1
+
+
+@pytest.mark.parametrize(("order", "weight"), [("ab", 0.5), ("abc", 2 / 3), ("cab", 2 / 3), ("acb", 2 / 3), ("cc", 1)])
+def test_of_gradients_that_are_added_up_for_a_step_the_good_ones_count(order, weight):
+    """Of (w x)^2 at w = 1, with rates of 0.1: 1 - 0.1 / n (2 x_a^2 + 2 x_b^2)."""
+    values = {"a": 1.0, "b": 2.0, "c": math.nan}
+    items = [{"image": torch.tensor([[values[c]]]), "label": torch.zeros(1, 1), "case": [c]} for c in order]
+    net = torch.nn.Linear(1, 1, bias=False)
+    net.weight.data.fill_(1)
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=1,
+        train_data_loader=items,
+        network=net,
+        optimizer=torch.optim.SGD(net.parameters(), lr=0.1),
+        loss_function=torch.nn.MSELoss(),
+        accumulation_steps=len(order),
+        train_handlers=[NonFiniteHandler()],
+        optim_set_to_none=True,
+    )
+    if set(order) == {"c"}:
+        with pytest.raises(PassionError):
+            trainer.run()
+    else:
+        trainer.run()
+    assert net.weight.item() == pytest.approx(weight)
 
 
 def test_a_training_too_short_for_that_ends_with_an_error_where_no_step_was_taken(tmp_path):

@@ -27,6 +27,11 @@ def test_a_mistyped_setting_is_refused_with_the_nearest(name, said):
     [
         ({"epochs": 0}, "epochs: 0 is less than the minimum of 1"),
         ({"epochs": 2.5}, "epochs: 2.5 is not of type 'integer'"),
+        ({"epochs": 2.0}, "epochs: 2.0 is not of type 'integer'"),
+        ({"learning_rate": float("nan")}, "learning_rate: nan is not of type 'number'"),
+        ({"spacing": [1, float("inf"), 1]}, r"spacing\[1\]: inf is not of type 'number'"),
+        ({"mirror_axes": [0, 0]}, "mirror_axes: .* non-unique"),
+        ({"seed": 2**32}, "seed: 4294967296 is greater"),
         ({"temperature": 0}, "temperature: 0 is less than or equal to the minimum of 0"),
         ({"overlap": 1.5}, "overlap: 1.5"),
         ({"level_decay": -1}, "level_decay: -1 is less"),

@@ -24,7 +24,7 @@ def compute_type(x: Tensor) -> torch.dtype:
 
 def is_fast(x: Tensor) -> bool:
     """Whether what is special here is for this tensor."""
-    if x.device.type != "cpu" or torch.compiler.is_compiling() or is_tracing():
+    if x.device.type != "cpu" or not x.numel() or torch.compiler.is_compiling() or is_tracing():
         return False
     if compute_type(x) == torch.bfloat16:
         return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -159,3 +159,12 @@ def test_forms_that_no_network_here_has_are_torchs(form):
     theirs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 2, 8, 8, 8)
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+def test_of_no_sample_there_is_no_result():
+    conv = Conv3d(2, 3, 3, padding=1)
+    x = torch.zeros(0, 2, 4, 4, 4, requires_grad=True)
+    y = conv(x)
+    assert y.shape == (0, 3, 4, 4, 4)
+    y.sum().backward()
+    assert x.grad.shape == x.shape

@@ -75,10 +75,10 @@ class CurvesHandler:
     """Logs every unweighted loss term, beta and the relative preference, per modality; and the validation's scores.
 
     Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``, and into
-    ``engine.state.metrics``, where MONAI's ``MLFlowHandler`` (``--tracking mlflow``) and others find them. A term of
-    one modality is averaged over the samples that have it (those of distillation: it and another). In a distributed
-    training the epoch means are over all processes, the iterations those of the first. Goes after `PreferenceHandler`
-    and MONAI's ``ValidationHandler``.
+    ``engine.state.metrics``, where MONAI's ``MLFlowHandler`` (``--tracking mlflow``) and others find them. All are means
+    over samples, however these are put into batches. A term of one modality is averaged over the samples that have it
+    (those of distillation: it and another). In a distributed training the epoch means are over all processes, the
+    iterations those of the first. Goes after `PreferenceHandler` and MONAI's ``ValidationHandler``.
 
     Args:
         loss: the training objective.
@@ -122,7 +122,8 @@ class CurvesHandler:
         total = float(output["loss"])
         if not math.isfinite(total):  # a step that `NonFiniteHandler` skipped
             return
-        observed = [("loss/total", "", total, 1.0), *term_means(self.loss.terms, self.modalities)]
+        samples = float(len(self.loss.terms.segmentation))
+        observed = [("loss/total", "", total, samples), *term_means(self.loss.terms, self.modalities)]
         for name, modality, value, count in observed:
             before = self.sums.get((name, modality), (0.0, 0.0))
             self.sums[name, modality] = (before[0] + value * count, before[1] + count)

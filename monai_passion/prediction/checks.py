@@ -30,6 +30,7 @@ __all__ = [
     "check_expectation",
     "check_images",
     "check_result",
+    "check_settings",
     "check_slices",
     "check_spacing",
     "check_training",
@@ -58,6 +59,8 @@ MIRRORED = 1.3
 
 It was 0.5 at most on five patients, and 1.04 on a raw one.
 """
+MEASURED = ("roi_size", "mirror_axes", "decision", "ensemble")
+"""Settings without which a Dice that was measured is not the one to expect."""
 BINS = 32
 FINE = 96
 """Voxels along an axis that suffice to see which way round a head is."""
@@ -311,6 +314,21 @@ def expected_quality(summary: Path, task: Task) -> dict[str, list[dict[str, Any]
     except (OSError, ValueError, KeyError, TypeError, UsageError):
         return {}
     return found
+
+
+def check_settings(summary: Path, settings: Mapping[str, Any]) -> list[Finding]:
+    """A note where the Dice to expect was measured with other settings (`MEASURED`) than those of this segmentation."""
+    try:
+        told = json.loads(summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    here = json.loads(json.dumps(dict(settings)))
+    texts = [
+        f"{key} {json.dumps(told[key])}, here {json.dumps(here[key])}"
+        for key in MEASURED
+        if key in told and key in here and told[key] != here[key]
+    ]
+    return [Finding("note", f"the Dice to expect was measured with {'; '.join(texts)}")] if texts else []
 
 
 def check_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str], task: Task) -> list[Finding]:

@@ -26,6 +26,7 @@ from monai_passion.prediction.checks import (
     check_expectation,
     check_images,
     check_result,
+    check_settings,
     check_slices,
     check_spacing,
     check_training,
@@ -288,6 +289,8 @@ def predict_patient(
         quality = expected.get("+".join(used), [])
         facts = _with_pixels(segmenter.facts, bundle)
         expectation = _check_weights(facts, quality, patient, bundle.task)
+        if quality and (summary := find_summary(segmenter.weights)):
+            expectation += check_settings(summary, segmenter.settings)
         for finding in expectation:
             tell(finding)
         seconds.start("segmenting")

@@ -11,6 +11,7 @@ from monai_passion.prediction.checks import (
     check_expectation,
     check_images,
     check_result,
+    check_settings,
     check_slices,
     check_spacing,
     check_training,
@@ -309,3 +310,16 @@ def test_pixels_of_another_size_than_in_the_training_are_told_and_counted():
     labels = np.zeros((40, 40, 5), np.uint8)
     labels[16, 20, 2] = 3
     assert len(check_edges(facts, labels, np.diag([2.0, 2.0, 8.0, 1.0]))) == 1
+
+
+def test_a_dice_that_was_measured_with_other_settings_is_told(tmp_path):
+    told = {"roi_size": [72, 88, 72], "overlap": 0.5, "decision": "expected_dice", "mirror_axes": [], "ensemble": []}
+    (tmp_path / "summary.json").write_text(json.dumps(told))
+    same = {**told, "roi_size": (72, 88, 72), "overlap": 0.25, "precision": "bf16"}
+    assert check_settings(tmp_path / "summary.json", same) == []
+    (note,) = check_settings(tmp_path / "summary.json", {**same, "decision": "most_probable", "mirror_axes": [0]})
+    assert note.level == "note"
+    assert 'mirror_axes [], here [0]; decision "expected_dice", here "most_probable"' in note.text
+    (tmp_path / "summary.json").write_text("{}")
+    assert check_settings(tmp_path / "summary.json", same) == []
+    assert check_settings(tmp_path / "none.json", same) == []

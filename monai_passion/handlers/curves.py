@@ -75,8 +75,8 @@ class CurvesHandler:
     """Logs every unweighted loss term, beta and the relative preference, per modality; and the validation's scores.
 
     Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``, and into
-    ``engine.state.metrics``, where MONAI's ``MLFlowHandler`` (``--tracking mlflow``) and others find them. All are means
-    over samples, however these are put into batches. A term of one modality is averaged over the samples that have it
+    ``engine.state.metrics``, where MONAI's ``MLFlowHandler`` (``--tracking mlflow``) and others find them. All are
+    means over samples, however these are put into batches. A term of one modality is averaged over those that have it
     (those of distillation: it and another). In a distributed training the epoch means are over all processes, the
     iterations those of the first. Goes after `PreferenceHandler` and MONAI's ``ValidationHandler``.
 

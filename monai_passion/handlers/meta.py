@@ -15,8 +15,8 @@ class MetaStepHandler:
     """After every ``every`` steps, goes back to a share of what these steps changed.
 
     The weights w become ``slow + epsilon (w - slow)``, and those the next slow weights; epsilon grows linearly over the
-    epochs from ``first`` to 1. What one combination gains at another's expense is damped, what all agree on stays. Its
-    slow weights are state, for `CheckpointHandler`.
+    epochs from ``first`` towards 1, which it would have in the epoch after the last. What one combination gains at
+    another's expense is damped, what all agree on stays. Its slow weights are state, for `CheckpointHandler`.
 
     Args:
         network: what is trained.

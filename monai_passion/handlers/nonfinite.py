@@ -45,7 +45,7 @@ class NonFiniteHandler:
 
     Raises:
         ValueError: ``patience`` is below 1.
-        PassionError: (while training) ``patience`` was reached, or the training ended before it and no loss was finite.
+        PassionError: (while training) ``patience`` was reached, or the training ended before it without a step.
     """
 
     def __init__(self, patience: int = 5) -> None:
@@ -110,7 +110,7 @@ class NonFiniteHandler:
 
     def _lost(self, when: str) -> PassionError:
         return PassionError(
-            f"the loss was not finite {when} (cases {', '.join(self._cases)}): check "
+            f"the loss or its gradient was not finite {when} (cases {', '.join(self._cases)}): check "
             "these cases, or lower the learning rate; the checkpoints of earlier epochs are kept"
         )
 

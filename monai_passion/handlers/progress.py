@@ -51,8 +51,9 @@ class ProgressHandler:
         output = engine.state.output
         output = output[0] if isinstance(output, list) and output else output
         if isinstance(output, dict) and "loss" in output:
-            self.loss_sum += float(output["loss"])
-            self.loss_count += 1
+            samples = len(output.get("image", "1"))
+            self.loss_sum += samples * float(output["loss"])
+            self.loss_count += samples
         length = engine.state.epoch_length or 1
         done = f"{(engine.state.iteration - 1) % length + 1}/{length}"
         self.status.passing(", ".join([*self.parts(engine, done), self.left(engine)]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import functools
-import glob
 import hashlib
 import json
 import logging
@@ -32,7 +31,7 @@ from monai_passion.prediction.segmenter import BundleFacts, Segmenter
 from monai_passion.prediction.terminal import unknown_text
 from monai_passion.system.files import write_atomically
 from monai_passion.system.locks import RunLock
-from monai_passion.system.output import check_folder, writing
+from monai_passion.system.output import check_folder, leftovers, writing
 
 __all__ = [
     "MANIFEST",
@@ -208,8 +207,8 @@ def _without_paths(message: str, name: str, source: Path | Mapping[str, Path], f
 
 def _remove_leftovers(output: Path, patients: Collection[str]) -> None:
     """Remove the temporary folders of `output_folder` that a killed run left."""
-    for path in output.glob(".*"):
-        if path.is_dir() and path.stem[1:] in patients and path.suffix[1:].isdecimal():
+    for path in leftovers(output):
+        if Path(path.stem).stem[1:] in patients:
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -279,7 +278,7 @@ def _in_processes(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 if isinstance(future.exception(), BrokenProcessPool):
                     for job in running.values():  # what a killed process could not remove
-                        for rest in job.output.parent.glob(f".{glob.escape(job.name)}.*"):
+                        for rest in leftovers(job.output.parent, job.name):
                             shutil.rmtree(rest, ignore_errors=True)
                     pool.shutdown()
                     if workers > 1:

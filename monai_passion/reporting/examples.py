@@ -95,7 +95,7 @@ def example_figure(
     unnamed = range(len(classes) + 1, highest + 1)
     looks = {**classes, **{f"class {k}": PALETTE[(k - 1) % len(PALETTE)] for k in unnamed}}
     in_a_line = names_in_a_line([*looks], width, 7)
-    below = 0.28 + 0.16 * ((len(looks) - 1) // in_a_line)  # the legend's lines
+    below = 0.28 + 0.16 * (max(len(looks) - 1, 0) // in_a_line)  # the legend's lines
     text = f"One {kind}, the slice with the most labeled voxels; Dice of all labels together. {NOTICE}"
     lines = textwrap.wrap(text, int(16 * width))
     height = block * len(examples) + below + 0.13 * len(lines) + 0.1

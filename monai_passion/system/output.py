@@ -13,8 +13,10 @@ from pathlib import Path
 from monai_passion.errors import ResourceError, UsageError
 from monai_passion.system.files import PathLike
 
-__all__ = ["check_folder", "output_folder", "refuse_older", "writing"]
+__all__ = ["check_folder", "leftovers", "output_folder", "refuse_older", "writing"]
 
+UNFINISHED = "unfinished"
+"""In the names of temporary folders, before the number of the process: what else stands beside a result is not ours."""
 _own: set[Path] = set()
 """Temporary folders of this process."""
 
@@ -98,7 +100,7 @@ def output_folder(
         for path in inputs if within else ():
             if home in (os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path))):
                 raise UsageError(f"{path} is an input and might be replaced; give another --output")
-        temporary = (output if within else output.parent) / f".{output.resolve().name}.{os.getpid()}"
+        temporary = (output if within else output.parent) / f".{output.resolve().name}.{UNFINISHED}.{os.getpid()}"
         made = [folder for folder in temporary.parents if not folder.exists()]
         temporary.mkdir(parents=True)
     _own.add(temporary.absolute())
@@ -127,12 +129,16 @@ def output_folder(
                 folder.rmdir()
 
 
+def leftovers(home: Path, name: str | None = None) -> list[Path]:
+    """The temporary folders in ``home`` of runs into the folder ``name``, or into any, whether these go on or not."""
+    pattern = f".{'*' if name is None else glob.escape(name)}.{UNFINISHED}.*"
+    return [path for path in home.glob(pattern) if path.is_dir() and path.suffix[1:].isdecimal()]
+
+
 def _refuse_others(output: Path, home: Path) -> None:
     """Remove the temporary folders of runs into ``output`` that were killed, and let none be that still goes on."""
-    for path in home.glob(f".{glob.escape(output.resolve().name)}.*"):
+    for path in leftovers(home, output.resolve().name):
         process = path.suffix[1:]
-        if not path.is_dir() or not process.isdecimal():
-            continue
         # A number of this very process is that of an earlier one, as in a container, where each is number 1.
         if path.absolute() in _own if int(process) == os.getpid() else _is_running(int(process)):
             raise UsageError(

@@ -218,7 +218,7 @@ def test_a_folder_with_something_else_in_it_is_refused(cohort, tmp_path):
 def test_a_patient_killed_while_it_was_replaced_is_done_again_and_its_remains_go(cohort, tmp_path):
     cohort()
     shutil.rmtree(tmp_path / "out" / "a")  # as a run with other weights does first
-    (tmp_path / "out" / ".a.123").mkdir()
+    (tmp_path / "out" / ".a.unfinished.123").mkdir()
     (tmp_path / "out" / ".mine").mkdir()
     entries, calls = cohort()
     assert calls == 3
@@ -227,7 +227,7 @@ def test_a_patient_killed_while_it_was_replaced_is_done_again_and_its_remains_go
 
 
 def test_a_run_killed_before_its_first_patient_can_be_started_again(cohort, tmp_path):
-    (tmp_path / "out" / ".a.123").mkdir(parents=True)
+    (tmp_path / "out" / ".a.unfinished.123").mkdir(parents=True)
     (tmp_path / "out" / "manifest.json").write_text("{}\n")
     assert cohort()[1] == 2
 
@@ -357,7 +357,7 @@ def test_a_second_run_leaves_a_running_one_alone(tmp_path):
         [sys.executable, "-c", held, tmp_path / "out"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout.readline() == "locked\n"
-        half = tmp_path / "out" / ".P.123"
+        half = tmp_path / "out" / ".P.unfinished.123"
         half.mkdir()
         with pytest.raises(UsageError, match=f"in use by another run .process {other.pid} "):
             run_all(tmp_path)

@@ -123,6 +123,11 @@ def test_the_legend_has_the_names_and_colors_of_the_task():
     assert to_hex(legend.get_patches()[0].get_facecolor()).upper() == CLASSES["edema"]
 
 
+def test_a_task_without_names_and_a_patient_without_labels_need_no_legend():
+    nothing = np.zeros((20, 30), int)
+    assert not example_figure({"m": head(nothing, nothing)}, ["flair"], {"flair": "FLAIR"}, {}).legends
+
+
 def test_the_legend_fits_into_the_picture_and_above_what_is_written_beneath():
     looks = {c.title: c.color for c in load_task("myops_cmr").classes[1:]}
     label = np.zeros((20, 30), int)

@@ -82,16 +82,17 @@ def test_what_killed_runs_left_is_removed(tmp_path, there):
     gone.wait()
     home = tmp_path / "out" if there else tmp_path
     for process in (gone.pid, os.getpid()):
-        (home / f".out.{process}").mkdir(parents=True)
+        (home / f".out.unfinished.{process}").mkdir(parents=True)
+    (tmp_path / f".out.{gone.pid}").mkdir()  # somebody's own
     write(tmp_path / "out")
     assert contents(tmp_path) == {f"out/{name}": text for name, text in NEW.items()}
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert {path.name for path in tmp_path.iterdir()} == {"out", f".out.{gone.pid}"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("there", [False, True])
 def test_a_folder_that_another_run_writes_to_is_refused_before_anything_is_computed(tmp_path, there, overwrite):
-    folder = (tmp_path / "out" if there else tmp_path) / f".out.{os.getppid()}"
+    folder = (tmp_path / "out" if there else tmp_path) / f".out.unfinished.{os.getppid()}"
     folder.mkdir(parents=True)
     refused = pytest.raises(UsageError, match=f"process {os.getppid()} writes to")
     with refused, output_folder(tmp_path / "out", overwrite=overwrite):

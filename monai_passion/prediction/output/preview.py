@@ -89,7 +89,7 @@ def draw_outline(ax: Any, mask: NDArray[np.bool_], color: str) -> None:
 
 def names_in_a_line(names: Sequence[str], width: float, size: float) -> int:
     """How many names of a legend stand in a line ``width`` inches wide, in letters of ``size`` points; 1 or more."""
-    return max(int(width * 72 / size / (LETTER * max(map(len, names)) + HANDLE)), 1)
+    return max(int(width * 72 / size / (LETTER * max(map(len, names), default=0) + HANDLE)), 1)
 
 
 def view_point(

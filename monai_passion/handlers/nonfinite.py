@@ -37,8 +37,8 @@ class NonFiniteHandler:
 
     The buffers of the network and of the loss (batch statistics, running sums) are set back too, so that a skipped
     iteration leaves no trace; of several whose gradients are added up for one step (``accumulation_steps``), the others
-    count. Under DistributedDataParallel one rank's NaN skips the step of all. With mixed precision,
-    infinite gradients alone are left to the gradient scaler, which lowers its scale.
+    count. Under DistributedDataParallel one rank's NaN skips the step of all. With mixed precision, infinite gradients
+    alone are left to the gradient scaler, which lowers its scale.
 
     Args:
         patience: stop at this many such iterations in a row.
@@ -70,7 +70,7 @@ class NonFiniteHandler:
 
     def remember_gradients(self, engine: SupervisedTrainer) -> None:
         """Of the iterations before this one that count for the same step."""
-        if engine.accumulation_steps == 1:
+        if engine.accumulation_steps == 1 or engine.scaler is not None:
             return
         everything = [p for group in engine.optimizer.param_groups for p in group["params"]]
         self._gradients = {p: p.grad.clone() for p in everything if p.grad is not None}

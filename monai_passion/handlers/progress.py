@@ -51,7 +51,7 @@ class ProgressHandler:
         output = engine.state.output
         output = output[0] if isinstance(output, list) and output else output
         if isinstance(output, dict) and "loss" in output:
-            samples = len(output.get("image", "1"))
+            samples = len(output["image"]) if "image" in output else 1
             self.loss_sum += samples * float(output["loss"])
             self.loss_count += samples
         length = engine.state.epoch_length or 1

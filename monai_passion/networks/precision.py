@@ -8,9 +8,23 @@ import torch
 
 from monai_passion.errors import UsageError
 
-__all__ = ["autocast", "choose_precision", "has_bfloat16_units", "name_precision", "needs_scaler", "to_single"]
+__all__ = [
+    "autocast",
+    "choose_precision",
+    "cpu_has",
+    "has_bfloat16_units",
+    "name_precision",
+    "needs_scaler",
+    "to_single",
+]
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def cpu_has(feature: str) -> bool:
+    """Whether torch finds a feature in this CPU, ``"amx_tile"`` for one; False where it cannot tell."""
+    ask = getattr(torch.cpu, f"_is_{feature}_supported", None)
+    return ask is not None and bool(ask())
 
 
 def has_bfloat16_units(device: torch.device) -> bool:
@@ -20,8 +34,7 @@ def has_bfloat16_units(device: torch.device) -> bool:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    asked = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
-    return device.type == "cpu" and any(ask is not None and bool(ask()) for ask in asked)
+    return device.type == "cpu" and (cpu_has("amx_tile") or cpu_has("avx512_bf16"))
 
 
 def choose_precision(precision: str, device: torch.device) -> torch.dtype:

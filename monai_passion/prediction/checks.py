@@ -29,8 +29,8 @@ __all__ = [
     "check_edges",
     "check_expectation",
     "check_images",
+    "check_measured",
     "check_result",
-    "check_settings",
     "check_slices",
     "check_spacing",
     "check_training",
@@ -125,20 +125,18 @@ def _check_places(volumes: Mapping[str, Volume], apart: AbstractSet[tuple[str, s
     doubted: dict[tuple[str, str], str] = {}
     findings = []
     for a, b in combinations(ranks, 2):
-        plain, moved, mirrored = _shared(ranks[a], ranks[b]), {}, {}
+        plain = _shared(ranks[a], ranks[b])
+        moved, mirrored = [(plain, 0.0)], []
         for k, axis in enumerate(axes):
-            way = _away(ranks[b], ranks[a], k)
-            moved[_shared(ranks[a], np.roll(ranks[b], way, k))] = abs(way) * _step(volumes[b]) * voxel_sizes(affine)[k]
-            flipped = np.flip(ranks[b], k)
-            flipped = np.roll(flipped, _away(flipped, ranks[a], k), k)
-            mirrored[_shared(ranks[a], flipped)] = SIDES[axis]
-        if max(mirrored) > MIRRORED * max(plain, *moved):
-            doubted[a, b] = mirrored[max(mirrored)]
-        elif max(moved) > MIRRORED * plain and (a, b) not in apart:
-            text = (
-                f"{a} and {b} fit better when one is moved by {moved[max(moved)]:.0f} mm; are they co-registered? "
-                "(add --register)"
-            )
+            there, way = _laid_on(ranks[b], ranks[a], k)
+            if way:
+                moved.append((_shared(ranks[a], there), abs(way) * _step(volumes[b]) * voxel_sizes(affine)[k]))
+            mirrored.append((_shared(ranks[a], _laid_on(np.flip(ranks[b], k), ranks[a], k)[0]), SIDES[axis]))
+        (best, mm), (turned, sides) = max(moved), max(mirrored)
+        if turned > MIRRORED * best:
+            doubted[a, b] = sides
+        elif best > MIRRORED * plain and (a, b) not in apart:
+            text = f"{a} and {b} fit better when one is moved by {mm:.0f} mm; are they co-registered? (add --register)"
             findings.append(Finding("warning", text))
     for m in volumes:
         mine = {pair: sides for pair, sides in doubted.items() if m in pair}
@@ -171,14 +169,15 @@ def _step(volume: Volume) -> int:
     return -(-max(volume.shape) // FINE)
 
 
-def _away(image: NDArray[np.intp], onto: NDArray[np.intp], axis: int) -> int:
-    """Voxels along an axis from the middle of one head to that of the other."""
+def _laid_on(image: NDArray[np.intp], onto: NDArray[np.intp], axis: int) -> tuple[NDArray[np.intp], int]:
+    """Moved along an axis so that the two heads have one middle, and by how many voxels."""
 
     def middle(ranks: NDArray[np.intp]) -> float:
         there = (ranks > 0).sum(axis=tuple(a for a in range(3) if a != axis))
         return float((there * np.arange(len(there))).sum() / max(there.sum(), 1))
 
-    return round(middle(onto) - middle(image))
+    way = round(middle(onto) - middle(image))
+    return np.roll(image, way, axis), way
 
 
 def _shared(a: NDArray[np.intp], b: NDArray[np.intp]) -> float:
@@ -316,7 +315,7 @@ def expected_quality(summary: Path, task: Task) -> dict[str, list[dict[str, Any]
     return found
 
 
-def check_settings(summary: Path, settings: Mapping[str, Any]) -> list[Finding]:
+def check_measured(summary: Path, settings: Mapping[str, Any]) -> list[Finding]:
     """A note where the Dice to expect was measured with other settings (`MEASURED`) than those of this segmentation."""
     try:
         told = json.loads(summary.read_text(encoding="utf-8"))

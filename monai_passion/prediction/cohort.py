@@ -207,9 +207,8 @@ def _without_paths(message: str, name: str, source: Path | Mapping[str, Path], f
 
 def _remove_leftovers(output: Path, patients: Collection[str]) -> None:
     """Remove the temporary folders of `output_folder` that a killed run left."""
-    for path in leftovers(output):
-        if Path(path.stem).stem[1:] in patients:
-            shutil.rmtree(path, ignore_errors=True)
+    for path in leftovers(output, patients):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class Job(NamedTuple):
@@ -278,7 +277,7 @@ def _in_processes(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 if isinstance(future.exception(), BrokenProcessPool):
                     for job in running.values():  # what a killed process could not remove
-                        for rest in leftovers(job.output.parent, job.name):
+                        for rest in leftovers(job.output.parent, [job.name]):
                             shutil.rmtree(rest, ignore_errors=True)
                     pool.shutdown()
                     if workers > 1:

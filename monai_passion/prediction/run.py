@@ -25,8 +25,8 @@ from monai_passion.prediction.checks import (
     check_edges,
     check_expectation,
     check_images,
+    check_measured,
     check_result,
-    check_settings,
     check_slices,
     check_spacing,
     check_training,
@@ -227,7 +227,7 @@ def check_patient(
     given = {m: Path(path) for m, path in files.items()}
     with TemporaryDirectory() as converted:
         patient, _, findings, *_ = examine(given, bundle, options, Path(converted), tell, stage)
-    expected = _expected(weights, bundle) if weights else {}
+    expected = _expected(find_summary(weights) if weights else None, bundle)
     used = list(patient.used)
     quality = expected.get("+".join(used), [])
     doubts = _check_weights(_with_pixels(_facts(weights) if weights else {}, bundle), quality, patient, bundle.task)
@@ -284,13 +284,14 @@ def predict_patient(
         )
         seconds.start("loading the network")
         segmenter = open_segmenter()
-        expected = _expected(segmenter.weights, bundle)
+        summary = find_summary(segmenter.weights)
+        expected = _expected(summary, bundle)
         used = list(patient.used)
         quality = expected.get("+".join(used), [])
         facts = _with_pixels(segmenter.facts, bundle)
         expectation = _check_weights(facts, quality, patient, bundle.task)
-        if quality and (summary := find_summary(segmenter.weights)):
-            expectation += check_settings(summary, segmenter.settings)
+        if quality and summary:
+            expectation += check_measured(summary, segmenter.settings)
         for finding in expectation:
             tell(finding)
         seconds.start("segmenting")
@@ -360,8 +361,7 @@ def _write_images(folder: Path, patient: Patient, result: Segmentation) -> None:
         write_labels(folder / f"segmentation_{name}.nii.gz", labels, like)
 
 
-def _expected(weights: Path, bundle: BundleFacts) -> dict[str, list[dict[str, Any]]]:
-    summary = find_summary(weights)
+def _expected(summary: Path | None, bundle: BundleFacts) -> dict[str, list[dict[str, Any]]]:
     return expected_quality(summary, bundle.task) if summary else {}
 
 

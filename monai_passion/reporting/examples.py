@@ -124,8 +124,8 @@ def example_figure(
             axis.set_title(f"{given}{score}" if name else "Reference", fontsize=7, pad=2)
     handles = [Patch(color=color, label=title) for k, (title, color) in enumerate(looks.items(), 1) if k in labels]
     if handles:
-        columns = min(in_a_line, len(handles))
-        figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=7, frameon=False)
+        shown_in_a_line = min(in_a_line, len(handles))
+        figure.legend(handles=handles, loc="lower center", ncols=shown_in_a_line, fontsize=7, frameon=False)
     figure.text(0.5, below / height, "\n".join(lines), fontsize=7, ha="center", color="#595959")
     return figure
 

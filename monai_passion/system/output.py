@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -93,14 +92,15 @@ def output_folder(
     check_folder(output)
     within = output.is_dir()
     with writing(output):
-        _refuse_others(output, output if within else output.parent)
+        beside = output if within else output.parent
+        _refuse_others(output, beside)
         if within and any(output.iterdir()) and not overwrite:
             raise UsageError(f"--output {output} is not empty; give another folder, or add --overwrite")
         home = os.path.realpath(output)
         for path in inputs if within else ():
             if home in (os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path))):
                 raise UsageError(f"{path} is an input and might be replaced; give another --output")
-        temporary = (output if within else output.parent) / f".{output.resolve().name}.{UNFINISHED}.{os.getpid()}"
+        temporary = beside / f".{output.resolve().name}.{UNFINISHED}.{os.getpid()}"
         made = [folder for folder in temporary.parents if not folder.exists()]
         temporary.mkdir(parents=True)
     _own.add(temporary.absolute())
@@ -129,15 +129,15 @@ def output_folder(
                 folder.rmdir()
 
 
-def leftovers(home: Path, name: str | None = None) -> list[Path]:
-    """The temporary folders in ``home`` of runs into the folder ``name``, or into any, whether these go on or not."""
-    pattern = f".{'*' if name is None else glob.escape(name)}.{UNFINISHED}.*"
-    return [path for path in home.glob(pattern) if path.is_dir() and path.suffix[1:].isdecimal()]
+def leftovers(home: Path, names: Collection[str]) -> list[Path]:
+    """The temporary folders in ``home`` of runs into folders of these names, whether they go on or not."""
+    found = [path for path in home.glob(f".*.{UNFINISHED}.*") if path.is_dir() and path.suffix[1:].isdecimal()]
+    return [path for path in found if path.name[1:].removesuffix(f".{UNFINISHED}{path.suffix}") in names]
 
 
 def _refuse_others(output: Path, home: Path) -> None:
     """Remove the temporary folders of runs into ``output`` that were killed, and let none be that still goes on."""
-    for path in leftovers(home, output.resolve().name):
+    for path in leftovers(home, [output.resolve().name]):
         process = path.suffix[1:]
         # A number of this very process is that of an earlier one, as in a container, where each is number 1.
         if path.absolute() in _own if int(process) == os.getpid() else _is_running(int(process)):

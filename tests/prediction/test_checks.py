@@ -10,8 +10,8 @@ from monai_passion.prediction.checks import (
     check_edges,
     check_expectation,
     check_images,
+    check_measured,
     check_result,
-    check_settings,
     check_slices,
     check_spacing,
     check_training,
@@ -316,10 +316,10 @@ def test_a_dice_that_was_measured_with_other_settings_is_told(tmp_path):
     told = {"roi_size": [72, 88, 72], "overlap": 0.5, "decision": "expected_dice", "mirror_axes": [], "ensemble": []}
     (tmp_path / "summary.json").write_text(json.dumps(told))
     same = {**told, "roi_size": (72, 88, 72), "overlap": 0.25, "precision": "bf16"}
-    assert check_settings(tmp_path / "summary.json", same) == []
-    (note,) = check_settings(tmp_path / "summary.json", {**same, "decision": "most_probable", "mirror_axes": [0]})
+    assert check_measured(tmp_path / "summary.json", same) == []
+    (note,) = check_measured(tmp_path / "summary.json", {**same, "decision": "most_probable", "mirror_axes": [0]})
     assert note.level == "note"
     assert 'mirror_axes [], here [0]; decision "expected_dice", here "most_probable"' in note.text
     (tmp_path / "summary.json").write_text("{}")
-    assert check_settings(tmp_path / "summary.json", same) == []
-    assert check_settings(tmp_path / "none.json", same) == []
+    assert check_measured(tmp_path / "summary.json", same) == []
+    assert check_measured(tmp_path / "none.json", same) == []

@@ -136,6 +136,12 @@ def _is_for_torch(x: Tensor) -> bool:
     return (x if learning and _compiled() else x[0]).numel() < SMALL
 
 
+def _varies(x: Tensor) -> Tensor:
+    """(n, C, 1, ...) bool: which maps are not `FLAT`."""
+    variance = torch.var(x.detach().float(), dim=tuple(range(2, x.ndim)), correction=0, keepdim=True)
+    return variance > FLAT
+
+
 def activate(x: Tensor) -> Tensor:
     """IN without parameters, then LReLU: (n, C, *spatial) of more than one voxel each.
 
@@ -149,9 +155,8 @@ def activate(x: Tensor) -> Tensor:
         return _Activate.apply(x)  # type: ignore[no-any-return, no-untyped-call]
     # Of maps in bfloat16 torch would round the statistics as well, on a CPU.
     rounds = x.device.type == "cpu" and x.dtype == torch.bfloat16
-    normal = F.instance_norm(x.float()).to(x.dtype) if rounds else F.instance_norm(x)
+    single = x.float() if rounds else x
+    normal = F.instance_norm(single).to(x.dtype)
     if not is_tracing():
-        normal = normal * (torch.var(x.detach().float().flatten(2), dim=2, correction=0) > FLAT).reshape(
-            *x.shape[:2], *[1] * (x.ndim - 2)
-        )
+        normal = normal * _varies(single)
     return F.leaky_relu(normal, SLOPE, inplace=True)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
+from monai_passion.networks.precision import cpu_has
 from monai_passion.networks.routing import is_tracing
 
 __all__ = ["ONEDNN_FROM", "VECTOR", "compute_type", "has_tiles", "is_fast", "neighbors"]
@@ -31,11 +30,9 @@ def is_fast(x: Tensor) -> bool:
     return compute_type(x) == torch.float32 and torch.backends.mkldnn.is_available()
 
 
-@cache
 def has_tiles(dtype: torch.dtype) -> bool:
     """Whether this processor multiplies matrices of such numbers in tiles: in bfloat16 with AMX."""
-    ask = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return dtype == torch.bfloat16 and ask is not None and bool(ask())
+    return dtype == torch.bfloat16 and cpu_has("amx_tile")
 
 
 def neighbors(channels: int, size: int, wide: int) -> int:

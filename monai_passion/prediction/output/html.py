@@ -232,10 +232,8 @@ def _in_proportion(rgb: NDArray[np.float64], aspect: float) -> NDArray[np.float6
     """Pixels repeated, so that they are square, where they were ``aspect`` times as tall as wide, and enough to see."""
     tall, wide = rgb.shape[0] * max(aspect, 1), rgb.shape[1] * max(1 / aspect, 1)
     scale = max(THUMBNAIL / max(tall, wide), 1)
-    rows, columns = (
-        np.arange(max(round(scale * length), 1)) * size // max(round(scale * length), 1)
-        for length, size in zip((tall, wide), rgb.shape[:2], strict=True)
-    )
+    lengths = (max(round(scale * length), 1) for length in (tall, wide))
+    rows, columns = (np.arange(n) * size // n for n, size in zip(lengths, rgb.shape[:2], strict=True))
     return np.asarray(rgb[rows][:, columns])
 
 

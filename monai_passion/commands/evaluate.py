@@ -158,7 +158,7 @@ def _patients(
             known = {item["patient"] for item in load_datalist(stored)["training"]}
             if again := sorted({item["patient"] for item in found["test"]} & known):
                 names = ", ".join(again[:5]) + ", ..." * (len(again) > 5)
-                print(f"warning: {len(again)} patients of the training have the same name ({names})")
+                print(f"warning: there were patients of the same name in the training: {names}")
     elif datalist is None and not stored.is_file():
         raise UsageError(f"{run} has no datalist.json of its training; give --datalist, or the --data of a cohort")
     else:
@@ -183,7 +183,7 @@ def _show(metrics: Path) -> None:
     rows: pd.DataFrame = read_metrics(metrics)
     rows = rows[rows["convention"] == "challenge"]
     full = max(rows["combination"].unique(), key=lambda name: name.count("+"))
-    table = Table("region", full, "mean of all combinations", title=f"Dice, {rows['patient'].nunique()} patients")
+    table = Table("region", full, "mean of all combinations", title=f"Dice (patients: {rows['patient'].nunique()})")
     for region, own in rows.groupby("region", sort=False):
         whole = own[own["combination"] == full]["dice"].mean()
         table.add_row(str(region), f"{whole:.3f}", f"{own['dice'].mean():.3f}")

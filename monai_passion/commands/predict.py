@@ -91,7 +91,7 @@ def predict(
         stripper: what removes them; hd-bet is a program of its own, larger and slower.
         from_scanner: the input is a study as it leaves the scanner: register and skull_strip.
         uncertainty: also decode each sequence alone; write uncertainty.nii.gz and a score.
-        all_combinations: also segment from every subset of the sequences, encoded once.
+        all_combinations: also segment from every subset of the sequences, encoded once; with it, the uncertainty.
         probabilities: also write probabilities.nii.gz, one volume per class.
         dicom_seg: also write segmentation.dcm, where the reference is a DICOM series.
         page: write report.html, which holds the images.
@@ -138,8 +138,6 @@ def predict(
 
     if verbose:
         logging.getLogger().setLevel(logging.INFO)
-    if uncertainty and all_combinations:
-        raise UsageError("--uncertainty and --all-combinations do not go together; choose one")
     if output is None and not check:
         raise UsageError("no --output given; give a new or empty folder, or --check to judge the inputs only")
     source = None if input is None else Path(input)

@@ -99,6 +99,5 @@ def score(
         write_text(folder / "tables.md", card_tables(table, segmenter.bundle.task.titles))
     path = output / "summary.json"
     cases, patients = (table[name].nunique() for name in ("case", "patient"))
-    scored = f"{patients} patients" if cases == patients else f"{cases} cases of {patients} patients"
-    print(f"mean Dice {table['dice'].mean():.3f} of {scored}; {path}")
+    print(f"mean Dice {table['dice'].mean():.3f} (patients: {patients}, cases: {cases}); {path}")
     return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]

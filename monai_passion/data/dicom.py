@@ -5,6 +5,8 @@ A series is given by its folder, or by any one of its files where a folder holds
 
 from __future__ import annotations
 
+import filecmp
+import logging
 import os
 import re
 import subprocess
@@ -36,6 +38,8 @@ __all__ = [
     "write_segmentation",
 ]
 
+logger = logging.getLogger(__name__)
+
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """DICOM's axes point left and posterior, those of NIfTI right and anterior."""
 GAP = 0.1
@@ -66,7 +70,15 @@ as when a patient's sex or the date was taken out."""
 REFERRED = ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 """By what it refers to them."""
 _TAGS = [
-    *("SOPClassUID", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SeriesDescription"),
+    *(
+        "SOPClassUID",
+        "SOPInstanceUID",
+        "Modality",
+        "PatientID",
+        "StudyInstanceUID",
+        "SeriesInstanceUID",
+        "SeriesDescription",
+    ),
     *("ProtocolName", "ImageType", "ContrastBolusAgent", "Rows", "Columns", "NumberOfFrames", "InstanceNumber"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "PatientName", "PatientBirthDate"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
@@ -89,6 +101,8 @@ class Series(NamedTuple):
     problem: str = ""
     """Why it is no volume, where it is none; matters only to who wants this series."""
     is_localizer: bool = False
+    copies: tuple[Path, ...] = ()
+    """Files that are the same as one of ``files``, byte for byte; not used."""
 
     @property
     def text(self) -> str:
@@ -183,7 +197,7 @@ def open_series(path: Path) -> Series | None:
         if other.is_file() and is_dicom(other) and (other.parent == path.parent or _is_of(other, uid))
     ]
     for one in find_series(own):
-        if path in one.files:
+        if path in (*one.files, *one.copies):
             return one.check()
     raise InputError(f"{path} is not an image; give a series of images")
 
@@ -262,11 +276,17 @@ def as_nifti(
 ) -> tuple[dict[str, Path], dict[str, Series], list[str]]:
     """The files with each DICOM series converted into ``folder``, the series, and what is odd about them.
 
+    Copies of files, which are not used, are logged.
+
     Raises:
         InputError: series of different patients, or one that cannot be converted.
     """
     series = {m: found for m, path in files.items() if (found := open_series(path)) is not None}
     doubts = check_one_patient(series.values())
+    for one in series.values():
+        if one.copies:
+            more = f" and {len(one.copies) - 1} more" if len(one.copies) > 1 else ""
+            logger.warning(f"not used: {one.copies[0]}{more} (copies of images of '{one.description}')")
     converted = {m: _convert(one, folder / m, max_voxels) for m, one in series.items()}
     return {**files, **converted}, series, doubts
 
@@ -431,6 +451,7 @@ def _read(path: Path, **options: Any) -> Any:
 
 
 def _series(members: Sequence[tuple[Path, Any]]) -> Series:
+    members, copies = _without_copies(members)
     first = members[0][1]
     description = str(first.get("SeriesDescription") or first.get("ProtocolName") or "without description")
     folders = sorted({str(path.parent) for path, _ in members})
@@ -463,7 +484,25 @@ def _series(members: Sequence[tuple[Path, Any]]) -> Series:
         (count, int(first.Rows), int(first.get("Columns") or 0)),
         problem,
         "LOCALIZER" in kind,
+        copies,
     )
+
+
+def _without_copies(members: Sequence[tuple[Path, Any]]) -> tuple[list[tuple[Path, Any]], tuple[Path, ...]]:
+    """Each image once, and the files that hold the same bytes as another, as in an archive that was copied twice."""
+    alike: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
+    for path, header in members:
+        alike[str(header.get("SOPInstanceUID") or path)].append((path, header))
+    kept: list[tuple[Path, Any]] = []
+    copies: list[Path] = []
+    for first, *others in alike.values():
+        kept.append(first)
+        for other in others:
+            if filecmp.cmp(first[0], other[0], shallow=False):
+                copies.append(other[0])
+            else:
+                kept.append(other)
+    return kept, tuple(copies)
 
 
 def _who(header: Any) -> str:
@@ -525,7 +564,7 @@ def _order(slices: Sequence[Any], where: str) -> list[int]:
     order = np.argsort(places, kind="stable")
     steps = np.diff(places[order])
     if len(steps) and steps.min() < 1e-3:
-        raise InputError(f"{where} has several images of one slice; give one volume (one echo, one time, no copies)")
+        raise InputError(f"{where} has several images of one slice; give one volume (one echo, one time)")
     if len(steps) and np.abs(steps - (middle := float(np.median(steps)))).max() > GAP * middle:
         raise InputError(
             f"{where} lacks slices: they lie {middle:.3g} mm apart but for one gap of {steps.max():.3g} mm; copy all"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from nibabel.affines import apply_affine
@@ -18,6 +19,7 @@ __all__ = [
     "bring_onto",
     "choose_reference",
     "coverage",
+    "coverage_by_slices",
     "is_near",
     "moved_onto",
     "shown_voxels",
@@ -61,11 +63,24 @@ def coverage(reference: Grid, other: Grid, voxels: NDArray[np.intp] | None = Non
     """Which part of the reference's field of view, or of ``voxels`` (N, 3) in it, lies in that of another, 0 to 1."""
     if voxels is None or not len(voxels):
         steps = [np.linspace(0, size - 1, min(size, 33)) for size in reference.shape]
-        places = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1)
-    else:
-        places = voxels.astype(float)
-    there = apply_affine(np.linalg.inv(other.affine) @ reference.affine, places)
-    return float(((there > -0.5) & (there < np.array(other.shape) - 0.5)).all(axis=-1).mean())
+        voxels = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1)
+    return float(_inside(reference, other, voxels)[1].mean())
+
+
+def coverage_by_slices(reference: Volume, other: Volume) -> float:
+    """Which part of what the reference shows lies in slices of another volume that are not 0 throughout, 0 to 1."""
+    places, inside = _inside(reference, other, shown_voxels(reference))
+    shown = other.data != 0
+    for axis, size in enumerate(other.shape):
+        any_there = shown.any(axis=tuple(k for k in range(3) if k != axis))
+        inside &= any_there[np.clip(np.rint(places[..., axis]).astype(int), 0, size - 1)]
+    return float(inside.mean()) if inside.size else 1.0
+
+
+def _inside(reference: Grid, other: Grid, voxels: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Where voxels (..., 3) of one grid are in another, in its voxels, and whether these are within it."""
+    places = apply_affine(np.linalg.inv(other.affine) @ reference.affine, voxels.astype(float))
+    return places, ((places > -0.5) & (places < np.array(other.shape) - 0.5)).all(axis=-1)
 
 
 def shown_voxels(volume: Volume) -> NDArray[np.intp]:

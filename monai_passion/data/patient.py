@@ -11,12 +11,28 @@ from typing import NamedTuple
 import numpy as np
 from nibabel.affines import voxel_sizes
 
-from monai_passion.data.geometry import FULL_COVERAGE, bring_onto, choose_reference, coverage, shown_voxels
+from monai_passion.data.geometry import (
+    FULL_COVERAGE,
+    bring_onto,
+    choose_reference,
+    coverage,
+    coverage_by_slices,
+    shown_voxels,
+)
 from monai_passion.data.nifti import MAX_VOXELS, Header, Volume, check_same_grid, read_header, read_volume, same_grid
 from monai_passion.errors import InputError, UsageError
 from monai_passion.tasks import Task, as_task
 
-__all__ = ["FEW_SLICES", "POLICIES", "Finding", "Patient", "judge_volume", "read_patient", "repair_volumes"]
+__all__ = [
+    "FEW_SLICES",
+    "POLICIES",
+    "Finding",
+    "Patient",
+    "judge_coverage",
+    "judge_volume",
+    "read_patient",
+    "repair_volumes",
+]
 
 POLICIES = ("strict", "repair")
 """What is done about a constant file, a background other than 0 and another grid: refused, as where it is known who has
@@ -259,18 +275,40 @@ def _on_one_grid(
         if not result[m].data.any():
             raise InputError(f"{m} shows nothing where {whose} is, whose grid the result has; leave one of them out")
         findings.append(Finding("note", f"{m}: {_text(volume)} resampled to the grid of {whose}, {_text(onto)}"))
-        if isinstance(onto, Header):
+    return result, findings + (judge_coverage(volumes, reference) if grid is None else [])
+
+
+def judge_coverage(volumes: Mapping[str, Volume], reference: str) -> list[Finding]:
+    """Warnings where the reference shows less of the patient than another image, or another image less than it.
+
+    A volume shows nothing in slices that are 0 throughout.
+
+    Args:
+        volumes: modality -> its image, on any grid.
+        reference: one of them.
+    """
+    findings, onto = [], volumes[reference]
+    missed: dict[str, float] = {}
+    for m, volume in volumes.items():
+        if m == reference:
             continue
-        if (share := coverage(onto, volume, shown_voxels(onto))) < FULL_COVERAGE:
+        if (share := coverage_by_slices(onto, volume)) < FULL_COVERAGE:
             text = f"{m} covers {100 * share:.0f} % of what {reference} shows; it is 0 in the rest"
             findings.append(Finding("warning", text))
-        if (share := coverage(volume, onto, shown_voxels(volume))) < FULL_COVERAGE:
+        if same_grid(volume, onto):
+            if (share := coverage_by_slices(volume, onto)) < FULL_COVERAGE:
+                missed[m] = share
+        elif (share := coverage(volume, onto, shown_voxels(volume))) < FULL_COVERAGE:
             text = (
                 f"{reference}, whose grid the result has, covers {100 * share:.0f} % of what {m} shows; the rest is "
                 f"not segmented and not in the volumes; --reference {m} takes its grid"
             )
             findings.append(Finding("warning", text))
-    return result, findings
+    if missed:
+        share, names = min(missed.values()), ", ".join(missed)
+        text = f"{reference} covers {100 * share:.0f} % of what other sequences show ({names}); it is 0 in the rest"
+        findings.append(Finding("warning", text))
+    return findings
 
 
 def _text(volume: Volume | Header) -> str:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from monai_passion.data.labels import Convention, find_convention, values_in, whole_numbers
 from monai_passion.data.layouts import Case, Cohort, cube_items, doubtful, find_cohort, guess_task, not_used
 from monai_passion.data.naming import LABEL
-from monai_passion.data.nifti import Header, Volume, check_same_grid, read_header, read_volumes
-from monai_passion.data.patient import judge_volume
+from monai_passion.data.nifti import Header, Volume, check_same_grid, read_header, read_volumes, same_grid
+from monai_passion.data.patient import judge_coverage, judge_volume
+from monai_passion.data.plausibility import check_images
 from monai_passion.data.splits import SPLITS, patient_of, repeated
 from monai_passion.errors import InputError
 from monai_passion.system.files import sha256
@@ -94,7 +95,9 @@ def verify_cohort(
 
     Looked at are: the layout, files without a use, two files for a sequence; of each file whether it can be read, its
     grid against that of its patient's others, whether it holds an image, and of labels their values and whether there
-    are any; the same image twice, in one patient or in two; names that may hide several examinations of a patient.
+    are any; of the images of a patient beside each other whether one shows less than the others and, of heads, what
+    `check_images` finds odd, but not of cubes; the same image twice, in one patient or in two; names that may hide
+    several examinations of a patient.
 
     Args:
         folder: of the patients.
@@ -130,7 +133,8 @@ def verify_cohort(
             problems.append(Problem("warning", "label", "", convention.doubt))
     except InputError as error:
         problems.append(Problem("error", "label", "", str(error)))
-    problems += _of_cases(cohort.cases, chosen.spatial_dims, convention, voxels, policy, progress)
+    whole = chosen if cohort.layout != "cubes" else None
+    problems += _of_cases(cohort.cases, chosen.spatial_dims, convention, voxels, policy, whole, progress)
     problems += _duplicates(cohort.cases, patients)
     return Verdict(
         chosen, cohort.layout, tuple(cohort.cases), convention, tuple(problems), tuple(cohort.unused), patients
@@ -143,10 +147,15 @@ def _of_cases(
     convention: Convention | None,
     voxels: bool,
     policy: str,
+    whole: Task | None = None,
     progress: Callable[[float], object] = lambda share: None,
 ) -> Iterator[Problem]:
+    """Args:
+    whole: the task, where the images show the whole of what it is about.
+    """
+
     def look(case: Case) -> list[Problem]:
-        return list(_of_case(case, spatial_dims, convention, voxels, policy))
+        return list(_of_case(case, spatial_dims, convention, voxels, policy, whole))
 
     with ThreadPoolExecutor(THREADS) as pool:  # most of the time is that of unpacking, which threads share
         for k, problems in enumerate(pool.map(look, cases)):
@@ -172,7 +181,7 @@ def _of_cohort(cohort: Cohort, task: Task, patient_pattern: str | None, labeled:
 
 
 def _of_case(
-    case: Case, spatial_dims: int, convention: Convention | None, voxels: bool, policy: str
+    case: Case, spatial_dims: int, convention: Convention | None, voxels: bool, policy: str, whole: Task | None
 ) -> Iterator[Problem]:
     headers: dict[str, Header] = {}
     for role, paths in case.files.items():
@@ -198,31 +207,50 @@ def _of_case(
             yield Problem("warning" if policy == "repair" else "error", "geometry", case.name, str(error))
     if spatial_dims == 3 and first is not None and min(first.shape) < 2:
         yield Problem("error", "geometry", case.name, f"{first.path} is a single slice; a 3-D network wants a volume")
+    images: dict[str, Volume] = {}
     for role in headers:
-        if voxels or role == LABEL:
-            yield from _of_voxels(case, role, convention, policy)
+        if not voxels and role != LABEL:
+            continue
+        try:
+            volume = _read(case, role)
+        except InputError as error:
+            yield Problem("error", "file", case.name, str(error))
+            continue
+        if role == LABEL:
+            yield from _of_label(case, volume, convention)
+        else:
+            images[role] = volume
+            yield from _of_image(case, role, volume, headers[role], policy)
+    if whole is not None:
+        yield from _of_images(case, images, whole)
 
 
 def _count(case: Case, role: str) -> int:
     return len(case.channels) if case.channels and role != LABEL else 1
 
 
-def _of_voxels(case: Case, role: str, convention: Convention | None, policy: str) -> Iterator[Problem]:
-    path = case.files[role][0]
+def _read(case: Case, role: str) -> Volume:
     wanted = (case.channels.index(role),) if case.channels and role != LABEL else (0,)
-    try:
-        (volume,) = read_volumes(path, _count(case, role), wanted)
-    except InputError as error:
-        yield Problem("error", "file", case.name, str(error))
-        return
-    if role == LABEL:
-        yield from _of_label(case, volume, convention)
-        return
-    for note in set(volume.notes) - set(read_header(path, num_volumes=_count(case, role)).notes):
-        yield Problem("warning", "image", case.name, f"{path}: {note}")
+    (volume,) = read_volumes(case.files[role][0], _count(case, role), wanted)
+    return volume
+
+
+def _of_image(case: Case, role: str, volume: Volume, header: Header, policy: str) -> Iterator[Problem]:
+    for note in set(volume.notes) - set(header.notes):
+        yield Problem("warning", "image", case.name, f"{volume.path}: {note}")
     for level, text in judge_volume(role, volume):
         is_label = "label map" in text
-        yield Problem(level if policy == "strict" or is_label else "warning", "image", case.name, f"{path}: {text}")
+        level = level if policy == "strict" or is_label else "warning"
+        yield Problem(level, "image", case.name, f"{volume.path}: {text}")
+
+
+def _of_images(case: Case, images: Mapping[str, Volume], task: Task) -> Iterator[Problem]:
+    """What is odd about those that hold an image, on the grid of the first, beside each other."""
+    images = {m: volume for m, volume in images.items() if not judge_volume(m, volume)}
+    beside = {m: volume for m, volume in images.items() if same_grid(volume, next(iter(images.values())))}
+    if len(beside) > 1:
+        for finding in (*judge_coverage(beside, next(iter(beside))), *check_images(beside, task)):
+            yield Problem("warning", "image", case.name, f"{case.folder}: {finding.text}")
 
 
 def _of_label(case: Case, volume: Volume, convention: Convention | None) -> Iterator[Problem]:

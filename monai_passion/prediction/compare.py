@@ -17,8 +17,8 @@ from monai_passion import NOTICE
 from monai_passion.data.dicom import as_nifti
 from monai_passion.data.geometry import moved_onto
 from monai_passion.data.nifti import MAX_VOXELS, Volume, read_volume
+from monai_passion.data.plausibility import SAME_HEAD, STRIPPED
 from monai_passion.errors import InputError
-from monai_passion.prediction.checks import SAME_HEAD, STRIPPED
 from monai_passion.prediction.output.diameters import components
 from monai_passion.system.schemas import check_schema
 

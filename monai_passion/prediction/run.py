@@ -19,14 +19,14 @@ from monai_passion.data.layouts import READ
 from monai_passion.data.naming import read_name
 from monai_passion.data.nifti import MAX_VOXELS, read_volume
 from monai_passion.data.patient import FEW_SLICES, Finding, Patient, read_patient
+from monai_passion.data.plausibility import check_images
 from monai_passion.errors import UsageError
 from monai_passion.modalities import combinations
-from monai_passion.prediction.checks import (
+from monai_passion.prediction.checks import check_result
+from monai_passion.prediction.expectation import (
     check_edges,
     check_expectation,
-    check_images,
     check_measured,
-    check_result,
     check_slices,
     check_spacing,
     check_training,

@@ -1,6 +1,7 @@
 """DICOM series made of a phantom head, in and out."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -313,6 +314,27 @@ def test_slices_of_one_series_in_two_folders_are_one_volume(tmp_path):
     assert open_series(found["flair"]).shape[0] == 17
     files, _, _ = as_nifti(found, tmp_path / "made", 10**6)
     assert read_volume(files["flair"]).shape[2] == 17
+
+
+def test_copies_of_its_files_are_named_and_do_not_stop_a_series(tmp_path, caplog):
+    write_series(tmp_path / "study" / "A", "AX FLAIR")
+    shutil.copytree(tmp_path / "study" / "A", tmp_path / "study" / "copy of A")
+    shutil.copy(next(iter((tmp_path / "study" / "A").glob("*"))), tmp_path / "study" / "A" / "again.dcm")
+    files, series, doubts = as_nifti(find_files(tmp_path / "study", BRATS_MRI), tmp_path / "made", 10**6)
+    assert read_volume(files["flair"]).shape == SHAPE
+    assert (len(series["flair"].files), len(series["flair"].copies), doubts) == (17, 18, [])
+    assert "and 17 more (copies of images of 'AX FLAIR')" in caplog.text
+    assert open_series(tmp_path / "study" / "A" / "again.dcm").shape[0] == 17
+
+
+def test_images_of_one_number_that_differ_are_no_copies(tmp_path):
+    write_series(tmp_path / "study", "AX FLAIR")
+    path = sorted((tmp_path / "study").glob("*"))[8]  # in the middle of the head
+    image = pydicom.dcmread(path)
+    image.PixelData = bytes(len(image.PixelData))
+    image.save_as(tmp_path / "study" / "other.dcm")
+    with pytest.raises(InputError, match="several images of one slice"):
+        find_files(tmp_path / "study", BRATS_MRI)
 
 
 def test_a_complete_multi_frame_file_keeps_its_place(tmp_path):

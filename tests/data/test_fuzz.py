@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monai_passion.data.patient import read_patient
+from monai_passion.data.plausibility import check_images
 from monai_passion.errors import PassionError
-from monai_passion.prediction.checks import check_images
 from monai_passion.tasks import load_task
 from tests.helpers.tasks import BRATS_MRI
 

@@ -106,6 +106,16 @@ ODD = {
     "nobody has a sequence": (lambda d: [at(d, "t1", p).unlink() for p in range(4)], "name", "no patient has t1"),
     "nobody has a label": (lambda d: [at(d, "seg", p).unlink() for p in range(4)], "label", "nothing to train on"),
     "a few NaN": (lambda d: save(at(d, "t1"), nan(image(1))), "image", "NaN voxels set to 0"),
+    "slices without an image": (
+        lambda d: save(at(d, "t1"), image(1) * (np.arange(6) % 2)),
+        "image",
+        "P2: t1 covers 50 % of what flair shows; it is 0 in the rest",
+    ),
+    "heads that do not lie on each other": (
+        lambda d: save(at(d, "t1"), np.where(np.indices(SHAPE).sum(axis=0) < 7, image(1), 0)),
+        "image",
+        "P2: the heads in flair and t1 overlap by",
+    ),
     "axes as they are stored": (
         lambda d: [spoil_header(path, sform_code=0, qform_code=0) for path in (d / "P2").iterdir()],
         "geometry",
@@ -146,6 +156,12 @@ def test_a_few_negative_numbers_of_a_normalized_image_are_no_overflow(cohort):
     data[2, 2, 2] = -9
     save(at(cohort, "t1"), np.where(image(1) == 0, 0, data))
     assert not verify_cohort(cohort).problems
+
+
+def test_of_cubes_it_is_not_asked_whether_they_are_heads(real_data):
+    verdict = verify_cohort(real_data / "brats2020_cubes")
+    assert verdict.layout == "cubes"
+    assert not [problem for problem in verdict.problems if problem.kind == "image"]
 
 
 @pytest.mark.parametrize("off", [1e-4, -1e-4, 1e-6])

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -196,6 +197,17 @@ def test_another_grid_is_resampled_to_the_reference_and_noted(predict, tmp_path,
     assert labels.shape == (18, 18, 18)
     assert report["modalities"]["reference"] == "flair"
     assert np.array_equal(nib.load(folder / "segmentation.nii.gz").affine, coarse)
+
+
+@pytest.mark.parametrize("lacking", [np.s_[:, :, 12:], np.s_[::2]])
+@pytest.mark.parametrize("m", ["flair", "t2"])
+def test_a_sequence_without_an_image_in_some_slices_is_warned_of(tmp_path, m, lacking):
+    data = {"flair": head(0), "t1": head(1), "t2": head(2)}
+    data[m][lacking] = 0
+    patient = read_patient({k: write(tmp_path / f"{k}.nii.gz", v) for k, v in data.items()}, BRATS_MRI)
+    (warning,) = patient.findings
+    assert warning.level == "warning"
+    assert re.fullmatch(rf"{m} covers \d\d % of what .* it is 0 in the rest", warning.text), warning.text
 
 
 def test_files_of_different_places_are_refused_and_partial_overlap_is_warned_of(tmp_path):

@@ -11,34 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_passion.bundle.run import ARGUMENTS, command_line, run_bundle, training_arguments
+from monai_passion.bundle.run import ARGUMENTS, command_line, run_bundle
+from monai_passion.bundle.run_folder import run_folder
 from monai_passion.errors import InputError, UsageError, did_you_mean
 from monai_passion.system.files import PathLike
-from monai_passion.system.locks import RunLock
-from monai_passion.system.logs import LOG
-from monai_passion.system.output import check_folder
 
 if TYPE_CHECKING:
     from monai_passion.tasks import Task
 
 __all__ = ["train"]
-
-MAY_CHANGE = {"epochs", "device", "num_workers", "learning_rate", "val_interval", "save_interval", "precision"}
-MAY_CHANGE |= {"cache_rate", "cache_dir", "resume", "deterministic"}
-"""Settings that may be others when a training goes on."""
-WRITTEN = (
-    ARGUMENTS,
-    "*.pt",
-    "*.pt.sha256",
-    "*.safetensors*",
-    "curves.csv",
-    LOG,
-    "datalist.json",
-    "presence.csv",
-    "events.*",
-    "train.lock",
-)
-"""What an earlier training left in its folder."""
 
 
 def train(
@@ -123,25 +104,15 @@ def train(
         given |= {"dataset_dir": as_text(str(data.absolute())), "ckpt_dir": as_text(str(output.absolute()))}
         configs = [home.absolute() / "configs" / "train.json", *fragments]
         arguments: dict[str, Any] = {"run_id": "training", "config_file": [str(path) for path in configs], **given}
-        was_there = output.exists()
-        _prepare(output, arguments, overwrite, home if folder != home else None)
-        if folder != home:
-            shutil.rmtree(home, ignore_errors=True)
-            shutil.copytree(folder, home)
-            words = ["monai-passion", "bundles", "make", "--task", task, "--network", network, "--output", str(home)]
-            print(shlex.join(words))
-    write_text(output / ARGUMENTS, json.dumps(arguments, indent=2) + "\n")
-    print(command_line("training", configs, given), flush=True)
-    try:
-        run_bundle("training", configs, given)
-    except BaseException:
-        if not any(output.glob("*.pt")) and RunLock(output).owner() is None:  # it never began
-            _remove_written(output)
-            if home.parent == output:
-                shutil.rmtree(home)
-            if not was_there and not any(output.iterdir()):
-                output.rmdir()
-        raise
+        made = home if folder != home else None
+        with run_folder(output, arguments, overwrite, made):
+            if made is not None:
+                shutil.copytree(folder, home, dirs_exist_ok=True)
+                words = ["bundles", "make", "--task", task, "--network", network, "--output", str(home)]
+                print(shlex.join(["monai-passion", *words]))
+            write_text(output / ARGUMENTS, json.dumps(arguments, indent=2) + "\n")
+            print(command_line("training", configs, given), flush=True)
+            run_bundle("training", configs, given)
     print(f"the weights are in {output}; next: monai-passion evaluate {output}")
     return output
 
@@ -204,59 +175,3 @@ def _bundle_named(task: str, network: str) -> str:
         hint = did_you_mean(network, names)
         raise UsageError(f"no bundle of {network} for {task}; its networks are {', '.join(names)}{hint}")
     return names[network]
-
-
-def _prepare(output: Path, arguments: Mapping[str, Any], overwrite: bool, made: Path | None) -> None:
-    """Make the folder ready for a new training, or for one that goes on; ``made`` is the bundle that will be in it."""
-    check_folder(output)
-    RunLock(output).check()
-    if output.is_dir() and any(output.iterdir()) and not overwrite:
-        before = training_arguments(output)
-        if before is None:
-            raise UsageError(f"--output {output} is not empty; give another folder, or add --overwrite")
-        keys = [key for key in {**before, **arguments} if key not in MAY_CHANGE]
-        if other := [
-            f"{key} {before.get(key)} -> {arguments.get(key)}"
-            for key in keys
-            if before.get(key) != arguments.get(key) and not _only_moved(key, before, arguments, output)
-        ]:
-            raise UsageError(
-                f"{output} holds a training with other settings ({'; '.join(other)}); give another --output, or add "
-                "--overwrite to start anew"
-            )
-    if overwrite and output.is_dir():
-        written = [path.resolve() for path in (*_written(output), *([] if made is None else [made]))]
-        for key, value in arguments.items():
-            given = _path(value)
-            if given is not None and any(given.is_relative_to(path) for path in written):
-                raise UsageError(f"{given} ({key}) is an input, which --overwrite would remove; give another --output")
-        _remove_written(output)
-
-
-def _only_moved(key: str, before: Mapping[str, Any], now: Mapping[str, Any], output: Path) -> bool:
-    """Whether a setting is another because the run, its data or the package are elsewhere than they were."""
-    from monai_passion.data.datalists import is_of
-
-    if key == "config_file" and key in before:
-        return [Path(path).parts[-3:] for path in before[key]] == [Path(path).parts[-3:] for path in now[key]]
-    data = _path(now.get(key)) if key == "dataset_dir" else None
-    return key == "ckpt_dir" or (data is not None and is_of(output / "datalist.json", data))
-
-
-def _path(value: Any) -> Path | None:
-    """What a setting may name; None where it is no text or an expression."""
-    from monai_passion.system.settings import from_text
-
-    try:
-        return Path(from_text(value)).resolve()
-    except (AttributeError, ValueError, SyntaxError, OSError):
-        return None
-
-
-def _written(output: Path) -> list[Path]:
-    return [path for pattern in WRITTEN for path in output.glob(pattern)]
-
-
-def _remove_written(output: Path) -> None:
-    for path in _written(output):
-        path.unlink(missing_ok=True)

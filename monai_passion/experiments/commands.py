@@ -76,7 +76,7 @@ def run(
     Raises:
         UsageError: no such cell, or settings that do not go together.
         InputError: nobody to score.
-        PassionError: cells failed; the message names them.
+        PassionError: cells failed, with the exit code of the first; the message names them.
     """
     from monai_passion.data.datalists import describe_data, load_datalist, make_datalist, write_datalist
     from monai_passion.experiments.cost import cost_lines
@@ -152,7 +152,9 @@ def run(
     failed = run_cells(folders, runner, lambda line: print(line, flush=True))
     if failed:
         names = ", ".join(folder.name for folder in failed)
-        raise PassionError(f"{len(failed)} of {len(folders)} cells failed ({names}); the last line of each is above")
+        error = PassionError(f"{len(failed)} of {len(folders)} cells failed ({names}); the last line of each is above")
+        error.exit_code = max(next(iter(failed.values())), 1)  # below 0: ended by a signal
+        raise error
     print(f"all done; next: monai-passion report {output} --output REPORT")
     return list(folders)
 

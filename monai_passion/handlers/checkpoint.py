@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, cast
@@ -21,14 +21,13 @@ from monai_passion.errors import ResourceError, UsageError, WeightsError
 from monai_passion.handlers.settings import apply_settings, changes, plain_attributes, read_settings
 from monai_passion.handlers.signals import deferred_signals
 from monai_passion.networks.weights import unwrapped
-from monai_passion.system.files import sha256, sidecar, sync_folder, write_text
+from monai_passion.system.files import checksums, sha256, sidecar, sync_folder, write_text
 from monai_passion.system.locks import RunLock
 
 __all__ = ["CheckpointHandler", "newest_checkpoint", "read_checkpoint", "verify_checkpoint", "write_checkpoint"]
 
 PathLike = str | os.PathLike[str]
 NAME = re.compile(r"checkpoint_epoch=(\d+)\.pt")
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +39,12 @@ def write_checkpoint(state: Mapping[str, Any], path: PathLike) -> None:
     sidecar fits it. Missing folders are made.
 
     Raises:
-        ResourceError: the disk is full; the old file is kept and nothing else is left.
+        ResourceError: the disk is full, or cannot be written to; the old file is kept and nothing else is left.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     checksum, temporary = sidecar(path), path.with_name(f".{path.name}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
             writer = _Hasher(file)
             torch.save(dict(state), cast(IO[bytes], writer))
@@ -60,15 +59,16 @@ def write_checkpoint(state: Mapping[str, Any], path: PathLike) -> None:
         if older:
             write_text(checksum, line)
     except (OSError, RuntimeError) as error:
-        cause = _full_disk(error)
+        cause = _disk_error(error)
         if cause is None:
             raise
         raise ResourceError(
-            f"{path} could not be written: {cause.strerror}; older checkpoints are kept: free some space, or choose "
-            "another ckpt_dir"
+            f"{path} could not be written: {cause.strerror}; older checkpoints are kept: free some space, make it "
+            "writable, or choose another ckpt_dir"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def verify_checkpoint(path: PathLike) -> bool:
@@ -123,13 +123,13 @@ class CheckpointHandler:
         metadata: what the network is (modalities, classes ...), in plain values; compared before anything is loaded.
         course: what else steers the training (seed, precision ...), in plain values; it may change, with a warning.
         facts: what else the weights tell of their training, in plain values; stored beside it and not compared.
-        tries: stop when the disk was full this many times in a row.
+        tries: stop when nothing could be written this many times in a row.
 
     Raises:
         ValueError: ``keep``, ``interval`` or ``tries`` below 1, or a wrong ``save_dict``.
         UsageError: (at start) another training uses the folder, or it holds checkpoints and ``resume`` is false.
         WeightsError: (at start) checkpoints exist but none verifies, or they belong to another training.
-        ResourceError: (while training) the disk is full.
+        ResourceError: (while training) the disk is full, or cannot be written to.
     """
 
     def __init__(
@@ -374,9 +374,8 @@ def _damage(path: Path) -> str | None:
     """What is wrong with the bytes of a checkpoint, as the end of a sentence about it."""
     if not path.is_file():
         return "does not exist"
-    try:
-        expected = [line.split()[0] for line in sidecar(path).read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError):
+    expected = checksums(path)
+    if expected is None:
         return "cannot be verified: its .sha256 file is missing"
     actual = sha256(path)
     if actual not in expected:
@@ -396,10 +395,10 @@ def _read(path: Path, map_location: str | torch.device = "cpu") -> tuple[dict[st
         return {}, f"is no checkpoint of tensors and plain values: {reason}"
 
 
-def _full_disk(error: BaseException | None) -> OSError | None:
-    """The error of a full disk that is or caused ``error``: torch wraps what its file raises."""
+def _disk_error(error: BaseException | None) -> OSError | None:
+    """What the disk said that is or caused ``error``: torch wraps what its file raises."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in FULL:
+        if isinstance(error, OSError) and error.strerror:
             return error
         error = error.__cause__ or error.__context__
     return None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from monai_passion.errors import ResourceError, WeightsError
-from monai_passion.system.files import sha256, sidecar, write_atomically, write_text
+from monai_passion.system.files import checksums, sha256, sidecar, write_atomically, write_text
 
 __all__ = ["load_into", "load_weights", "read_torch_state", "save_weights", "unwrapped", "write_sidecar"]
 
@@ -81,15 +81,11 @@ def save_weights(
 def _verify(path: Path) -> None:
     if not path.is_file():
         raise WeightsError(f"no weights at {path}; check the path, or train or convert them first")
-    beside = sidecar(path)
-    if not beside.is_file():
-        return
-    words = beside.read_text(encoding="ascii", errors="replace").split()
-    expected, actual = (words[0].lower() if words else "nothing"), sha256(path)
-    if expected != actual:
+    expected = checksums(path)
+    if expected is not None and (actual := sha256(path)) not in expected:
         raise WeightsError(
-            f"{path} is damaged or was replaced: its SHA-256 is {actual}, {beside.name} expects {expected}; "
-            "copy both files again"
+            f"{path} is damaged or was replaced: its SHA-256 is {actual}, {sidecar(path).name} expects "
+            f"{' or '.join(expected) or 'nothing'}; copy both files again"
         )
 
 

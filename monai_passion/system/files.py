@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_passion.errors import ResourceError
 
-__all__ = ["json_text", "sha256", "sidecar", "sync_folder", "write_atomically", "write_json", "write_text"]
+__all__ = ["checksums", "json_text", "sha256", "sidecar", "sync_folder", "write_atomically", "write_json", "write_text"]
 
 PathLike = str | os.PathLike[str]
 
@@ -92,3 +92,18 @@ def sha256(path: PathLike) -> str:
 def sidecar(path: Path) -> Path:
     """``<file>.sha256``, the checksum beside a file, in the format of ``sha256sum``."""
     return path.with_name(path.name + ".sha256")
+
+
+def checksums(path: Path) -> list[str] | None:
+    """What the `sidecar` of a file takes for its SHA-256; None where there is none.
+
+    There are two while `monai_passion.handlers.checkpoint.write_checkpoint` replaces the file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        text = sidecar(path).read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return None
+    return [line.split()[0].lower() for line in text.splitlines() if line.strip()]

@@ -16,13 +16,17 @@ except ImportError:  # Windows
 
 __all__ = ["RunLock"]
 
+_held: set[tuple[int, Path]] = set()
+"""Process and file. The system would give a process its own lock again, and take both when either file is closed."""
+
 
 class RunLock:
     """Keeps a second writer out of a folder, such as a second training: ``train.lock`` names process and host of the
     first.
 
     The operating system holds the lock (``lockf``) and lets go when the process ends, however it ends and on whichever
-    host of a shared file system, so the file that a killed training leaves behind is recognized as stale.
+    host of a shared file system, so the file that a killed training leaves behind is recognized as stale. Where this
+    process holds it already, by another `RunLock`, it stays that one's.
     """
 
     def __init__(self, folder: str | os.PathLike[str], name: str = "train.lock", work: str = "training") -> None:
@@ -37,7 +41,7 @@ class RunLock:
         Raises:
             UsageError: another process, which the message names, trains in this folder.
         """
-        if self._file is not None:
+        if self._mark() in _held:
             return
         if fcntl is None:
             self.logger.warning(f"this system has no file locks; start no second {self.work} in the same folder")
@@ -63,10 +67,12 @@ class RunLock:
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} on host {socket.gethostname()}\n".encode(), 0)
         self._file = file
+        _held.add(self._mark())
 
     def release(self) -> None:
-        """Delete the file and let go; nothing happens where the lock was not held."""
+        """Delete the file and let go; nothing happens where this object does not hold the lock."""
         if self._file is not None:
+            _held.discard(self._mark())
             self.path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = None
@@ -80,13 +86,16 @@ class RunLock:
         if (owner := self.owner()) is not None:
             raise self._taken(owner)
 
+    def _mark(self) -> tuple[int, Path]:
+        return os.getpid(), self.path.resolve()
+
     def _taken(self, owner: str) -> UsageError:
         who = f"{self.path.parent} is in use by another {self.work} ({owner})"
         return UsageError(f"{who}; wait for it, stop it, or give another folder")
 
     def owner(self) -> str | None:
         """Which other process holds the lock, in words; None where none does. Nothing is changed."""
-        if fcntl is None or self._file is not None:
+        if fcntl is None or self._mark() in _held:
             return None
         try:
             file = os.open(self.path, os.O_RDWR)

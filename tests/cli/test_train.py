@@ -15,6 +15,8 @@ from fire.parser import DefaultParseValue
 
 from monai_passion.bundle.run import ARGUMENTS, command_line
 from monai_passion.cli import main
+from monai_passion.commands.train import train as train_command
+from monai_passion.errors import InputError
 from monai_passion.networks.weights import load_weights
 from monai_passion.prediction.segmenter import find_bundle
 from monai_passion.system.settings import as_text
@@ -113,6 +115,81 @@ def test_starting_anew_keeps_what_the_training_is_given(tmp_path, capsys, given)
     assert main(["train", str(tmp_path / "data"), "--output", str(run), *more, "--overwrite"]) == 2
     assert f"{file} ({'datalist' if 'datalist' in given else 'initial_weights'}) is an input" in capsys.readouterr().err
     assert file.read_text() == "mine"
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("begins", [False, True])
+def test_starting_anew_replaces_an_earlier_training_once_the_new_one_has_begun(trained, tmp_path, monkeypatch, begins):
+    data, run = trained
+    mine = shutil.copytree(run, tmp_path / "run")
+    (mine / "notes.md").write_text("mine")
+    before = content(mine)
+
+    def run_bundle(*given):
+        locked = subprocess.run(
+            [sys.executable, "-c", LOCKED, str(mine)], stdin=subprocess.DEVNULL, capture_output=True
+        )
+        assert b"in use by another training" in locked.stderr
+        (mine / "curves.csv").write_text("new")
+        if begins:
+            (mine / "checkpoint_epoch=1.pt").write_text("new")
+        raise InputError("a bad patient")
+
+    monkeypatch.setattr("monai_passion.commands.train.run_bundle", run_bundle)
+    assert main(["train", str(data), "--output", str(mine), "--overwrite", "--set", *SMALL]) == 3
+    if begins:
+        assert set(content(mine)) == {"notes.md", "checkpoint_epoch=1.pt", "curves.csv", ARGUMENTS}
+    else:
+        assert content(mine) == before
+
+
+def test_an_earlier_training_comes_back_after_a_kill_before_the_new_one_began(trained, tmp_path, monkeypatch):
+    data, run = trained
+    mine = shutil.copytree(run, tmp_path / "run")
+    arguments = (run / ARGUMENTS).read_text().replace(str(run), str(mine))
+    (mine / ARGUMENTS).write_text(arguments)
+    before = content(mine)
+
+    def killed(*given):
+        raise Killed
+
+    class Killed(BaseException):
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr("monai_passion.commands.train.run_bundle", killed)
+        patch.setattr("monai_passion.bundle.run_folder._settle", lambda *given: None)  # nothing comes back
+        with pytest.raises(Killed):
+            train_command(data, output=mine, overwrite=True, set={"epochs": "7"})
+    assert not list(mine.glob("*.pt"))
+    monkeypatch.setattr("monai_passion.commands.train.run_bundle", lambda *given: None)
+    assert train(data, mine, epochs=2) == 0
+    assert content(mine).keys() == before.keys()
+    assert not (mine / ".earlier").exists()
+
+
+def test_starting_anew_removes_nothing_that_no_training_wrote(trained, tmp_path, capsys):
+    data, _ = trained
+    mine = tmp_path / "run"
+    mine.mkdir()
+    (mine / "datalist.json").write_text("mine")
+    (mine / "resnet50.pt").write_text("mine")
+    assert main(["train", str(data), "--output", str(mine), "--overwrite", "--set", *SMALL]) == 2
+    assert "has no training that --overwrite could replace, but datalist.json" in capsys.readouterr().err
+    assert content(mine) == {"datalist.json": b"mine", "resnet50.pt": b"mine"}
+
+
+def test_a_bundle_within_the_output_stays_when_the_training_does_not_begin(tmp_path):
+    (tmp_path / "data").mkdir()
+    mine = shutil.copytree(find_bundle().path, tmp_path / "run" / "mine")
+    assert (
+        main(["train", str(tmp_path / "data"), "--bundle", str(mine), "--output", str(mine.parent), "--overwrite"]) == 3
+    )
+    assert (mine / "configs" / "train.json").is_file()
+    assert os.listdir(mine.parent) == ["mine"]
 
 
 @pytest.mark.parametrize("more", [[], ["--overwrite"]])

@@ -132,6 +132,20 @@ def test_the_lock_of_a_killed_training_is_recognized_as_stale(tmp_path, holder, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_process_keeps_the_lock_that_another_part_of_it_asks_for_too(tmp_path):
+    first, second = RunLock(tmp_path), RunLock(tmp_path)
+    first.acquire()
+    second.acquire()
+    assert second.owner() is None
+    second.release()
+    other = multiprocessing.get_context("fork").Process(target=RunLock(tmp_path).acquire)
+    other.start()
+    other.join(20)
+    assert other.exitcode == 1
+    first.release()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("numbers", [[signal.SIGCHLD], [signal.SIGCHLD, signal.SIGTERM]])
 def test_a_dead_worker_is_heard_of_when_the_block_ends_and_sigterm_goes_before_it(numbers):
     def raises(number, frame):

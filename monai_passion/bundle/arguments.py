@@ -40,12 +40,13 @@ def check_arguments(argv: Sequence[str]) -> None:
     typed = list(_typed(words))
     given = dict(typed)
     own = set(inspect.signature(run).parameters)
-    files = _value(given.get("config_file"))
+    filed = _arguments_file(_value(given.get("args_file")))
+    files = _value(given.get("config_file")) or filed.get("config_file")
     if files is None:
         return
     known = ConfigParser.load_config_files([files] if isinstance(files, str) else list(files))
     parser = ConfigParser(known)
-    for name in given:
+    for name in {**filed, **given}:
         outer = name.rpartition("#")[0]
         if name in own or name in known or (outer and outer in parser):
             continue
@@ -55,9 +56,19 @@ def check_arguments(argv: Sequence[str]) -> None:
     for name, text in typed:
         if name in PATHS and text is not None:
             _check_path(name, text)
-    check_ranges({**known, **{name: _value(text) for name, text in typed if text is not None}})
-    if (device := given.get("device")) and not device.startswith("$"):
+    check_ranges({**known, **filed, **{name: _value(text) for name, text in typed if text is not None}})
+    if isinstance(device := given.get("device", filed.get("device")), str) and not device.startswith("$"):
         usable_device(device)
+
+
+def _arguments_file(path: Any) -> dict[str, Any]:
+    """What ``--args_file`` holds; nothing where there is none, or MONAI will say what is wrong with it."""
+    from monai.bundle import ConfigParser
+
+    try:
+        return dict(ConfigParser.load_config_file(path)) if isinstance(path, str) else {}
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _is_monais(argv: Sequence[str]) -> bool:
@@ -77,7 +88,10 @@ def _check_path(name: str, text: str) -> None:
         raise UsageError(f"--{name} {text}: MONAI changes # in text; give --{name} {shlex.quote(as_text(text))}")
     if text[:1] in ("@", "$", "%"):
         raise UsageError(f"--{name} {text}: MONAI takes {text[0]} for the start of an expression; give ./{text}")
-    if (read := _value(text)) is not None and not isinstance(read, str):
+    read = _value(text)
+    if name == "datalist" and isinstance(read, list | tuple) and text.startswith(("[", "(")):
+        return  # `monai_passion.bundle.steps.inference_data` takes a list of items
+    if read is not None and not isinstance(read, str):
         raise UsageError(
             f"--{name} {text} is read as {read!r}, not as text; put it in two kinds of quotes: --{name} \"'{text}'\""
         )

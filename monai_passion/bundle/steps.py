@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -311,11 +312,12 @@ def inference_data(
         split: only "training", "validation" or "test", see `evaluation_data`; None or "none" for all.
 
     Raises:
-        UsageError: no ``dataset_dir``; InputError: an item without an image.
+        UsageError: no ``dataset_dir``; InputError: an item without an image, or a file twice.
     """
     split = _or_none(split)
     if isinstance(datalist, Sequence) and not isinstance(datalist, str):
-        items = [_listed(item, Path(dataset_dir).absolute(), k, task) for k, item in enumerate(datalist)]
+        listed = [_listed(item, Path(dataset_dir).absolute(), k, task) for k, item in enumerate(datalist)]
+        items = _named_apart([item for item, _ in listed], [file for _, file in listed])
     elif split is not None:
         items = evaluation_data(dataset_dir, task, _or_none(datalist), split, seed, ckpt_dir, spatial_dims)
     else:
@@ -328,8 +330,8 @@ def inference_data(
     return [{key: value for key, value in item.items() if key != "label"} for item in items]
 
 
-def _listed(item: Any, root: Path, k: int, task: str) -> Item:
-    """An item of a list that a program made: a path, or what MONAI's data lists have."""
+def _listed(item: Any, root: Path, k: int, task: str) -> tuple[Item, str]:
+    """An item of a list that a program made, a path or what MONAI's data lists have, and its first file."""
     item = {"image": item} if isinstance(item, str | os.PathLike) else dict(item)
     image = item.get("image")
     if isinstance(image, str | os.PathLike):
@@ -341,7 +343,31 @@ def _listed(item: Any, root: Path, k: int, task: str) -> Item:
         first = next(filter(None, found.values()), "")
     else:
         raise InputError(f"datalist[{k}] has no image; give a path, or one per modality")
-    return {"case": patient_of(first, load_task(task).modality_names), **item}
+    return {"case": patient_of(first, load_task(task).modality_names), **item}, first
+
+
+def _named_apart(items: Sequence[Item], files: Sequence[str]) -> list[Item]:
+    """Each with a case of its own, as results are named after them: those alike get the names of folders before theirs.
+
+    Args:
+        files: one of each item.
+
+    Raises:
+        InputError: two items have the same file.
+    """
+    names = [item["case"] for item in items]
+    folders = [Path(file).parents for file in files]
+    for depth in range(max(map(len, folders), default=0)):
+        count = Counter(names)
+        if max(count.values()) == 1:
+            break
+        names = [
+            f"{above[depth].name}_{name}" if count[name] > 1 and depth < len(above) - 1 else name
+            for name, above in zip(names, folders, strict=True)
+        ]
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        raise InputError(f"datalist has {files[names.index(twice[0])]} twice; leave one out")
+    return [{**item, "case": name} for item, name in zip(items, names, strict=True)]
 
 
 def result_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:

@@ -1,8 +1,9 @@
-"""Where the weights of a bundle, of a training or of this package are; without loading torch."""
+"""Where the weights of a bundle, of a training or of this package are; torch is loaded only to compare two files."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,28 +24,45 @@ __all__ = [
     "weights_of",
 ]
 
+logger = logging.getLogger(__name__)
+
 PHANTOM = "phantom"
 """Name of the weights that were trained on phantoms alone."""
 
 
 def find_weights(ckpt_dir: str | os.PathLike[str]) -> str:
-    """The weights in a folder: the newer of ``model.safetensors`` (as shipped) and ``model.pt`` (as trained), else
-    ``model_last.pt``.
+    """The weights in a folder: ``model.safetensors`` (as shipped), ``model.pt`` (as trained) or ``model_last.pt``.
+
+    An export has the first two with the same weights. Where they differ, a training went on from them, so it is
+    ``model.pt``, with a warning: the times of files do not survive a copy.
 
     Raises:
         WeightsError: there are none; the message holds the command that makes them.
     """
     folder = Path(ckpt_dir)
-    best = [path for name in ("model.safetensors", "model.pt") if (path := folder / name).is_file()]
-    if best:
-        return str(max(best, key=lambda path: path.stat().st_mtime))
-    if (folder / "model_last.pt").is_file():
-        return str(folder / "model_last.pt")
+    shipped, trained = folder / "model.safetensors", folder / "model.pt"
+    if shipped.is_file() and trained.is_file():
+        if _hold_the_same(shipped, trained):
+            return str(shipped)
+        logger.warning("%s and %s hold different weights; the latter, of a training, are used", shipped, trained.name)
+        return str(trained)
+    for path in (shipped, trained, folder / "model_last.pt"):
+        if path.is_file():
+            return str(path)
     if (folder.parent / "configs" / "train.json").is_file():
         remedy = f"monai-passion train DATA --bundle {folder.parent} --output RUN, then add --weights RUN/model.pt"
     else:
         remedy = f"monai-passion train DATA --output {folder}"
     raise WeightsError(f"no weights in {folder}; make them with: {remedy}")
+
+
+def _hold_the_same(one: Path, other: Path) -> bool:
+    import torch
+
+    from monai_passion.networks.weights import load_weights
+
+    first, second = (load_weights(path)[0] for path in (one, other))
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def shipped_weights(name: str) -> Path | None:

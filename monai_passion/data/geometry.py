@@ -33,6 +33,8 @@ SLAB = 0.5
 """An image that covers less of what another shows is not chosen for the grid of the result."""
 NOISE = 0.1
 """Of the bright voxels' value, up to which a voxel may be air."""
+ROUNDING = 1e-9
+"""Part of the largest value that rounding may leave where an image is 0; it would count as a part of the head."""
 SAMPLED = 40
 """Voxels along an axis that suffice to tell what an image shows."""
 NEAR = 0.1
@@ -118,8 +120,10 @@ def moved_onto(
     """
     matrix = np.linalg.inv(volume.affine) @ (grid.affine if motion is None else motion @ grid.affine)
     matrix[:3, 3] += 1  # of what is padded by a voxel
-    edged, inside = np.pad(volume.data, 1, mode="edge"), np.pad(np.ones(volume.shape, np.uint8), 1)
-    shape = tuple(grid.shape)
-    moved = ndimage.affine_transform(edged, matrix, output_shape=shape, order=order)
-    moved[ndimage.affine_transform(inside, matrix, output_shape=shape, order=0) == 0] = 0
+    data, shape = volume.data, tuple(grid.shape)
+    kind = np.pad(1 + (data != 0), 1).astype(np.uint8)  # 0 is outside, 1 shows nothing
+    moved = ndimage.affine_transform(np.pad(data, 1, mode="edge"), matrix, output_shape=shape, order=order)
+    nearest = ndimage.affine_transform(kind, matrix, output_shape=shape, order=0)
+    trace = (nearest == 1) & (np.abs(moved) < ROUNDING * np.abs(data).max(initial=0))
+    moved[(nearest == 0) | trace] = 0
     return np.asarray(moved, np.float32)

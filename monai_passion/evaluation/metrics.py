@@ -77,6 +77,10 @@ METRICS = ("dice", "hd95", "assd", "nsd")
 COLUMNS = ("case", "patient", "combination", "region", "convention", *METRICS, "predicted_ml", "reference_ml", "ece")
 
 
+ROUNDING = 1e-6
+"""Files have the sizes of voxels in single precision: a distance of one voxel may be 1.00000006 mm."""
+
+
 class Convention(NamedTuple):
     """What to score where a region is empty. Where both are: Dice and NSD 1, distances 0, always.
 
@@ -184,7 +188,8 @@ def _score(measured: _Measured, convention: Convention, tolerance: float, diagon
     if not (predicted and reference):
         missed = diagonal if convention.missed_distance is None else convention.missed_distance
         return RegionScore(dice, missed, missed, 0.0, predicted, reference)
-    hd95, assd, nsd = np.percentile(distances, 95), distances.mean(), np.mean(distances <= tolerance)
+    hd95, assd = np.percentile(distances, 95), distances.mean()
+    nsd = np.mean(distances <= tolerance * (1 + ROUNDING))
     return RegionScore(dice, float(hd95), float(assd), float(nsd), predicted, reference)
 
 
@@ -289,7 +294,7 @@ def score_case(
         measured = _measure(np.isin(pred, labels), np.isin(true, labels), spacing)
         for convention in conventions:
             predicted_ml = measured.predicted * (0.001 if math.isnan(voxel_ml) else voxel_ml)
-            removed = predicted_ml < convention.min_ml.get(region, 0) * (1 - 1e-6)  # sizes may be of single precision
+            removed = predicted_ml < convention.min_ml.get(region, 0) * (1 - ROUNDING)
             kept = measured._replace(predicted=0, overlap=0) if removed else measured
             score = _score(kept, convention, tolerance, diagonal)
             rows.append(

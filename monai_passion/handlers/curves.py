@@ -62,7 +62,10 @@ class _Curves:
         size = self.path.stat().st_size if self.path.is_file() else 0
         try:
             with self.path.open("a", newline="") as file:
-                csv.writer(file).writerows((epoch, name, m, f"{value:.6g}") for epoch, name, m, value in self.waiting)
+                writer = csv.writer(file)
+                if not size:  # moved away in the meantime
+                    writer.writerow(COLUMNS)
+                writer.writerows((epoch, name, m, f"{value:.6g}") for epoch, name, m, value in self.waiting)
         except OSError as error:
             if self.path.is_file():
                 os.truncate(self.path, size)

@@ -57,19 +57,19 @@ def check_result(
     if largest and (ml := filled * abs(float(np.linalg.det(affine[:3, :3]))) / 1000) > largest:
         text = f"do not use this result: {ml:.0f} mL are segmented, more than any tumor has (about {largest} mL)"
         findings.append(Finding("unusable", text))
-    number, volume = far_parts(found, voxel_sizes(affine))
+    number, volume = far_parts(found, affine)
     if number:
         text = f"{number} small part(s), {volume:.1f} mL in all, lie more than {FAR:.0f} mm from the rest; look at them"
         findings.append(Finding("note", text))
     return findings
 
 
-def far_parts(found: NDArray[np.bool_], spacing: NDArray[np.floating]) -> tuple[int, float]:
+def far_parts(found: NDArray[np.bool_], affine: NDArray[np.float64]) -> tuple[int, float]:
     """Connected parts with less than ``SMALL`` of the largest one's volume and more than ``FAR`` mm from it.
 
     Args:
         found: (X, Y, Z).
-        spacing: mm.
+        affine: (4, 4), voxels to mm.
 
     Returns:
         Their number and their volume in mL.
@@ -85,10 +85,14 @@ def far_parts(found: NDArray[np.bool_], spacing: NDArray[np.floating]) -> tuple[
     # Every second voxel suffices to measure centimeters.
     coarse = parts[::2, ::2, ::2]
     largest = int(sizes.argmax()) + 1
-    distance = ndimage.distance_transform_edt(coarse != largest, 2 * spacing) if (coarse == largest).any() else None
+    distance = (
+        ndimage.distance_transform_edt(coarse != largest, 2 * voxel_sizes(affine))
+        if (coarse == largest).any()
+        else None
+    )
     if distance is None:
         return 0, 0.0
     nearest = ndimage.minimum(distance, coarse, np.arange(1, number + 1))
     seen = np.isin(np.arange(1, number + 1), coarse)
     far = seen & (nearest > FAR) & (sizes < SMALL * sizes.max())
-    return int(far.sum()), float(sizes[far].sum() * np.prod(spacing) / 1000)
+    return int(far.sum()), float(sizes[far].sum() * abs(np.linalg.det(affine[:3, :3])) / 1000)

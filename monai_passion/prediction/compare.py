@@ -96,9 +96,8 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
             "PatientName, PatientBirthDate); compare two of one patient"
         )
 
-    for report in (before.report, after.report):
-        if [row["name"] for row in report["regions"]] != [row["name"] for row in after.report["regions"]]:
-            raise InputError("the two results are of different tasks; compare two of the same bundle")
+    if [row["name"] for row in before.report["regions"]] != [row["name"] for row in after.report["regions"]]:
+        raise InputError("the two results are of different tasks; compare two of the same bundle")
     references = {report["modalities"]["reference"] for report in (before.report, after.report)}
     order = (*(references if len(references) == 1 else ()), *PREFERRED, *after.images)
     shared = [m for m in order if m in before.images and m in after.images]
@@ -165,13 +164,19 @@ def _numbered(
     region: NDArray[np.bool_], own: Volume, grid: Volume, motion: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], list[float]]:
     """Which component of a region is where on another grid (1 for the largest), and the part of each outside that."""
-    numbers, outside = np.zeros(own.shape, np.float32), []
+    numbers, outside, inside = np.zeros(own.shape, np.float32), [], []
     onto = np.linalg.inv(grid.affine) @ np.linalg.inv(motion) @ own.affine
     for number, part in enumerate(components(region), 1):
         numbers[tuple(part.T)] = number
-        places = np.rint(apply_affine(onto, part))
-        outside.append(float(((places < 0) | (places >= grid.shape)).any(axis=1).mean()))
-    return moved_onto(own._replace(data=numbers), grid, motion, order=0), outside
+        places = np.rint(apply_affine(onto, part)).astype(int)
+        there = ((places >= 0) & (places < grid.shape)).all(axis=1)
+        outside.append(float(1 - there.mean()))
+        inside.append(places[there])
+    moved = moved_onto(own._replace(data=numbers), grid, motion, order=0)
+    for number, places in enumerate(inside, 1):
+        if not (moved == number).any():  # it lies between the middles of thick slices
+            moved[tuple(places.T)] = number
+    return moved, outside
 
 
 def _extent(volume: Volume, grid: Volume, motion: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -376,12 +381,12 @@ def rano_category(region: Mapping[str, Any]) -> dict[str, str]:
         category, why = "complete response", "nothing of it is left"
     elif product["before"] == 0:
         category, why = "progression", "a lesion has become measurable"
-    elif product["percent"] >= 25:
-        category, why = "progression", f"sum of products {product['percent']:+.0f} %, 25 % or more"
-    elif product["percent"] <= -50:
-        category, why = "partial response", f"sum of products {product['percent']:+.0f} %, 50 % or more less"
+    elif product["after"] >= 1.25 * product["before"]:
+        category, why = "progression", f"sum of products {product['percent']:+.1f} %, 25 % or more"
+    elif product["after"] <= 0.5 * product["before"]:
+        category, why = "partial response", f"sum of products {product['percent']:+.1f} %, 50 % or more less"
     else:
-        category, why = "stable", f"sum of products {product['percent']:+.0f} %, between -50 and +25 %"
+        category, why = "stable", f"sum of products {product['percent']:+.1f} %, between -50 and +25 %"
     caveat = (
         "Computed from two segmentations alone, not a judgment: RANO also asks for the best earlier examination, "
         "steroids, the clinical state, what does not enhance, and a confirming examination."

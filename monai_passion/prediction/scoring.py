@@ -58,6 +58,7 @@ def score_patients(
                 patient=item["patient"],
                 combination=name,
                 conventions=[CHALLENGE],
+                voxel_ml=abs(float(np.linalg.det(truth.affine[:3, :3]))) / 1000,
             )
         rows += mine
         report(item["case"], float(np.mean([row["dice"] for row in mine])))

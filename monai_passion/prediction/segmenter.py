@@ -495,7 +495,7 @@ class Segmenter:
         if found == kept:
             return ()
         label, by = (self.bundle.task.classes[k].title for k in (rule.label, rule.by))
-        voxel_ml = float(np.prod(np.asarray(item["image"].pixdim)[:3])) / 1000
+        voxel_ml = abs(float(item["image"].affine[:3, :3].det())) / 1000
         volume = found * voxel_ml
         if kept:
             modality = self.bundle.task.modalities[rule.channel].title

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import combinations
 from typing import Any
 
@@ -45,8 +46,9 @@ def most_probable_class(probability: Tensor) -> Tensor:
 def largest_expected_dice(probability: Tensor, regions: Iterable[Sequence[int]]) -> Tensor:
     """(K, *spatial) -> int16 classes (*spatial), regions within others as large as promises them the best Dice.
 
-    Whether a voxel is of any region is decided by probability: more than one half. Within that, each region is
-    looked for that lies in another one, as a tumor's core: all voxels with at least a certain probability of
+    Whether a voxel is of any region is decided by probability: more than one half. Where regions leave nothing of what
+    they lie in, as the outermost ones of the foreground, the most probable one is taken. Within that, each region is
+    looked for that is a part of another one, as a tumor's core: all voxels with at least a certain probability of
     it, the one that gives the largest expected Dice, each volume replaced by its mean. That probability is half
     of that Dice, so 0.5 where a network is sure, and less where it is not, as without the sequence that shows a
     region: there, more Dice is lost by voxels that a region lacks than by some that are wrong (Lipton et al.,
@@ -71,14 +73,9 @@ def largest_expected_dice(probability: Tensor, regions: Iterable[Sequence[int]])
     voxels = plain[:, seen]
     best = most_probable_class(voxels)
     shown = {k for k in range(1, len(plain)) if bool((best == k).any())}
-    ratios: dict[frozenset[int], Tensor | None] = dict.fromkeys(sorted(families, key=sorted))
-    for family in families:
-        if family & shown:
-            share = voxels[sorted(family)].sum(dim=0)
-            outermost = not any(family < other for other in families)
-            ratios[family] = share if outermost else share / _threshold(share)  # the most probable of the outermost
+    shares = {family: voxels[sorted(family)].sum(dim=0) for family in sorted(families, key=sorted)}
     decided = torch.zeros_like(voxels[0], dtype=torch.int16)
-    _assign(decided, voxels[1:].sum(dim=0) > 0.5, frozenset(range(1, len(plain))), voxels, ratios)
+    _assign(decided, voxels[1:].sum(dim=0) > 0.5, frozenset(range(1, len(plain))), voxels, shares, shown)
     classes[seen] = decided
     return classes
 
@@ -109,28 +106,28 @@ def _assign(
     where: Tensor,
     family: frozenset[int],
     probability: Tensor,
-    ratios: Mapping[frozenset[int], Tensor | None],
+    shares: Mapping[frozenset[int], Tensor],
+    shown: AbstractSet[int],
 ) -> None:
     """Give the voxels ``where``, which are of ``family``, their classes, those of the regions within it first.
 
-    ``ratios`` are of probabilities to thresholds; None leaves a region out.
+    Args:
+        shares: region -> its probability.
+        shown: the classes that are the most probable one somewhere.
     """
-    within = {other: ratio for other, ratio in ratios.items() if other < family}
-    largest = {
-        other: ratio
-        for other, ratio in within.items()
-        if ratio is not None and not any(other < another for another in within)
-    }
+    within = [other for other in shares if other < family]
+    largest = [other for other in within if not any(other < another for another in within)]
     rest = sorted(family.difference(*within))
     if rest:
         best = most_probable_class(probability[rest]).long()
         classes[where] = torch.tensor(rest, dtype=classes.dtype, device=classes.device)[best][where]
+        largest = [other for other in largest if other & shown]
     if largest:
-        stack = torch.stack(list(largest.values()))
+        stack = torch.stack([shares[other] / (_threshold(shares[other]) if rest else 1) for other in largest])
         chosen = most_probable_class(stack)
         for k, other in enumerate(largest):
             taken = where & (chosen == k) & ((stack[k] >= 1) | (not rest))
-            _assign(classes, taken, other, probability, within)
+            _assign(classes, taken, other, probability, shares, shown)
 
 
 DECISIONS: dict[str, Callable[[Tensor, Iterable[Sequence[int]]], Tensor]] = {

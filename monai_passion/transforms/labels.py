@@ -102,8 +102,8 @@ class ReplaceDoubtful(Transform):
         classes = most_probable_class(pred)
         found = classes == self.label
         everywhere, nowhere = torch.ones_like(found), torch.zeros_like(found)
-        pixdim = getattr(image, "pixdim", None)
-        voxel_ml = (1.0 if pixdim is None else float(torch.as_tensor(pixdim).prod())) / 1000
+        affine = getattr(image, "affine", None)
+        voxel_ml = 0.001 if affine is None else abs(float(torch.as_tensor(affine)[:3, :3].det())) / 1000
         voxels, others = int(found.sum()), int((classes == self.by).sum())
         if voxels * voxel_ml < self.minimum_ml or voxels < self.minimum_share * (voxels + others):
             return found, nowhere

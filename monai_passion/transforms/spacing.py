@@ -1,4 +1,4 @@
-"""MONAI's `Spacingd`, with a quicker way back, that leaves alone what is near enough."""
+"""MONAI's `Spacingd`, exact where an image is 0, with a quicker way back, that leaves alone what is near enough."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ __all__ = ["Spacingd", "interpolate_axes", "turns"]
 
 TOLERANCE = 1e-3
 """In voxels: what counts as no move, as in MONAI."""
+TRACE = 1e-5
+"""A smaller weight of a voxel is rounding, and would leave a trace of the head where the image is 0."""
 
 
 def interpolate_axes(image: Tensor, affine: Tensor, size: tuple[int, ...]) -> Tensor:
     """Linear interpolation, one axis after the other, each a product with a matrix of two numbers per row.
 
-    The values are those of ``grid_sample`` with its padding mode "border", in a fifth of the time (`make bench`).
+    The values are those of ``grid_sample`` with its padding mode "border", in a fifth of the time (`make bench`), but 0
+    where all voxels around are 0: there ``grid_sample`` leaves 1e-7 and less of others, which would count as brain.
 
     Args:
         image: (C, *spatial), float.
@@ -44,7 +47,9 @@ def interpolate_axes(image: Tensor, affine: Tensor, size: tuple[int, ...]) -> Te
         here, place = torch.arange(length), torch.arange(wanted) * scale[axis - 1] + affine[axis - 1, -1]
         if length == wanted and bool(((place - here).abs() < TOLERANCE).all()):
             continue
-        matrix = (1 - (place.clamp(0, length - 1)[:, None] - here).abs()).clamp(min=0).to(image)
+        matrix = (1 - (place.clamp(0, length - 1)[:, None] - here).abs()).clamp(min=0)
+        matrix[matrix < TRACE] = 0
+        matrix = (matrix / matrix.sum(dim=1, keepdim=True)).to(image)
         if axis == image.ndim - 1:
             image = image @ matrix.T
         else:
@@ -59,10 +64,10 @@ def turns(affine: Tensor, size: tuple[int, ...]) -> bool:
 
 
 class Spacingd(mt.Spacingd):
-    """As MONAI's; the inverse of linear interpolation takes one axis after the other.
+    """As MONAI's; linear interpolation, and its inverse, takes one axis after the other.
 
-    Probabilities of every combination of modalities come back to the grid of the files, which took longer than the
-    network.
+    So nothing is left of the head where an image is 0, and probabilities of every combination of modalities come back
+    to the grid of the files in less time than the network takes.
 
     Args:
         tolerance: images whose voxels differ by no more than this share from ``pixdim`` are not resampled.
@@ -77,7 +82,22 @@ class Spacingd(mt.Spacingd):
         if self.tolerance and isinstance(image, MetaTensor) and self._is_near(image):
             return dict(data)
         result: dict[Hashable, Tensor] = super().__call__(data, *args, **options)
+        for key in self.key_iterator(result):
+            result[key] = self._exact(data[key], result[key])
         return result
+
+    def _exact(self, image: Tensor, resampled: Tensor) -> Tensor:
+        if (
+            not isinstance(image, MetaTensor)
+            or not isinstance(resampled, MetaTensor)
+            or not resampled.applied_operations
+        ):
+            return resampled
+        info, size = resampled.applied_operations[-1][TraceKeys.EXTRA_INFO], tuple(resampled.shape[1:])
+        affine = torch.linalg.solve(image.affine.double(), resampled.affine.double())
+        if not _is_linear(info) or turns(affine, size):
+            return resampled
+        return MetaTensor(interpolate_axes(image.as_subclass(Tensor).float(), affine, size)).copy_meta_from(resampled)
 
     def _is_near(self, image: MetaTensor) -> bool:
         return is_near(affine_to_spacing(image.affine).tolist(), self.spacing_transform.pixdim, self.tolerance)
@@ -96,7 +116,7 @@ class Spacingd(mt.Spacingd):
         done = resampling.get_most_recent_transform(image)
         info, size = done[TraceKeys.EXTRA_INFO], tuple(map(int, done[TraceKeys.ORIG_SIZE]))
         before = torch.as_tensor(info["src_affine"], dtype=torch.float64)
-        if (info["mode"], info["padding_mode"]) == ("bilinear", "border") and isinstance(image, MetaTensor):
+        if _is_linear(info) and isinstance(image, MetaTensor):
             plain = image.as_subclass(Tensor).float()
             affine = torch.linalg.solve(torch.as_tensor(image.affine, dtype=torch.float64), before)
             if not turns(affine, size):
@@ -105,3 +125,7 @@ class Spacingd(mt.Spacingd):
                 result.affine = before
                 return result
         return self.spacing_transform.inverse(image)
+
+
+def _is_linear(info: Mapping[str, Any]) -> bool:
+    return (info.get("mode"), info.get("padding_mode")) == ("bilinear", "border")

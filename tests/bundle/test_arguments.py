@@ -15,6 +15,7 @@ def run(tmp_path):
         "epochs": 3,
         "width": 2,
         "dataset_dir": "",
+        "datalist": None,
         "ckpt_dir": "",
         "device": "cpu",
         "loss": {"gamma": 1},
@@ -38,13 +39,12 @@ def run(tmp_path):
         ("--dataset_dir", "'2024'", "--logging_file", "None", "--tracking", "mlflow"),
         ("--dataset_dir", '$"/data/a\\x231"'),
         ("--dataset_dir", "0024", "--datalist", "None"),
+        ("--datalist", "['a/flair.nii.gz','b/flair.nii.gz']"),
         ("--device", "cpu"),
         ("--device", "$torch.device('cuda:77')"),
     ],
 )
 def test_settings_that_there_are_go_through(run, words):
-    if "--datalist" in words:
-        words = words[:2]
     run(*words)
 
 
@@ -77,3 +77,25 @@ def test_the_arguments_of_other_programs_are_let_be():
     check_arguments(["pytest", "run", "--config_file", "nowhere.json", "--epoch", "3"])
     check_arguments([PROGRAM, "ckpt_export", "--epoch", "3"])
     check_arguments([])
+
+
+@pytest.mark.parametrize(
+    ("more", "words", "said"),
+    [
+        ({}, (), None),
+        ({"epochs": 4}, ("--width", "3"), None),
+        ({"epoch": 4}, (), "'epoch'; did you mean epochs"),
+        ({}, ("--epoch", "4"), "'epoch'; did you mean epochs"),
+        ({"epochs": 0}, (), "less than the minimum"),
+        ({"epochs": 0}, ("--epochs", "1"), None),
+    ],
+)
+def test_settings_in_an_arguments_file_are_looked_at_too(tmp_path, more, words, said):
+    (tmp_path / "train.json").write_text(json.dumps({"epochs": 3, "width": 2}))
+    (tmp_path / "args.json").write_text(json.dumps({"config_file": [str(tmp_path / "train.json")], **more}))
+    arguments = [PROGRAM, "run", "--args_file", str(tmp_path / "args.json"), *words]
+    if said is None:
+        check_arguments(arguments)
+    else:
+        with pytest.raises(UsageError, match=said):
+            check_arguments(arguments)

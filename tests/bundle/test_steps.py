@@ -14,7 +14,7 @@ from monai_passion.bundle.steps import (
     presence_facts,
     training_data,
 )
-from monai_passion.errors import ResourceError, UsageError, WeightsError
+from monai_passion.errors import InputError, ResourceError, UsageError, WeightsError
 from monai_passion.modalities import all_masks
 from monai_passion.networks import RFNet
 from monai_passion.networks.weights import save_weights
@@ -175,3 +175,15 @@ def test_a_teacher_of_other_voxels_is_refused(tmp_path):
     load_teacher(network, str(tmp_path / "w.safetensors"), BRATS_MRI, {"spacing": [3.0, 3.0, 3.0], "width": 4})
     with pytest.raises(WeightsError, match="trained with spacing"):
         load_teacher(network, str(tmp_path / "w.safetensors"), BRATS_MRI, {"spacing": [2.0, 2.0, 2.0]})
+
+
+def test_listed_patients_whose_files_have_one_name_get_names_of_their_own(tmp_path):
+    def cases(*items):
+        return [item["case"] for item in inference_data(str(tmp_path), "brats_mri", items, None, 0, "")]
+
+    assert cases("anna/flair.nii.gz", "bob/flair.nii.gz") == ["anna_flair", "bob_flair"]
+    assert cases("a/p1_flair.nii.gz", "b/p1_flair.nii.gz", "b/p2_flair.nii.gz") == ["a_p1", "b_p1", "p2"]
+    assert cases("a/x/flair.nii.gz", "b/x/flair.nii.gz") == ["a_x_flair", "b_x_flair"]
+    assert cases({"image": {"flair": "a/flair.nii.gz"}, "case": "me"}, "b/flair.nii.gz") == ["me", "flair"]
+    with pytest.raises(InputError, match=r"a/flair.nii.gz twice"):
+        cases("a/flair.nii.gz", "a/flair.nii.gz")

@@ -1,26 +1,25 @@
-import os
-
 import pytest
+import torch
 
 from monai_passion.bundle.weights import check_settings, find_weights, trained_settings
 from monai_passion.errors import WeightsError
+from monai_passion.networks.weights import save_weights
 
 
-def write(path, age):
-    path.write_bytes(b"weights")
-    os.utime(path, (1e9 - age, 1e9 - age))
-
-
-@pytest.mark.parametrize(("shipped", "found"), [(2, "model.pt"), (0, "model.safetensors")])
-def test_the_newer_of_shipped_and_trained_weights_is_taken(tmp_path, shipped, found):
-    write(tmp_path / "model.safetensors", shipped)
-    write(tmp_path / "model.pt", 1)
-    write(tmp_path / "model_last.pt", 0)
+@pytest.mark.parametrize(("change", "found", "warned"), [(0.0, "model.safetensors", 0), (1.0, "model.pt", 1)])
+def test_a_training_that_went_on_from_shipped_weights_is_told_by_what_the_files_hold(
+    tmp_path, caplog, change, found, warned
+):
+    state = {"a": torch.ones(3)}
+    torch.save({"model": {"a": state["a"] + change}}, tmp_path / "model.pt")
+    save_weights(state, tmp_path / "model.safetensors")  # newer, as after a copy
+    (tmp_path / "model_last.pt").touch()
     assert find_weights(tmp_path) == str(tmp_path / found)
+    assert len(caplog.records) == warned
 
 
 def test_the_last_epoch_is_taken_where_there_is_no_best_one(tmp_path):
-    write(tmp_path / "model_last.pt", 0)
+    (tmp_path / "model_last.pt").touch()
     assert find_weights(tmp_path) == str(tmp_path / "model_last.pt")
 
 

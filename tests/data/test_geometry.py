@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -38,3 +39,19 @@ def test_nothing_is_shown_further_out(axis):
     moved = np.moveaxis(bring_onto(volume(offset), volume()).data, axis, 0)
     assert (moved[0] == 0).all()
     assert (moved[1:] > 0).all()
+
+
+def test_where_an_image_is_0_rounding_leaves_nothing_of_what_is_beside_it():
+    given = volume(shape=(30, 30, 30))
+    given.data[:10] = given.data[20:] = 0
+    given.data[12, 12, 12] = 1e-30  # stands for a 0 that says something
+    turned = given._replace(affine=nib.affines.from_matvec(np.diag(SPACING) * 0.1, [3.3, 1.1, 7.7]) @ given.affine)
+    moved = bring_onto(given._replace(affine=given.affine + 0), given._replace(affine=given.affine)).data
+    assert np.array_equal(moved, given.data)
+    grid = turned._replace(affine=turned.affine @ np.diag([1, 1, 1, 1.0]))
+    shifted = grid.affine.copy()
+    shifted[:3, 3] += shifted[:3, 0] * 7  # by whole voxels
+    moved = bring_onto(turned, turned._replace(affine=shifted)).data
+    assert not moved[:3].any()
+    assert not moved[13:].any()
+    assert (moved[3:13] != 0).all()

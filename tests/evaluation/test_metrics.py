@@ -119,6 +119,13 @@ def test_distances_scale_with_the_spacing_and_ratios_do_not():
     assert (three.dice, three.nsd) == (one.dice, one.nsd)
 
 
+def test_a_size_in_single_precision_puts_no_voxel_beyond_the_tolerance():
+    true = np.zeros((12, 12, 12), bool)
+    true[3:9, 3:9, 3:9] = True
+    assert score_region(np.roll(true, 1, axis=0), true, (1 + 6e-8, 1, 1)).nsd == 1
+    assert score_region(np.roll(true, 1, axis=0), true, (1.001, 1, 1)).nsd < 0.8
+
+
 def test_spacing_belongs_to_its_axis():
     pred, true = np.zeros((2, 9, 9), bool)
     pred[1, 4] = true[5, 4] = True

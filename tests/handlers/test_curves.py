@@ -136,7 +136,7 @@ def test_what_a_full_disk_does_not_take_is_written_with_the_next_rows(tmp_path, 
     assert "gets its rows later (No space left on device)" in caplog.text
     (tmp_path / "curves.csv").unlink()
     curves.append([(3, "a", "", 3.0)])  # somebody's removing it ends no training
-    assert (tmp_path / "curves.csv").read_text().splitlines() == ["3,a,,3"]
+    assert (tmp_path / "curves.csv").read_text().splitlines() == ["epoch,name,modality,value", "3,a,,3"]
 
 
 @pytest.mark.parametrize("when", ["__init__", "add_scalar", "flush", "close"])

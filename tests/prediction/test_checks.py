@@ -25,12 +25,12 @@ def test_a_small_part_far_from_the_rest_is_counted(gap, size, number):
     found = np.zeros((80, 40, 40), bool)
     found[2:14, 2:14, 2:14] = True
     found[14 + gap : 14 + gap + size, 2 : 2 + size, 2 : 2 + size] = True
-    assert far_parts(found, np.ones(3)) == (number, pytest.approx(number * size**3 / 1000))
-    assert far_parts(found, np.full(3, 0.5))[0] == 0
+    assert far_parts(found, np.eye(4)) == (number, pytest.approx(number * size**3 / 1000))
+    assert far_parts(found, np.diag([0.5, 0.5, 0.5, 1]))[0] == 0
 
 
 def test_nothing_segmented_has_no_parts():
-    assert far_parts(np.zeros((4, 4, 4), bool), np.ones(3)) == (0, 0.0)
+    assert far_parts(np.zeros((4, 4, 4), bool), np.eye(4)) == (0, 0.0)
 
 
 @pytest.mark.parametrize(("part", "texts"), [(0.3, []), (0.5, ["50 % of what the images show is segmented"])])

@@ -252,6 +252,34 @@ def test_what_is_left_of_a_lesion_is_that_lesion_whatever_became_of_its_middle(w
         assert volume["after"] == pytest.approx(after.sum() / 1000)
 
 
+def test_a_lesion_between_the_middles_of_thick_slices_is_still_that_lesion():
+    fine, thick = np.eye(4), np.diag([1.0, 1, 5, 1])
+    thick[2, 3] = 2.0  # the middle of five slices
+    region = np.zeros((20, 20, 20), bool)
+    region[5:15, 5:15, 13:17] = True  # middles at 12 and 17 mm
+    own, grid = (Volume(np.zeros(n, np.float32), a, None, ()) for n, a in (((20,) * 3, fine), ((20, 20, 4), thick)))
+    numbers, outside = _numbered(region, own, grid, np.eye(4))
+    assert outside == [0]
+    assert np.unique(numbers[5:15, 5:15, 3]).tolist() == [1]
+    assert (numbers == 1).sum() >= 100
+
+
+@pytest.mark.parametrize(
+    ("product", "category", "said"),
+    [
+        (1249.6, "stable", "+25.0 %"),
+        (1250, "progression", "+25.0 %"),
+        (500.4, "stable", "-50.0 %"),
+        (500, "partial response", "-50.0 %"),
+    ],
+)
+def test_thresholds_are_those_of_the_numbers_and_not_of_rounded_ones(product, category, said):
+    region = {"product_mm2": change(1000.0, product), "volume_ml": change(10.0, 10.0), "lesions": []}
+    found = rano_category(region)
+    assert found["category"] == category
+    assert said in found["why"]
+
+
 def test_a_lesion_outside_the_image_of_the_other_day_is_neither_gone_nor_new():
     (both, unseen) = pair(BALL | FAR, (BALL & (GRID[2] < 15))[:, :, :45])
     assert (both[0], unseen[0]) == ("both", "unseen")

@@ -37,6 +37,20 @@ def test_each_combination_that_a_patient_has_is_scored_at_the_spacing_of_the_fil
     assert "| FLAIR + T1c | " in (tmp_path / "out" / "tables.md").read_text()
 
 
+def test_volumes_are_right_where_the_axes_of_a_file_are_not_perpendicular(tmp_path, weights):
+    write(tmp_path / "data", "P1", ["flair", "seg"])
+    shear = np.eye(4)
+    shear[1, 2] = 0.5
+    for path in (tmp_path / "data" / "P1").iterdir():
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), shear @ image.affine), path)
+    score(tmp_path / "data", output=tmp_path / "out", weights=weights, device="cpu", roi_size=32, overlap=0)
+    truth = np.asarray(nib.load(tmp_path / "data" / "P1" / "P1_seg.nii.gz").dataobj)
+    rows = read_metrics(tmp_path / "out" / "metrics.csv")
+    whole = rows[rows["region"] == "WT"]["reference_ml"]
+    assert whole.to_numpy() == pytest.approx((truth > 0).sum() * 8 / 1000)
+
+
 def test_label_values_mean_what_the_data_set_says(tmp_path, weights):
     """BraTS since 2023 has 3 for enhancing tumor, which 4 is to the task."""
     case = "BraTS-GLI-00001-000"

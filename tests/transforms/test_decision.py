@@ -106,6 +106,21 @@ def test_of_outermost_regions_the_most_probable_is_taken():
     assert with_parent.tolist() == [1, 2, 2]  # the parent has no class of its own
 
 
+@pytest.mark.parametrize(
+    ("voxels", "regions", "expected"),
+    [
+        # none of the three classes of the region is the most probable one; a voxel elsewhere is of another region
+        ([[0.25, 0, 0, 0.2, 0.15], [0, 1, 0, 0, 0]], [[2], [3], [1, 4, 5]], [1, 2]),
+        ([[0.25, 0, 0, 0.2, 0.15]], [[2], [3], [1, 4, 5]], [1]),
+        ([[0.35, 0.25], [0, 1]], [[1], [2]], [1, 2]),
+        ([[0.3, 0.31]], [[1, 2], [1], [2]], [2]),  # regions that leave nothing of the one they lie in
+        ([[0.2, 0.2, 0.2]], [[1, 2, 3], [1, 3], [3]], [2]),
+    ],
+)
+def test_a_region_that_is_more_probable_than_not_is_there_though_none_of_its_classes_is(voxels, regions, expected):
+    assert largest_expected_dice(column(*voxels), regions).tolist() == expected
+
+
 def test_regions_that_overlap_otherwise_and_decisions_that_there_are_not_are_refused():
     overlapping = {"one": [1, 2], "other": [2, 3]}
     with pytest.raises(UsageError, match=r"classes \[1, 2\] and \[2, 3\] overlap.*give the decision most_probable"):

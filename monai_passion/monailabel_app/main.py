@@ -5,16 +5,19 @@ The bundles are those in the app's folder ``model``; see docs/how-to/monai-label
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
 from fastapi import HTTPException
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.strategy import Strategy
 from monailabel.interfaces.tasks.train import TrainTask
@@ -25,10 +28,13 @@ from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 
 from monai_passion.data.slices import slices_of
+from monai_passion.data.studies import patient_of
 from monai_passion.errors import InputError, find_passion_error
 from monai_passion.handlers.checkpoint import read_checkpoint, write_checkpoint
 from monai_passion.monailabel_app.studies import label_values, training_items
 from monai_passion.prediction.segmenter import find_bundle
+
+logger = logging.getLogger(__name__)
 
 BY_NAME = "by file name"
 """First choice of the option ``sequence``: the name of the file tells, or it is 4-D."""
@@ -145,6 +151,31 @@ class Train(BundleTrainTask):
         return overrides
 
 
+class BatchInfer(BatchInferTask):
+    """Of every patient once, whatever files he or she has; what cannot be segmented is logged, and the rest goes on."""
+
+    def __init__(self, modalities: Sequence[str]) -> None:
+        self.modalities = modalities
+
+    def get_images(self, request: Mapping[str, Any], datastore: Datastore) -> list[str]:
+        first: dict[str, str] = {}
+        for image in sorted(super().get_images(request, datastore)):
+            path = datastore.get_image_uri(image)
+            first.setdefault(str(Path(path).parent / patient_of(path, self.modalities)), image)
+        return list(first.values())
+
+    def __call__(self, request: Mapping[str, Any], datastore: Datastore, infer: Callable[..., Any]) -> dict[str, Any]:
+        def try_it(one: Mapping[str, Any], store: Datastore) -> dict[str, Any]:
+            try:
+                return dict(infer(one, store))
+            except MONAILabelException as error:
+                logger.warning(f"{one['image']} is not segmented: {error}")
+                return {"error": str(error)}
+
+        several = bool(request.get("multi_gpu", True)) and torch.cuda.is_available()
+        return dict(super().__call__({**request, "multi_gpu": several}, datastore, try_it))
+
+
 def _new_folder(parent: Path) -> Path:
     """The folder with the next number, made here."""
     for number in count(1):
@@ -174,6 +205,9 @@ class App(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, TrainTask]:
         return {name: Train(path, self.conf) for name, path in self.bundles.items()}
+
+    def init_batch_infer(self) -> BatchInferTask:
+        return BatchInfer(sorted({m for path in self.bundles.values() for m in find_bundle(path).modalities}))
 
     def init_strategies(self) -> dict[str, Strategy]:
         return {"first": First(), "random": Random()}

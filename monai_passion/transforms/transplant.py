@@ -242,7 +242,8 @@ class RandTransplantTumord(RandomizableTransform, MapTransform):
         contrast: standard deviation of the logarithm of a modality's contrast.
         lacking: a class of tumor, such as that of enhancing tumor; None: all donors are drawn alike.
         lacking_share: share of the draws that are among donors with less than ``LACKING`` of their tumor in that class,
-            where there are any; the others are among all. Networks segment a class in every tumor when few that they saw were without it.
+            where there are any; the others are among all. Networks segment a class in every tumor when few that they
+            saw were without it.
         patient_key: of the patient's name, who is no donor for him- or herself.
         allow_missing_keys: see MapTransform.
     """

@@ -34,7 +34,7 @@ class Client:
     """`monailabel.client.MONAILabelClient`: its methods, called by keyword, in its own environment."""
 
     def __init__(self, url, folder, environment):
-        self.folder = folder
+        self.url, self.folder = url, folder
         command = [str(VENV / "bin" / "python"), str(Path(__file__).with_name("client.py")), url, str(folder)]
         self.pipe = subprocess.Popen(
             command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1

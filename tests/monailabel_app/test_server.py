@@ -1,7 +1,11 @@
 """The app in MONAI Label's server, asked as Slicer's plugin asks it."""
 
 import itertools
+import json
 import shutil
+import time
+import urllib.request
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -59,6 +63,29 @@ def test_a_damaged_file_is_one_sentence_for_whoever_asked(client, studies, tmp_p
     session = client.create_session(image_in=str(tmp_path / "dora_t1.nii.gz"))["session_id"]
     with pytest.raises(RuntimeError, match=r"Status: 400.*dora_t1.nii.gz is cut short or damaged"):
         client.segment("", session_id=session)
+
+
+def ask(client, path, body=None):
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{client.url}{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+def test_all_patients_of_a_folder_are_segmented_once_though_one_image_tells_no_sequence(client, studies):
+    mystery = shutil.copy(studies / "anna_flair.nii.gz", studies / "mystery.nii.gz")
+    try:
+        while "mystery" not in str(ask(client, "/datastore/?output=all")):
+            time.sleep(1)
+        ask(client, f"/batch/infer/{NAME}?images=all", {"device": "cpu"})
+        while (answer := ask(client, "/batch/infer/"))["status"] == "RUNNING":
+            time.sleep(1)
+        assert answer["status"] == "DONE", answer
+        stats = ask(client, "/datastore/?output=stats")
+        assert stats["label_tags"] == {"original": 3}, stats  # anna, ben and carl, of seven files and the mystery
+    finally:
+        Path(mystery).unlink()
+        shutil.rmtree(studies / "labels" / "original", ignore_errors=True)
 
 
 def test_training_with_nothing_labeled_says_so(client):

@@ -347,7 +347,6 @@ def _referred(series: Series) -> list[Any]:
     Raises:
         UsageError: it is one multi-frame file, or lacks what it would be referred to by.
     """
-    _pydicom()
     if len(series.files) != series.shape[0]:
         raise UsageError("--dicom-seg wants a series of single images; this one is a multi-frame file")
     sources = [_read(file, stop_before_pixels=True) for file in series.files]

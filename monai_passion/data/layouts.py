@@ -22,6 +22,7 @@ from monai_passion.data.labels import label_classes
 from monai_passion.data.naming import (
     LABEL,
     NOT_TOLD,
+    VARIANTS,
     Named,
     doubtful_names,
     is_ignored,
@@ -431,7 +432,7 @@ def _choose_plain(cases: Iterable[Case], unused: list[tuple[Path, str]]) -> None
     """Of a plain file and its corrected forms, the plain one."""
     for case in cases:
         for role, paths in case.files.items():
-            plain = [path for path in paths if not re.search(r"bias|n4|unstripped", stem_of(path.name).lower())]
+            plain = [path for path in paths if not any(word in stem_of(path.name).lower() for word in VARIANTS.split())]
             if len(plain) == 1 < len(paths):
                 unused.extend((path, f"another form of {plain[0].name}") for path in paths if path not in plain)
                 case.files[role] = plain

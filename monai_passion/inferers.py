@@ -115,7 +115,8 @@ class IncompleteModalityInferer(Inferer):
         progress: Callable[[float], object] = lambda share: None,
         **others: Any,
     ) -> Tensor:
-        """
+        """Segment a batch of images.
+
         Args:
             inputs: (B, M, *spatial).
             network: a `MultiModalBackbone`, or without ``combinations`` any network called as (image, available).

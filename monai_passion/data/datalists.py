@@ -92,7 +92,7 @@ def make_datalist(
     Raises:
         InputError: no patients there, two files for one modality, a list that names none of them, or labels whose
             meaning cannot be told.
-        UsageError: an unknown layout, or fractions that are none.
+        UsageError: an unknown layout, or invalid fractions.
     """
     folder = Path(folder)
     chosen_task = load_task(task) if task is not None else guess_task(folder)
@@ -195,7 +195,7 @@ def load_datalist(
         task: whose modalities a datalist of the Decathlon has; by default brain tumors.
 
     Raises:
-        InputError: it is no such file; the message says where.
+        InputError: it is not a datalist; the message says where.
     """
     path = Path(path)
     try:

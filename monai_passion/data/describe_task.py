@@ -51,7 +51,7 @@ def describe_task(
         anatomy, skull_stripped, spatial_dims: see `monai_passion.tasks.Task`.
 
     Raises:
-        UsageError: modalities or labels are missing, or none; a single modality.
+        UsageError: modalities or labels are missing or wrong; a single modality.
         InputError: no such source, or no files of these modalities.
     """
     index = source / "dataset.json" if source.is_dir() else source

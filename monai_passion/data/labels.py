@@ -134,7 +134,7 @@ def parse_convention(text: str, task: Task) -> Convention:
         label = _class_of(name, task)
         if not value.isdigit() or label is None or "=" in name:
             classes = ", ".join(one.name for one in task.classes)
-            raise UsageError(f"labels: '{pair}' is no VALUE=CLASS; the classes are {classes}")
+            raise UsageError(f"labels: '{pair}' is not VALUE=CLASS; the classes are {classes}")
         if values.get(int(value), label) != label:
             raise UsageError(f"labels: {value} is given as two classes; give each value one (0 is background)")
         values[int(value)] = label
@@ -209,7 +209,7 @@ def find_convention(
         where: that file, for messages.
 
     Raises:
-        UsageError: ``given`` is no convention.
+        UsageError: ``given`` is not a convention.
         InputError: it cannot be told; the message says what to give.
     """
     if given:

@@ -138,7 +138,7 @@ class _Found(NamedTuple):
 
 
 def find_cohort(folder: Path, task: Task, layout: str = "auto") -> Cohort:
-    """The patients of a folder, and the files that are none's.
+    """The patients of a folder, and the files that belong to none of them.
 
     Args:
         folder: in one of the ``LAYOUTS``, or one patient's.
@@ -442,7 +442,7 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
     """The content of a ``dataset.json``.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not one.
     """
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
@@ -452,7 +452,7 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is not JSON ({error}); copy it again") from error
     if not isinstance(index, dict) or not isinstance(index.get("modality", index.get("channel_names")), dict):
         raise InputError(
-            f"{path} is no dataset.json of the Decathlon or of nnU-Net (modality or channel_names); correct it, "
+            f"{path} is not a dataset.json of the Decathlon or of nnU-Net (modality or channel_names); correct it, "
             "or give the layout folders"
         )
     return index
@@ -470,7 +470,9 @@ def _listed(folder: Path, task: Task) -> Cohort:
         pairs = label_classes(index.get("labels", {}), task)
         entries = [(e["image"], e.get("label"), "training") for e in index["training"]] if "training" in index else []
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no dataset.json of the Decathlon or of nnU-Net ({error}); correct it") from error
+        raise InputError(
+            f"{path} is not a dataset.json of the Decathlon or of nnU-Net ({error}); correct it"
+        ) from error
     roles = {k: read_name(name, task).role for k, name in names.items()}
     if not any(roles.values()):
         raise InputError(
@@ -517,12 +519,14 @@ def cube_items(folder: Path, cases: Iterable[Case], full_only: bool) -> list[Cas
     """Of the cases those that ``index.csv`` lists, the zero-padded ones left out where ``full_only``.
 
     Raises:
-        InputError: it is no index of cubes.
+        InputError: it is not an index of cubes.
     """
     path = folder / "index.csv"
     try:
         index = pd.read_csv(path, dtype={"case": str}).set_index("case")["valid_voxels"].to_dict()
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no index of cubes with the columns case and valid_voxels ({error})") from error
+        raise InputError(
+            f"{path} is not an index of cubes with the columns case and valid_voxels ({error}); correct it"
+        ) from error
     full = max(index.values(), default=0)
     return [case for case in cases if case.name in index and (index[case.name] == full or not full_only)]

@@ -262,7 +262,7 @@ def doubtful_names(read: Iterable[tuple[str, str, Sequence[str]]], most: int = 5
     ]
     rest = f", and {len(by_word) - most} words more" if len(by_word) > most else ""
     return (
-        f"read in spite of words that are not known: {', '.join(texts)}{rest}; take out what is no plain image of it"
+        f"read in spite of words that are not known: {', '.join(texts)}{rest}; take out what is not a plain image of it"
         if texts
         else ""
     )
@@ -277,7 +277,7 @@ def read_name(name: str, task: Task, patient: str = "") -> Named:
     Args:
         name: of the file, with or without its ending.
         task: whose modalities and aliases count; a word of its aliases is never held against a file.
-        patient: the name of the patient's folder: is no part of what names the sequence.
+        patient: the name of the patient's folder, which is not part of what names the sequence.
     """
     stem = _plain(stem_of(name))
     beginning = _plain(patient)

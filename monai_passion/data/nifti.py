@@ -170,8 +170,10 @@ def same_grid(a: Grid, b: Grid) -> bool:
 
 
 def check_same_grid(a: Volume | Header, b: Volume | Header) -> None:
-    """Raises:
-    InputError: the two lie on different grids; the message names both files.
+    """Refuse two volumes on different grids.
+
+    Raises:
+        InputError: they are; the message names both files.
     """
     if a.shape != b.shape:
         how = f"{'x'.join(map(str, a.shape))} and {'x'.join(map(str, b.shape))} voxels"

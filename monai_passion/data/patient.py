@@ -58,7 +58,7 @@ class Finding(NamedTuple):
     """Something a person should know about an input; its text names modalities, never files or folders."""
 
     level: str
-    """``"warning"``: may spoil the result; ``"note"``: what was done."""
+    """``"unusable"``: the result is not to be used; ``"warning"``: may spoil it; ``"note"``: what was done."""
     text: str
 
 

@@ -150,8 +150,10 @@ def _of_cases(
     whole: Task | None = None,
     progress: Callable[[float], object] = lambda share: None,
 ) -> Iterator[Problem]:
-    """Args:
-    whole: the task, where the images show the whole of what it is about.
+    """What is wrong with each case by itself.
+
+    Args:
+        whole: the task, where the images show the whole of what it is about.
     """
 
     def look(case: Case) -> list[Problem]:

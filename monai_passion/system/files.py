@@ -47,7 +47,7 @@ def write_atomically(path: PathLike, write: Callable[[Path], object]) -> Path:
 
 
 def write_text(path: PathLike, text: str) -> Path:
-    """`write_atomically` for UTF-8 text; what a file's name has that is none is escaped."""
+    """`write_atomically` for UTF-8 text; surrogates, as in file names that are not UTF-8, are written as escapes."""
     return write_atomically(
         path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     )

@@ -86,7 +86,7 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> No
 
 
 def check_ranges(settings: Mapping[str, Any]) -> None:
-    """Check the values that ``bundle/schemas/settings.schema.json`` knows; expressions are let be.
+    """Check the values that ``bundle/schemas/settings.schema.json`` knows; expressions are left alone.
 
     Raises:
         UsageError: one that is out of range.
@@ -103,8 +103,10 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """Raises:
-    UsageError: numpy takes no such seed.
+    """Refuse a negative seed, which NumPy does not take.
+
+    Raises:
+        UsageError: it is negative.
     """
     if seed < 0:
         raise UsageError(f"seed is {seed}; give a number from 0 on")

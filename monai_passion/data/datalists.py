@@ -29,7 +29,7 @@ from monai_passion.data.splits import (
     repeated,
 )
 from monai_passion.errors import InputError, UsageError
-from monai_passion.system.files import write_text
+from monai_passion.system.files import read_json, write_text
 from monai_passion.system.schemas import check_schema
 from monai_passion.tasks import Task, TaskLike, load_task, task_names
 
@@ -198,12 +198,7 @@ def load_datalist(
         InputError: it is not a datalist; the message says where.
     """
     path = Path(path)
-    try:
-        datalist = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); make it with `monai-passion datalist`") from error
+    datalist = read_json(path, "check the path, or make one with `monai-passion datalist`")
     if (
         isinstance(datalist, dict)
         and "task" not in datalist

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion import __version__
+from monai_passion.data.geometry import LPS
 from monai_passion.data.naming import read_description
 from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.tasks import ClassLabel, Task
@@ -40,8 +41,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""DICOM's axes point left and posterior, those of NIfTI right and anterior."""
 GAP = 0.1
 """Part of the distance between slices by which one may be off."""
 SHIFT = 0.5

@@ -6,7 +6,6 @@ beginning of the names in a folder of many patients' files, a BIDS subject and s
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -33,6 +32,7 @@ from monai_passion.data.naming import (
 )
 from monai_passion.data.splits import is_time
 from monai_passion.errors import InputError, UsageError
+from monai_passion.system.files import read_json
 from monai_passion.tasks import Task, load_task, task_names
 
 __all__ = [
@@ -444,12 +444,7 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: it is not one.
     """
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); copy it again") from error
+    index = read_json(path, "check the path, or copy it again")
     if not isinstance(index, dict) or not isinstance(index.get("modality", index.get("channel_names")), dict):
         raise InputError(
             f"{path} is not a dataset.json of the Decathlon or of nnU-Net (modality or channel_names); correct it, "

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_passion.data.presence import plain_case_name
+from monai_passion.data.slices import SLICE
 from monai_passion.errors import InputError, UsageError
 from monai_passion.system.settings import check_seed
 
@@ -162,7 +163,7 @@ def listed_split(
     chosen: dict[str, list[dict[str, Any]]] = {}
     for split, listed in lists.items():
         names = {plain_case_name(name) for name in listed}
-        names |= {re.sub(r"_slice_\d+$", "", name) for name in names}
+        names |= {SLICE.sub("", name) for name in names}
         chosen[split] = [item for item in items if item["case"] in names or item["patient"] in names]
     if not any(chosen.values()):
         raise InputError(

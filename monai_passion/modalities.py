@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations as choose
 
 from monai_passion.errors import UsageError
-from monai_passion.tasks import as_task
+from monai_passion.tasks import find_alias, known_aliases
 
 __all__ = [
     "all_masks",
@@ -24,7 +24,8 @@ def resolve(name: str, modalities: Sequence[str]) -> str:
     Raises:
         UsageError: none of ``modalities`` goes by that name; the message suggests the nearest.
     """
-    return as_task(modalities).resolve(name)
+    known = {alias: m for m in modalities for alias in (m, *known_aliases().get(m, ()))}
+    return find_alias(name, known, f"known are {', '.join(modalities)}")
 
 
 def combinations(modalities: Sequence[str]) -> list[tuple[str, ...]]:

@@ -27,6 +27,7 @@ __all__ = [
     "Task",
     "TaskLike",
     "as_task",
+    "find_alias",
     "known_aliases",
     "load_task",
     "task_from_json",
@@ -132,13 +133,8 @@ class Task:
         Raises:
             UsageError: no modality of this task has that name; the message suggests the nearest.
         """
-        key = name.strip().lower()
         known = {alias: m.name for m in self.modalities for alias in (m.name, *m.aliases)}
-        if key in known:
-            return known[key]
-        nearest = difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean '{known[nearest[0]]}'?" if nearest else ""
-        raise UsageError(f"unknown modality '{name}'; {self.name} has {', '.join(self.modality_names)}{hint}")
+        return find_alias(name, known, f"{self.name} has {', '.join(self.modality_names)}")
 
     def to_json(self) -> dict[str, Any]:
         """What `task_from_json` reads."""
@@ -283,6 +279,25 @@ def _check(task: Task, where: object) -> None:
 
 def _twice(values: Sequence[Any]) -> Any:
     return next((value for value in values if list(values).count(value) > 1), None)
+
+
+def find_alias(name: str, known: Mapping[str, str], those: str) -> str:
+    """The modality that ``name`` means, whatever its case.
+
+    Args:
+        name: as a person wrote it.
+        known: name or alias, lower case -> modality.
+        those: which there are, for the message.
+
+    Raises:
+        UsageError: none goes by that name; the message suggests the nearest.
+    """
+    key = name.strip().lower()
+    if key in known:
+        return known[key]
+    nearest = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean '{known[nearest[0]]}'?" if nearest else ""
+    raise UsageError(f"unknown modality '{name}'; {those}{hint}")
 
 
 @cache

@@ -230,7 +230,7 @@ def read_presence(path: str | os.PathLike[str], modalities: Sequence[str] | None
         columns = [name for name in frame.columns if name != "case"]
         try:
             found = tuple(resolve(name, modalities or _order_of(columns)) for name in columns)
-        except (InputError, UsageError) as error:
+        except UsageError as error:
             raise InputError(f"{path}: {error}") from error
         cases, rows = [name.strip() for name in frame["case"]], frame[columns].to_numpy().tolist()
     else:

@@ -13,7 +13,6 @@ from types import TracebackType
 
 __all__ = [
     "EXIT_INTERRUPTED",
-    "EXIT_OK",
     "EXIT_STRICT",
     "EXIT_TERMINATED",
     "InputError",
@@ -29,7 +28,6 @@ __all__ = [
     "passion_cause",
 ]
 
-EXIT_OK = 0
 EXIT_STRICT = 6
 """Finished, but with warnings while ``--strict`` was given."""
 EXIT_INTERRUPTED = 130

@@ -15,8 +15,9 @@ from monai.inferers import Inferer, SliceInferer, SlidingWindowInferer
 from monai.utils import BlendMode, convert_to_dst_type, ensure_tuple
 from torch import Tensor, nn
 
-from monai_passion.networks.backbone import MultiModalBackbone
+from monai_passion.networks.backbone import MultiModalBackbone, strides_of
 from monai_passion.networks.precision import autocast, to_single
+from monai_passion.networks.weights import unwrapped
 
 __all__ = [
     "IncompleteModalityInferer",
@@ -115,7 +116,8 @@ class IncompleteModalityInferer(Inferer):
         progress: Callable[[float], object] = lambda share: None,
         **others: Any,
     ) -> Tensor:
-        """
+        """Segment a batch of images.
+
         Args:
             inputs: (B, M, *spatial).
             network: a `MultiModalBackbone`, or without ``combinations`` any network called as (image, available).
@@ -177,7 +179,7 @@ class IncompleteModalityInferer(Inferer):
             return inferer
         shape = tuple(image.shape[2 : 2 + len(wanted)])
         decodes = 1 if combinations is None else len(combinations)
-        _set_window(inferer, largest_window(shape, _unwrapped(network), inferer.overlap, decodes, roi_size=wanted))
+        _set_window(inferer, largest_window(shape, _backbone(network), inferer.overlap, decodes, roi_size=wanted))
         if count_windows(shape, inferer.roi_size, inferer.overlap) > 1:
             inferer.mode = BlendMode.GAUSSIAN
         return inferer
@@ -191,7 +193,7 @@ class IncompleteModalityInferer(Inferer):
         shown = windows.flatten(2).any(dim=2) & available
         if bool(shown[:, available].all()):
             return self._run(network, windows, available, combinations)
-        run, classes = shown.any(dim=1), _unwrapped(network).num_classes
+        run, classes = shown.any(dim=1), _backbone(network).num_classes
         masks = [available.tolist()] if combinations is None else combinations
         result = windows.new_zeros(len(windows), len(masks) * classes, *windows.shape[2:])
         if bool(run.any()):
@@ -235,12 +237,12 @@ def _has_all(combination: Sequence[bool], available: Tensor) -> bool:
     return not any(wanted and not has for wanted, has in zip(combination, available.tolist(), strict=True))
 
 
-def _unwrapped(network: nn.Module) -> Any:
-    """The backbone in a network that may be wrapped (DataParallel, compiled)."""
-    for candidate in (network, getattr(network, "module", None), getattr(network, "_orig_mod", None)):
-        if isinstance(getattr(candidate, "num_classes", None), int):
-            return candidate
-    raise ValueError(f"{type(network).__name__} does not say its num_classes; use skip_empty=False")
+def _backbone(network: nn.Module) -> Any:
+    """The network itself, which must say how many classes it has."""
+    backbone = unwrapped(network)
+    if not isinstance(getattr(backbone, "num_classes", None), int):
+        raise ValueError(f"{type(network).__name__} does not say its num_classes; use skip_empty=False")
+    return backbone
 
 
 def largest_window(
@@ -263,8 +265,7 @@ def largest_window(
     """
     memory = MEMORY if memory is None else memory
     kept = tuple(roi_size or (-1,) * len(shape))
-    stride = network.stride
-    strides = stride if isinstance(stride, tuple) else (stride,) * len(shape)
+    strides = strides_of(network, len(shape))
     maps = MAPS_PER_MODALITY * network.num_modalities + MAPS_OF_DECODER
     values = network.encoder_channels[0] * maps + 3 * decodes * network.num_classes
 

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
-from functools import cache
 from itertools import combinations as choose
 
 from monai_passion.errors import UsageError
-from monai_passion.tasks import load_task, task_names
+from monai_passion.tasks import find_alias, known_aliases
 
 __all__ = [
     "all_masks",
     "combination_mask",
     "combination_name",
     "combinations",
-    "known_aliases",
     "parse_combination",
     "resolve",
 ]
-
-
-@cache
-def known_aliases() -> dict[str, tuple[str, ...]]:
-    """Modality -> its other names, as the tasks of this package have them."""
-    return {m.name: m.aliases for name in task_names() for m in load_task(name).modalities}
 
 
 def resolve(name: str, modalities: Sequence[str]) -> str:
@@ -33,13 +24,8 @@ def resolve(name: str, modalities: Sequence[str]) -> str:
     Raises:
         UsageError: none of ``modalities`` goes by that name; the message suggests the nearest.
     """
-    key = name.strip().lower()
     known = {alias: m for m in modalities for alias in (m, *known_aliases().get(m, ()))}
-    if key in known:
-        return known[key]
-    nearest = difflib.get_close_matches(key, known, n=1)
-    hint = f"; did you mean '{known[nearest[0]]}'?" if nearest else ""
-    raise UsageError(f"unknown modality '{name}'; known are {', '.join(modalities)}{hint}")
+    return find_alias(name, known, f"known are {', '.join(modalities)}")
 
 
 def combinations(modalities: Sequence[str]) -> list[tuple[str, ...]]:

@@ -7,16 +7,16 @@ A task that this package does not know is one more JSON file and no code.
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
-from monai_passion.errors import InputError, UsageError
+from monai_passion.errors import InputError, UsageError, did_you_mean
+from monai_passion.system.files import read_json
 from monai_passion.system.resources import resource_folder
 from monai_passion.system.schemas import check_schema
 
@@ -27,6 +27,8 @@ __all__ = [
     "Task",
     "TaskLike",
     "as_task",
+    "find_alias",
+    "known_aliases",
     "load_task",
     "task_from_json",
     "task_names",
@@ -131,13 +133,8 @@ class Task:
         Raises:
             UsageError: no modality of this task has that name; the message suggests the nearest.
         """
-        key = name.strip().lower()
         known = {alias: m.name for m in self.modalities for alias in (m.name, *m.aliases)}
-        if key in known:
-            return known[key]
-        nearest = difflib.get_close_matches(key, known, n=1)
-        hint = f"; did you mean '{known[nearest[0]]}'?" if nearest else ""
-        raise UsageError(f"unknown modality '{name}'; {self.name} has {', '.join(self.modality_names)}{hint}")
+        return find_alias(name, known, f"{self.name} has {', '.join(self.modality_names)}")
 
     def to_json(self) -> dict[str, Any]:
         """What `task_from_json` reads."""
@@ -190,17 +187,14 @@ def _read_task(task: str) -> Task:
         if not path.is_file():
             raise UsageError(f"{path} does not exist; check the path of the task file")
     else:
-        path = resource_folder("configs") / "tasks" / str(task) / "task.json"
+        path = resource_folder("configs") / "tasks" / task / "task.json"
         if not path.is_file():
-            nearest = difflib.get_close_matches(str(task), task_names(), n=1)
-            hint = f"; did you mean {nearest[0]}?" if nearest else ""
+            known = task_names()
             raise UsageError(
-                f"unknown task '{task}'; known are {', '.join(task_names())}, or give a task file (.json){hint}"
+                f"unknown task '{task}'; known are {', '.join(known)}, or give a task file (.json)"
+                f"{did_you_mean(task, known)}"
             )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not JSON ({error}); correct the task file") from error
+    content = read_json(path, "correct the task file")
     check_schema(content, "task", path)
     return task_from_json(content, path)
 
@@ -287,6 +281,31 @@ def _twice(values: Sequence[Any]) -> Any:
     return next((value for value in values if list(values).count(value) > 1), None)
 
 
+def find_alias(name: str, known: Mapping[str, str], those: str) -> str:
+    """The modality that ``name`` means, whatever its case.
+
+    Args:
+        name: as a person wrote it.
+        known: name or alias, lower case -> modality.
+        those: which there are, for the message.
+
+    Raises:
+        UsageError: none goes by that name; the message suggests the nearest.
+    """
+    key = name.strip().lower()
+    if key in known:
+        return known[key]
+    nearest = difflib.get_close_matches(key, known, n=1)
+    hint = f"; did you mean '{known[nearest[0]]}'?" if nearest else ""
+    raise UsageError(f"unknown modality '{name}'; {those}{hint}")
+
+
+@cache
+def known_aliases() -> dict[str, tuple[str, ...]]:
+    """Modality -> its other names, as the tasks of this package have them."""
+    return {m.name: m.aliases for name in task_names() for m in load_task(name).modalities}
+
+
 def as_task(modalities: Task | Sequence[str]) -> Task:
     """The task with these modalities: of this package, or one that has nothing else; a `Task` as it is."""
     return modalities if isinstance(modalities, Task) else _with_modalities(tuple(modalities))
@@ -297,11 +316,11 @@ def _with_modalities(names: tuple[str, ...]) -> Task:
     known = [load_task(name) for name in task_names()]
     if (same := next((task for task in known if set(task.modality_names) == set(names)), None)) is not None:
         return same
-    aliases = {m.name: list(m.aliases) for task in known for m in task.modalities}
+    aliases = {m: [alias for alias in known_aliases().get(m, ()) if alias not in names] for m in names}
     task = task_from_json(
         {
             "task": "this_task",
-            "modalities": [{"name": name, "aliases": aliases.get(name, [])} for name in names],
+            "modalities": [{"name": name, "aliases": aliases[name]} for name in names],
             "classes": [{"name": "background", "value": 0}, {"name": "lesion", "value": 1}],
         }
     )

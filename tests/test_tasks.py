@@ -4,13 +4,18 @@ import pytest
 from monai.bundle.config_parser import ConfigParser
 
 from monai_passion.errors import InputError, UsageError
-from monai_passion.tasks import load_task, task_from_json, task_names
+from monai_passion.tasks import as_task, load_task, task_from_json, task_names
 
 MINIMAL = {
     "task": "ms",
     "modalities": [{"name": "flair"}, {"name": "pd"}],
     "classes": [{"name": "background", "value": 0}, {"name": "lesion", "value": 1}],
 }
+
+
+def test_a_modality_of_this_task_may_be_called_what_is_another_name_of_one_elsewhere():
+    task = as_task(["t1", "t1w"])
+    assert [task.resolve(name) for name in ("T1", "T1w", "t1n")] == ["t1", "t1w", "t1"]
 
 
 def test_the_tasks_of_the_package_are_known_by_name():

@@ -53,7 +53,7 @@ def composite(
 
     Raises:
         InputError: patients or files that cannot be used.
-        UsageError: ``output`` is not empty, or no case is wanted.
+        UsageError: ``output`` is not empty, no case is wanted, or a negative seed.
     """
     import nibabel as nib
     import numpy as np
@@ -65,6 +65,7 @@ def composite(
     from monai_passion.data.training_set import prepare_datalist
     from monai_passion.system.output import output_folder
     from monai_passion.system.resources import resource_folder
+    from monai_passion.system.settings import check_seed
     from monai_passion.tasks import load_task
     from monai_passion.transforms import RandTransplantTumord
 
@@ -76,8 +77,9 @@ def composite(
     transforms = [parser.get_parsed_content("load"), *parser.get_parsed_content("preprocess")]
     modalities = parser.get_parsed_content("modalities")
 
-    if cases < 1 or seed < 0:
-        raise UsageError(f"{cases} cases and the seed {seed}; give 1 case or more, and a seed from 0 on")
+    if cases < 1:
+        raise UsageError(f"{cases} cases; give 1 case or more")
+    check_seed(seed)
     output = Path(output)
     with output_folder(output, overwrite=overwrite, last="composites.csv") as folder:
         found = prepare_datalist(data, fractions=(1, 0, 0), labels=labels)

@@ -51,7 +51,6 @@ def verify(
 
     from monai_passion.data.layouts import not_used
     from monai_passion.data.naming import LABEL
-    from monai_passion.data.splits import patient_of
     from monai_passion.data.verify import print_problems, verify_cohort
     from monai_passion.system.files import write_text
     from monai_passion.system.output import refuse_older
@@ -60,7 +59,7 @@ def verify(
     if output is not None:
         refuse_older(Path(output), overwrite, [task])
     verdict = verify_cohort(folder, task, layout, labels=labels, patient_pattern=patient_pattern, voxels=not quick)
-    patients = len({patient_of(case.name, patient_pattern) for case in verdict.cases})
+    patients = len(set(verdict.patients.values()))
     table = Table(
         "cases", "patients", *verdict.task.modality_names, LABEL, title=f"{verdict.task.name}, {verdict.layout}"
     )

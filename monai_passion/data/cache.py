@@ -211,7 +211,7 @@ def _describe(thing: Any, within: tuple[int, ...] = ()) -> Any:
     if isinstance(thing, set | frozenset):
         return sorted(json.dumps(describe(part)) for part in thing)
     if isinstance(thing, np.random.RandomState | np.random.Generator | torch.Generator):
-        return None  # random numbers are no business of what is cached
+        return None  # random numbers do not concern what is cached
     if isinstance(thing, functools.partial):
         return ["partial", *map(describe, (thing.func, thing.args, thing.keywords))]
     if inspect.isroutine(thing):

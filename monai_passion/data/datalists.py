@@ -29,7 +29,7 @@ from monai_passion.data.splits import (
     repeated,
 )
 from monai_passion.errors import InputError, UsageError
-from monai_passion.system.files import write_text
+from monai_passion.system.files import read_json, write_text
 from monai_passion.system.schemas import check_schema
 from monai_passion.tasks import Task, TaskLike, load_task, task_names
 
@@ -92,7 +92,7 @@ def make_datalist(
     Raises:
         InputError: no patients there, two files for one modality, a list that names none of them, or labels whose
             meaning cannot be told.
-        UsageError: an unknown layout, or fractions that are none.
+        UsageError: an unknown layout, or invalid fractions.
     """
     folder = Path(folder)
     chosen_task = load_task(task) if task is not None else guess_task(folder)
@@ -195,15 +195,10 @@ def load_datalist(
         task: whose modalities a datalist of the Decathlon has; by default brain tumors.
 
     Raises:
-        InputError: it is no such file; the message says where.
+        InputError: it is not a datalist; the message says where.
     """
     path = Path(path)
-    try:
-        datalist = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); make it with `monai-passion datalist`") from error
+    datalist = read_json(path, "check the path, or make one with `monai-passion datalist`")
     if (
         isinstance(datalist, dict)
         and "task" not in datalist

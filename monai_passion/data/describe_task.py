@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,8 +18,8 @@ from monai_passion.data.layouts import find_cohort
 from monai_passion.data.naming import LABEL, is_ignored, stem_of
 from monai_passion.data.nifti import Header, read_header
 from monai_passion.errors import InputError, UsageError
-from monai_passion.modalities import known_aliases
-from monai_passion.tasks import Task, task_from_json
+from monai_passion.system.files import read_json
+from monai_passion.tasks import Task, known_aliases, task_from_json
 
 __all__ = ["describe_task", "doubts_of"]
 
@@ -51,7 +50,7 @@ def describe_task(
         anatomy, skull_stripped, spatial_dims: see `monai_passion.tasks.Task`.
 
     Raises:
-        UsageError: modalities or labels are missing, or none; a single modality.
+        UsageError: modalities or labels are missing or wrong; a single modality.
         InputError: no such source, or no files of these modalities.
     """
     index = source / "dataset.json" if source.is_dir() else source
@@ -127,10 +126,7 @@ def _words(given: Sequence[str] | None) -> list[str]:
 
 
 def _read(index: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(index.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{index} cannot be read ({error}); give a dataset.json or a folder of patients") from error
+    content = read_json(index, "give a dataset.json or a folder of patients")
     if not isinstance(content, Mapping) or not isinstance(content.get("labels"), Mapping):
         raise InputError(f"{index} has no labels; give a dataset.json of nnU-Net or the Decathlon")
     return content

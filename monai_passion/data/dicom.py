@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion import __version__
+from monai_passion.data.geometry import LPS
 from monai_passion.data.naming import read_description
 from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.tasks import ClassLabel, Task
@@ -40,8 +41,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""DICOM's axes point left and posterior, those of NIfTI right and anterior."""
 GAP = 0.1
 """Part of the distance between slices by which one may be off."""
 SHIFT = 0.5
@@ -99,7 +98,7 @@ class Series(NamedTuple):
     shape: tuple[int, int, int]
     """Slices (or frames), rows, columns."""
     problem: str = ""
-    """Why it is no volume, where it is none; matters only to who wants this series."""
+    """Why it is not a volume; "" where it is one."""
     is_localizer: bool = False
     copies: tuple[Path, ...] = ()
     """Files that are the same as one of ``files``, byte for byte; not used."""
@@ -109,10 +108,10 @@ class Series(NamedTuple):
         return f"'{self.description}' ({self.shape[0]} images, {self.files[0]})"
 
     def check(self) -> Series:
-        """Itself.
+        """The same series, where it is a volume.
 
         Raises:
-            InputError: it is no volume.
+            InputError: it is not.
         """
         if self.problem:
             raise InputError(self.problem)
@@ -142,7 +141,8 @@ def _starts_bare(head: bytes) -> bool:
 def find_series(paths: Iterable[Path]) -> list[Series]:
     """The series of images among files, each with all its files whatever folder they lie in.
 
-    A series that makes no volume is among them, and says so in ``problem``: it matters only to who wants it.
+    A series that is not a volume is among them, with the reason as its ``problem``: it matters only where that series
+    is wanted.
 
     Raises:
         InputError: a damaged file in the folder of a series, or nothing but such.
@@ -150,7 +150,7 @@ def find_series(paths: Iterable[Path]) -> list[Series]:
     """
     found: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
     damaged: list[tuple[Path, InputError]] = []
-    once: dict[tuple[int, int], Path] = {}  # a link to a file or folder is no second one
+    once: dict[tuple[int, int], Path] = {}  # a link to a file or folder is not a second one
     for path in paths:
         if path.is_file():
             once.setdefault((path.stat().st_dev, path.stat().st_ino), path)
@@ -179,7 +179,7 @@ def open_series(path: Path) -> Series | None:
     The other files of a file's series may lie beside it or in the folders beside its own.
 
     Raises:
-        InputError: a folder with several, or no volume.
+        InputError: a folder with several, or a series that is not a volume.
     """
     if os.path.isdir(path):  # False where the name itself is impossible
         series = [one for one in find_series(path.iterdir()) if not one.is_localizer]
@@ -254,7 +254,7 @@ def check_one_patient(series: Iterable[Series]) -> list[str]:
     """What is odd about series that are to be of one patient and one examination.
 
     Raises:
-        InputError: their headers name different patients, or different examinations of nobody.
+        InputError: their headers name different patients; or different examinations, and no patient.
     """
     series = list(series)
     names = ", ".join(f"'{one.description}'" for one in series)
@@ -347,7 +347,6 @@ def _referred(series: Series) -> list[Any]:
     Raises:
         UsageError: it is one multi-frame file, or lacks what it would be referred to by.
     """
-    _pydicom()
     if len(series.files) != series.shape[0]:
         raise UsageError("--dicom-seg wants a series of single images; this one is a multi-frame file")
     sources = [_read(file, stop_before_pixels=True) for file in series.files]
@@ -406,7 +405,7 @@ def _segmentation(
 
 
 def check_segmentable(series: Series) -> None:
-    """Refuse a series that no DICOM SEG can refer to; one that is empty is made of it.
+    """Refuse a series of which no DICOM SEG can be made; tried with an empty one.
 
     Raises:
         UsageError: it is one multi-frame file, lacks its identifiers, or has what a DICOM SEG may not have.
@@ -520,8 +519,10 @@ class _Frame(NamedTuple):
 
 
 def _frames(header: Any, where: str) -> list[_Frame]:
-    """Raises:
-    InputError: the file does not say where its frames lie.
+    """Where each frame of a multi-frame file lies.
+
+    Raises:
+        InputError: the file does not say it.
     """
     shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
 

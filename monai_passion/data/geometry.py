@@ -15,6 +15,7 @@ from monai_passion.errors import InputError
 
 __all__ = [
     "FULL_COVERAGE",
+    "LPS",
     "MIN_COVERAGE",
     "bring_onto",
     "choose_reference",
@@ -25,6 +26,8 @@ __all__ = [
     "shown_voxels",
 ]
 
+LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""The axes of DICOM and ITK point left and posterior, those of NIfTI right and anterior."""
 MIN_COVERAGE = 0.1
 """With less of the reference inside another file's field of view, the two do not show the same place."""
 FULL_COVERAGE = 0.9

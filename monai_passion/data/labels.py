@@ -22,6 +22,7 @@ from monai_passion.tasks import Task
 __all__ = [
     "CONVENTIONS",
     "Convention",
+    "check_values",
     "find_convention",
     "label_classes",
     "map_values",
@@ -134,7 +135,7 @@ def parse_convention(text: str, task: Task) -> Convention:
         label = _class_of(name, task)
         if not value.isdigit() or label is None or "=" in name:
             classes = ", ".join(one.name for one in task.classes)
-            raise UsageError(f"labels: '{pair}' is no VALUE=CLASS; the classes are {classes}")
+            raise UsageError(f"labels: '{pair}' is not VALUE=CLASS; the classes are {classes}")
         if values.get(int(value), label) != label:
             raise UsageError(f"labels: {value} is given as two classes; give each value one (0 is background)")
         values[int(value)] = label
@@ -209,7 +210,7 @@ def find_convention(
         where: that file, for messages.
 
     Raises:
-        UsageError: ``given`` is no convention.
+        UsageError: ``given`` is not a convention.
         InputError: it cannot be told; the message says what to give.
     """
     if given:
@@ -312,22 +313,28 @@ def read_label(
     return label._replace(data=data)
 
 
-def map_values(
-    data: NDArray[np.float32], values: Mapping[int, int], path: Path, convention: str = ""
-) -> NDArray[np.float32]:
-    """A label map with the values of the task.
+def check_values(found: Iterable[int], values: Mapping[int, int], path: Path, convention: str = "") -> None:
+    """Refuse the values of a label map (`values_in`) that are not among ``values``.
 
     Raises:
-        InputError: it has a value that is not among ``values``.
+        InputError: there are such; the message names ``convention``, where it is given.
     """
-    data = whole_numbers(data, path)
-    found = values_in(data)
     if wrong := [value for value in found if value not in values]:
         name = f" ({convention})" if convention else ""
         raise InputError(
             f"{path} has the label{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong))} where "
             f"{', '.join(map(str, sorted(values)))} are expected{name}; correct it, or say by --labels what they are"
         )
+
+
+def map_values(data: NDArray[np.float32], values: Mapping[int, int], path: Path) -> NDArray[np.float32]:
+    """A label map of whole numbers with the values of the task.
+
+    Raises:
+        InputError: see `check_values`.
+    """
+    found = values_in(data)
+    check_values(found, values, path)
     if all(values[value] == value for value in found):
         return data
     result = np.zeros_like(data)

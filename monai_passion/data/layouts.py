@@ -6,7 +6,6 @@ beginning of the names in a folder of many patients' files, a BIDS subject and s
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -22,6 +21,7 @@ from monai_passion.data.labels import label_classes
 from monai_passion.data.naming import (
     LABEL,
     NOT_TOLD,
+    VARIANTS,
     Named,
     doubtful_names,
     is_ignored,
@@ -32,6 +32,7 @@ from monai_passion.data.naming import (
 )
 from monai_passion.data.splits import is_time
 from monai_passion.errors import InputError, UsageError
+from monai_passion.system.files import read_json
 from monai_passion.tasks import Task, load_task, task_names
 
 __all__ = [
@@ -137,7 +138,7 @@ class _Found(NamedTuple):
 
 
 def find_cohort(folder: Path, task: Task, layout: str = "auto") -> Cohort:
-    """The patients of a folder, and the files that are none's.
+    """The patients of a folder, and the files that belong to none of them.
 
     Args:
         folder: in one of the ``LAYOUTS``, or one patient's.
@@ -431,7 +432,7 @@ def _choose_plain(cases: Iterable[Case], unused: list[tuple[Path, str]]) -> None
     """Of a plain file and its corrected forms, the plain one."""
     for case in cases:
         for role, paths in case.files.items():
-            plain = [path for path in paths if not re.search(r"bias|n4|unstripped", stem_of(path.name).lower())]
+            plain = [path for path in paths if not any(word in stem_of(path.name).lower() for word in VARIANTS.split())]
             if len(plain) == 1 < len(paths):
                 unused.extend((path, f"another form of {plain[0].name}") for path in paths if path not in plain)
                 case.files[role] = plain
@@ -441,17 +442,12 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
     """The content of a ``dataset.json``.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not one.
     """
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error}); check the path") from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); copy it again") from error
+    index = read_json(path, "check the path, or copy it again")
     if not isinstance(index, dict) or not isinstance(index.get("modality", index.get("channel_names")), dict):
         raise InputError(
-            f"{path} is no dataset.json of the Decathlon or of nnU-Net (modality or channel_names); correct it, "
+            f"{path} is not a dataset.json of the Decathlon or of nnU-Net (modality or channel_names); correct it, "
             "or give the layout folders"
         )
     return index
@@ -469,7 +465,9 @@ def _listed(folder: Path, task: Task) -> Cohort:
         pairs = label_classes(index.get("labels", {}), task)
         entries = [(e["image"], e.get("label"), "training") for e in index["training"]] if "training" in index else []
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is no dataset.json of the Decathlon or of nnU-Net ({error}); correct it") from error
+        raise InputError(
+            f"{path} is not a dataset.json of the Decathlon or of nnU-Net ({error}); correct it"
+        ) from error
     roles = {k: read_name(name, task).role for k, name in names.items()}
     if not any(roles.values()):
         raise InputError(
@@ -516,12 +514,14 @@ def cube_items(folder: Path, cases: Iterable[Case], full_only: bool) -> list[Cas
     """Of the cases those that ``index.csv`` lists, the zero-padded ones left out where ``full_only``.
 
     Raises:
-        InputError: it is no index of cubes.
+        InputError: it is not an index of cubes.
     """
     path = folder / "index.csv"
     try:
         index = pd.read_csv(path, dtype={"case": str}).set_index("case")["valid_voxels"].to_dict()
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} is no index of cubes with the columns case and valid_voxels ({error})") from error
+        raise InputError(
+            f"{path} is not an index of cubes with the columns case and valid_voxels ({error}); correct it"
+        ) from error
     full = max(index.values(), default=0)
     return [case for case in cases if case.name in index and (index[case.name] == full or not full_only)]

@@ -114,7 +114,7 @@ EXCLUDED = {
 }
 """What a word says that an image is, other than a plain sequence. A task that has such an image names it itself."""
 VARIANTS = "bias n4 biascorr unstripped"
-"""Of two files of a sequence, the one without these is the sequence."""
+"""Of two files of a sequence, the one without these in its name is the sequence."""
 NEUTRAL = (
     "proband probanden mr mri vol volume volumetric inplane sub "
     "brain head cranial skull axial ax axi ax3d sagittal sag coronal cor tra transversal transverse trans obl "
@@ -190,8 +190,6 @@ class Named(NamedTuple):
     """Where ``role`` is None: what the file seems to be, to go on after "not used: FILE is ..."."""
     patient: str
     """What stands before the words of the sequence: whose file it is, "" where the name does not say."""
-    is_variant: bool
-    """Whether it is a processed form, as N4-corrected, that gives way to the plain file."""
 
 
 def stem_of(name: str) -> str:
@@ -220,8 +218,7 @@ def read_description(text: str, task: Task, contrast_agent: bool = False) -> tup
         task: whose modalities and aliases count.
         contrast_agent: whether the header names one; it makes a T1 a T1c where the description is silent.
     """
-    role, why, _ = _read(_plain(text), task, contrast_agent, True)
-    return role, why
+    return _read(_plain(text), task, contrast_agent, True)
 
 
 def unknown_words(name: str, task: Task, whose: str = "") -> tuple[str, ...]:
@@ -265,7 +262,7 @@ def doubtful_names(read: Iterable[tuple[str, str, Sequence[str]]], most: int = 5
     ]
     rest = f", and {len(by_word) - most} words more" if len(by_word) > most else ""
     return (
-        f"read in spite of words that are not known: {', '.join(texts)}{rest}; take out what is no plain image of it"
+        f"read in spite of words that are not known: {', '.join(texts)}{rest}; take out what is not a plain image of it"
         if texts
         else ""
     )
@@ -280,7 +277,7 @@ def read_name(name: str, task: Task, patient: str = "") -> Named:
     Args:
         name: of the file, with or without its ending.
         task: whose modalities and aliases count; a word of its aliases is never held against a file.
-        patient: the name of the patient's folder: is no part of what names the sequence.
+        patient: the name of the patient's folder, which is not part of what names the sequence.
     """
     stem = _plain(stem_of(name))
     beginning = _plain(patient)
@@ -296,18 +293,18 @@ def read_name(name: str, task: Task, patient: str = "") -> Named:
             whose = re.sub(r"^[^_\-. ]+[_\-. ]*", "", whose)
         elif not _said(words, False) and not _is_after(words):
             rest = stem[len(whose) :]
-    role, why, is_variant = _read(rest, task, False, False)
-    return Named(role, why, whose.rstrip("_-. "), is_variant)
+    role, why = _read(rest, task, False, False)
+    return Named(role, why, whose.rstrip("_-. "))
 
 
 @lru_cache(maxsize=4096)
-def _read(rest: str, task: Task, contrast_agent: bool, is_series: bool) -> tuple[str | None, str, bool]:
+def _read(rest: str, task: Task, contrast_agent: bool, is_series: bool) -> tuple[str | None, str]:
     words = _words(rest)
     role, why = _role(words, _tokens(rest), task, contrast_agent)
     for what, table in IN_FILES.items() if role not in (None, LABEL) and not is_series else ():
         if found := set(words) & _set(table):
             role, why = None, f"{what} ({', '.join(sorted(found))})"
-    return role, why, bool(_set(VARIANTS) & set(words))
+    return role, why
 
 
 def _plain(text: str) -> str:

@@ -73,7 +73,6 @@ class Header(NamedTuple):
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
     """(4, 4), voxel index -> mm in RAS+."""
-    num_volumes: int
     path: Path
     notes: tuple[str, ...]
     """What is odd about the file but does not stop its use."""
@@ -171,8 +170,10 @@ def same_grid(a: Grid, b: Grid) -> bool:
 
 
 def check_same_grid(a: Volume | Header, b: Volume | Header) -> None:
-    """Raises:
-    InputError: the two lie on different grids; the message names both files.
+    """Refuse two volumes on different grids.
+
+    Raises:
+        InputError: they are; the message names both files.
     """
     if a.shape != b.shape:
         how = f"{'x'.join(map(str, a.shape))} and {'x'.join(map(str, b.shape))} voxels"
@@ -293,7 +294,7 @@ def _judge(path: Path, raw: nib.Nifti1Header, num_volumes: int, max_voxels: int)
         raise InputError(f"{path} has its voxels at an impossible place in the file; export it again")
 
     affine, more = _affine(path, raw)
-    return Header(cast("tuple[int, int, int]", shape[:3]), affine, num_volumes, path, (*notes, *more))
+    return Header(cast("tuple[int, int, int]", shape[:3]), affine, path, (*notes, *more))
 
 
 def _affine(path: Path, raw: nib.Nifti1Header) -> tuple[NDArray[np.float64], tuple[str, ...]]:
@@ -333,7 +334,7 @@ def _affine(path: Path, raw: nib.Nifti1Header) -> tuple[NDArray[np.float64], tup
             notes.append("its qform is not valid; the sform is used")
         elif qform is not None:
             shape = (*raw.get_data_shape(), 1, 1)[:3]
-            here = Header(shape, affine, 1, path, ())
+            here = Header(shape, affine, path, ())
             apart = grid_distance(here, here._replace(affine=np.asarray(qform, dtype=np.float64)))
             if not apart < 0.1:
                 notes.append(f"qform and sform disagree by {apart:.3g} mm; the sform is used")

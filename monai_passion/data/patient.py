@@ -28,6 +28,7 @@ __all__ = [
     "POLICIES",
     "Finding",
     "Patient",
+    "is_refused",
     "judge_coverage",
     "judge_volume",
     "read_patient",
@@ -58,7 +59,7 @@ class Finding(NamedTuple):
     """Something a person should know about an input; its text names modalities, never files or folders."""
 
     level: str
-    """``"warning"``: may spoil the result; ``"note"``: what was done."""
+    """``"unusable"``: the result is not to be used; ``"warning"``: may spoil it; ``"note"``: what was done."""
     text: str
 
 
@@ -131,14 +132,15 @@ def read_patient(
             raise UsageError(f"--{m} {path} is a folder; give a NIfTI file (.nii or .nii.gz)")
     for path in given.values():  # all, before any voxel
         read_header(path, max_voxels=max_voxels)
-    findings = _same_files(given, allow_duplicate)
+    equal = _equal_files(given)
+    findings = _same_files(given, equal, allow_duplicate)
     read = {m: read_volume(path, max_voxels=max_voxels) for m, path in given.items()}
     for m, path in given.items():
         if path.name.endswith(".gz") and not _compressed(path):
             findings.append(Finding("warning", f"{m}: its name ends in .gz but it is not compressed"))
     volumes, repaired = repair_volumes(read, policy)
     findings += repaired
-    findings += _same_images(volumes, {m for pair in _equal_files(given) for m in pair})
+    findings += _same_images(volumes, {m for pair in equal for m in pair})
     if reference is not None and reference not in volumes:
         raise UsageError(f"--reference {reference} is not among the images given; choose from {', '.join(volumes)}")
     chosen = reference or choose_reference(volumes)
@@ -172,21 +174,16 @@ def repair_volumes(volumes: Mapping[str, Volume], policy: str = "repair") -> tup
     findings: list[Finding] = []
     for m, volume in volumes.items():
         findings += [Finding("warning", f"{m}: {note}") for note in volume.notes]
-        if _is_constant(volume):
-            found = f"every voxel is {volume.data.flat[0]:g}; there is no image in this file"
-            if policy == "strict":
-                raise InputError(f"{volume.path}: {found}; take it out of the data, or load with the policy repair")
-            findings.append(Finding("warning", f"{m}: {found}, {m} counts as ABSENT"))
+        judged = judge_volume(m, volume)
+        for kind, text in judged.items():
+            if is_refused(kind, policy):
+                raise InputError(f"{volume.path}: {text}")
+        if "constant" in judged:
+            findings.append(Finding("warning", f"{m}: {_constant(volume)}, {m} counts as ABSENT"))
             continue
-        if (values := _label_values(volume)) is not None:
-            raise InputError(
-                f"{volume.path} holds only the values {values}: a label map, not the image; give the {m} image"
-            )
-        if _wrapped(volume):
-            findings.append(Finding("warning", f"{m}: {WRAPPED}"))
+        if "wrapped" in judged:
+            findings.append(Finding("warning", f"{m}: {judged['wrapped']}"))
         if (background := _background(volume)) not in (0, None):
-            if policy == "strict":
-                raise InputError(f"{volume.path} {BACKGROUND.format(background)}")
             volume = volume._replace(data=_lifted(volume.data, np.float32(background)))
             findings.append(Finding("note", f"{m}: its background of {background:g} is subtracted"))
         elif background is None and (volume.data < 0).mean() >= MAX_WRAPPED:
@@ -211,20 +208,28 @@ def _shown_zeros(image: np.ndarray) -> np.ndarray:
     return np.where(image == 0, NEXT_TO_ZERO, image)
 
 
-def judge_volume(modality: str, volume: Volume) -> list[tuple[str, str]]:
-    """What the policy "strict" refuses in one volume, as errors, and what it warns of."""
-    if _is_constant(volume):
-        return [("error", f"every voxel is {volume.data.flat[0]:g}; there is no image in this file; take it out")]
+def judge_volume(modality: str, volume: Volume) -> dict[str, str]:
+    """What is odd about one volume, kind -> text, of the kinds "constant", "label map", "wrapped" and "background".
+
+    Nothing follows after the first two. The texts name no file.
+    """
+    if volume.data.min() == volume.data.max():
+        return {"constant": f"{_constant(volume)}; take it out of the data, or load with the policy repair"}
     if (values := _label_values(volume)) is not None:
-        return [("error", f"holds only the values {values}: a label map, not the image; give the {modality} image")]
-    found = [("warning", WRAPPED)] if _wrapped(volume) else []
+        return {"label map": f"holds only the values {values}: a label map, not the image; give the {modality} image"}
+    found = {"wrapped": WRAPPED} if _wrapped(volume) else {}
     if (background := _background(volume)) not in (0, None):
-        found.append(("error", BACKGROUND.format(background)))
+        found["background"] = BACKGROUND.format(background)
     return found
 
 
-def _is_constant(volume: Volume) -> bool:
-    return bool(volume.data.min() == volume.data.max())
+def is_refused(kind: str, policy: str) -> bool:
+    """Whether a policy refuses a volume for what `judge_volume` says of it."""
+    return kind == "label map" or (policy == "strict" and kind != "wrapped")
+
+
+def _constant(volume: Volume) -> str:
+    return f"every voxel is {volume.data.flat[0]:g}; there is no image in this file"
 
 
 def _background(volume: Volume) -> float | None:
@@ -325,8 +330,7 @@ def _equal_files(files: Mapping[str, Path]) -> list[tuple[str, str]]:
     return [pair for pair in combinations(files, 2) if equal(*(files[m] for m in pair))]
 
 
-def _same_files(files: Mapping[str, Path], allow: bool) -> list[Finding]:
-    pairs = _equal_files(files)
+def _same_files(files: Mapping[str, Path], pairs: Sequence[tuple[str, str]], allow: bool) -> list[Finding]:
     if pairs and not allow:
         a, b = pairs[0]
         raise InputError(

@@ -76,7 +76,7 @@ def _check_places(volumes: Mapping[str, Volume], apart: AbstractSet[tuple[str, s
 
     No two halves of a head are alike, so images of one head, whatever their contrast, tell more of each other (mutual
     information) the same way round than mirrored. What is mirrored is laid on the middle of the other, and is compared
-    with what was only moved there: an image that lies to the side is no mirrored one.
+    with what was only moved there: an image that lies to the side is not a mirrored one.
 
     Args:
         apart: pairs of which that is known.

@@ -109,7 +109,7 @@ def draw_presence(
         (N, M) bool, within ``have``; no row all False, and no column of a modality that somebody has.
 
     Raises:
-        UsageError: rates that are none, groups without rates, or rates under which a modality occurs in fewer than
+        UsageError: invalid rates, groups without rates, or rates under which a modality occurs in fewer than
             half a case of N.
     """
     if num_samples < 1:

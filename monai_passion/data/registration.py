@@ -9,14 +9,12 @@ import numpy as np
 from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 
-from monai_passion.data.geometry import shown_voxels
+from monai_passion.data.geometry import LPS, shown_voxels
 from monai_passion.data.nifti import Volume
 from monai_passion.errors import InputError
 
 __all__ = ["has_enough_slices", "moved_mm", "register", "rigid"]
 
-LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""ITK's axes point left and posterior, those of NIfTI right and anterior."""
 BINS = 32
 SAMPLES = 100000
 """Voxels that the metric looks at."""

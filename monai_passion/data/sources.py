@@ -100,7 +100,8 @@ def find_patients(
 ) -> dict[str, Path | dict[str, Path]]:
     """Patient -> folder, or modality -> file where several share one; nothing for the folder of a single patient.
 
-    Folders with DICOM series are patients beside those with NIfTI files. Files that are none's are logged.
+    Folders with DICOM series are patients beside those with NIfTI files. Files that belong to none of them are
+    logged.
 
     Raises:
         InputError: several files for one modality of a patient who has no folder; DICOM series of several patients in

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_passion.data.presence import plain_case_name
+from monai_passion.data.slices import SLICE
 from monai_passion.errors import InputError, UsageError
 from monai_passion.system.settings import check_seed
 
@@ -63,14 +64,16 @@ def patient_of(case: str, pattern: str | None = None) -> str:
         pattern: a regular expression whose first group is the patient, in place of the known schemes.
 
     Raises:
-        UsageError: the pattern has no group, is none, or does not fit the name.
+        UsageError: the pattern is not a regular expression, has no group, or does not fit the name.
     """
     if pattern is None:
         return next((match[1] for scheme in PATIENTS if (match := scheme.fullmatch(case))), case)
     try:
         match = re.search(pattern, case)
     except re.error as error:
-        raise UsageError(f"the patient pattern '{pattern}' is no regular expression ({error}); correct it") from error
+        raise UsageError(
+            f"the patient pattern '{pattern}' is not a regular expression ({error}); correct it"
+        ) from error
     if match is None or not match.re.groups or not match[1]:
         raise UsageError(
             f"the patient pattern '{pattern}' finds no patient in '{case}'; its first group must be the patient, as in "
@@ -103,7 +106,7 @@ def random_split(
     """The items by split, each patient in one, drawn from the seed.
 
     Raises:
-        UsageError: fractions or a seed that are none.
+        UsageError: invalid fractions, or a negative seed.
         InputError: fewer patients than parts.
     """
     check_seed(seed)
@@ -132,7 +135,7 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
     """The names in train.txt, val.txt and test.txt of a folder.
 
     Raises:
-        InputError: there is no list, or one is no text.
+        InputError: there is no list, or one is not text.
     """
     lists = {}
     for split, name in SPLITS.items():
@@ -140,7 +143,9 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
         try:
             text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path} is no list of names ({error})") from error
+            raise InputError(
+                f"{path} is not a list of names ({error}); save it as text in UTF-8, one name per line"
+            ) from error
         lists[split] = [line.strip() for line in text.splitlines() if line.strip()]
     if not any(lists.values()):
         raise InputError(f"{folder} has no train.txt with names, one per line; give the folder of the lists")
@@ -158,7 +163,7 @@ def listed_split(
     chosen: dict[str, list[dict[str, Any]]] = {}
     for split, listed in lists.items():
         names = {plain_case_name(name) for name in listed}
-        names |= {re.sub(r"_slice_\d+$", "", name) for name in names}
+        names |= {SLICE.sub("", name) for name in names}
         chosen[split] = [item for item in items if item["case"] in names or item["patient"] in names]
     if not any(chosen.values()):
         raise InputError(
@@ -169,8 +174,10 @@ def listed_split(
 
 
 def check_patients(source: str, splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
-    """Raises:
-    InputError: a patient is in two splits.
+    """Refuse splits that share a patient.
+
+    Raises:
+        InputError: a patient is in two splits; the message names ``source``.
     """
     home: dict[str, str] = {}
     for split in SPLITS:

@@ -57,10 +57,12 @@ def strip(volumes: Mapping[str, Volume], stripper: str = "deepbet") -> Stripped:
         stripper: one of `STRIPPERS`.
 
     Raises:
-        UsageError: the extra, or HD-BET, is not installed.
+        UsageError: another stripper; or the extra, or HD-BET, is not installed.
         PassionError: HD-BET failed.
         InputError: no brain was found.
     """
+    if stripper not in STRIPPERS:
+        raise UsageError(f"the stripper is '{stripper}'; give {' or '.join(STRIPPERS)}")
     masks = hd_bet_masks(volumes) if stripper == "hd-bet" else {m: brain_mask(v) for m, v in volumes.items()}
     modality, agreement = choose_mask(masks)
     mask = masks[modality]

@@ -61,7 +61,7 @@ def find_study(
         if is_ignored(other.name) or found.role not in study or patient_key(found.patient) != whose:
             continue
         if not other.name.lower().endswith(READ) or not other.is_file():
-            logger.warning("not used: %s (no NIfTI file)", other)
+            logger.warning("not used: %s (not a NIfTI file)", other)
             continue
         if study[found.role] is not None:
             raise InputError(f"{study[found.role]} and {other} are both {found.role} of one patient; remove one")

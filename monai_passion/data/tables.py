@@ -18,7 +18,7 @@ __all__ = ["read_table"]
 def _decoded(path: Path) -> str:
     content = path.read_bytes()
     if content.startswith(b"PK"):
-        raise InputError(f"{path} is a workbook or a zip, no table of text; save it as CSV")
+        raise InputError(f"{path} is a workbook or a zip, not a table of text; save it as CSV")
     try:
         text = content.decode(
             "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
@@ -26,7 +26,7 @@ def _decoded(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not in UTF-8 or UTF-16; save it as UTF-8 (in Excel: 'CSV UTF-8')") from error
     if "\0" in text:
-        raise InputError(f"{path} is no text; save it as a CSV in UTF-8")
+        raise InputError(f"{path} is not text; save it as a CSV in UTF-8")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

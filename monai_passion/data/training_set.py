@@ -64,7 +64,7 @@ def prepare_datalist(
         The datalist with absolute paths, and as ``removed``, where something was, case -> modalities taken out.
 
     Raises:
-        InputError: files that are none, patients whom the presence table does not name, or who are left with nothing.
+        InputError: unreadable files, patients whom the presence table does not name, or who are left with nothing.
         UsageError: wrong rates or arguments, or what is stored in ``ckpt_dir`` was made with others.
     """
     task = load_task(task)

@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_passion.data.labels import Convention, find_convention, values_in, whole_numbers
+from monai_passion.data.labels import Convention, check_values, find_convention, values_in, whole_numbers
 from monai_passion.data.layouts import Case, Cohort, cube_items, doubtful, find_cohort, guess_task, not_used
 from monai_passion.data.naming import LABEL
 from monai_passion.data.nifti import Header, Volume, check_same_grid, read_header, read_volumes, same_grid
-from monai_passion.data.patient import judge_coverage, judge_volume
+from monai_passion.data.patient import is_refused, judge_coverage, judge_volume
 from monai_passion.data.plausibility import check_images
 from monai_passion.data.splits import SPLITS, patient_of, repeated
 from monai_passion.errors import InputError
@@ -150,8 +150,10 @@ def _of_cases(
     whole: Task | None = None,
     progress: Callable[[float], object] = lambda share: None,
 ) -> Iterator[Problem]:
-    """Args:
-    whole: the task, where the images show the whole of what it is about.
+    """What is wrong with each case by itself.
+
+    Args:
+        whole: the task, where the images show the whole of what it is about.
     """
 
     def look(case: Case) -> list[Problem]:
@@ -238,9 +240,8 @@ def _read(case: Case, role: str) -> Volume:
 def _of_image(case: Case, role: str, volume: Volume, header: Header, policy: str) -> Iterator[Problem]:
     for note in set(volume.notes) - set(header.notes):
         yield Problem("warning", "image", case.name, f"{volume.path}: {note}")
-    for level, text in judge_volume(role, volume):
-        is_label = "label map" in text
-        level = level if policy == "strict" or is_label else "warning"
+    for kind, text in judge_volume(role, volume).items():
+        level = "error" if is_refused(kind, policy) else "warning"
         yield Problem(level, "image", case.name, f"{volume.path}: {text}")
 
 
@@ -257,14 +258,12 @@ def _of_label(case: Case, volume: Volume, convention: Convention | None) -> Iter
     path = volume.path
     try:
         found = values_in(whole_numbers(volume.data, path))
+        if convention is not None:
+            check_values(found, convention.values, path, convention.name)
     except InputError as error:
         yield Problem("error", "label", case.name, str(error))
         return
-    if convention is not None and (wrong := [value for value in found if value not in convention.values]):
-        text = f"{path} has the label{'s' * (len(wrong) > 1)} {', '.join(map(str, wrong))} where "
-        expected = f"{', '.join(map(str, sorted(convention.values)))} are expected ({convention.name})"
-        yield Problem("error", "label", case.name, f"{text}{expected}; correct it, or say by --labels what they are")
-    elif not any(found):
+    if not any(found):
         yield Problem("warning", "label", case.name, f"{path} is empty: it has no label but 0")
 
 

@@ -17,6 +17,7 @@ from monai_passion.losses.fused import prototype_distillation
 from monai_passion.losses.preference import relative_preference
 from monai_passion.losses.segmentation import Target, deep_supervision, make_target
 from monai_passion.networks.backbone import Decoded
+from monai_passion.networks.precision import to_single
 from monai_passion.networks.self_distillation import SelfDistillationNet, SelfDistillationOutput
 
 __all__ = ["LossTerms", "MultiModalLoss", "scatter", "students"]
@@ -55,23 +56,6 @@ def scatter(values: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shape: t
     return flat.new_zeros(shape).index_put((torch.tensor(rows), torch.tensor(columns)), flat)
 
 
-def in_full_precision(output: SelfDistillationOutput) -> SelfDistillationOutput:
-    """With mixed precision networks compute in 16 bits, in which a sum over the voxels of a volume overflows."""
-
-    def convert(x: Tensor) -> Tensor:
-        return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-    def decoded(d: Decoded | None) -> Decoded | None:
-        return None if d is None else Decoded(tuple(map(convert, d.logits)), convert(d.features))
-
-    return output._replace(
-        fused=Decoded(tuple(map(convert, output.fused.logits)), convert(output.fused.features)),
-        unimodal=decoded(output.unimodal),
-        subsets=decoded(output.subsets),
-        separate=None if output.separate is None else convert(output.separate),
-    )
-
-
 class MultiModalLoss(nn.Module, ABC):
     """Base of the objectives: computes the terms, and leaves their weights to `combine`.
 
@@ -90,6 +74,7 @@ class MultiModalLoss(nn.Module, ABC):
     """
 
     beta: Tensor
+    epoch: Tensor
     preference_sum: Tensor
     preference_count: Tensor
 
@@ -110,8 +95,12 @@ class MultiModalLoss(nn.Module, ABC):
         self.register_buffer("beta", torch.ones(num_modalities))
         self.register_buffer("preference_sum", torch.zeros(num_modalities, dtype=torch.float64))
         self.register_buffer("preference_count", torch.zeros(num_modalities, dtype=torch.float64))
+        if self.counts_epochs:
+            self.register_buffer("epoch", torch.tensor(0))
         self.terms: LossTerms | None = None
 
+    counts_epochs: bool = False
+    """Whether it goes by the number of epochs that are closed, its buffer ``epoch``."""
     decodes_alone: str = "off"
     """The least that ``unimodal`` of its `SelfDistillationNet` may be: "off", "monitor", or "train" for an objective
     that modalities learn from by their own decodes. `check_network` refuses less: it would be another method."""
@@ -159,7 +148,7 @@ class MultiModalLoss(nn.Module, ABC):
             ValueError: ``lambda_unimodal`` is above 0, but the network decodes no modality alone, or without gradients.
         """
         with torch.autocast(label.device.type, enabled=False):
-            output = in_full_precision(output)
+            output = to_single(output)  # in 16 bits a sum over the voxels of a volume overflows
             target = make_target(label, self.num_classes, output.fused.features.dtype)
             terms = self.compute(output, target)
             self.terms = terms.detach()
@@ -267,6 +256,8 @@ class MultiModalLoss(nn.Module, ABC):
 
     def end_epoch(self) -> Tensor:
         """Close an epoch: return its mean relative preference (M,) (Eq. 12). Subclasses update beta here."""
+        if self.counts_epochs:
+            self.epoch += 1
         total, count = self.epoch_sums()
         return total / count
 

@@ -39,9 +39,9 @@ class PassionReleasedLoss(MultiModalLoss):
     """
 
     decodes_alone = "train"
+    counts_epochs = True
 
     eta: Tensor
-    epoch: Tensor
 
     def __init__(
         self,
@@ -67,7 +67,6 @@ class PassionReleasedLoss(MultiModalLoss):
         self.start_epoch = start_epoch
         self.register_buffer("modal_weight", torch.tensor(modal_weight, dtype=torch.float32))
         self.register_buffer("eta", torch.tensor(eta, dtype=torch.float64))
-        self.register_buffer("epoch", torch.tensor(0))
 
     compared = ("pixel", "prototype", "gap")
 

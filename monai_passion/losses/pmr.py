@@ -81,8 +81,7 @@ class PMRLoss(BackboneLoss):
     """
 
     decodes_alone = "train"
-
-    epoch: Tensor
+    counts_epochs = True
 
     def __init__(
         self,
@@ -97,7 +96,6 @@ class PMRLoss(BackboneLoss):
         self.lambda_pce = lambda_pce
         self.lambda_entropy = lambda_entropy
         self.entropy_epochs = entropy_epochs
-        self.register_buffer("epoch", torch.tensor(0))
 
     compared = ("gap", "prototypical_cross_entropy", "score", "entropy")
 
@@ -115,7 +113,3 @@ class PMRLoss(BackboneLoss):
         if int(self.epoch) < self.entropy_epochs:
             added = added - self.lambda_entropy * (ratio - 1).clamp(0, 1) * terms.modal["entropy"]
         return total + added.sum(dim=1)
-
-    def end_epoch(self) -> Tensor:
-        self.epoch += 1
-        return super().end_epoch()

@@ -33,8 +33,7 @@ class UnimodalDistillationLoss(MultiModalLoss):
     """
 
     decodes_alone = "train"
-
-    epoch: Tensor
+    counts_epochs = True
 
     def __init__(
         self,
@@ -50,7 +49,6 @@ class UnimodalDistillationLoss(MultiModalLoss):
         self.lambda_pixel = lambda_pixel
         self.temperature = temperature
         self.ramp_epochs = ramp_epochs
-        self.register_buffer("epoch", torch.tensor(0))
 
     compared = ("gap", "pixel")
 
@@ -63,10 +61,6 @@ class UnimodalDistillationLoss(MultiModalLoss):
         ramp = min(1.0, (int(self.epoch) + 1) / self.ramp_epochs) if self.ramp_epochs else 1.0
         weight = self.lambda_pixel * ramp * self.temperature**2
         return terms.segmentation + weight * terms.modal["pixel"].sum(dim=1)
-
-    def end_epoch(self) -> Tensor:
-        self.epoch += 1
-        return super().end_epoch()
 
 
 class SubsetStudentsLoss(MultiModalLoss):

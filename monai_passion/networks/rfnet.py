@@ -125,13 +125,13 @@ class RegionFusion(nn.Module):
 class RFNet(MultiModalBackbone):
     """RFNet with M modality encoders and a region-aware fusing decoder.
 
-    Spatial sizes must be multiples of ``2 ** (levels - 1)``.
+    Spatial sizes must be multiples of ``2 ** (levels - 1)``, at least twice that.
 
     Args:
         width: channels of the finest level; 8 in PASSION, 16 in the RFNet paper.
         levels: resolutions, each with twice the channels of the one above.
 
-    Deep supervision: the probability maps, before the fusion of their level, at x1, x2, x4, ... (finest first).
+    Deep supervision: the probability maps, before the fusion of their level, at x1, x1/2, x1/4, ...
     """
 
     def __init__(

@@ -86,7 +86,8 @@ class SelfDistillationNet(nn.Module):
             )
 
     def forward(self, image: Tensor, available: Tensor, mask: Tensor | None = None) -> SelfDistillationOutput:
-        """
+        """Decode what is fused, each modality alone and random subsets, as far as these are asked for.
+
         Args:
             image: (B, M, *spatial).
             available: (B, M) bool, what is encoded.

@@ -38,8 +38,9 @@ def write_sidecar(path: str | Path) -> Path:
 
 
 def unwrapped(thing: Any) -> Any:
-    """A network without what spreads it over devices or processes; anything else as it is."""
-    return thing.module if isinstance(thing, DataParallel | DistributedDataParallel) else thing
+    """A network without what spreads it over devices or processes, or compiles it; anything else as it is."""
+    inner = thing.module if isinstance(thing, DataParallel | DistributedDataParallel) else thing
+    return getattr(inner, "_orig_mod", inner)
 
 
 def save_weights(
@@ -63,7 +64,6 @@ def save_weights(
     described = dict(metadata or {})
     if isinstance(network, nn.Module):
         network = unwrapped(network)
-        network = getattr(network, "_orig_mod", network)  # of torch.compile
         described.setdefault("network", type(network).__name__)
         network = network.state_dict()
     # Copies, as safetensors refuses tensors that share memory.

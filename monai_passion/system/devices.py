@@ -8,7 +8,7 @@ __all__ = ["usable_device"]
 
 
 def usable_device(name: str) -> str:
-    """``name``, once something has been stored there.
+    """Return ``name`` after checking that torch can allocate there.
 
     Raises:
         UsageError: torch knows no such device, or this machine has none.

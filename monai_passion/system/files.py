@@ -10,9 +10,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from monai_passion.errors import ResourceError
+from monai_passion.errors import InputError, PassionError, ResourceError
 
-__all__ = ["checksums", "json_text", "sha256", "sidecar", "sync_folder", "write_atomically", "write_json", "write_text"]
+__all__ = [
+    "checksums",
+    "json_text",
+    "read_json",
+    "sha256",
+    "sidecar",
+    "sync_folder",
+    "write_atomically",
+    "write_json",
+    "write_text",
+]
 
 PathLike = str | os.PathLike[str]
 
@@ -47,10 +57,29 @@ def write_atomically(path: PathLike, write: Callable[[Path], object]) -> Path:
 
 
 def write_text(path: PathLike, text: str) -> Path:
-    """`write_atomically` for UTF-8 text; what a file's name has that is none is escaped."""
+    """`write_atomically` for UTF-8 text; surrogates, as in file names that are not UTF-8, are written as escapes."""
     return write_atomically(
         path, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     )
+
+
+def read_json(path: PathLike, remedy: str, kind: type[PassionError] = InputError) -> Any:
+    """The content of a JSON file in UTF-8.
+
+    Args:
+        path: of the file.
+        remedy: what to do where it is none, the end of the message.
+        kind: of the error.
+
+    Raises:
+        InputError: or ``kind``: it cannot be read or is not JSON; the message names the file, the reason, the remedy.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise kind(f"{path} cannot be read ({error.strerror or error}); {remedy}") from error
+    except ValueError as error:
+        raise kind(f"{path} is not JSON ({error}); {remedy}") from error
 
 
 def write_json(path: PathLike, content: Mapping[str, Any]) -> Path:

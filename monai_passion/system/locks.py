@@ -39,7 +39,7 @@ class RunLock:
         """Take the lock.
 
         Raises:
-            UsageError: another process, which the message names, trains in this folder.
+            UsageError: another process, which the message names, works in this folder.
         """
         if self._mark() in _held:
             return

@@ -162,8 +162,10 @@ def _is_running(process: int) -> bool:
 
 @contextmanager
 def writing(output: Path) -> Iterator[None]:
-    """Raises:
-    ResourceError: in place of the ``OSError`` that a full disk or a read-only folder causes within the block.
+    """A block that writes to ``output``.
+
+    Raises:
+        ResourceError: in place of the ``OSError`` that a full disk or a read-only folder causes within the block.
     """
     try:
         yield

@@ -16,7 +16,7 @@ GRACE = 30.0
 
 
 def end_with(parent: int) -> None:
-    """From here on this process ends by SIGTERM, at last at once, when its parent is another than ``parent``."""
+    """End this process when its parent is another than ``parent``: by SIGTERM, and `GRACE` seconds later without it."""
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 

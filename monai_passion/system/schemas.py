@@ -21,7 +21,7 @@ def check_schema(content: Any, name: str, source: object) -> None:
 
     Args:
         content: parsed JSON.
-        name: ``"task"``, ``"datalist"``, ``"grid"``, ``"run"``, ``"report"`` or ``"train_args"``.
+        name: ``"task"``, ``"datalist"``, ``"grid"``, ``"run"``, ``"report"``, ``"settings"`` or ``"train_args"``.
         source: the file, for the message.
 
     Raises:

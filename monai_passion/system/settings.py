@@ -10,7 +10,8 @@ from pathlib import Path
 from pydoc import locate
 from typing import Any
 
-from monai_passion.errors import InputError, UsageError, did_you_mean
+from monai_passion.errors import UsageError, did_you_mean
+from monai_passion.system.files import read_json
 from monai_passion.system.schemas import fault
 
 __all__ = ["as_text", "check_ranges", "check_seed", "check_settings", "from_text", "read_config", "read_value"]
@@ -49,10 +50,7 @@ def read_config(files: Sequence[Path]) -> dict[str, Any]:
     """
     merged: dict[str, Any] = {}
     for path in files:
-        try:
-            merged |= json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} cannot be read as JSON ({error}); correct the path or the file") from error
+        merged |= read_json(path, "correct the path or the file")
     return merged
 
 
@@ -86,7 +84,7 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> No
 
 
 def check_ranges(settings: Mapping[str, Any]) -> None:
-    """Check the values that ``bundle/schemas/settings.schema.json`` knows; expressions are let be.
+    """Check the values that ``bundle/schemas/settings.schema.json`` knows; expressions are left alone.
 
     Raises:
         UsageError: one that is out of range.
@@ -103,8 +101,10 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """Raises:
-    UsageError: numpy takes no such seed.
+    """Refuse a negative seed, which NumPy does not take.
+
+    Raises:
+        UsageError: it is negative.
     """
     if seed < 0:
         raise UsageError(f"seed is {seed}; give a number from 0 on")

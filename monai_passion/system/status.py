@@ -12,7 +12,9 @@ WIDTH = 110
 
 
 class StatusLine:
-    """Of several processes only one should speak.
+    """A line on standard error that changes while something goes on, and lines that stay.
+
+    Of several processes only one should speak.
 
     Args:
         every: seconds between two lines of what passes where it cannot be written over, as in a file; None for never.

@@ -9,7 +9,6 @@ from monai_passion.transforms.decision import (
 from monai_passion.transforms.degrade import Degradation, DegradeModality, DegradeModalityd, RandDegradeModalityd
 from monai_passion.transforms.drop import (
     DropModalities,
-    DropModalitiesd,
     EnsureAvailabled,
     RandDropModalities,
     RandDropModalitiesd,
@@ -18,8 +17,6 @@ from monai_passion.transforms.drop import (
 from monai_passion.transforms.foreground import KeepShownd, is_foreground
 from monai_passion.transforms.labels import (
     EnsureLabeld,
-    LabelsToRegions,
-    LabelsToRegionsd,
     ReplaceDoubtful,
     ReplaceDoubtfuld,
 )
@@ -39,12 +36,9 @@ __all__ = [
     "DegradeModality",
     "DegradeModalityd",
     "DropModalities",
-    "DropModalitiesd",
     "EnsureAvailabled",
     "EnsureLabeld",
     "KeepShownd",
-    "LabelsToRegions",
-    "LabelsToRegionsd",
     "LoadModalities",
     "LoadModalitiesd",
     "MiddleOfSlicesd",

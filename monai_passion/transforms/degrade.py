@@ -101,8 +101,8 @@ class DegradeModality(Transform):
     Args:
         kind: one of ``KINDS``.
         strength: 0 to 1.
-        seed: of noise and bias.
-        axis: spatial axis of thick slices and ghosts.
+        seed: of noise and bias; whether it is odd tells the direction of contrast, and the end that is cut off.
+        axis: spatial axis of thick slices, ghosts and the end that is cut off.
     """
 
     def __init__(self, kind: str, strength: float, seed: int = 0, axis: int = -1) -> None:

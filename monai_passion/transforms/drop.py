@@ -15,7 +15,6 @@ from monai_passion.errors import InputError
 
 __all__ = [
     "DropModalities",
-    "DropModalitiesd",
     "EnsureAvailabled",
     "RandDropModalities",
     "RandDropModalitiesd",
@@ -81,27 +80,6 @@ class RandDropModalities(RandomizableTransform):
         return DropModalities(self.kept)(image, available)
 
 
-class DropModalitiesd(MapTransform):
-    """Dictionary version of `DropModalities`."""
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        kept: Sequence[bool],
-        available_key: str = "available",
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.available_key = available_key
-        self.drop = DropModalities(kept)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        item = dict(data)
-        for key in self.key_iterator(item):
-            item[key], item[self.available_key] = self.drop(item[key], data[self.available_key])
-        return item
-
-
 class RandDropModalitiesd(RandomizableTransform, MapTransform):
     """Dictionary version of `RandDropModalities`; all ``keys`` lose the same modalities."""
 
@@ -164,7 +142,7 @@ class EnsureAvailabled(MapTransform):
 
     Raises:
         InputError: an ``available`` of another length than the image has channels, none available, or voxels that are
-            no numbers.
+            not numbers.
     """
 
     def __init__(
@@ -190,6 +168,6 @@ class EnsureAvailabled(MapTransform):
                 raise InputError(f"no modality in the image: {why}; give at least one real modality")
             image = zero_absent(image, available)
             if not torch.as_tensor(image).as_subclass(Tensor).sum().isfinite():
-                raise InputError("the image has voxels that are no numbers (NaN) or infinite; set them to 0")
+                raise InputError("the image has voxels that are not numbers (NaN) or infinite; set them to 0")
             item[key], item[self.available_key] = image, available
         return item

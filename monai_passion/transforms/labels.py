@@ -1,13 +1,12 @@
-"""Labels and the overlapping regions that are scored. Values are changed by MONAI's MapLabelValued."""
+"""Labels that are missing or doubtful. Values are changed by MONAI's MapLabelValued."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
-from monai.data.meta_tensor import MetaTensor
 from monai.transforms.transform import MapTransform, Transform
 from torch import Tensor
 
@@ -15,46 +14,9 @@ from monai_passion.transforms.decision import most_probable_class
 
 __all__ = [
     "EnsureLabeld",
-    "LabelsToRegions",
-    "LabelsToRegionsd",
     "ReplaceDoubtful",
     "ReplaceDoubtfuld",
 ]
-
-
-class LabelsToRegions(Transform):
-    """A label map as one binary channel per region.
-
-    Args:
-        regions: region -> the labels whose union it is, as ``{"wt": [1, 2, 4], "tc": [1, 4], "et": [4]}``.
-    """
-
-    def __init__(self, regions: Mapping[str, Sequence[int]]) -> None:
-        self.regions = {name: torch.tensor(sorted(set(labels))) for name, labels in regions.items()}
-
-    def __call__(self, label: Tensor) -> Tensor:
-        """(1, *spatial) -> (regions, *spatial) float32 of 0 and 1, in the order of ``regions``."""
-        if len(label) != 1:
-            raise ValueError(f"the label has {len(label)} channels; give the label map itself, (1, *spatial)")
-        plain = torch.as_tensor(label).as_subclass(Tensor)
-        stack = torch.cat([torch.isin(plain, labels.to(plain.device)) for labels in self.regions.values()]).float()
-        return MetaTensor(stack).copy_meta_from(label) if isinstance(label, MetaTensor) else stack
-
-
-class LabelsToRegionsd(MapTransform):
-    """Dictionary version of `LabelsToRegions`."""
-
-    def __init__(
-        self, keys: KeysCollection, regions: Mapping[str, Sequence[int]], allow_missing_keys: bool = False
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.to_regions = LabelsToRegions(regions)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        item = dict(data)
-        for key in self.key_iterator(item):
-            item[key] = self.to_regions(item[key])
-        return item
 
 
 class ReplaceDoubtful(Transform):

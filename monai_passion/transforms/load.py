@@ -72,7 +72,8 @@ class LoadModalities(Transform):
         channels: Sequence[str] | None = None,
         sequence: str | None = None,
     ) -> tuple[MetaTensor, Tensor]:
-        """
+        """Read and stack the files of one patient.
+
         Args:
             paths: modality -> path or None; or a list of them in channel order; or one file. Where no ``channels`` say
                 what its volumes are, a 4-D file holds all modalities in channel order, constant ones absent, and a 3-D

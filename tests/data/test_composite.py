@@ -55,8 +55,8 @@ def test_a_patient_without_label_is_no_healthy_host(patients, tmp_path, capsys):
     assert "not used: P1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("wrong", [{"cases": 0}, {"seed": -1}])
-def test_no_composites_are_not_written(patients, tmp_path, wrong):
-    with pytest.raises(UsageError, match=r"1 case or more"):
+@pytest.mark.parametrize(("wrong", "remedy"), [({"cases": 0}, "give 1 case or more"), ({"seed": -1}, "from 0 on")])
+def test_no_composites_are_not_written(patients, tmp_path, wrong, remedy):
+    with pytest.raises(UsageError, match=remedy):
         composite(patients, output=tmp_path / "out", **wrong)
     assert not (tmp_path / "out").exists()

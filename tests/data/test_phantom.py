@@ -372,8 +372,7 @@ def test_layout_and_same_seed_same_bytes_whatever_the_number_of_cases(tmp_path, 
 
 def test_gzip_headers_carry_no_time(tmp_path):
     cohort.write_cohort(tmp_path / "a", "myops", 1, 0, 32)
-    for path in (tmp_path / "a").rglob("*.nii.gz"):
-        assert path.read_bytes()[4:8] == bytes(4)
+    assert [path.read_bytes()[4:8] for path in (tmp_path / "a").rglob("*.nii.gz")] == [bytes(4)] * 4
 
 
 def test_affine_of_a_small_brain_covers_the_brats_volume(tmp_path):

@@ -114,8 +114,8 @@ def test_a_table_is_read_however_it_was_saved(tmp_path, name):
     ("content", "said"),
     [
         ("patient,flair\nM\u00fcller,f.nii\n".encode("latin-1"), "not in UTF-8 or UTF-16; save it as UTF-8"),
-        ("patient,flair\nanna,f.nii\n".encode("utf-16-le"), "is no text; save it as a CSV in UTF-8"),
-        (b"PK\x03\x04\x00\xff", "is a workbook or a zip, no table of text; save it as CSV"),
+        ("patient,flair\nanna,f.nii\n".encode("utf-16-le"), "is not text; save it as a CSV in UTF-8"),
+        (b"PK\x03\x04\x00\xff", "is a workbook or a zip, not a table of text; save it as CSV"),
     ],
     ids=["latin-1", "UTF-16 without a mark", "a workbook"],
 )

@@ -63,7 +63,7 @@ def test_a_pattern_takes_precedence_over_the_schemes():
 
 
 @pytest.mark.parametrize(
-    ("pattern", "part"), [("x+", "first group"), ("(", "no regular expression"), ("(z)", "finds no patient")]
+    ("pattern", "part"), [("x+", "first group"), ("(", "not a regular expression"), ("(z)", "finds no patient")]
 )
 def test_a_pattern_that_finds_nothing_is_an_error_that_says_how(pattern, part):
     with pytest.raises(UsageError, match=part):

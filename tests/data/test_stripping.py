@@ -109,5 +109,7 @@ def test_hd_bet_is_run_once_for_all_sequences_where_it_is_asked_for(monkeypatch,
     found = strip({"t1": volume, "flair": volume}, "hd-bet")
     assert np.array_equal(found.mask, volume.data > 50)
     assert found.agreement == 1
+    with pytest.raises(UsageError, match="the stripper is 'bet'; give deepbet or hd-bet"):
+        strip({"t1": volume}, "bet")
     with pytest.raises(PassionError, match=r"no weights could be loaded.*--stripper deepbet"):
         strip({"t2": volume}, "hd-bet")

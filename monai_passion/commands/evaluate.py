@@ -178,10 +178,11 @@ def _show(metrics: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from monai_passion.evaluation.metrics import CHALLENGE
     from monai_passion.evaluation.summary import read_metrics
 
     rows: pd.DataFrame = read_metrics(metrics)
-    rows = rows[rows["convention"] == "challenge"]
+    rows = rows[rows["convention"] == CHALLENGE.name]
     full = max(rows["combination"].unique(), key=lambda name: name.count("+"))
     table = Table("region", full, "mean of all combinations", title=f"Dice (patients: {rows['patient'].nunique()})")
     for region, own in rows.groupby("region", sort=False):

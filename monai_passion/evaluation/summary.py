@@ -65,16 +65,12 @@ def pool_regions(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, rows.assign(region=AVERAGE)])
 
 
-def summarize(
-    rows: pd.DataFrame, metrics: Sequence[str] = METRICS, *, confidence: float = 0.95, seed: int = 0
-) -> pd.DataFrame:
+def summarize(rows: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Mean and bootstrap interval by patient of every metric, per convention, combination and region.
 
     Args:
         rows: the columns of `COLUMNS` for one or more runs (seeds) of one method; runs are averaged first.
         metrics: columns to summarize.
-        confidence: of the intervals.
-        seed: of the bootstrap.
 
     Returns:
         ``convention, combination, region, metric, mean, low, high, n, cases``: ``n`` patients and ``cases`` scored
@@ -86,7 +82,7 @@ def summarize(
     results = []
     for (convention, combination, region), cell in pooled.groupby(["convention", "combination", "region"], sort=False):
         for metric in metrics:
-            summary = bootstrap_mean(cell[metric], cell["patient"].to_numpy(), confidence=confidence, seed=seed)
+            summary = bootstrap_mean(cell[metric], cell["patient"].to_numpy())
             results.append(
                 {
                     "convention": convention,

@@ -23,6 +23,7 @@ __all__ = [
     "is_near",
     "moved_onto",
     "shown_voxels",
+    "voxel_ml",
 ]
 
 MIN_COVERAGE = 0.1
@@ -123,3 +124,8 @@ def moved_onto(
     moved = ndimage.affine_transform(edged, matrix, output_shape=shape, order=order)
     moved[ndimage.affine_transform(inside, matrix, output_shape=shape, order=0) == 0] = 0
     return np.asarray(moved, np.float32)
+
+
+def voxel_ml(affine: NDArray[np.float64]) -> float:
+    """Volume of a voxel in mL; ``affine`` (4, 4) leads to mm."""
+    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000

@@ -16,7 +16,7 @@ from monai_passion.evaluation.metrics import COLUMNS, METRICS
 from monai_passion.evaluation.statistics import average_seeds, bootstrap_mean
 from monai_passion.system.files import write_atomically, write_text
 
-__all__ = ["AVERAGE", "pool_regions", "read_metrics", "summarize", "write_metrics", "write_summary"]
+__all__ = ["AVERAGE", "overlap_ml", "pool_regions", "read_metrics", "summarize", "write_metrics", "write_summary"]
 
 AVERAGE = "average"
 """In place of a combination or region: the mean over all of them."""
@@ -63,6 +63,11 @@ def read_metrics(path: str | os.PathLike[str]) -> pd.DataFrame:
 def pool_regions(rows: pd.DataFrame) -> pd.DataFrame:
     """The rows, and all of them once more with `AVERAGE` as region."""
     return pd.concat([rows, rows.assign(region=AVERAGE)])
+
+
+def overlap_ml(rows: pd.DataFrame) -> pd.Series:
+    """What prediction and reference share, in mL, from the Dice and the volumes of each row."""
+    return rows["dice"] * (rows["predicted_ml"] + rows["reference_ml"]) / 2
 
 
 def summarize(rows: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:

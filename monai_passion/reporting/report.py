@@ -397,7 +397,7 @@ def _page(report: _Report, sections: Sequence[str]) -> str:
         f"<title>Segmentation with missing sequences</title><style>\n{style}</style></head><body><main>"
         f'<h1>Segmentation with missing sequences</h1><p class="notice" role="note">{NOTICE}</p>'
         f"<p>{report.patients}. Methods:</p><ul>{listed}</ul>{contents}{''.join(sections)}</main>"
-        f"<footer><p>{NOTICE} {report.patients}. Made by monai_passion {__version__}. The same"
-        " tables as CSV and LaTeX lie in <code>tables</code>, the figures in <code>figures</code>, beside this file.</p></footer></body>"
-        "</html>\n"
+        f"<footer><p>{NOTICE} {report.patients}. Made by monai_passion {__version__}. The same tables as"
+        " CSV and LaTeX lie in <code>tables</code>, the figures in <code>figures</code>, beside this file.</p>"
+        "</footer></body></html>\n"
     )

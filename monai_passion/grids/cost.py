@@ -54,7 +54,7 @@ def measure_step(config: Mapping[str, Any], threads: int) -> float | None:
     from monai.bundle import ConfigParser
 
     from monai_passion.bundle.steps import PresenceFacts
-    from monai_passion.errors import PassionError
+    from monai_passion.errors import PassionError, find_passion_error
 
     torch.set_num_threads(threads)
     parser = ConfigParser(dict(config))
@@ -66,9 +66,9 @@ def measure_step(config: Mapping[str, Any], threads: int) -> float | None:
     except PassionError:
         return None
     except RuntimeError as error:  # what MONAI makes of an error in an expression
-        if isinstance(error.__cause__, PassionError):
-            return None
-        raise
+        if find_passion_error(error) is None:
+            raise
+        return None
     batch = int(config["batch_size"])
     image = torch.randn(batch, modalities, *size, device=device)
     label = torch.randint(0, int(config["num_classes"]), (batch, 1, *size), device=device)

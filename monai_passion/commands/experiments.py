@@ -57,13 +57,13 @@ def run(
         split_dir: folder with train.txt, val.txt and test.txt to make the datalist with.
         presence_dir: folder of published presence tables, in place of drawn ones.
         split: the patients that are scored.
-        data: what the patients are called (default: found out).
+        data: the name of the data set in reports (default: found out).
         engine: where the cells run.
         jobs: cells at a time (default: 1; ray: what the cluster holds).
         threads: CPU threads of a cell.
         gpus: GPUs of a cell, for ray: 0.25 puts 4 on one.
         device: cpu, cuda:0 (default: a GPU where there is one).
-        only: cells with this text, or all of these texts, in their name.
+        only: run the cells that have this text, or all of these texts, in their name.
         set: further settings of every cell, such as epochs=2; they take precedence over the grid's.
         configs: folder of the fragments (default: the one above the grid's).
         bundles: folder of the bundles (default: beside the fragments).
@@ -75,7 +75,7 @@ def run(
 
     Raises:
         UsageError: no such cell, or settings that do not go together.
-        InputError: nobody to score.
+        InputError: no patients to score.
         PassionError: cells failed, with the exit code of the first; the message names them.
     """
     from monai_passion.data.datalists import describe_data, write_datalist

@@ -46,12 +46,12 @@ LEGEND = (
 BOLD = " Bold: best of its column and region."
 BESIDE = " Differences are to the first method on the same {kind}s, with a bootstrap interval."
 UNEQUAL = (
-    "The methods were not scored on the same {kind}s and combinations, so that their means are no comparison and none"
-    " is bold; differences are of what both have."
+    "The methods were not scored on the same {kind}s and combinations, so their means cannot be compared and none is"
+    " bold; differences are over what both methods have."
 )
 WORST = (
     "Differences are to the first method on the same {kind}, with a bootstrap interval over its combinations. A {kind}"
-    " stands here because a method was poor on it, which leans its difference to the other method's favor."
+    " stands here because a method was poor on it, which biases its difference in the other method's favor."
 )
 LONG = ("settings", "command")
 """Columns of the table of runs that are wrapped."""
@@ -340,7 +340,7 @@ def _example_picture(report: _Report) -> _Picture:
     )
     caption = (
         f"One slice of one {report.kind} as each combination segments it, over the first modality of the dots; "
-        "it illustrates, and proves nothing."
+        "it is an illustration, not evidence."
     )
     return _picture("example", figure, caption, f"Methods: {', '.join(results.examples)}")
 

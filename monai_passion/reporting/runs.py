@@ -184,7 +184,7 @@ def _check_comparable(runs: Sequence[_Run]) -> None:
         if set(run.regions) != set(first.regions):
             raise InputError(
                 f"{run.folder} was scored on {', '.join(run.regions)}, {first.folder} on {', '.join(first.regions)}; "
-                "report them apart"
+                "report them separately"
             )
     data = {run.folder: run.facts["data"] or "unknown data" for run in runs}
     splits = {run.folder: f"the {run.facts['split']} split" for run in runs if run.facts["split"]}
@@ -192,7 +192,7 @@ def _check_comparable(runs: Sequence[_Run]) -> None:
         for folder, what in scored.items():
             start, expected = next(iter(scored.items()))
             if what != expected:
-                raise InputError(f"{start} was scored on {expected}, {folder} on {what}; report them apart")
+                raise InputError(f"{start} was scored on {expected}, {folder} on {what}; report them separately")
 
 
 def _first(runs: Sequence[_Run], fact: str) -> dict[str, str]:

@@ -95,7 +95,7 @@ def window(image: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def draw_outline(ax: Any, mask: NDArray[np.bool_], color: str) -> None:
-    """Draw the border of a mask over an image; there is none in one row of pixels."""
+    """Draw the border of a mask over an image; a mask in one row of pixels has none."""
     if mask.any() and not mask.all() and min(mask.shape) > 1:
         ax.contour(mask, levels=[0.5], colors=[color], linewidths=1.0)
 

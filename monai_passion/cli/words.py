@@ -158,7 +158,7 @@ def _take(flag: Flag, left: list[str]) -> list[str]:
     taken: list[str] = []
     while left and len(taken) < most and not _is_flag(left[0]):
         if (origin is Mapping and "=" not in left[0]) or (taken and not _fits(flag, left[0])):
-            break  # what follows is no value of this flag
+            break  # what follows is not a value of this flag
         taken.append(left.pop(0))
     if not taken:
         what = f"KEY=VALUE, not {left[0]}" if origin is Mapping and left else "a value"

@@ -27,7 +27,7 @@ COMMANDS = {
     "composite": "commands.composite",
     "score": "commands.score",
     "report": "commands.report",
-    "experiments": "experiments",
+    "experiments": "commands.experiments",
     "info": "commands.info",
     "convert": "commands.convert",
     "bundles": "commands.bundles",

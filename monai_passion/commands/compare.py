@@ -91,9 +91,9 @@ def compare(
         second = _examination(Path(after), folder / "after", facts, open_segmenter, options, voice)
         voice.stage("registering")
         result, views = compared(first, second)
-        for finding in result["findings"]:
-            if not finding["text"].startswith(("before: ", "after: ")):  # those were said of the day
-                voice.finding(Finding(**finding))
+        of_the_days = sum(r["level"] != "note" for day in (first, second) for r in day.report["findings"])
+        for finding in result["findings"][of_the_days:]:  # the first ones were said when the days were segmented
+            voice.finding(Finding(**finding))
         voice.stage("writing")
         labels = np.rint(second.labels.data).astype(np.uint16)
         affine = second.labels.affine

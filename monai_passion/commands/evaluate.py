@@ -43,8 +43,9 @@ def evaluate(
         monai-passion evaluate RUN
         monai-passion evaluate RUN --data COHORT --output SCORES
 
-    Of the training's own patients, those of one split are scored; of an outside cohort all that have a label. Beside
-    the weights a summary.json is left, from which predict tells what Dice to expect, unless one of more is there.
+    Of the training's own patients, those of one split are scored; of an outside cohort all that have a label. A
+    summary.json is left beside the weights, from which predict tells what Dice to expect, unless the one that is there
+    is of more patients or combinations.
 
     Args:
         run: the output of ``train``; or a file or folder of weights, with the bundle.
@@ -67,7 +68,7 @@ def evaluate(
 
     Raises:
         UsageError: no such bundle, split or setting; ``output`` is not empty.
-        InputError: no such run, or nobody to score.
+        InputError: no such run, or no patients to score.
         WeightsError: no weights, or those of another network.
     """
     from monai_passion.bundle.trust import check_trusted
@@ -158,7 +159,7 @@ def _patients(
             known = {item["patient"] for item in load_datalist(stored)["training"]}
             if again := sorted({item["patient"] for item in found["test"]} & known):
                 names = ", ".join(again[:5]) + ", ..." * (len(again) > 5)
-                print(f"warning: there were patients of the same name in the training: {names}")
+                print(f"warning: patients with these names were in the training too: {names}")
     elif datalist is None and not stored.is_file():
         raise UsageError(f"{run} has no datalist.json of its training; give --datalist, or the --data of a cohort")
     else:
@@ -178,10 +179,11 @@ def _show(metrics: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from monai_passion.evaluation.metrics import CHALLENGE
     from monai_passion.evaluation.summary import read_metrics
 
     rows: pd.DataFrame = read_metrics(metrics)
-    rows = rows[rows["convention"] == "challenge"]
+    rows = rows[rows["convention"] == CHALLENGE.name]
     full = max(rows["combination"].unique(), key=lambda name: name.count("+"))
     table = Table("region", full, "mean of all combinations", title=f"Dice (patients: {rows['patient'].nunique()})")
     for region, own in rows.groupby("region", sort=False):

@@ -221,8 +221,8 @@ def _on_ray(
 ) -> dict[str, dict[str, Any]]:
     """`predict_cohort` by the tasks of a Ray cluster, a shard of the cohort each."""
     from monai_passion.data.patient import Finding
-    from monai_passion.experiments.engines import RayEngine
     from monai_passion.prediction.shards import predict_shards
+    from monai_passion.system.engines import RayEngine
 
     engine = RayEngine(workers, gpus=1.0 if device and device.startswith("cuda") else 0.0)
     entries = predict_shards(_words(given), list(cohort), output.absolute(), engine, workers, voice.stage)

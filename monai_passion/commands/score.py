@@ -90,7 +90,17 @@ def score(
         print(f"warning: not scored for lack of a label: {', '.join(unlabeled)}")
     file = None if weights is None else Path(weights)
     with output_folder(output, overwrite=overwrite, last="summary.json") as folder:
-        segmenter = Segmenter(facts, file, device, roi_size, overlap, precision, mirror, members, decision)
+        segmenter = Segmenter(
+            facts,
+            file,
+            device,
+            roi_size=roi_size,
+            overlap=overlap,
+            precision=precision,
+            mirror=mirror,
+            ensemble=members,
+            decision=decision,
+        )
         print_findings(segmenter.findings)
         rows = score_patients(items, segmenter, lambda case, dice: print(f"{case}  mean Dice {dice:.3f}", flush=True))
         table = read_metrics(write_metrics(rows, folder / "metrics.csv"))

@@ -24,6 +24,7 @@ __all__ = [
     "is_near",
     "moved_onto",
     "shown_voxels",
+    "voxel_ml",
 ]
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -130,3 +131,8 @@ def moved_onto(
     trace = (nearest == 1) & (np.abs(moved) < ROUNDING * np.abs(data).max(initial=0))
     moved[(nearest == 0) | trace] = 0
     return np.asarray(moved, np.float32)
+
+
+def voxel_ml(affine: NDArray[np.float64]) -> float:
+    """Volume of a voxel in mL; ``affine`` (4, 4) leads to mm."""
+    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000

@@ -22,7 +22,7 @@ from monai_passion.modalities import combinations
 from monai_passion.system.files import write_atomically
 from monai_passion.transforms.decision import NOT_NUMBERS, most_probable_class
 
-__all__ = ["CombinationScores", "label_maps", "mean_region_dice"]
+__all__ = ["CombinationScores", "label_maps", "region_dice"]
 
 
 def label_maps(probability: Tensor, num_combinations: int) -> Tensor:
@@ -42,7 +42,7 @@ def label_maps(probability: Tensor, num_combinations: int) -> Tensor:
     return labels
 
 
-def mean_region_dice(pred: Tensor, true: Tensor, regions: Mapping[str, Sequence[int]]) -> list[float]:
+def region_dice(pred: Tensor, true: Tensor, regions: Mapping[str, Sequence[int]]) -> list[float]:
     """Dice of each region of two label maps; two empty regions agree (1)."""
     scores = []
     for labels in regions.values():
@@ -77,7 +77,6 @@ class CombinationScores(Metric):
         output_dir: after the run, ``metrics.csv`` (one row per case, combination, region and convention for empty
             regions) and ``summary.json`` (means with bootstrap intervals by patient) are written here.
         dice_only: leave out everything but the mean Dice; for validation while a network trains.
-        spacing_known: False where the voxels have no size in mm, then distances are in voxels.
         diagonal: distance in mm for a missed region where the files are crops; by default the diagonal of the file.
         per_slice: every slice of the third axis is a case of its own, as 2-D segmentation is scored.
         example: also write ``example.npz``, the slice of the first patient with the most labeled voxels, and what
@@ -90,7 +89,6 @@ class CombinationScores(Metric):
         regions: Mapping[str, Sequence[int]],
         output_dir: str | os.PathLike[str] | None = None,
         dice_only: bool = False,
-        spacing_known: bool = True,
         diagonal: float | None = None,
         per_slice: bool = False,
         example: bool = False,
@@ -99,7 +97,6 @@ class CombinationScores(Metric):
         self.regions = {name: tuple(labels) for name, labels in regions.items()}
         self.output_dir = None if output_dir is None else Path(output_dir)
         self.dice_only = dice_only
-        self.spacing_known = spacing_known
         self.diagonal = diagonal
         self.per_slice = per_slice
         self.example = example
@@ -126,11 +123,11 @@ class CombinationScores(Metric):
             maps = label_maps(probability.as_subclass(Tensor), len(self.combinations))
             if self.example and not self.slices:
                 affine = np.full((4, 4), np.nan)
-                if self.spacing_known and hasattr(label, "affine"):
+                if hasattr(label, "affine"):
                     affine = np.asarray(label.affine[b] if label.affine.ndim == 3 else label.affine)
                 self.slices = {**self._most_labeled_slice(batch["image"][b], true, maps), "affine": affine}
             spacing = None
-            if self.spacing_known and hasattr(label, "pixdim"):
+            if hasattr(label, "pixdim"):
                 pixdim = label.pixdim[b] if label.pixdim.ndim == 2 else label.pixdim
                 spacing = [float(size) for size in pixdim[: true.ndim]]
             diagonal = self.diagonal
@@ -155,7 +152,7 @@ class CombinationScores(Metric):
                     continue
                 parts = zip(pred.unbind(-1), true.unbind(-1), strict=True) if self.per_slice else [(pred, true)]
                 for part, reference in parts:
-                    self.dice += mean_region_dice(part, reference, self.regions)
+                    self.dice += region_dice(part, reference, self.regions)
 
     def _score(
         self,

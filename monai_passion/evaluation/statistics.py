@@ -31,6 +31,15 @@ __all__ = [
     "paired_comparison",
 ]
 
+CONFIDENCE = 0.95
+"""Of every interval; reports and figures say 95 %."""
+POWER = 0.8
+"""Of the test whose `detectable_difference` is told."""
+BOUNDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
+"""Quantiles of an interval."""
+SEED_DRAWS = 4000
+"""Of seeds and patients together."""
+
 
 class MeanCI(NamedTuple):
     """A mean with its confidence interval, of ``n`` patients. NaN bounds where fewer than two patients were scored."""
@@ -87,7 +96,6 @@ def bootstrap_mean(
     values: ArrayLike,
     patients: Sequence[Hashable] | NDArray | None = None,
     *,
-    confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
 ) -> MeanCI:
@@ -96,7 +104,6 @@ def bootstrap_mean(
     Args:
         values: one dimension; NaN is left out.
         patients: whose each value is; by default each is another's.
-        confidence: of the interval.
         resamples: number of draws.
         seed: the same seed draws the same patients.
 
@@ -119,7 +126,7 @@ def bootstrap_mean(
         return MeanCI(mean, np.nan, np.nan, 1)
     drawn = _draws(n, resamples, seed)
     means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(means, BOUNDS)
     # Of values that are all equal, the mean of a draw is another by rounding.
     return MeanCI(mean, min(float(low), mean), max(float(high), mean), n)
 
@@ -133,9 +140,7 @@ def _draws(n: int, resamples: int, seed: int) -> NDArray[np.integer]:
     return np.random.default_rng(seed).integers(n, size=(resamples, n))
 
 
-def paired_comparison(
-    a: ArrayLike, b: ArrayLike, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Paired:
+def paired_comparison(a: ArrayLike, b: ArrayLike) -> Paired:
     """Compare two methods by one score per patient each, in the same order; pairs with a NaN are left out.
 
     Raises:
@@ -145,7 +150,7 @@ def paired_comparison(
     if a.shape != b.shape:
         raise ValueError(f"{len(a)} scores against {len(b)}; give both methods' scores of the same patients")
     difference = (a - b)[~np.isnan(a - b)]
-    mean, low, high, n = bootstrap_mean(difference, confidence=confidence, resamples=resamples, seed=seed)
+    mean, low, high, n = bootstrap_mean(difference)
     if n == 0:
         return Paired(0, mean, low, high, np.nan, np.nan)
     unequal = difference[difference != 0]
@@ -183,8 +188,6 @@ def compare_methods(
     *,
     per_combination: bool = False,
     pooled: bool = False,
-    confidence: float = 0.95,
-    seed: int = 0,
 ) -> pd.DataFrame:
     """All pairs of methods, per convention, region and metric, with Holm's correction within convention and metric.
 
@@ -198,8 +201,6 @@ def compare_methods(
         pooled: the mean difference, with its interval, is of all cases alike, as the means of
             `monai_passion.evaluation.summary.summarize` are, so that it is the difference of two of them. It is
             another where patients have unequal numbers of cases or combinations. Tests are by patient in any case.
-        confidence: of the interval of the mean difference.
-        seed: of the bootstrap.
 
     Returns:
         ``convention, metric[, combination], region, method_a, method_b``, the fields of `Paired`, and ``p_holm``. The
@@ -215,12 +216,10 @@ def compare_methods(
             for metric in metrics:
                 known = group[["patient", f"{metric}_a", f"{metric}_b"]].dropna()
                 pairs = known.groupby("patient").mean()
-                paired = paired_comparison(pairs[f"{metric}_a"], pairs[f"{metric}_b"], confidence=confidence, seed=seed)
+                paired = paired_comparison(pairs[f"{metric}_a"], pairs[f"{metric}_b"])
                 if pooled:
                     difference = known[f"{metric}_a"] - known[f"{metric}_b"]
-                    mean, low, high, _ = bootstrap_mean(
-                        difference, known["patient"].to_numpy(), confidence=confidence, seed=seed
-                    )
+                    mean, low, high, _ = bootstrap_mean(difference, known["patient"].to_numpy())
                     paired = paired._replace(mean_difference=mean, low=low, high=high)
                 methods = {"metric": metric, "method_a": second, "method_b": first}
                 results.append({**dict(zip(cells, cell, strict=True)), **methods, **paired._asdict()})
@@ -232,8 +231,8 @@ def compare_methods(
     return table.sort_values(["convention", "metric"], kind="stable", ignore_index=True)
 
 
-def detectable_difference(differences: ArrayLike, *, confidence: float = 0.95, power: float = 0.8) -> float:
-    """The difference that a paired t-test over the seeds finds with this power: (t_0.975 + t_0.8) s / sqrt(n).
+def detectable_difference(differences: ArrayLike) -> float:
+    """The difference that a paired t-test over the seeds finds with a power of 0.8: (t_0.975 + t_0.8) s / sqrt(n).
 
     Args:
         differences: one per seed; s is their standard deviation, the quantiles have n - 1 degrees of freedom.
@@ -245,22 +244,17 @@ def detectable_difference(differences: ArrayLike, *, confidence: float = 0.95, p
     n = len(values)
     if n < 2:
         return float("nan")
-    quantiles = stats.t.ppf(0.5 + confidence / 2, n - 1) + stats.t.ppf(power, n - 1)
+    quantiles = stats.t.ppf(BOUNDS[1], n - 1) + stats.t.ppf(POWER, n - 1)
     return float(quantiles * values.std(ddof=1) / np.sqrt(n))
 
 
-def compare_seeds(
-    a: pd.Series, b: pd.Series, *, confidence: float = 0.95, resamples: int = 4000, seed: int = 0
-) -> SeedComparison:
+def compare_seeds(a: pd.Series, b: pd.Series) -> SeedComparison:
     """Compare two methods by the scores of the seeds and patients that both have.
 
     The bootstrap draws seeds and patients, both with replacement, and takes every drawn patient of every drawn seed.
 
     Args:
         a, b: scores with an index of (seed, patient); NaN is left out.
-        confidence: of the interval.
-        resamples: number of draws.
-        seed: of the draws.
 
     Raises:
         ValueError: no seed and patient in common.
@@ -273,10 +267,10 @@ def compare_seeds(
     seeds, patients = values.shape
     low = high = float("nan")
     if min(seeds, patients) > 1:
-        rng = np.random.default_rng(seed)
-        rows = rng.integers(seeds, size=(resamples, seeds, 1))
-        columns = rng.integers(patients, size=(resamples, 1, patients))
+        rng = np.random.default_rng(0)
+        rows = rng.integers(seeds, size=(SEED_DRAWS, seeds, 1))
+        columns = rng.integers(patients, size=(SEED_DRAWS, 1, patients))
         means = np.nanmean(values[rows, columns], axis=(1, 2))
-        low, high = (float(q) for q in np.nanquantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2]))
+        low, high = (float(q) for q in np.nanquantile(means, BOUNDS))
     by_seed = np.nanmean(values, axis=1)
     return SeedComparison(seeds, patients, float(np.nanmean(values)), low, high, detectable_difference(by_seed))

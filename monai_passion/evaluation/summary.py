@@ -16,7 +16,7 @@ from monai_passion.evaluation.metrics import COLUMNS, METRICS
 from monai_passion.evaluation.statistics import average_seeds, bootstrap_mean
 from monai_passion.system.files import write_atomically, write_text
 
-__all__ = ["AVERAGE", "pool_regions", "read_metrics", "summarize", "write_metrics", "write_summary"]
+__all__ = ["AVERAGE", "overlap_ml", "pool_regions", "read_metrics", "summarize", "write_metrics", "write_summary"]
 
 AVERAGE = "average"
 """In place of a combination or region: the mean over all of them."""
@@ -65,16 +65,17 @@ def pool_regions(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows, rows.assign(region=AVERAGE)])
 
 
-def summarize(
-    rows: pd.DataFrame, metrics: Sequence[str] = METRICS, *, confidence: float = 0.95, seed: int = 0
-) -> pd.DataFrame:
+def overlap_ml(rows: pd.DataFrame) -> pd.Series:
+    """What prediction and reference share, in mL, from the Dice and the volumes of each row."""
+    return rows["dice"] * (rows["predicted_ml"] + rows["reference_ml"]) / 2
+
+
+def summarize(rows: pd.DataFrame, metrics: Sequence[str] = METRICS) -> pd.DataFrame:
     """Mean and bootstrap interval by patient of every metric, per convention, combination and region.
 
     Args:
         rows: the columns of `COLUMNS` for one or more runs (seeds) of one method; runs are averaged first.
         metrics: columns to summarize.
-        confidence: of the intervals.
-        seed: of the bootstrap.
 
     Returns:
         ``convention, combination, region, metric, mean, low, high, n, cases``: ``n`` patients and ``cases`` scored
@@ -86,7 +87,7 @@ def summarize(
     results = []
     for (convention, combination, region), cell in pooled.groupby(["convention", "combination", "region"], sort=False):
         for metric in metrics:
-            summary = bootstrap_mean(cell[metric], cell["patient"].to_numpy(), confidence=confidence, seed=seed)
+            summary = bootstrap_mean(cell[metric], cell["patient"].to_numpy())
             results.append(
                 {
                     "convention": convention,

@@ -49,17 +49,21 @@ MANIFEST = "manifest.json"
 VOLUMES = "volumes.csv"
 REPORT = "report.json"
 
+Source = Path | Mapping[str, Path]
+"""The folder of a patient, or modality -> file."""
+TellOf = Callable[[Finding, str], object]
+"""Is called with each doubt and the patient it is about, as soon as it is known."""
+
 
 def predict_cohort(
-    patients: Mapping[str, Path | Mapping[str, Path]],
+    patients: Mapping[str, Source],
     output: Path,
     bundle: BundleFacts,
     open_segmenter: Callable[[], Segmenter],
     options: Options,
     stage: Stage = silent,
-    done: Callable[[str, Mapping[str, Any]], object] = lambda name, entry: None,
     workers: int = 1,
-    tell: Callable[[Finding, str], object] = lambda finding, patient: None,
+    tell: TellOf = lambda finding, patient: None,
     shard: tuple[int, int] = (1, 1),
     layout: str = "auto",
 ) -> dict[str, dict[str, Any]]:
@@ -73,9 +77,8 @@ def predict_cohort(
     Args:
         patients: name -> its folder, or modality -> file.
         open_segmenter: gives the `Segmenter`; can be pickled where there are several workers.
-        done: called with a patient's name and its entry in the manifest, as each one ends.
         workers: processes, each with a network of its own; they share the threads.
-        tell: called with each doubt and the patient it is about, as soon as it is known.
+        tell: see `TellOf`.
         shard: ``(3, 16)`` does the third of sixteen parts of the patients; the others may run at the same time, on
             other machines too, into the same folder.
         layout: of a patient's folder, see `find_files`.
@@ -88,8 +91,6 @@ def predict_cohort(
         UsageError: ``output`` holds something else.
         WeightsError, UsageError: those of `Segmenter`, which concern every patient.
     """
-    order = list(patients)
-    patients = {name: patients[name] for name in order[shard[0] - 1 :: shard[1]]}
     check_folder(output)
     path = shard_manifest(output, shard)
     read_manifests(output)  # which refuses another folder before a network is loaded; a run that ends now may add to it
@@ -97,80 +98,116 @@ def predict_cohort(
     lock = RunLock(output, f".{path.stem}.lock", "run")
     with writing(output):
         lock.acquire()
-    manifest = {
-        name: entry
-        for name, entry in read_manifests(output).items()  # a run killed while it replaced a patient left none of it
-        if entry["status"] != "done" or ("row" in entry and (output / name / REPORT).is_file())
-        if shard[1] == 1 or name in patients
-    }
-    keys: dict[str, str] = {}
-    known: dict[str, Mapping[str, Path]] = {}
-    told: dict[str, str] = {}
-
-    def end(name: str, entry: dict[str, Any]) -> None:
-        for finding in entry["findings"]:
-            tell(Finding(**finding), name)
-        if entry["status"] == "failed":
-            if (output / name / REPORT).is_file():
-                entry["message"] += f"; {name}/ still has the result of an earlier run"
-            told[name] = entry["message"]
-            if not options.keep_names:
-                entry = {
-                    **entry,
-                    "message": _without_paths(entry["message"], name, patients[name], known.get(name, {})),
-                }
-        manifest[name] = {**entry, "key": keys[name]} if name in keys else entry
-        write_manifest(path, {m: manifest[m] for m in dict.fromkeys((*patients, *manifest)) if m in manifest}, order)
-        done(name, in_full(name))
-
-    def in_full(name: str) -> dict[str, Any]:
-        return {**manifest[name], "message": told.get(name, manifest[name]["message"])}
-
-    def left() -> Iterator[Job]:
-        """What is still to do; found out patient by patient, as the work goes on."""
-        for name, source in patients.items():
-            try:
-                files = find_files(source, bundle.task, layout=layout) if isinstance(source, Path) else source
-                known[name] = files
-                keys[name] = _key(files, segmenter, options)
-                if any(path.resolve().is_relative_to((output / name).resolve()) for path in files.values()):
-                    raise UsageError(
-                        f"{output / name} holds the input of {name}, which is not replaced; give another --output"
-                    )
-            except Exception as error:
-                end(name, failure(error))
-                continue
-            old = manifest.get(name, {})
-            unchanged = (old.get("status"), old.get("key")) == ("done", keys[name]) and not options.overwrite
-            if unchanged and (output / name / REPORT).is_file():
-                done(name, old)
-            else:
-                yield Job(name, files, output / name, options)
-
     try:
+        cohort = _Cohort(patients, shard, output, segmenter, options, tell)
         # written at once, so that what is killed before its first patient ends can be started again
-        write_manifest(path, manifest, order)
-        _remove_leftovers(output, patients)
+        cohort.write()
+        _remove_leftovers(output, cohort.patients)
+        jobs = cohort.jobs(bundle, layout)
         if workers == 1:
-            for job in left():
+            for job in jobs:
                 say = functools.partial(_about, tell, job.name)
-                end(job.name, _attempt(job, segmenter, functools.partial(_tell, stage, job.name), say))
+                cohort.end(job.name, _attempt(job, segmenter, functools.partial(_tell, stage, job.name), say))
         else:
-            with closing(_in_processes(left(), open_segmenter, workers, stage)) as ended:
+            with closing(_in_processes(jobs, open_segmenter, workers, stage)) as ended:
                 for name, entry in ended:
-                    end(name, entry)
+                    cohort.end(name, entry)
     finally:
         lock.release()
-    return {name: in_full(name) for name in patients}
+    return cohort.entries()
+
+
+class _Cohort:
+    """The patients of one run, and its manifest, which is written as each of them ends.
+
+    Attributes:
+        patients: those of the shard.
+        manifest: name -> entry, as it is written.
+        messages: of those that failed, in full; without ``keep_names`` the manifest has them without paths.
+    """
+
+    def __init__(
+        self,
+        patients: Mapping[str, Source],
+        shard: tuple[int, int],
+        output: Path,
+        segmenter: Segmenter,
+        options: Options,
+        tell: TellOf,
+    ) -> None:
+        self.order = list(patients)
+        self.patients = {name: patients[name] for name in self.order[shard[0] - 1 :: shard[1]]}
+        self.path, self.output = shard_manifest(output, shard), output
+        self.segmenter, self.options, self.tell = segmenter, options, tell
+        self.manifest = {
+            name: entry
+            for name, entry in read_manifests(output).items()  # a run killed while it replaced a patient left none
+            if entry["status"] != "done" or ("row" in entry and self._has_result(name))
+            if shard[1] == 1 or name in self.patients
+        }
+        self.files: dict[str, Mapping[str, Path]] = {}
+        self.keys: dict[str, str] = {}
+        self.messages: dict[str, str] = {}
+
+    def _has_result(self, name: str) -> bool:
+        return (self.output / name / REPORT).is_file()
+
+    def jobs(self, bundle: BundleFacts, layout: str) -> Iterator[Job]:
+        """What is still to do; found out patient by patient, as the work goes on."""
+        for name, source in self.patients.items():
+            folder = self.output / name
+            try:
+                files = find_files(source, bundle.task, layout=layout) if isinstance(source, Path) else source
+                self.files[name] = files
+                self.keys[name] = _key(files, self.segmenter, self.options)
+                if any(path.resolve().is_relative_to(folder.resolve()) for path in files.values()):
+                    raise UsageError(
+                        f"{folder} holds the input of {name}, which is not replaced; give another --output"
+                    )
+            except Exception as error:
+                self.end(name, failure(error))
+                continue
+            old = self.manifest.get(name, {})
+            is_unchanged = (old.get("status"), old.get("key")) == ("done", self.keys[name])
+            if self.options.overwrite or not is_unchanged or not self._has_result(name):
+                yield Job(name, files, folder, self.options)
+
+    def end(self, name: str, entry: dict[str, Any]) -> None:
+        """Tell and write down how a patient ended."""
+        for finding in entry["findings"]:
+            self.tell(Finding(**finding), name)
+        if entry["status"] == "failed":
+            message = entry["message"]
+            if self._has_result(name):
+                message += f"; {name}/ still has the result of an earlier run"
+            self.messages[name] = message
+            if not self.options.keep_names:
+                message = _without_paths(message, name, self.patients[name], self.files.get(name, {}))
+            entry = {**entry, "message": message}
+        self.manifest[name] = {**entry, "key": self.keys[name]} if name in self.keys else entry
+        self.write()
+
+    def write(self) -> None:
+        """The manifest, this run's patients first; then what is made from all manifests of the folder."""
+        ordered = {m: self.manifest[m] for m in dict.fromkeys((*self.patients, *self.manifest)) if m in self.manifest}
+        write_manifest(self.path, ordered, self.order)
+
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """Those of this run's patients, with their messages in full."""
+        return {
+            name: {**entry, "message": self.messages.get(name, entry["message"])}
+            for name in self.patients
+            for entry in (self.manifest[name],)
+        }
 
 
 def check_cohort(
-    patients: Mapping[str, Path | Mapping[str, Path]],
+    patients: Mapping[str, Source],
     bundle: BundleFacts,
     options: Options,
     weights: Path | None = None,
     stage: Stage = silent,
-    tell: Callable[[Finding, str], object] = lambda finding, patient: None,
+    tell: TellOf = lambda finding, patient: None,
     layout: str = "auto",
 ) -> dict[str, dict[str, Any]]:
     """`check_patient` for each of ``patients``; nothing is computed or written, and a bad one does not stop the rest.
@@ -190,7 +227,7 @@ def check_cohort(
     return entries
 
 
-def _without_paths(message: str, name: str, source: Path | Mapping[str, Path], files: Mapping[str, Path]) -> str:
+def _without_paths(message: str, name: str, source: Source, files: Mapping[str, Path]) -> str:
     """A message with modalities in place of the paths of a patient's files: names of files may be those of people."""
     inside = sorted(source.rglob("*")) if isinstance(source, Path) else []
     words = [(path, m) for m, path in files.items()] + [
@@ -332,7 +369,7 @@ def _tell(stage: Stage, patient: str, name: str, share: float = 0.0) -> None:
     stage(f"{patient}: {name}", share)
 
 
-def _about(tell: Callable[[Finding, str], object], patient: str, finding: Finding) -> None:
+def _about(tell: TellOf, patient: str, finding: Finding) -> None:
     tell(finding, patient)
 
 

@@ -39,6 +39,7 @@ from monai_passion.prediction.output.preview import preview
 from monai_passion.prediction.output.report import make_report, most_helpful
 from monai_passion.prediction.output.stages import StagePicture, stage_picture
 from monai_passion.prediction.segmenter import BundleFacts, Segmentation, Segmenter
+from monai_passion.system.files import sha256
 from monai_passion.system.memory import peak_memory_mb
 from monai_passion.system.output import output_folder, writing
 from monai_passion.tasks import Task
@@ -234,7 +235,7 @@ def check_patient(
     for finding in doubts:
         tell(finding)
     return {
-        "modalities": {"used": used, "absent": patient.absent, "reference": patient.reference_name},
+        "modalities": _modalities(patient),
         "titles": bundle.task.titles,
         "expected_quality": quality,
         "most_helpful": most_helpful(expected, used, bundle.modalities),
@@ -306,10 +307,21 @@ def predict_patient(
         ]
         for finding in about:
             tell(finding)
-        report = _report(segmenter, patient, result, expected, [*findings, *expectation, *about])
-        report["modalities"]["registered"] = options.register
-        if options.keep_names:
-            report["files"] = {m: str(path.absolute()) for m, path in given.items()}
+        named = {"files": {m: str(path.absolute()) for m, path in given.items()}} if options.keep_names else {}
+        report = make_report(
+            result,
+            {m: volume.data for m, volume in patient.used.items()},
+            patient.reference.affine,
+            bundle.task,
+            expected,
+            bundle={"name": bundle.name, "version": bundle.version},
+            weights={"file": segmenter.weights.name, "sha256": sha256(segmenter.weights)},
+            device=result.device,
+            settings=segmenter.settings,
+            modalities={**_modalities(patient), "registered": options.register},
+            findings=[finding._asdict() for finding in (*findings, *expectation, *about)],
+            **named,
+        )
         seconds.start("writing")
         with writing(output):
             _write_images(folder, patient, result)
@@ -389,26 +401,5 @@ def _facts(weights: Path) -> Mapping[str, Any]:
     return load_weights(weights)[1]
 
 
-def _report(
-    segmenter: Segmenter,
-    patient: Patient,
-    result: Segmentation,
-    expected: Mapping[str, Sequence[Mapping[str, Any]]],
-    findings: Sequence[Finding],
-) -> dict[str, Any]:
-    from monai_passion.system.files import sha256
-
-    bundle = segmenter.bundle
-    return make_report(
-        result,
-        {m: volume.data for m, volume in patient.used.items()},
-        patient.reference.affine,
-        bundle.task,
-        expected,
-        bundle={"name": bundle.name, "version": bundle.version},
-        weights={"file": segmenter.weights.name, "sha256": sha256(segmenter.weights)},
-        device=result.device,
-        settings=segmenter.settings,
-        modalities={"used": list(patient.used), "absent": patient.absent, "reference": patient.reference_name},
-        findings=[finding._asdict() for finding in findings],
-    )
+def _modalities(patient: Patient) -> dict[str, Any]:
+    return {"used": list(patient.used), "absent": patient.absent, "reference": patient.reference_name}

@@ -545,10 +545,10 @@ class Segmenter:
         return self._content("decide").to_labels(refined)
 
     def _agreement(self, pred: Any, fused: Any) -> dict[str, float]:
-        from monai_passion.evaluation.combinations import mean_region_dice
+        from monai_passion.evaluation.combinations import region_dice
 
         regions = self.bundle.regions
-        return dict(zip(regions, mean_region_dice(pred, fused, regions), strict=True))
+        return dict(zip(regions, region_dice(pred, fused, regions), strict=True))
 
     def _content(self, key: str) -> Any:
         """What the configuration makes of ``key``; errors of ours that MONAI wrapped come out as they were."""

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_passion.errors import ResourceError
-from monai_passion.experiments.engines import Engine, Task
-from monai_passion.experiments.runner import end_tasks
 from monai_passion.prediction.cohort import failure, read_manifests, shard_manifest, write_manifest
 from monai_passion.prediction.run import Stage, silent
+from monai_passion.system.engines import Engine, Task, end_tasks
 
 __all__ = ["predict_shards"]
 

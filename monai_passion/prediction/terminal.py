@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from monai_passion.prediction.run import Stage
 
 __all__ = [
+    "UNKNOWN",
     "Voice",
     "expected_text",
     "helpful_text",
@@ -29,6 +30,7 @@ __all__ = [
     "unknown_text",
 ]
 
+UNKNOWN = "expected quality unknown: evaluate these weights"
 STYLES = {"unusable": "bold red", "warning": "yellow", "note": "dim"}
 
 
@@ -133,8 +135,8 @@ def expected_text(quality: Sequence[Mapping[str, Any]], region: str) -> str:
 
 
 def unknown_text(quality: Sequence[Mapping[str, Any]]) -> str:
-    """What is said in one place where no quality is known; empty where there is."""
-    return "" if quality else "expected quality unknown: evaluate these weights"
+    """What is said in one place where no quality is known; empty where some is."""
+    return "" if quality else UNKNOWN
 
 
 def print_summary(report: Mapping[str, Any], output: Path) -> None:

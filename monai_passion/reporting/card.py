@@ -9,6 +9,7 @@ import pandas as pd
 
 from monai_passion.evaluation.metrics import CHALLENGE
 from monai_passion.evaluation.statistics import bootstrap_mean
+from monai_passion.evaluation.summary import overlap_ml
 
 __all__ = ["card_tables"]
 
@@ -35,8 +36,7 @@ def card_tables(rows: pd.DataFrame, titles: Mapping[str, str]) -> str:
         Markdown.
     """
     rows = rows[rows["convention"] == CHALLENGE.name].copy()
-    overlap = rows["dice"] * (rows["predicted_ml"] + rows["reference_ml"]) / 2
-    rows["sensitivity"] = (overlap / rows["reference_ml"]).where(rows["reference_ml"] > 0)
+    rows["sensitivity"] = (overlap_ml(rows) / rows["reference_ml"]).where(rows["reference_ml"] > 0)
     rows["error_ml"] = (rows["predicted_ml"] - rows["reference_ml"]).abs()
     regions = list(rows["region"].unique())
     combinations = sorted(rows["combination"].unique(), key=lambda name: name.count("+"))

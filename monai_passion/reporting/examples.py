@@ -20,12 +20,15 @@ from monai_passion.modalities import parse_combination
 from monai_passion.prediction.output.preview import (
     AXIS,
     EDGES,
+    bounding_box,
     canonical,
     mark_edges,
     names_in_a_line,
     plane_aspect,
     plane_slice,
+    window,
 )
+from monai_passion.prediction.output.report import dice
 from monai_passion.tasks import PALETTE
 
 __all__ = ["Example", "example_figure", "read_example"]
@@ -50,7 +53,8 @@ class Example(NamedTuple):
 
 
 def read_example(path: Path) -> Example:
-    """
+    """Read an ``example.npz``.
+
     Raises:
         InputError: the file is damaged or something else.
     """
@@ -112,7 +116,7 @@ def example_figure(
         )
         figure.text(0.01, top + 0.08 / height, method, fontsize=10, fontweight="bold")
         kept = [frozenset(parse_combination(name, example.modalities)) for name in example.combinations]
-        within = _window([other for other in examples.values() if other.label.shape == example.label.shape])
+        within = _extent([other for other in examples.values() if other.label.shape == example.label.shape])
         image = example.image[example.modalities.index(next(iter(modalities)))]
         drawn = [example.label, *(example.prediction[kept.index(frozenset(name.split("+")))] for name in combinations)]
         labels |= {int(value) for value in np.unique(drawn) if value > 0}
@@ -120,7 +124,7 @@ def example_figure(
             axis = figure.add_subplot(grid[place // columns, place % columns])
             _draw(axis, image[within], shown[within], example.affine, list(looks.values()))
             given = " + ".join(title for m, title in modalities.items() if m in name.split("+"))
-            score = f"  {_dice(shown, example.label):.2f}" if name and shown.min() >= 0 else ""
+            score = f"  {dice(shown > 0, example.label > 0):.2f}" if name and shown.min() >= 0 else ""
             axis.set_title(f"{given}{score}" if name else "Reference", fontsize=7, pad=2)
     handles = [Patch(color=color, label=title) for k, (title, color) in enumerate(looks.items(), 1) if k in labels]
     if handles:
@@ -130,20 +134,10 @@ def example_figure(
     return figure
 
 
-def _dice(shown: np.ndarray, label: np.ndarray) -> float:
-    """Of everything that is labeled, whatever the class."""
-    total = int((shown > 0).sum() + (label > 0).sum())
-    return 2 * int(((shown > 0) & (label > 0)).sum()) / total if total else 1.0
-
-
-def _window(examples: Sequence[Example]) -> tuple[slice, slice]:
+def _extent(examples: Sequence[Example]) -> tuple[slice, ...]:
     """Around the head, where there is nothing (0) outside it, and everything that a method or the reference labels."""
     maps = [array for e in examples for array in (*(e.image != 0), e.label > 0, *(e.prediction > 0))]
-    where = np.argwhere(np.any(maps, axis=0))
-    if not len(where):
-        return slice(None), slice(None)
-    (top, left), (bottom, right) = where.min(axis=0), where.max(axis=0) + 1
-    return slice(max(top - MARGIN, 0), bottom + MARGIN), slice(max(left - MARGIN, 0), right + MARGIN)
+    return bounding_box(np.any(maps, axis=0), MARGIN)
 
 
 def _draw(axis: Any, image: np.ndarray, labels: np.ndarray, affine: np.ndarray, colors: Sequence[str]) -> None:
@@ -155,11 +149,10 @@ def _draw(axis: Any, image: np.ndarray, labels: np.ndarray, affine: np.ndarray, 
     is_known = bool(np.isfinite(affine).all())
     scene = canonical({"": image[..., None]}, labels[..., None], affine if is_known else np.eye(4))
     plane = next(name for name, number in AXIS.items() if scene.labels.shape[number] == 1)
-    inside = image[image != 0]
-    low, high = np.percentile(inside, (0.5, 99.5)) if inside.size else (0.0, 0.0)
+    low, high = window(image)
     background = plane_slice(np.where(scene.images[""] == 0, low, scene.images[""]), plane, 0)
     outlook: dict[str, Any] = {"aspect": plane_aspect(scene, plane), "interpolation": "nearest"}
-    axis.imshow(background, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), **outlook)
+    axis.imshow(background, cmap="gray", vmin=low, vmax=high, **outlook)
     shown = np.ma.masked_less(plane_slice(scene.labels, plane, 0), 1)
     axis.imshow(shown, cmap=ListedColormap(colors), vmin=0.5, vmax=len(colors) + 0.5, alpha=0.75, **outlook)
     if is_known:

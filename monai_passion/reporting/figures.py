@@ -156,7 +156,7 @@ def modality_curves(
     """One quantity of every modality over the epochs, a panel per method; the mean of its runs, which are drawn thinly.
 
     Args:
-        curves: `monai_passion.reporting.runs.CURVE_COLUMNS`, ``method`` and ``run``, all of one ``name``.
+        curves: `monai_passion.handlers.curves.COLUMNS`, ``method`` and ``run``, all of one ``name``.
         title: what it is, e.g. ``Beta``.
         neutral: value that favors no modality, drawn as a gray line.
         modalities: name -> title; lines, in this order.

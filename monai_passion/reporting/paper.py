@@ -24,6 +24,7 @@ from monai_passion.reporting.tables import (
     latex_table,
     latex_text,
     number_text,
+    wide_table,
 )
 
 __all__ = [
@@ -221,8 +222,9 @@ def _texts(
         lead = [row["setting"], *(ticks if number == "2" else [method])]
         numbers = [number_text(row[name], SCALES[name.split(" ")[0]].digits) for name in table.columns[5:]]
         place = Place(row["setting"], row["backbone"], row["method"])
-        apart = [texts.get(place, DASH) if row["source"] == OURS else DASH for texts in differences.values()]
-        rows.append((row["source"], lead, [str(row["n"]) if row["n"] else DASH, *numbers, *apart]))
+        n = str(row["n"]) if row["n"] else DASH
+        to_first = [texts.get(place, DASH) if row["source"] == OURS else DASH for texts in differences.values()]
+        rows.append((row["source"], lead, [n, *numbers, *to_first]))
     return rows
 
 
@@ -239,10 +241,7 @@ def score_html(
         texts = "".join(f'<th scope="row">{html.escape(text)}</th>' for text in [*lead, source])
         cells = "".join(f"<td>{text}</td>" for text in numbers)
         body.append(f'<tr class="{source}">{texts}{cells}</tr>')
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(caption)}"><table>'
-        f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
-    )
+    return wide_table(caption, f"<tr>{head}</tr>", f"<tbody>{''.join(body)}</tbody>")
 
 
 def score_latex(

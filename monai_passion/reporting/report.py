@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from monai_passion import NOTICE, __version__
 from monai_passion.errors import InputError
-from monai_passion.evaluation.metrics import METRICS
+from monai_passion.evaluation.metrics import CHALLENGE, METRICS, RELEASED
 from monai_passion.evaluation.statistics import compare_methods
 from monai_passion.evaluation.summary import AVERAGE, pool_regions, summarize, write_summary
 from monai_passion.modalities import resolve
@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 SHOWN = ("dice", "hd95")
 """Metrics whose tables the page shows; the other ones are files."""
 EMPTY_REGIONS = {
-    "challenge": "Empty regions: one that only the network or only the reference has scores Dice 0 and, as a distance,"
-    " the diagonal of the image, as in the BraTS challenge.",
-    "released": "Empty regions as in the published evaluation code: one that only the network or only the reference has"
-    " scores a distance of 1, and a predicted enhancing tumor under 0.5 mL (500 voxels of 1 mm) is removed. That"
-    " flatters; it is here for comparison with published numbers.",
+    CHALLENGE.name: "Empty regions: one that only the network or only the reference has scores Dice 0 and, as a"
+    " distance, the diagonal of the image, as in the BraTS challenge.",
+    RELEASED.name: "Empty regions as in the published evaluation code: one that only the network or only the"
+    " reference has scores a distance of 1, and a predicted enhancing tumor under 0.5 mL (500 voxels of 1 mm) is"
+    " removed. That flatters; it is here for comparison with published numbers.",
 }
 LEGEND = (
     "Filled dots: modalities that the network was given. 95% CI of the average by bootstrap over {kind}s. Distances"
@@ -46,37 +46,32 @@ LEGEND = (
 BOLD = " Bold: best of its column and region."
 BESIDE = " Differences are to the first method on the same {kind}s, with a bootstrap interval."
 UNEQUAL = (
-    "The methods were not scored on the same {kind}s and combinations, so that their means are no comparison and none"
-    " is bold; differences are of what both have."
+    "The methods were not scored on the same {kind}s and combinations, so their means cannot be compared and none is"
+    " bold; differences are over what both methods have."
 )
 WORST = (
     "Differences are to the first method on the same {kind}, with a bootstrap interval over its combinations. A {kind}"
-    " stands here because a method was poor on it, which leans its difference to the other method's favor."
+    " stands here because a method was poor on it, which biases its difference in the other method's favor."
 )
 LONG = ("settings", "command")
 """Columns of the table of runs that are wrapped."""
 CURVES = {"beta": ("Beta", 1.0), "relative_preference": ("Relative preference", 0.0)}
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff }
-body { max-width: 76rem; margin: 0 auto; padding: 1rem }
-h1 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #767676 }
-.notice { border-left: .4rem solid #D55E00; padding: .3rem 1rem; font-weight: 600 }
-.wide { overflow-x: auto; margin: 1rem 0 } .wide:focus { outline: 2px solid #0072B2 }
-table { border-collapse: collapse; font-size: .8rem; font-variant-numeric: tabular-nums }
-caption { text-align: left; white-space: nowrap; font-weight: 600; padding: .3rem 0 }
-th, td { padding: .15rem .4rem; text-align: right; white-space: nowrap } th { font-weight: 600 }
-.dots tbody th { position: sticky; left: 0; background: #fff }
-.dots thead th[rowspan] { white-space: normal; max-width: 9rem }
-.long { white-space: normal; overflow-wrap: anywhere; min-width: 16rem; max-width: 36rem; text-align: left }
-summary { cursor: pointer } nav ol { columns: 2; max-width: 50rem }
-thead { border-top: 2px solid; border-bottom: 1px solid } tbody { border-bottom: 1px solid }
-tbody th, td:first-child, thead th:first-child { text-align: left }
-tr.paper { color: #595959; font-style: italic } .dots thead td { text-align: center } .dots td b { font-weight: 700 }
-figure { margin: 1.5rem 0 } img { max-width: 100%; height: auto } figcaption { font-size: .9rem }
-@media print { body { max-width: none; font-size: 10pt } table { font-size: 6.5pt } th, td { padding: 1px 4px }
-  .wide { overflow: visible } figure, tbody { break-inside: avoid } }
-@page { size: A4 landscape; margin: 12mm }
-"""
+
+
+class _Report(NamedTuple):
+    """What all sections are made from; each adds its files."""
+
+    results: Results
+    summary: pd.DataFrame
+    """Of `summarize`, with a column ``method``."""
+    comparison: pd.DataFrame | None
+    """Of all pairs of methods, means over combinations; None of one method."""
+    kind: str
+    """patient or phantom."""
+    patients: str
+    """How many, as ``n = 45 patients``."""
+    files: dict[str, str]
+    """Path below the output -> text."""
 
 
 class _Picture(NamedTuple):
@@ -110,58 +105,62 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot make the folder {output}: {error.strerror}; give another --output") from error
-    n = tables.patients(results.patients, _kind(results))
+    kind = "phantom" if "phantom" in results.data.lower() else "patient"
     if not results.alike:
-        logger.warning(UNEQUAL.format(kind=_kind(results)))
+        logger.warning(UNEQUAL.format(kind=kind))
     summary = pd.concat(
         [summarize(own).assign(method=method) for method, own in results.rows.groupby("method", sort=False)],
         ignore_index=True,
     )
+    several = len(results.methods) > 1
+    comparison = compare_methods(pool_regions(results.rows), SHOWN, pooled=True) if several else None
+    report = _Report(results, summary, comparison, kind, tables.patients_text(results.patients, kind), {})
+    _add_table(report, "summary", summary)
     pictures: list[_Picture] = []
-    files: dict[str, str] = {"tables/summary.csv": tables.csv_text(summary, n)}
-    apart = compare_methods(pool_regions(results.rows), SHOWN, pooled=True) if len(results.methods) > 1 else None
-    sections = [_paper_table(results, summary, apart, n, files)] if results.table else []
+    sections = [_paper_table(report)] if results.table else []
     for convention in dict.fromkeys(results.rows["convention"]):
         rule = html.escape(EMPTY_REGIONS.get(convention, ""))
-        parts = [] if convention == "released" else [f"<p>{rule}</p>"]
-        parts += _combination_tables(results, summary, apart, convention, n, files)
-        pictures += (own := _score_pictures(results, summary, convention, n, files))
+        parts = [] if convention == RELEASED.name else [f"<p>{rule}</p>"]
+        parts += _combination_tables(report, convention)
+        pictures += (own := _score_pictures(report, convention))
         parts += map(_embed, own)
-        parts.append(_worst_cases(results, convention, n, files))
+        parts.append(_worst_cases(report, convention))
         title, text = f"Scores, {convention} convention", "".join(parts)
-        if convention == "released":  # for comparison only
+        if convention == RELEASED.name:  # for comparison only
             text = f"<details><summary>{rule}</summary>{text}</details>"
         sections.append(f"<h2>{title}</h2>{text}")
-    if len(results.methods) > 1:
-        sections.append(f"<h2>Paired comparisons</h2>{_comparisons(results, n, files)}")
-        files["tables/seeds.csv"] = tables.csv_text(endpoints(results.rows, rare).reset_index(), n)
-        files["tables/seeds_comparison.csv"] = tables.csv_text(compare_to_first(results.rows, rare), n)
+    if several:
+        sections.append(f"<h2>Paired comparisons</h2>{_comparisons(report)}")
+        _add_table(report, "seeds", endpoints(results.rows, rare).reset_index())
+        _add_table(report, "seeds_comparison", compare_to_first(results.rows, rare))
     if results.examples:
-        pictures += (own := [_example_picture(results)])
+        pictures += (own := [_example_picture(report)])
         sections.append(f"<h2>Example</h2>{''.join(map(_embed, own))}")
     if len(results.curves):
-        pictures += (own := _training_pictures(results, f"Evaluated on {n}"))
+        pictures += (own := _training_pictures(report))
         sections.append(f"<h2>Training</h2>{''.join(map(_embed, own))}")
     sections.append(_runs(runs, results))
     for picture in pictures:
         _write(output / "figures" / f"{picture.name}.png", picture.png)
-    for name, text in files.items():
+    for name, text in report.files.items():
         _write(output / name, text.encode())
     write_summary(summary, output / "summary.json", notice=NOTICE, patients=results.patients)
-    return _write(output / "report.html", _page(results, n, sections).encode())
+    return _write(output / "report.html", _page(report, sections).encode())
 
 
-def _kind(results: Results) -> str:
-    """Phantoms are named as such."""
-    return "phantom" if "phantom" in results.data.lower() else "patient"
+def _add_table(report: _Report, name: str, table: pd.DataFrame, note: str = "") -> None:
+    report.files[f"tables/{name}.csv"] = tables.csv_text(table, f"{report.patients}{note}")
 
 
-def _worst_cases(results: Results, convention: str, n: str, files: dict[str, str]) -> str:
+def _worst_cases(report: _Report, convention: str) -> str:
     """The patients that were segmented worst, folded away."""
-    table, kind = tables.worst_table(results.rows, convention), _kind(results)
-    files[f"tables/worst_{convention}.csv"] = tables.csv_text(table, n)
-    caption = f"Dice (%) of the {kind}s segmented worst, mean over combinations, {convention} convention, {n}. {NOTICE}"
-    note = f"<p>{WORST.format(kind=kind)}</p>" if len(results.methods) > 1 else ""
+    table, kind = tables.worst_table(report.results.rows, convention), report.kind
+    _add_table(report, f"worst_{convention}", table)
+    caption = (
+        f"Dice (%) of the {kind}s segmented worst, mean over combinations, {convention} convention, {report.patients}. "
+        f"{NOTICE}"
+    )
+    note = f"<p>{WORST.format(kind=kind)}</p>" if len(report.results.methods) > 1 else ""
     return f"<details><summary>Worst cases</summary>{note}{tables.worst_html(table, caption, kind)}</details>"
 
 
@@ -193,36 +192,33 @@ def _runs(folders: Sequence[Path], results: Results) -> str:
         f"<th>{name}</th>" for name in ("method", "folder", "scored", "data", "split", "seed", "version", *LONG)
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f'<h2>Runs</h2><div class="wide" tabindex="0" role="region" aria-label="runs">{table}</div>'
+    return f"<h2>Runs</h2>{tables.wide('runs', table)}"
 
 
 def _write(path: Path, content: bytes) -> Path:
     return write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def _combination_tables(
-    results: Results,
-    summary: pd.DataFrame,
-    apart: pd.DataFrame | None,
-    convention: str,
-    n: str,
-    files: dict[str, str],
-) -> list[str]:
+def _combination_tables(report: _Report, convention: str) -> list[str]:
+    results = report.results
     beside = "" if len(results.methods) == 1 else (BOLD if results.alike else f" {UNEQUAL}") + BESIDE
-    legend = (LEGEND + beside).format(kind=_kind(results))
+    legend = (LEGEND + beside).format(kind=report.kind)
     shown = [f"<p>{legend}</p>"]
     for metric in METRICS:
         scale = SCALES[metric]
-        table = tables.combination_table(summary, metric, convention, results.combinations, [*results.regions, AVERAGE])
+        regions = [*results.regions, AVERAGE]
+        table = tables.combination_table(report.summary, metric, convention, results.combinations, regions)
         better = "higher" if scale.best is max else "lower"
-        caption = f"{scale.title} ({scale.unit}), {better} is better, {convention} convention, {n}. {NOTICE}"
+        caption = (
+            f"{scale.title} ({scale.unit}), {better} is better, {convention} convention, {report.patients}. {NOTICE}"
+        )
         differences = (
             None
-            if apart is None or metric not in SHOWN
-            else tables.differences_to(apart, metric, convention, results.methods[0])
+            if report.comparison is None or metric not in SHOWN
+            else tables.differences_to(report.comparison, metric, convention, results.methods[0])
         )
-        files[f"tables/{metric}_{convention}.csv"] = tables.csv_text(table, n)
-        files[f"tables/{metric}_{convention}.tex"] = tables.combination_latex(
+        _add_table(report, f"{metric}_{convention}", table)
+        report.files[f"tables/{metric}_{convention}.tex"] = tables.combination_latex(
             table, metric, results.modalities, f"{caption} {legend}", differences, results.alike
         )
         if metric in SHOWN:
@@ -232,19 +228,19 @@ def _combination_tables(
     return shown
 
 
-def _paper_table(
-    results: Results, summary: pd.DataFrame, apart: pd.DataFrame | None, n: str, files: dict[str, str]
-) -> str:
+def _paper_table(report: _Report) -> str:
     """The table of the paper that the runs belong to, with its numbers where the data are the same."""
+    results, summary, comparison, kind, patients, files = report
     beside = paper.comparable(results.data)
     conventions = list(dict.fromkeys(results.rows["convention"]))
-    wanted = "released" if beside else "challenge"
+    wanted = RELEASED.name if beside else CHALLENGE.name
     convention = wanted if wanted in conventions else conventions[0]
     if beside:
         note = (
             f"The paper's numbers stand beneath ours; both are of {results.data}. The paper's are of its "
-            f"{paper.PAPER_DATA[results.data]} test patients; ours of those that were scored here, {n}, with the "
-            "conventions of the published evaluation code. What the paper calls HD is what that code computes, HD95."
+            f"{paper.PAPER_DATA[results.data]} test patients; ours of those that were scored here, {patients}, with "
+            "the conventions of the published evaluation code. What the paper calls HD is what that code computes, "
+            "HD95."
         )
     else:
         note = (
@@ -252,39 +248,38 @@ def _paper_table(
             "comparable with them and are left out; only its layout is used."
         )
     if not results.alike:
-        note += " " + UNEQUAL.format(kind=_kind(results))
-    if apart is not None:
-        note += " " + paper.DIFFERENCES.format(kind=_kind(results))
+        note += " " + UNEQUAL.format(kind=kind)
+    if comparison is not None:
+        note += " " + paper.DIFFERENCES.format(kind=kind)
     name = f"table{results.table}"
     title = f"Table {results.table} of the paper, {'with its numbers' if beside else 'its layout'}"
-    what = f"{results.data or 'Unknown data'}, {convention} convention, {n}. {NOTICE}"
+    what = f"{results.data or 'Unknown data'}, {convention} convention, {patients}. {NOTICE}"
     if results.table == "3":
         table = paper.dots_table(summary, results, convention)
-        differences = None if apart is None else paper.dots_differences(apart, results, convention)
+        differences = None if comparison is None else paper.dots_differences(comparison, results, convention)
         caption = f"Dice (%) of {what}"
         given = table, "dice", results.modalities
         shown = tables.combination_html(*given, caption, differences, results.alike)
         files[f"tables/{name}.tex"] = tables.combination_latex(*given, f"{caption} {note}", differences, results.alike)
     else:
         table = paper.score_table(summary, results, results.table, convention)
-        columns = {} if apart is None else paper.score_differences(apart, results, convention)
+        columns = {} if comparison is None else paper.score_differences(comparison, results, convention)
         backbones = ", ".join(dict.fromkeys(table["backbone"]))
         caption = f"Dice (%) and HD95 (mm), mean over combinations, {backbones}. {what}"
         shown = paper.score_html(table, results.table, caption, columns)
         files[f"tables/{name}.tex"] = paper.score_latex(table, results.table, f"{caption} {note}", columns)
-    files[f"tables/{name}.csv"] = tables.csv_text(table, f"{n}. {note}")
+    _add_table(report, name, table, f". {note}")
     return f"<h2>{html.escape(title)}</h2><p>{html.escape(note)}</p>{shown}"
 
 
-def _score_pictures(
-    results: Results, summary: pd.DataFrame, convention: str, n: str, files: dict[str, str]
-) -> list[_Picture]:
+def _score_pictures(report: _Report, convention: str) -> list[_Picture]:
+    results, patients = report.results, report.patients
     by_combination = figures.combination_figure(
-        summary, "dice", convention, results.combinations, results.modalities, results.regions, n
+        report.summary, "dice", convention, results.combinations, results.modalities, results.regions, patients
     )
-    by_number, means = figures.number_figure(results.rows, "dice", convention, results.regions, n)
-    files[f"tables/dice_by_number_{convention}.csv"] = tables.csv_text(means, n)
-    overall = tables.combination_table(summary, "dice", convention, [], results.regions)
+    by_number, means = figures.number_figure(results.rows, "dice", convention, results.regions, patients)
+    _add_table(report, f"dice_by_number_{convention}", means)
+    overall = tables.combination_table(report.summary, "dice", convention, [], results.regions)
     ends = means[means["modalities"].isin([means["modalities"].min(), means["modalities"].max()])]
     return [
         _picture(
@@ -309,8 +304,8 @@ def _spoken(numbers: Iterable[tuple[Any, ...]]) -> str:
     )
 
 
-def _comparisons(results: Results, n: str, files: dict[str, str]) -> str:
-    kind = _kind(results)
+def _comparisons(report: _Report) -> str:
+    kind = report.kind
     parts = [
         f"<p>Each difference is between two methods on the same {kind}s: the runs of a method are averaged first, then"
         f" the scores of a {kind}. p: Wilcoxon's signed-rank test, two-sided, with Holm's correction for all tests of a"
@@ -318,49 +313,50 @@ def _comparisons(results: Results, n: str, files: dict[str, str]) -> str:
         f"{tables.MINUS}1 where the second has. The interval is a bootstrap over {kind}s and is not corrected.</p>"
     ]
     for per_combination in (False, True):
-        comparison = compare_methods(
-            results.rows, SHOWN if per_combination else METRICS, per_combination=per_combination
-        )
+        metrics = SHOWN if per_combination else METRICS
+        comparison = compare_methods(report.results.rows, metrics, per_combination=per_combination)
         name = "comparison_per_combination" if per_combination else "comparison"
-        files[f"tables/{name}.csv"] = tables.csv_text(comparison, n)
+        _add_table(report, name, comparison)
         for (convention, metric), family in comparison.groupby(["convention", "metric"], sort=False):
             if metric not in SHOWN:
                 continue
             what = "within each combination" if per_combination else "mean over combinations"
-            caption = f"{SCALES[metric].title}, {what}, {convention} convention, {n}. {NOTICE}"
+            caption = f"{SCALES[metric].title}, {what}, {convention} convention, {report.patients}. {NOTICE}"
             table = tables.comparison_html(family, metric, caption)
             if per_combination:
                 title = f"{SCALES[metric].title} {what}, {convention} convention"
                 parts.append(f"<details><summary>{title}</summary>{table}</details>")
             else:
-                files[f"tables/{name}_{metric}_{convention}.tex"] = tables.comparison_latex(family, metric, caption)
+                path = f"tables/{name}_{metric}_{convention}.tex"
+                report.files[path] = tables.comparison_latex(family, metric, caption)
                 parts.append(table)
     return "".join(parts)
 
 
-def _example_picture(results: Results) -> _Picture:
+def _example_picture(report: _Report) -> _Picture:
+    results = report.results
     figure = examples.example_figure(
-        results.examples, results.combinations, results.modalities, results.classes, _kind(results)
+        results.examples, results.combinations, results.modalities, results.classes, report.kind
     )
     caption = (
-        f"One slice of one {_kind(results)} as each combination segments it, over the first modality of the dots; "
-        "it illustrates, and proves nothing."
+        f"One slice of one {report.kind} as each combination segments it, over the first modality of the dots; "
+        "it is an illustration, not evidence."
     )
     return _picture("example", figure, caption, f"Methods: {', '.join(results.examples)}")
 
 
-def _training_pictures(results: Results, n: str) -> list[_Picture]:
-    pictures = []
+def _training_pictures(report: _Report) -> list[_Picture]:
+    pictures, results, evaluated = [], report.results, f"Evaluated on {report.patients}"
     curves = results.curves.sort_values("epoch", kind="stable")
     for name, (title, neutral) in CURVES.items():
         own = curves[curves["name"] == name]
         if len(own):
-            figure = figures.modality_curves(own, title, neutral, results.modalities, n)
+            figure = figures.modality_curves(own, title, neutral, results.modalities, evaluated)
             caption = f"{title} of each modality over the epochs; {neutral:g} favors none."
             pictures.append(_picture(name, figure, caption, _last(own, "modality")))
     general = curves[curves["modality"] == ""]
     if len(general):
-        figure = figures.training_curves(general, n)
+        figure = figures.training_curves(general, evaluated)
         pictures.append(_picture("training", figure, "Losses and validation scores.", _last(general, "name")))
     return pictures
 
@@ -385,19 +381,23 @@ def _embed(picture: _Picture) -> str:
     )
 
 
-def _page(results: Results, n: str, sections: Sequence[str]) -> str:
-    runs = results.rows.groupby("method", sort=False).agg(runs=("run", "nunique"), patients=("patient", "nunique"))
+def _page(report: _Report, sections: Sequence[str]) -> str:
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    runs = report.results.rows.groupby("method", sort=False).agg(
+        runs=("run", "nunique"), patients=("patient", "nunique")
+    )
     listed = "".join(
-        f"<li>{html.escape(str(method))}: runs {row.runs}, {tables.patients(row.patients, _kind(results))}</li>"
+        f"<li>{html.escape(str(method))}: runs {row.runs}, {tables.patients_text(row.patients, report.kind)}</li>"
         for method, row in runs.iterrows()
     )
     contents, sections = _contents(sections)
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Segmentation with missing sequences</title><style>{STYLE}</style></head><body><main>"
+        f"<title>Segmentation with missing sequences</title><style>\n{style}</style></head><body><main>"
         f'<h1>Segmentation with missing sequences</h1><p class="notice" role="note">{NOTICE}</p>'
-        f"<p>{n}. Methods:</p><ul>{listed}</ul>{contents}{''.join(sections)}</main>"
-        f"<footer><p>{NOTICE} {n}. Made by monai_passion {__version__}. The same tables as CSV and LaTeX lie in"
-        " <code>tables</code>, the figures in <code>figures</code>, beside this file.</p></footer></body></html>\n"
+        f"<p>{report.patients}. Methods:</p><ul>{listed}</ul>{contents}{''.join(sections)}</main>"
+        f"<footer><p>{NOTICE} {report.patients}. Made by monai_passion {__version__}. The same tables as"
+        " CSV and LaTeX lie in <code>tables</code>, the figures in <code>figures</code>, beside this file.</p>"
+        "</footer></body></html>\n"
     )

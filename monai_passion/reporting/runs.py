@@ -13,17 +13,16 @@ import pandas as pd
 
 from monai_passion.errors import InputError, UsageError
 from monai_passion.evaluation.summary import read_metrics
-from monai_passion.experiments.folders import cell_facts, finished_cells
+from monai_passion.grids.folders import cell_facts, finished_cells
+from monai_passion.handlers.curves import COLUMNS
 from monai_passion.modalities import combinations, parse_combination, resolve
 from monai_passion.reporting.examples import Example, read_example
 from monai_passion.system.schemas import check_schema
 from monai_passion.tasks import load_task, task_names
 
-__all__ = ["CURVE_COLUMNS", "Place", "Results", "load_runs", "run_facts", "run_folders"]
+__all__ = ["Place", "Results", "load_runs", "run_facts", "run_folders"]
 
 logger = logging.getLogger(__name__)
-
-CURVE_COLUMNS = ("epoch", "name", "modality", "value")
 
 
 class Place(NamedTuple):
@@ -40,7 +39,7 @@ class Results(NamedTuple):
     Attributes:
         rows: `monai_passion.evaluation.metrics.COLUMNS`, ``method``, ``run`` and ``seed`` (of ``run.json``, else the
             least number that no run of its method has); combinations in printed order.
-        curves: `CURVE_COLUMNS`, ``method`` and ``run``; no rows where no run has curves.
+        curves: `monai_passion.handlers.curves.COLUMNS`, ``method`` and ``run``; no rows where no run has curves.
         modalities: name -> title, in printed order, as the task has them.
         classes: title -> color of the classes 1, 2, ..., as the task has them; may be empty.
         combinations: those that occur, in printed order, as they stand in ``rows``.
@@ -95,77 +94,110 @@ def load_runs(folders: Sequence[Path]) -> Results:
         InputError: a missing or unreadable file, or runs that were not scored on the same regions, data or split.
         UsageError: two runs without a label whose folders have the same name, or one folder twice.
     """
-    rows: list[pd.DataFrame] = []
-    seeds: list[tuple[str, int | None]] = []
-    curves: list[pd.DataFrame] = []
     seen: dict[Path | str, Path] = {}
-    data: dict[str, Path] = {}
-    splits: dict[str, Path] = {}
-    titles: dict[str, str] = {}
-    classes: dict[str, str] = {}
-    tables: set[str] = set()
-    places: dict[str, Place] = {}
-    examples: dict[str, Example] = {}
-    for number, folder in enumerate(folders):
+    runs = []
+    for folder in folders:
         if not folder.is_dir():
             raise InputError(f"no folder {folder}; give the folder of a run, which holds its metrics.csv")
-        facts = _facts(folder)
-        label = facts["label"]
-        key = folder.resolve() if label else folder.resolve().name
+        run = _read_run(folder)
+        key = folder.resolve() if run.facts["label"] else run.method
         if key in seen:
             raise UsageError(
                 f"{seen[key]} and {folder} have the same name; give each folder once, or a label in its run.json"
             )
         seen[key] = folder
-        own: dict[str, Any] = {"method": label or folder.resolve().name, "run": number}
-        seeds.append((own["method"], facts["seed"]))
-        rows.append(read_metrics(folder / "metrics.csv").assign(**own))
-        data.setdefault(facts["data"], folder)
-        if facts["split"]:
-            splits.setdefault(f"the {facts['split']} split", folder)
-        titles = titles or facts["titles"]
-        classes = classes or facts["classes"]
-        tables.add(facts["table"])
-        if facts["table"]:
-            places[own["method"]] = Place(**{key: facts["row"].get(key, "") for key in Place._fields})
-        if (folder / "curves.csv").exists():
-            curves.append(_curves(folder / "curves.csv").assign(**own))
-        if (folder / "example.npz").exists():
-            examples.setdefault(own["method"], read_example(folder / "example.npz"))
-    rows = [table.assign(seed=seed) for table, seed in zip(rows, _numbered(seeds), strict=True)]
-    regions = [tuple(dict.fromkeys(table["region"])) for table in rows]
-    for folder, names in zip(folders, regions, strict=True):
-        if set(names) != set(regions[0]):
-            raise InputError(
-                f"{folder} was scored on {', '.join(names)}, {folders[0]} on {', '.join(regions[0])}; report them apart"
-            )
-    for scored in (data, splits):
-        if len(scored) > 1:
-            (one, first), (other, second) = list(scored.items())[:2]
-            unknown = "unknown data"
-            raise InputError(
-                f"{first} was scored on {one or unknown}, {second} on {other or unknown}; report them apart"
-            )
-    table = pd.concat(rows, ignore_index=True)
-    modalities = _modalities(table["combination"].unique(), titles, folders)
-    spelled = {text: "+".join(parse_combination(text, tuple(modalities))) for text in table["combination"].unique()}
-    table["combination"] = table["combination"].map(spelled)
-    order = ["+".join(names) for names in combinations(tuple(modalities))]
-    return Results(
-        table,
-        pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=[*CURVE_COLUMNS, "method", "run"]),
-        modalities,
-        classes,
-        tuple(name for name in order if name in set(spelled.values())),
-        regions[0],
-        tuple(dict.fromkeys(table["method"])),
-        table["patient"].nunique(),
-        next(iter(data)),
-        tables.pop() if len(tables) == 1 else "",
-        places,
-        examples,
-        _alike(table),
+        runs.append(run)
+    _check_comparable(runs)
+    seeds = _numbered([(run.method, run.facts["seed"]) for run in runs])
+    owners = [{"method": run.method, "run": number} for number, run in enumerate(runs)]
+    rows = pd.concat(
+        [run.rows.assign(**own, seed=seed) for run, own, seed in zip(runs, owners, seeds, strict=True)],
+        ignore_index=True,
     )
+    curves = [run.curves.assign(**own) for run, own in zip(runs, owners, strict=True) if run.curves is not None]
+    found = rows["combination"].unique()
+    modalities = _modalities(found, _first(runs, "titles"), folders)
+    spelled = {text: "+".join(parse_combination(text, tuple(modalities))) for text in found}
+    rows["combination"] = rows["combination"].map(spelled)
+    order = ["+".join(names) for names in combinations(tuple(modalities))]
+    tables = {run.facts["table"] for run in runs}
+    examples: dict[str, Example] = {}
+    for run in runs:
+        if run.example is not None:
+            examples.setdefault(run.method, run.example)
+    return Results(
+        rows,
+        pd.concat(curves, ignore_index=True) if curves else pd.DataFrame(columns=[*COLUMNS, "method", "run"]),
+        modalities,
+        _first(runs, "classes"),
+        tuple(name for name in order if name in set(spelled.values())),
+        runs[0].regions,
+        tuple(dict.fromkeys(rows["method"])),
+        rows["patient"].nunique(),
+        runs[0].facts["data"],
+        tables.pop() if len(tables) == 1 else "",
+        {
+            run.method: Place(**{key: run.facts["row"].get(key, "") for key in Place._fields})
+            for run in runs
+            if run.facts["table"]
+        },
+        examples,
+        _alike(rows),
+    )
+
+
+class _Run(NamedTuple):
+    """What one folder holds."""
+
+    folder: Path
+    facts: dict[str, Any]
+    """See `_facts`."""
+    rows: pd.DataFrame
+    curves: pd.DataFrame | None
+    example: Example | None
+
+    @property
+    def method(self) -> str:
+        return self.facts["label"] or self.folder.resolve().name
+
+    @property
+    def regions(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self.rows["region"]))
+
+
+def _read_run(folder: Path) -> _Run:
+    facts, rows = _facts(folder), read_metrics(folder / "metrics.csv")
+    curves, example = folder / "curves.csv", folder / "example.npz"
+    return _Run(
+        folder,
+        facts,
+        rows,
+        _curves(curves) if curves.exists() else None,
+        read_example(example) if example.exists() else None,
+    )
+
+
+def _check_comparable(runs: Sequence[_Run]) -> None:
+    """Refuse runs of different regions, data or splits; a run of an unknown split goes with every one."""
+    first = runs[0]
+    for run in runs:
+        if set(run.regions) != set(first.regions):
+            raise InputError(
+                f"{run.folder} was scored on {', '.join(run.regions)}, {first.folder} on {', '.join(first.regions)}; "
+                "report them separately"
+            )
+    data = {run.folder: run.facts["data"] or "unknown data" for run in runs}
+    splits = {run.folder: f"the {run.facts['split']} split" for run in runs if run.facts["split"]}
+    for scored in (data, splits):
+        for folder, what in scored.items():
+            start, expected = next(iter(scored.items()))
+            if what != expected:
+                raise InputError(f"{start} was scored on {expected}, {folder} on {what}; report them separately")
+
+
+def _first(runs: Sequence[_Run], fact: str) -> dict[str, str]:
+    """Of the first run that says it; empty where none does."""
+    return next((run.facts[fact] for run in runs if run.facts[fact]), {})
 
 
 def _alike(rows: pd.DataFrame) -> bool:
@@ -219,13 +251,13 @@ def _curves(path: Path) -> pd.DataFrame:
         )
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {str(error).strip().splitlines()[0]}; delete or rewrite it") from None
-    missing = [name for name in CURVE_COLUMNS if name not in table]
+    missing = [name for name in COLUMNS if name not in table]
     if missing:
-        raise InputError(f"{path} lacks the column(s) {', '.join(missing)}; it must have {', '.join(CURVE_COLUMNS)}")
+        raise InputError(f"{path} lacks the column(s) {', '.join(missing)}; it must have {', '.join(COLUMNS)}")
     for name in ("epoch", "value"):
         if len(table) and not pd.api.types.is_numeric_dtype(table[name]):
             raise InputError(f"{path}: column {name} has text among its numbers; delete or rewrite it")
-    return table[list(CURVE_COLUMNS)]
+    return table[list(COLUMNS)]
 
 
 def _modalities(found: Sequence[str], titles: Mapping[str, str], folders: Sequence[Path]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from monai_passion.evaluation.metrics import CHALLENGE
 from monai_passion.evaluation.statistics import SeedComparison, compare_seeds
+from monai_passion.evaluation.summary import overlap_ml
 
 __all__ = ["ENDPOINTS", "compare_to_first", "endpoints"]
 
@@ -64,13 +65,12 @@ def compare_to_first(rows: pd.DataFrame, rare: Sequence[str] = ()) -> pd.DataFra
 def _scored(rows: pd.DataFrame, rare: Sequence[str]) -> pd.DataFrame:
     """The rows of the challenge's convention with all of `ENDPOINTS`."""
     rows = rows[rows["convention"] == CHALLENGE.name]
-    intersection = rows["dice"] * (rows["predicted_ml"] + rows["reference_ml"]) / 2
     is_rare = rows["combination"].map(lambda text: bool(rare) and set(text.split("+")) <= set(rare)).astype(bool)
     both = (rows["predicted_ml"] > 0) & (rows["reference_ml"] > 0)
     return rows.assign(
         hd95=rows["hd95"].where(both),
         dice_rare=rows["dice"].where(is_rare),
-        false_positive_ml=(rows["predicted_ml"] - intersection).clip(lower=0),
+        false_positive_ml=(rows["predicted_ml"] - overlap_ml(rows)).clip(lower=0),
     )
 
 

@@ -28,7 +28,9 @@ __all__ = [
     "latex_table",
     "latex_text",
     "number_text",
-    "patients",
+    "patients_text",
+    "wide",
+    "wide_table",
 ]
 
 
@@ -56,6 +58,8 @@ SCALES = {
     "assd": Scale("ASSD", "mm", 1, 2, min),
     "nsd": Scale("NSD", "%", 100, 2, max),
 }
+WORST = 10
+"""Patients of each method that are listed as segmented worst."""
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 FILLED, EMPTY = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
@@ -75,7 +79,7 @@ LATEX = str.maketrans(
 )
 
 
-def patients(number: int, kind: str = "patient") -> str:
+def patients_text(number: int, kind: str = "patient") -> str:
     """``n = 45 patients``, or phantoms."""
     return f"n = {number} {kind}{'' if number == 1 else 's'}"
 
@@ -112,6 +116,17 @@ def csv_text(table: pd.DataFrame, patients: str) -> str:
     if "#" in text:  # between quotes it begins no comment
         text = table.to_csv(index=False, float_format="%.6g", quoting=csv.QUOTE_NONNUMERIC)
     return f"# {NOTICE} {patients}\n{text}"
+
+
+def wide(label: str, table: str) -> str:
+    """An HTML table that scrolls by itself where it is wider than the page; ``label`` names it to a screen reader."""
+    return f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(label)}">{table}</div>'
+
+
+def wide_table(caption: str, head: str, body: str, kind: str = "") -> str:
+    """A table made of the rows of its head and its bodies; ``kind`` is its class in the style sheet."""
+    start = f'<table class="{kind}">' if kind else "<table>"
+    return wide(caption, f"{start}<caption>{html.escape(caption)}</caption><thead>{head}</thead>{body}</table>")
 
 
 def number_text(value: float, digits: int) -> str:
@@ -206,40 +221,36 @@ def combination_html(
         for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
             first = f'<th scope="rowgroup" rowspan="{len(block)}">{html.escape(_region(str(region)))}</th>'
             average, *texts = (f"<td>{f'<b>{text}</b>' if best else text}</td>" for text, best in values)
-            apart = f"<td>{differences.texts.get((region, row['method']), DASH)}</td>" if differences else ""
-            interval = f"<td>{_interval(row['low'], row['high'], scale.digits)}</td>{apart}<td>{row['n']:.0f}</td>"
+            difference = f"<td>{differences.texts.get((region, row['method']), DASH)}</td>" if differences else ""
+            interval = f"<td>{_interval(row['low'], row['high'], scale.digits)}</td>{difference}<td>{row['n']:.0f}</td>"
             rows.append(
                 f'<tr>{first if number == 0 else ""}<th scope="row">{html.escape(row["method"])}</th>{average}'
                 f"{interval}{''.join(texts)}</tr>"
             )
         body.append(f"<tbody>{''.join(rows)}</tbody>")
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(caption)}"><table class="dots">'
-        f"<caption>{html.escape(caption)}</caption><thead>{''.join(head)}</thead>{''.join(body)}</table></div>"
-    )
+    return wide_table(caption, "".join(head), "".join(body), "dots")
 
 
-def worst_table(rows: pd.DataFrame, convention: str, number: int = 10) -> pd.DataFrame:
+def worst_table(rows: pd.DataFrame, convention: str) -> pd.DataFrame:
     """The patients with the lowest mean Dice over combinations and regions, the worst first.
 
     Returns:
         ``method, patient, <regions>, mean``, and of several methods ``difference, low, high``: to the first method on
-        the same patient, with a bootstrap interval over its combinations. In percent; at most ``number`` rows per
-        method.
+        the same patient, with a bootstrap interval over its combinations. In percent; at most `WORST` rows per method.
     """
     own = rows[rows["convention"] == convention]
     means = own.groupby(["method", "patient", "region"], sort=False)["dice"].mean().unstack("region") * 100
     means = means[list(dict.fromkeys(own["region"]))].assign(mean=means.mean(axis=1)).reset_index()
-    ordered = means.sort_values("mean", kind="stable").groupby("method", sort=False).head(number)
+    ordered = means.sort_values("mean", kind="stable").groupby("method", sort=False).head(WORST)
     order = {method: k for k, method in enumerate(dict.fromkeys(own["method"]))}
     worst = ordered.sort_values("method", key=lambda names: names.map(order), kind="stable", ignore_index=True)
     if len(order) == 1:
         return worst
     first = next(iter(order))
     cells = own.groupby(["method", "patient", "combination"], sort=False)["dice"].mean() * 100
-    apart = cells - cells[first].reindex(cells.index.droplevel("method")).to_numpy()
+    differences = cells - cells[first].reindex(cells.index.droplevel("method")).to_numpy()
     found = [
-        bootstrap_mean([] if method == first else apart.loc[method, patient])[:3]
+        bootstrap_mean([] if method == first else differences.loc[method, patient])[:3]
         for method, patient in zip(worst["method"], worst["patient"], strict=True)
     ]
     return worst.assign(**dict(zip(("difference", "low", "high"), zip(*found, strict=True), strict=True)))
@@ -250,8 +261,8 @@ def worst_html(table: pd.DataFrame, caption: str, kind: str = "patient") -> str:
     regions = [name for name in table.columns[2:] if name not in ("difference", "low", "high")]
     shown = table[["method", "patient", *regions]].rename(columns={"patient": kind})
     if "difference" in table:
-        apart = zip(table["difference"], table["low"], table["high"], strict=True)
-        shown[f"mean {MINUS} {table['method'].iloc[0]}, 95% CI"] = [difference_text(*row, 1) for row in apart]
+        differences = zip(table["difference"], table["low"], table["high"], strict=True)
+        shown[f"mean {MINUS} {table['method'].iloc[0]}, 95% CI"] = [difference_text(*row, 1) for row in differences]
     styled = (
         shown.style.format("{:.1f}", subset=regions, na_rep=DASH)
         .format(html.escape, subset=["method", kind])
@@ -260,9 +271,7 @@ def worst_html(table: pd.DataFrame, caption: str, kind: str = "patient") -> str:
         .set_caption(html.escape(caption))
         .set_table_styles([])
     )
-    text: str = styled.to_html(exclude_styles=True)
-    label = html.escape(caption)
-    return f'<div class="wide" tabindex="0" role="region" aria-label="{label}">{text}</div>'
+    return wide(caption, styled.to_html(exclude_styles=True))
 
 
 def latex_text(text: str) -> str:
@@ -351,10 +360,7 @@ def comparison_html(comparison: pd.DataFrame, metric: str, caption: str) -> str:
         f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>"
         for row in _comparison_rows(comparison, metric)
     )
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(caption)}"><table>'
-        f"<caption>{html.escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+    return wide_table(caption, f"<tr>{head}</tr>", f"<tbody>{body}</tbody>")
 
 
 def comparison_latex(comparison: pd.DataFrame, metric: str, caption: str) -> str:

@@ -8,7 +8,7 @@ from monai.data import MetaTensor
 
 from monai_passion.errors import WeightsError
 from monai_passion.evaluation import CombinationScores
-from monai_passion.evaluation.combinations import label_maps, mean_region_dice
+from monai_passion.evaluation.combinations import label_maps, region_dice
 from monai_passion.evaluation.summary import read_metrics
 from monai_passion.modalities import combinations
 from monai_passion.reporting.examples import read_example
@@ -57,8 +57,8 @@ def test_a_network_that_gives_nan_somewhere_is_not_scored(truth):
 def test_dice_of_regions(truth):
     wrong = truth.clone()
     wrong[truth == 2] = 1
-    assert mean_region_dice(wrong, truth, REGIONS) == [1.0, 0.0]
-    assert mean_region_dice(truth * 0, truth * 0, REGIONS) == [1.0, 1.0]
+    assert region_dice(wrong, truth, REGIONS) == [1.0, 0.0]
+    assert region_dice(truth * 0, truth * 0, REGIONS) == [1.0, 1.0]
 
 
 def test_the_mean_is_over_patients_combinations_and_regions(truth):

@@ -324,9 +324,9 @@ def test_volumes_are_in_millilitres_and_components_touch_at_corners_too():
     labels = np.zeros((5, 5, 5), np.uint8)
     labels[0, 0, 0] = labels[1, 1, 1] = labels[4, 4, 4] = 1
     labels[3, 0, 0] = 4
-    assert measure(labels, [1], voxel_ml=0.5) == {"volume_ml": 1.5, "components": 2}
-    assert measure(labels, [1, 4], voxel_ml=0.5) == {"volume_ml": 2.0, "components": 3}
-    assert measure(labels, [2], voxel_ml=0.5) == {"volume_ml": 0.0, "components": 0}
+    assert measure(labels, [1], ml=0.5) == {"volume_ml": 1.5, "components": 2}
+    assert measure(labels, [1, 4], ml=0.5) == {"volume_ml": 2.0, "components": 3}
+    assert measure(labels, [2], ml=0.5) == {"volume_ml": 0.0, "components": 0}
 
 
 def test_slices_are_shown_as_radiologists_look_at_them():

@@ -74,7 +74,7 @@ def words(process):
 def test_two_workers_of_a_ray_cluster_share_a_cohort_and_one_that_is_killed_is_replaced(tmp_path, monkeypatch):
     """The processes are those of Ray; what they run is the worker above, in place of the command."""
     ray = pytest.importorskip("ray", reason="Ray is not installed")
-    from monai_passion.experiments.engines import RayEngine
+    from monai_passion.system.engines import RayEngine
 
     module = tmp_path / "package" / "ray_worker.py"
     module.parent.mkdir()

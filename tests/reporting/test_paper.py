@@ -194,5 +194,5 @@ def test_each_row_of_ours_has_its_difference_to_the_first_of_its_backbone_and_se
 
 
 def test_runs_on_different_data_are_refused(make_run, facts):
-    with pytest.raises(InputError, match=r"phantom.*BraTS2020; report them apart"):
+    with pytest.raises(InputError, match=r"phantom.*BraTS2020; report them separately"):
         load_runs([make_run("a", facts=facts(data="phantom")), make_run("b", facts=facts("Baseline"))])

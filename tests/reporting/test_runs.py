@@ -114,7 +114,7 @@ def test_runs_of_different_splits_are_refused(make_run):
     folders = [make_run(name) for name in "ab"]
     for folder, split in zip(folders, ("validation", "test"), strict=True):
         (folder / "run.json").write_text(json.dumps({"label": folder.name, "data": "BraTS2020", "split": split}))
-    with pytest.raises(InputError, match=r"on the validation split, .* on the test split; report them apart"):
+    with pytest.raises(InputError, match=r"on the validation split, .* on the test split; report them separately"):
         load_runs(folders)
 
 

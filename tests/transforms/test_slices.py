@@ -53,7 +53,7 @@ def test_per_slice_dice_is_the_mean_over_slices_not_over_the_volume():
     engine = type("E", (), {"state": type("S", (), {"output": {"pred": [probability] * 1, "label": label[0][None]}})})
     engine.state.batch = {"case": ["c"], "patient": ["p"]}
     engine.state.output["pred"] = torch.cat([probability] * 3)[None]
-    scores = CombinationScores(["lge", "t2"], {"r": [1]}, per_slice=True, spacing_known=False)
+    scores = CombinationScores(["lge", "t2"], {"r": [1]}, per_slice=True)
     scores.iteration_completed(engine)
     assert scores.compute() == pytest.approx(0.5)
     assert {row["case"] for row in scores.rows} == {"c_0", "c_1"}

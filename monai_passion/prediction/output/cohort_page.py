@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from monai_passion.prediction.output.templates import render
+from monai_passion.prediction.terminal import UNKNOWN
 from monai_passion.system.files import write_text
 
 __all__ = ["write_index"]
@@ -46,7 +47,6 @@ def write_index(output: Path, manifest: Mapping[str, Mapping[str, Any]]) -> Path
         "doubted": sum(bool(patient["doubts"]) for patient in patients),
         "unusable": sum(patient["kind"] == "unusable" for patient in patients),
     }
-    said = dict.fromkeys(str(row.get("expected_quality", "")) for row in rows.values())
-    unknown = [text for text in said if "unknown" in text]
+    unknown = UNKNOWN if any(row.get("expected_quality") == UNKNOWN for row in rows.values()) else ""
     page = render("index.html", patients=patients, columns=columns, unknown=unknown, titles=titles, **counts)
     return write_text(output / "index.html", page)

@@ -12,12 +12,21 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from markupsafe import Markup
+from matplotlib.colors import to_rgb
 from matplotlib.image import imsave
 from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 
 from monai_passion.prediction.output.diameters import slice_axis
-from monai_passion.prediction.output.preview import AXIS, canonical, plane_aspect, plane_slice, view_point, window
+from monai_passion.prediction.output.preview import (
+    AXIS,
+    bounding_box,
+    canonical,
+    plane_aspect,
+    plane_slice,
+    view_point,
+    window,
+)
 from monai_passion.prediction.output.report import most_helpful
 from monai_passion.prediction.output.stages import StagePicture
 from monai_passion.prediction.output.templates import VIEWER, render
@@ -160,7 +169,7 @@ def _script_text(text: str) -> Markup:
 
 
 def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Of the table of volumes: regions, then labels that are no region of their own, each once."""
+    """Of the table of volumes: the regions, then the labels that do not make up a region alone."""
     colors = {(row["value"],): row["color"] for row in report["labels"]}
     rows = [
         {
@@ -218,13 +227,9 @@ def _pictures(
         gray = ((own - low) / (high - low)).clip(0, 1)
         shown, rgb = plane_slice(scene.labels, plane, index), np.repeat(gray[..., None], 3, axis=-1)
         for row in report["labels"]:
-            color = np.array([int(row["color"][k : k + 2], 16) / 255 for k in (1, 3, 5)])
-            rgb[shown == row["value"]] = 0.35 * rgb[shown == row["value"]] + 0.65 * color
-        inside = np.argwhere(own != 0)
-        if len(inside):
-            (top, left), (bottom, right) = inside.min(axis=0), inside.max(axis=0) + 1
-            rgb = rgb[top:bottom, left:right]
-        pictures.append(_png(_in_proportion(rgb, plane_aspect(scene, plane))))
+            here = shown == row["value"]
+            rgb[here] = 0.35 * rgb[here] + 0.65 * np.array(to_rgb(row["color"]))
+        pictures.append(_png(_in_proportion(rgb[bounding_box(own != 0)], plane_aspect(scene, plane))))
     return pictures
 
 

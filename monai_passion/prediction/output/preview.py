@@ -24,6 +24,7 @@ __all__ = [
     "AXIS",
     "EDGES",
     "Canonical",
+    "bounding_box",
     "canonical",
     "draw_outline",
     "mark_edges",
@@ -43,6 +44,8 @@ WIDTH, LINE = 3.0, 0.19
 """Of a column, and of a line of text, in inches."""
 LETTER, HANDLE = 0.6, 5.2
 """How wide a letter of a legend is at most, and the line before a name with the gap behind it, in letters' heights."""
+MARGIN = 3
+"""Voxels around the head."""
 AXIS = {"axial": 2, "coronal": 1, "sagittal": 0}
 BANDS = {"unusable": "#D00000", "warning": "#9B1C1C"}
 """Colors behind doubts."""
@@ -75,6 +78,16 @@ def plane_slice(volume: NDArray[Any], plane: str, index: int) -> NDArray[Any]:
     return cut[::-1, ::-1].T  # anterior or superior on top; right, or anterior, on the left
 
 
+def bounding_box(where: NDArray[np.bool_], margin: int = 0) -> tuple[slice, ...]:
+    """What is True, and ``margin`` on each side as far as the array goes; all of it where nothing is True."""
+    box = []
+    for axis, size in enumerate(where.shape):
+        there = np.flatnonzero(where.any(axis=tuple(a for a in range(where.ndim) if a != axis)))
+        first, last = (int(there[0]), int(there[-1])) if len(there) else (0, size - 1)
+        box.append(slice(max(first - margin, 0), min(last + margin + 1, size)))
+    return tuple(box)
+
+
 def window(image: NDArray[np.float32]) -> tuple[float, float]:
     """The gray values between which an image is shown."""
     low, high = np.percentile(image[image != 0], (0.5, 99.5)) if image.any() else (0.0, 1.0)
@@ -82,7 +95,7 @@ def window(image: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def draw_outline(ax: Any, mask: NDArray[np.bool_], color: str) -> None:
-    """Draw the border of a mask over an image; there is none in one row of pixels."""
+    """Draw the border of a mask over an image; a mask in one row of pixels has none."""
     if mask.any() and not mask.all() and min(mask.shape) > 1:
         ax.contour(mask, levels=[0.5], colors=[color], linewidths=1.0)
 
@@ -131,7 +144,7 @@ def preview(
     file_axis = [int(np.flatnonzero(turn[:, 0] == a)[0]) for a in range(3)]
     point = [voxel[a] if turn[a, 1] > 0 else shape[a] - 1 - voxel[a] for a in file_axis]
     head = np.any([image != 0 for image in scene.images.values()], axis=0)
-    box = tuple(_extent(head, axis) for axis in range(3))
+    box = bounding_box(head, MARGIN)
     across, up, high = (scene.spacing[a] * (box[a].stop - box[a].start) for a in range(3))
     columns = max(len(scene.images), 2)
     wide = WIDTH * columns
@@ -234,11 +247,6 @@ def _texts(report: Mapping[str, Any], letters: int) -> list[str]:
     bundle = f"{report['bundle']['name']} {report['bundle']['version']}, {source}"
     lines = (*volumes, unknown_text(quality), bundle, report["notice"])
     return [line for text in lines if text for line in textwrap.wrap(text, letters)]
-
-
-def _extent(head: NDArray[np.bool_], axis: int) -> slice:
-    there = np.flatnonzero(head.any(axis=tuple(a for a in range(3) if a != axis)))
-    return slice(max(there[0] - 3, 0), min(there[-1] + 4, head.shape[axis]))
 
 
 def plane_aspect(scene: Canonical, plane: str) -> float:

@@ -15,22 +15,23 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_passion import NOTICE, __version__
+from monai_passion.data.geometry import voxel_ml
 from monai_passion.prediction.output.diameters import components, deepest_point, deepest_voxel, diameters
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.tasks import Task
 
-__all__ = ["find_focus", "find_lesions", "make_report", "measure", "most_helpful"]
+__all__ = ["dice", "find_focus", "find_lesions", "make_report", "measure", "most_helpful"]
 
 SCHEMA_VERSION = 3
 LESIONS = 10
 """Of each region, the largest are measured one by one."""
 
 
-def measure(labels: NDArray[np.unsignedinteger], values: Sequence[int], voxel_ml: float) -> dict[str, Any]:
-    """Volume in mL and number of connected components (26 neighbors) of the voxels that have one of ``values``."""
+def measure(labels: NDArray[np.unsignedinteger], values: Sequence[int], ml: float) -> dict[str, Any]:
+    """Volume in mL and number of connected components (26 neighbors) of voxels, of ``ml`` each, with these values."""
     where = np.isin(labels, list(values))
     count = ndimage.label(where, np.ones((3, 3, 3)))[1]
-    return {"volume_ml": round(int(where.sum()) * voxel_ml, 4), "components": int(count)}
+    return {"volume_ml": round(int(where.sum()) * ml, 4), "components": int(count)}
 
 
 def make_report(
@@ -52,7 +53,7 @@ def make_report(
         facts: the other entries, see ``bundle/schemas/report.schema.json``.
     """
     labels, expected = result.labels, expected or {}
-    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+    ml = voxel_ml(affine)
     regions = {region.name: [task.label_values[k] for k in region.classes] for region in task.regions}
     used = list(images)
     quality = list(expected.get("+".join(used), ()))
@@ -79,7 +80,7 @@ def make_report(
                 "name": label.name,
                 "title": label.title,
                 "color": label.color,
-                **measure(labels, [label.value], voxel_ml),
+                **measure(labels, [label.value], ml),
                 "mean_intensity": _means(images, labels == label.value),
             }
             for label in task.classes[1:]
@@ -89,7 +90,7 @@ def make_report(
                 "name": region.name,
                 "title": region.title,
                 "values": sorted(regions[region.name]),
-                **measure(labels, regions[region.name], voxel_ml),
+                **measure(labels, regions[region.name], ml),
                 "lesions": find_lesions(np.isin(labels, regions[region.name]), affine),
             }
             for region in task.regions
@@ -100,7 +101,7 @@ def make_report(
             {
                 "modalities": name.split("+"),
                 "regions": [
-                    {"name": r, **measure(other, values, voxel_ml), "agreement": _agreement(other, labels, values)}
+                    {"name": r, **measure(other, values, ml), "agreement": _agreement(other, labels, values)}
                     for r, values in regions.items()
                 ],
                 "expected_quality": list(expected.get(name, ())),
@@ -115,14 +116,13 @@ def make_report(
 
 def find_lesions(where: NDArray[np.bool_], affine: NDArray[np.float64]) -> list[dict[str, Any]]:
     """Volume, deepest voxel and diameters of the largest components, at most `LESIONS` of them."""
-    voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-    rows = []
+    ml, rows = voxel_ml(affine), []
     for part in components(where)[:LESIONS]:
         measured = diameters(part, affine)
         assert measured is not None
         rows.append(
             {
-                "volume_ml": round(len(part) * voxel_ml, 4),
+                "volume_ml": round(len(part) * ml, 4),
                 "voxel": list(deepest_voxel(part, affine)),
                 "axis": measured.axis,
                 "slice": measured.slice,
@@ -174,11 +174,15 @@ def _means(images: Mapping[str, NDArray[np.float32]], where: NDArray[np.bool_]) 
     return {m: float(f"{float(image[where].mean()):.5g}") if some else None for m, image in images.items()}
 
 
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """Of two masks of one shape, 0 to 1; two empty ones agree."""
+    total = int(a.sum()) + int(b.sum())
+    return 2 * int((a & b).sum()) / total if total else 1.0
+
+
 def _agreement(a: NDArray[np.unsignedinteger], b: NDArray[np.unsignedinteger], values: Sequence[int]) -> float:
-    """Dice of a region of two label maps; two empty ones agree."""
-    first, second = np.isin(a, values), np.isin(b, values)
-    total = int(first.sum()) + int(second.sum())
-    return round(2 * int((first & second).sum()) / total, 4) if total else 1.0
+    """Dice of a region of two label maps."""
+    return round(dice(np.isin(a, values), np.isin(b, values)), 4)
 
 
 def _uncertainty(result: Segmentation, regions: Mapping[str, Sequence[int]]) -> dict[str, Any]:

@@ -57,13 +57,13 @@ def run(
         split_dir: folder with train.txt, val.txt and test.txt to make the datalist with.
         presence_dir: folder of published presence tables, in place of drawn ones.
         split: the patients that are scored.
-        data: what the patients are called (default: found out).
+        data: the name of the data set in reports (default: found out).
         engine: where the cells run.
         jobs: cells at a time (default: 1; ray: what the cluster holds).
         threads: CPU threads of a cell.
         gpus: GPUs of a cell, for ray: 0.25 puts 4 on one.
         device: cpu, cuda:0 (default: a GPU where there is one).
-        only: cells with this text, or all of these texts, in their name.
+        only: run the cells that have this text, or all of these texts, in their name.
         set: further settings of every cell, such as epochs=2; they take precedence over the grid's.
         configs: folder of the fragments (default: the one above the grid's).
         bundles: folder of the bundles (default: beside the fragments).
@@ -75,15 +75,15 @@ def run(
 
     Raises:
         UsageError: no such cell, or settings that do not go together.
-        InputError: nobody to score.
+        InputError: no patients to score.
         PassionError: cells failed, with the exit code of the first; the message names them.
     """
-    from monai_passion.data.datalists import describe_data, load_datalist, make_datalist, write_datalist
-    from monai_passion.experiments.cost import cost_lines
-    from monai_passion.experiments.engines import LocalEngine, RayEngine
-    from monai_passion.experiments.folders import Source, prepare
-    from monai_passion.experiments.grid import expand, load_grid
-    from monai_passion.experiments.runner import run_cells
+    from monai_passion.data.datalists import describe_data, write_datalist
+    from monai_passion.grids.cost import cost_lines
+    from monai_passion.grids.folders import Source, prepare
+    from monai_passion.grids.grid import expand, load_grid
+    from monai_passion.grids.runner import run_cells
+    from monai_passion.system.engines import LocalEngine, RayEngine
     from monai_passion.system.output import check_folder
     from monai_passion.system.settings import read_value
 
@@ -101,23 +101,13 @@ def run(
         raise UsageError(f"no cell of {grid} has {' and '.join(only)} in its name; see --dry-run")
     fragments = grid.absolute().parent.parent if configs is None else Path(configs)
     shipped = fragments.parent / "bundles" if bundles is None else Path(bundles)
-    lists = output / "datalist.json" if datalist is None else Path(datalist)
-    is_new = datalist is None and not lists.is_file()
-
     if datalist is not None and split_dir is not None:
         raise UsageError("--datalist and --split-dir both say who is in which split; give one")
-
-    def split_patients() -> Any:
-        if is_new:
-            return make_datalist(dataset_dir, split_dir=split_dir)
-        known = load_datalist(lists)
-        if split_dir is not None and make_datalist(dataset_dir, split_dir=split_dir) != known:
-            raise UsageError(f"{lists} has other splits than {split_dir}; give another --output, or no --split-dir")
-        return known
-
+    lists = output / "datalist.json" if datalist is None else Path(datalist)
+    is_new = datalist is None and not lists.is_file()
     if dry_run:
         try:
-            training = split_patients()["training"]
+            training = _split_patients(dataset_dir, None if is_new else lists, split_dir)["training"]
         except PassionError:  # the cells can be listed without data
             training = None
         print("\n".join(cost_lines(cells, fragments, shipped, training, dataset_dir, threads, measure)))
@@ -127,7 +117,7 @@ def run(
     if gpus and engine == "local":
         raise UsageError("--gpus shares cards among the cells of --engine ray; choose a card with --device cuda:0")
     check_folder(output)
-    patients = split_patients()
+    patients = _split_patients(dataset_dir, None if is_new else lists, split_dir)
     if not patients[split]:
         source = (split_dir or dataset_dir) if is_new else lists
         raise InputError(f"{source} has no {split} patients to score; choose another --split, or other lists")
@@ -156,7 +146,19 @@ def run(
         error.exit_code = max(next(iter(failed.values())), 1)  # below 0: ended by a signal
         raise error
     print(f"all done; next: monai-passion report {output} --output REPORT")
-    return list(folders)
+    return folders
+
+
+def _split_patients(data: Path, lists: Path | None, split_dir: PathLike | None) -> Any:
+    """The datalist in ``lists``, which a split folder must agree with; a new one where there is no file yet."""
+    from monai_passion.data.datalists import load_datalist, make_datalist
+
+    if lists is None:
+        return make_datalist(data, split_dir=split_dir)
+    known = load_datalist(lists)
+    if split_dir is not None and make_datalist(data, split_dir=split_dir) != known:
+        raise UsageError(f"{lists} has other splits than {split_dir}; give another --output, or no --split-dir")
+    return known
 
 
 def status(runs: PathLike) -> None:
@@ -174,7 +176,7 @@ def status(runs: PathLike) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from monai_passion.experiments.folders import read_state
+    from monai_passion.grids.folders import read_state
 
     cells = sorted(path.parent for path in Path(runs).glob("*/cell.json"))
     if not cells:
@@ -186,18 +188,19 @@ def status(runs: PathLike) -> None:
     )
     for folder, s in states.items():
         minutes = "" if s.seconds is None else f"{s.seconds / 60:.1f}"
-        table.add_row(folder.name, s.state, f"{s.epoch}/{s.epochs}", _dice(folder), minutes, s.note)
+        table.add_row(folder.name, s.state, f"{s.epoch}/{s.epochs}", _mean_dice(folder), minutes, s.note)
     Console().print(table)
 
 
-def _dice(folder: Path) -> str:
-    """Mean Dice of the scores, else of the last validation of the training, in percent."""
+def _mean_dice(folder: Path) -> str:
+    """In percent: of the scores, else, in parentheses, of the last validation of the training."""
+    from monai_passion.evaluation.metrics import CHALLENGE
     from monai_passion.evaluation.summary import read_metrics
 
     curves = folder / "train" / "curves.csv"
     try:
         rows = read_metrics(folder / "metrics.csv")
-        return f"{100 * rows[rows['convention'] == 'challenge']['dice'].mean():.1f}"
+        return f"{100 * rows[rows['convention'] == CHALLENGE.name]['dice'].mean():.1f}"
     except PassionError:
         lines = curves.read_text().splitlines() if curves.is_file() else []
         scores = [line.rpartition(",")[2] for line in lines if line.split(",")[1:2] == ["mean_dice"]]

@@ -35,7 +35,6 @@ __all__ = ["TRAINING_ONLY", "Cell", "expand", "load_grid"]
 
 TRAINING_ONLY = ("methods/", "missing/")
 """Fragments without a say in the evaluation, as is any that changes keys of ``train``."""
-CHOICE_KEYS = {"bundle", "configs", "overrides", "presence"}
 
 
 class Cell(NamedTuple):
@@ -92,12 +91,16 @@ def _load_grid(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
 def expand(grid: Mapping[str, Any], source: str = "the grid") -> list[Cell]:
     """All cells of a grid, the seeds of one choice together, in the order of the axes.
 
+    Args:
+        grid: of `load_grid`.
+        source: names it in errors.
+
     Raises:
-        InputError: no axes, a choice that is none, no bundle, two cells of one name, or no cell.
+        InputError: no axes, no bundle, two cells of one name, or no cell.
     """
     axes = grid.get("axes")
-    if not isinstance(axes, Mapping) or not axes or not all(isinstance(a, Mapping) and a for a in axes.values()):
-        raise InputError(f"{source}: axes must be an object of objects, such as {{'method': {{'PMR': 'methods/pmr'}}}}")
+    if not axes:
+        raise InputError(f"{source} has no axes; add some, such as {{'method': {{'PMR': 'methods/pmr'}}}}")
     excluded = [_condition(c, axes, source) for c in grid.get("exclude", [])]
     cells = []
     for position, names in enumerate(product(*axes.values())):
@@ -107,7 +110,7 @@ def expand(grid: Mapping[str, Any], source: str = "the grid") -> list[Cell]:
         bundle, presence = grid.get("bundle"), None
         configs, overrides = list(grid.get("configs", [])), dict(grid.get("overrides", {}))
         for axis, name in row.items():
-            choice = _choice(axes[axis][name], f"{source}: axes: {axis}: {name}")
+            choice = _choice(axes[axis][name])
             bundle, presence = choice.get("bundle", bundle), choice.get("presence", presence)
             configs += choice.get("configs", [])
             overrides |= choice.get("overrides", {})
@@ -125,19 +128,11 @@ def expand(grid: Mapping[str, Any], source: str = "the grid") -> list[Cell]:
     return cells
 
 
-def _known(content: Mapping[str, Any], known: set[str], source: str) -> None:
-    if unknown := sorted(set(content) - known):
-        raise InputError(f"{source}: unknown key {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-
-
-def _choice(value: Any, source: str) -> dict[str, Any]:
-    if isinstance(value, str | list):
-        value = {"configs": value}
-    if not isinstance(value, dict):
-        raise InputError(f"{source} is {value!r}; give a fragment, a list of them, or an object")
-    _known(value, CHOICE_KEYS, source)
-    configs = value.get("configs", [])
-    return {**value, "configs": [configs] if isinstance(configs, str) else configs}
+def _choice(value: Any) -> dict[str, Any]:
+    """A choice, however it is written, as an object with a list of fragments."""
+    choice: dict[str, Any] = {"configs": value} if isinstance(value, str | list) else value
+    configs = choice.get("configs", [])
+    return {**choice, "configs": [configs] if isinstance(configs, str) else configs}
 
 
 def _condition(value: Mapping[str, Any], axes: Mapping[str, Any], source: str) -> dict[str, list[str]]:

@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from monai_passion.errors import UsageError
+from monai_passion.system.parent import GRACE
 
-__all__ = ["Engine", "LocalEngine", "RayEngine", "Task"]
+__all__ = ["Engine", "LocalEngine", "RayEngine", "Task", "end_tasks"]
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -115,3 +117,16 @@ class _RayTask:
         self.ray.cancel(self.reference, force=True)  # a gentle one does not reach a process that waits for another
 
     kill = terminate
+
+
+def end_tasks(tasks: Iterable[Task], pause: float = 0.1) -> None:
+    """Ask them to end, and end those that do not within `GRACE` seconds."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.terminate()
+    deadline = time.monotonic() + GRACE
+    while any(task.poll() is None for task in tasks) and time.monotonic() < deadline:
+        time.sleep(min(pause, 0.1))
+    for task in tasks:
+        if task.poll() is None:
+            task.kill()

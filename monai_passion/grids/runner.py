@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from monai_passion.experiments.cell import EXIT_BUSY
-from monai_passion.experiments.engines import Engine, Task
-from monai_passion.experiments.folders import is_done, read_state
+from monai_passion.grids.cell import EXIT_BUSY
+from monai_passion.grids.folders import is_done, read_state
+from monai_passion.system.engines import Engine, Task, end_tasks
 from monai_passion.system.locks import RunLock
-from monai_passion.system.parent import GRACE
+from monai_passion.system.status import time_text
 
-__all__ = ["end_tasks", "run_cells"]
+__all__ = ["run_cells"]
 
 
 def run_cells(
@@ -29,7 +29,7 @@ def run_cells(
     A folder in which another process works is left for later. However this ends, the cells it started have ended.
 
     Args:
-        folders: of `monai_passion.experiments.folders.prepare`.
+        folders: of `monai_passion.grids.folders.prepare`.
         engine: starts them, ``engine.jobs`` at a time.
         report: takes a line of progress.
         every: seconds between two lines while nothing happens.
@@ -53,7 +53,7 @@ def run_cells(
                 elif RunLock(folder).owner():
                     waiting.append(folder)
                 else:
-                    running[folder] = engine.start(("monai_passion.experiments.cell", str(folder)), folder / "log.txt")
+                    running[folder] = engine.start(("monai_passion.grids.cell", str(folder)), folder / "log.txt")
                     report(f"{folder.name} started, from epoch {read_state(folder).epoch}")
             for folder, task in list(running.items()):
                 code = task.poll()
@@ -95,19 +95,4 @@ def _left(folders: Sequence[Path], failed: dict[Path, int], began: float, before
     todo = sum(1 - read_state(folder).fraction for folder in folders if folder not in failed)
     if work <= before or todo == 0:
         return ""
-    seconds = round((time.monotonic() - began) / (work - before) * todo)
-    hours, minutes = divmod(seconds // 60, 60)
-    return f"; about {f'{hours} h {minutes} min' if hours else f'{minutes} min' if minutes else f'{seconds} s'} left"
-
-
-def end_tasks(tasks: Iterable[Task], pause: float = 0.1) -> None:
-    """Ask them to end, and end those that do not within `GRACE` seconds."""
-    tasks = list(tasks)
-    for task in tasks:
-        task.terminate()
-    deadline = time.monotonic() + GRACE
-    while any(task.poll() is None for task in tasks) and time.monotonic() < deadline:
-        time.sleep(min(pause, 0.1))
-    for task in tasks:
-        if task.poll() is None:
-            task.kill()
+    return f"; about {time_text((time.monotonic() - began) / (work - before) * todo)} left"

@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_passion.data.sampling import CombinationSampler, combination_items
 from monai_passion.data.slices import slices_of
-from monai_passion.experiments.grid import Cell
+from monai_passion.grids.grid import Cell
 from monai_passion.system.settings import check_settings, read_config
 
 __all__ = ["cost_lines", "count_steps", "measure_step", "training_config"]
@@ -54,7 +54,7 @@ def measure_step(config: Mapping[str, Any], threads: int) -> float | None:
     from monai.bundle import ConfigParser
 
     from monai_passion.bundle.steps import PresenceFacts
-    from monai_passion.errors import PassionError
+    from monai_passion.errors import PassionError, find_passion_error
 
     torch.set_num_threads(threads)
     parser = ConfigParser(dict(config))
@@ -66,9 +66,9 @@ def measure_step(config: Mapping[str, Any], threads: int) -> float | None:
     except PassionError:
         return None
     except RuntimeError as error:  # what MONAI makes of an error in an expression
-        if isinstance(error.__cause__, PassionError):
-            return None
-        raise
+        if find_passion_error(error) is None:
+            raise
+        return None
     batch = int(config["batch_size"])
     image = torch.randn(batch, modalities, *size, device=device)
     label = torch.randint(0, int(config["num_classes"]), (batch, 1, *size), device=device)

@@ -2,8 +2,8 @@ import errno
 
 import pytest
 
-from monai_passion.errors import ResourceError
-from monai_passion.system.files import write_atomically
+from monai_passion.errors import InputError, ResourceError, UsageError
+from monai_passion.system.files import read_json, write_atomically
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -28,3 +28,16 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path):
         assert not path.exists()
 
     assert write_atomically(path, write).read_text() == "new"
+
+
+@pytest.mark.parametrize(("content", "why"), [(None, "cannot be read"), (b"{", "not JSON"), (b"\xff", "not JSON")])
+@pytest.mark.parametrize("kind", [InputError, UsageError])
+def test_what_is_no_json_is_told_with_its_name_the_reason_and_what_to_do(tmp_path, content, why, kind):
+    path = tmp_path / "some.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(kind, match=rf"some\.json .*{why}.*; make another") as error:
+        read_json(path, "make another", kind)
+    assert type(error.value) is kind
+    path.write_text('{"a": [1, "\u00e9"]}', encoding="utf-8")
+    assert read_json(path, "make another") == {"a": [1, "\u00e9"]}

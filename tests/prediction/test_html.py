@@ -11,7 +11,7 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from monai_passion.prediction.output.html import _pictures, make_page, straightened
-from monai_passion.prediction.output.preview import preview
+from monai_passion.prediction.output.preview import bounding_box, preview
 from monai_passion.prediction.output.report import find_focus, make_report
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.tasks import load_task
@@ -396,3 +396,11 @@ def test_a_heart_of_one_slice_and_an_image_that_shows_nothing_have_a_picture():
     task = load_task("brats_mri")
     report = make_report(Segmentation(labels, None, {}, {}), images, np.eye(4), task, **FACTS, findings=[])
     assert preview(images, labels, np.eye(4), report).shape[2] == 3
+
+
+def test_a_box_holds_what_is_there_with_a_margin_that_ends_at_the_edge_and_all_of_an_empty_image():
+    mask = np.zeros((8, 9), bool)
+    assert bounding_box(mask, 2) == (slice(0, 8), slice(0, 9))
+    mask[1:3, 4] = True
+    assert bounding_box(mask) == (slice(1, 3), slice(4, 5))
+    assert bounding_box(mask, 2) == (slice(0, 5), slice(2, 7))

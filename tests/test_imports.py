@@ -36,7 +36,7 @@ LAYERS = {
         "tasks",
         "transforms",
     },
-    "experiments": {"bundle", "data", "errors", "evaluation", "modalities", "system", "tasks"},
+    "experiment": {"bundle", "data", "errors", "evaluation", "modalities", "system", "tasks"},
 }
 """What each room may import. Those not named here (prediction, reporting, monailabel_app, commands, cli) are on top."""
 

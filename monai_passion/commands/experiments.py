@@ -79,10 +79,10 @@ def run(
         PassionError: cells failed, with the exit code of the first; the message names them.
     """
     from monai_passion.data.datalists import describe_data, write_datalist
-    from monai_passion.experiments.cost import cost_lines
-    from monai_passion.experiments.folders import Source, prepare
-    from monai_passion.experiments.grid import expand, load_grid
-    from monai_passion.experiments.runner import run_cells
+    from monai_passion.experiment.cost import cost_lines
+    from monai_passion.experiment.folders import Source, prepare
+    from monai_passion.experiment.grid import expand, load_grid
+    from monai_passion.experiment.runner import run_cells
     from monai_passion.system.engines import LocalEngine, RayEngine
     from monai_passion.system.output import check_folder
     from monai_passion.system.settings import read_value
@@ -176,7 +176,7 @@ def status(runs: PathLike) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from monai_passion.experiments.folders import read_state
+    from monai_passion.experiment.folders import read_state
 
     cells = sorted(path.parent for path in Path(runs).glob("*/cell.json"))
     if not cells:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -226,15 +226,22 @@ def _walk(folder: Path) -> Iterator[Path]:
                 yield Path(place, name)
 
 
+def _not_read(path: Path) -> str | None:
+    """Why a file that seems to hold an image is not read; None for one that is, and for all else."""
+    if path.name.lower().endswith(ARCHIVES):
+        return "an archive, which is not read; unpack it"
+    if UNFINISHED.search(path.name):
+        return f"{path.suffix} after .nii: unfinished or packed twice; copy or name it again"
+    if path.name.lower().endswith(OTHER_FORMATS):
+        return f"a {path.suffix} file, which is not read; convert it to .nii.gz"
+    return None
+
+
 def _recognized(folder: Path, task: Task, unused: list[tuple[Path, str]]) -> Iterator[_Found]:
     said: dict[Path, Named] = {}
     for path in _walk(folder):
-        if path.name.lower().endswith(ARCHIVES):
-            unused.append((path, "an archive, which is not read; unpack it"))
-        elif UNFINISHED.search(path.name):
-            unused.append((path, f"{path.suffix} after .nii: unfinished or packed twice; copy or name it again"))
-        elif not path.name.lower().endswith(READ):
-            unused.append((path, f"a {path.suffix} file, which is not read; convert it to .nii.gz"))
+        if why := _not_read(path):
+            unused.append((path, why))
         else:
             said[path] = read_name(path.name, task, path.parent.name)
     of_sequence = _folders_of_sequences(folder, task, said)
@@ -473,6 +480,10 @@ def _listed(folder: Path, task: Task) -> Cohort:
         raise InputError(
             f"{path}: none of {', '.join(names.values())} is a modality of {task.name}; give another --task"
         )
+    for one, count in Counter(filter(None, roles.values())).items():
+        if count > 1:
+            same = ", ".join(f"{k} {names[k]}" for k in sorted(names) if roles[k] == one)
+            raise InputError(f"{path} names {one} {count} times (channels {same}); say in it which one is what")
     unused: list[tuple[Path, str]] = []
     if (
         entries
@@ -490,7 +501,11 @@ def _listed(folder: Path, task: Task) -> Cohort:
         return Cohort("decathlon", cases, unused, pairs)
     cases_by_name: dict[str, Case] = {}
     for place, split in (("imagesTr", "training"), ("imagesTs", "test")):
-        for file in sorted((folder / place).glob("*.nii*")):
+        for file in sorted((folder / place).glob("*")):
+            if why := _not_read(file):
+                unused.append((file, why))
+            if why or not file.name.lower().endswith(READ):
+                continue
             match = re.fullmatch(r"(.+)_(\d{4})", stem_of(file.name))
             if is_ignored(file.name):
                 continue

@@ -335,7 +335,7 @@ def _same_files(files: Mapping[str, Path], pairs: Sequence[tuple[str, str]], all
         a, b = pairs[0]
         raise InputError(
             f"{a} and {b} are the same file ({files[b]}); give each modality its own file, leave one out, "
-            "or add --allow-duplicate"
+            "or add --allow-duplicate to predict"
         )
     return [Finding("warning", f"{a} and {b} are the same file") for a, b in pairs]
 

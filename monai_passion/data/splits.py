@@ -118,7 +118,10 @@ def random_split(
     wanted = [k for k, fraction in enumerate(fractions) if fraction > 0]
     if len(patients) < len(wanted):
         number = "1 patient" if len(patients) == 1 else f"{len(patients)} patients"
-        raise InputError(f"{number} cannot be split into {len(wanted)} parts; set fractions to 0 or 1")
+        raise InputError(
+            f"{number} cannot be split into {len(wanted)} parts; make a datalist with "
+            "`monai-passion datalist --fractions 1 0 0`, say, and give that"
+        )
     # Everyone who is wanted gets one patient, the others go where the shares are least filled.
     counts = [int(fraction > 0) for fraction in fractions]
     for _ in range(len(patients) - len(wanted)):

@@ -157,7 +157,8 @@ def _of_cases(
     """
 
     def look(case: Case) -> list[Problem]:
-        return list(_of_case(case, spatial_dims, convention, voxels, policy, whole))
+        found = _of_case(case, spatial_dims, convention, voxels, policy, whole)
+        return list(dict.fromkeys(found))  # of a 4-D file the same is wrong for each modality
 
     with ThreadPoolExecutor(THREADS) as pool:  # most of the time is that of unpacking, which threads share
         for k, problems in enumerate(pool.map(look, cases)):

@@ -102,6 +102,7 @@ def read_torch_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch raises for a broken file differs from break to break
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = "it holds more than weights, which loading could run" if "weights_only" in reason else reason
         raise WeightsError(f"{path} is not a readable file of weights ({reason}); copy or download it again") from error
     metadata = content.get("metadata") if isinstance(content, Mapping) else None
     for key in ("model", "state_dict"):

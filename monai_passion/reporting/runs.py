@@ -13,7 +13,7 @@ import pandas as pd
 
 from monai_passion.errors import InputError, UsageError
 from monai_passion.evaluation.summary import read_metrics
-from monai_passion.experiments.folders import cell_facts, finished_cells
+from monai_passion.experiment.folders import cell_facts, finished_cells
 from monai_passion.handlers.curves import COLUMNS
 from monai_passion.modalities import combinations, parse_combination, resolve
 from monai_passion.reporting.examples import Example, read_example

@@ -93,6 +93,11 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
     plain = {name: v for name, v in plain.items() if not (isinstance(v, str) and v[:1] in ("$", "@", "%"))}
     if said := fault(plain, "settings"):
         raise UsageError(f"the setting {said}")
+    modalities, rates = plain.get("modalities"), plain.get("degraded_rates")
+    if isinstance(modalities, list) and isinstance(rates, list) and len(rates) != len(modalities):
+        raise UsageError(
+            f"degraded_rates has {len(rates)} values; give one for each of {', '.join(map(str, modalities))}"
+        )
     classes, values = plain.get("num_classes"), plain.get("label_values")
     if classes is not None and isinstance(values, list) and len(values) != classes:
         raise UsageError(

@@ -4,7 +4,7 @@ import pytest
 
 from monai_passion.cli import main
 from tests.cli.test_train import cohort
-from tests.experiments.fake import write_project
+from tests.experiment.fake import write_project
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_a_dry_run_counts_the_patients_of_the_lists_that_the_runs_have(tmp_path,
 
 
 def test_set_goes_before_what_the_grid_says(command, tmp_path, monkeypatch):
-    monkeypatch.setattr("monai_passion.experiments.runner.run_cells", lambda *args: {})
+    monkeypatch.setattr("monai_passion.experiment.runner.run_cells", lambda *args: {})
     assert command("--set", "loss#beta=true", "--set", "epochs=2", "--only", "one", "--device", "cpu") == 0
     args = json.loads((tmp_path / "runs" / "idt-one-seed1" / "train_args.json").read_text())
     assert (args["loss#beta"], args["epochs"], args["device"]) == (True, 2, "cpu")
@@ -86,7 +86,7 @@ def test_lists_without_patients_to_score_leave_no_datalist_behind(tmp_path, caps
 
 
 def test_status_lists_every_cell(command, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("monai_passion.experiments.runner.run_cells", lambda *args: {})
+    monkeypatch.setattr("monai_passion.experiment.runner.run_cells", lambda *args: {})
     command()
     assert main(["experiments", "status", str(tmp_path / "runs")]) == 0
     text = capsys.readouterr().out
@@ -100,7 +100,7 @@ def test_status_of_another_folder_is_exit_code_3(tmp_path, capsys):
 
 
 def test_other_lists_than_those_of_an_earlier_run_are_refused(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("monai_passion.experiments.runner.run_cells", lambda *args: {})
+    monkeypatch.setattr("monai_passion.experiment.runner.run_cells", lambda *args: {})
     grid, data = write_project(tmp_path), cohort(tmp_path / "images", "ABC")
     command = ["experiments", "run", str(grid), "--output", str(tmp_path / "runs"), "--dataset-dir", str(data)]
     for name, order in (("one", "ABC"), ("other", "BAC")):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
@@ -133,6 +134,7 @@ def test_an_unknown_command_is_refused_with_a_suggestion(capsys):
 def test_the_commands_are_functions_of_the_package():
     assert monai_passion.predict is load_command("predict")
     assert monai_passion.bundles.export is load_command("bundles")["export"]
+    import_module("monai_passion.experiment.grid")  # a package named as the commands are would hide them
     assert monai_passion.experiments.run is load_command("experiments")["run"]
     assert {*COMMANDS} <= {*dir(monai_passion)}
     with pytest.raises(AttributeError, match="no attribute 'predcit'"):

@@ -271,6 +271,24 @@ def test_an_nnunet_data_set_is_read_by_its_channels(tmp_path):
     assert dict(find_cohort(tmp_path, BRATS).label_names) == {0: "background", 1: "edema"}
 
 
+def test_images_of_other_formats_in_an_nnunet_data_set_are_named(tmp_path):
+    touch(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nrrd", "imagesTr/c_0000.mha", "imagesTr/notes.txt")
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "FLAIR"}, "labels": {}}))
+    cohort = find_cohort(tmp_path, BRATS)
+    assert [path.name for path, why in cohort.unused if "convert it to .nii.gz" in why] == ["b_0000.nrrd", "c_0000.mha"]
+    assert len(cohort.unused) == 2
+
+
+@pytest.mark.parametrize("key", ["modality", "channel_names"])
+def test_one_sequence_named_for_two_channels_is_refused(tmp_path, key):
+    folder = decathlon(tmp_path, {"0": "FLAIR", "1": "T1w", "2": "T1", "3": "T2w"})
+    index = json.loads((folder / "dataset.json").read_text())
+    index[key] = index.pop("modality")
+    (folder / "dataset.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"names t1 2 times \(channels 1 T1w, 2 T1\)"):
+        find_cohort(folder, BRATS)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"modality": 3}', '{"modality": {"a": "T1"}}'])
 def test_a_damaged_dataset_json_is_an_error_that_names_it(tmp_path, text):
     (tmp_path / "dataset.json").write_text(text)

@@ -82,5 +82,5 @@ def test_everyone_may_be_for_the_test():
 
 
 def test_one_patient_cannot_be_split():
-    with pytest.raises(InputError, match="1 patient cannot be split into 3 parts"):
+    with pytest.raises(InputError, match="1 patient cannot be split into 3 parts; make a datalist with"):
         random_split([{"case": "a", "patient": "a"}], (0.7, 0.1, 0.2), 0)

@@ -151,6 +151,18 @@ def test_a_sound_cohort_has_nothing_to_tell(cohort):
     assert (verdict.task.name, verdict.layout, verdict.labels.name) == ("brats_mri", "folders", "brats_mri")
 
 
+def test_what_is_wrong_with_a_file_of_all_sequences_is_one_line(tmp_path):
+    save(tmp_path / "imagesTr" / "C.nii.gz", np.stack([image(k) for k in range(3)], axis=-1))
+    save(tmp_path / "labelsTr" / "C.nii.gz", label(1, 2, 3))
+    content = {
+        "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
+        "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumor"},
+        "training": [{"image": "./imagesTr/C.nii.gz", "label": "./labelsTr/C.nii.gz"}],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert len([problem for problem in verify_cohort(tmp_path).errors if problem.kind == "file"]) == 1
+
+
 def test_a_few_negative_numbers_of_a_normalized_image_are_no_overflow(cohort):
     data = (image(1) - 90) / 300 + 0.01
     data[2, 2, 2] = -9

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.experiments.fake import write_project
+from tests.experiment.fake import write_project
 
 pytestmark = pytest.mark.faults
 

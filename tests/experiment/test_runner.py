@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from monai_passion.experiments.cell import EXIT_BUSY
-from monai_passion.experiments.runner import run_cells
+from monai_passion.experiment.cell import EXIT_BUSY
+from monai_passion.experiment.runner import run_cells
 
 
 class FakeTask:
@@ -105,7 +105,7 @@ def test_an_interrupt_ends_what_runs(folders):
 
 def test_time_left_is_judged_by_the_work_of_this_session(folders, monkeypatch):
     clock = iter(range(0, 10000, 10))
-    monkeypatch.setattr("monai_passion.experiments.runner.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("monai_passion.experiment.runner.time.monotonic", lambda: next(clock))
     lines = []
     run_cells(folders, FakeEngine(), lines.append, pause=0, every=1e9)
     done = [line for line in lines if " done, " in line]

@@ -5,10 +5,10 @@ from monai.bundle import ConfigParser
 
 from monai_passion.data.datalists import describe_data, load_datalist
 from monai_passion.errors import InputError, UsageError
-from monai_passion.experiments.folders import Source, is_done, prepare, read_state
-from monai_passion.experiments.grid import expand, load_grid
+from monai_passion.experiment.folders import Source, is_done, prepare, read_state
+from monai_passion.experiment.grid import expand, load_grid
 from monai_passion.system.locks import RunLock
-from tests.experiments.fake import write_project
+from tests.experiment.fake import write_project
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_folder_of_another_specification_is_refused_before_anything_is_written
 
 def test_a_fragment_or_table_that_changed_is_another_specification(project, tmp_path, monkeypatch):
     project()
-    monkeypatch.setattr("tests.experiments.fake.TRAIN", {"training": [], "epochs": 3, "loss": {}})
+    monkeypatch.setattr("tests.experiment.fake.TRAIN", {"training": [], "epochs": 3, "loss": {}})
     with pytest.raises(UsageError, match=r"train\.json \w{8} -> \w{8}"):
         project()
 

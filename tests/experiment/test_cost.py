@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from monai_passion.data.sampling import CombinationSampler, combination_items
-from monai_passion.experiments.cost import cost_lines, count_steps
-from monai_passion.experiments.grid import Cell
+from monai_passion.experiment.cost import cost_lines, count_steps
+from monai_passion.experiment.grid import Cell
 
 PROJECT = Path(__file__).parents[2]
 SMALL = {"epochs": 3, "crop_size": [32, 32], "width": 2, "network_def#levels": 2, "device": "$torch.device('cpu')"}

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
-from monai_passion.experiments.folders import Source, prepare
-from monai_passion.experiments.grid import expand, load_grid
+from monai_passion.experiment.folders import Source, prepare
+from monai_passion.experiment.grid import expand, load_grid
 from monai_passion.reporting.paper import paper_numbers
 
 PROJECT = Path(__file__).parents[2]

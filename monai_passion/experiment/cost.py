@@ -11,7 +11,7 @@ from typing import Any
 
 from monai_passion.data.sampling import CombinationSampler, combination_items
 from monai_passion.data.slices import slices_of
-from monai_passion.experiments.grid import Cell
+from monai_passion.experiment.grid import Cell
 from monai_passion.system.settings import check_settings, read_config
 
 __all__ = ["cost_lines", "count_steps", "measure_step", "training_config"]

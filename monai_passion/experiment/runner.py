@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from monai_passion.experiments.cell import EXIT_BUSY
-from monai_passion.experiments.folders import is_done, read_state
+from monai_passion.experiment.cell import EXIT_BUSY
+from monai_passion.experiment.folders import is_done, read_state
 from monai_passion.system.engines import Engine, Task, end_tasks
 from monai_passion.system.locks import RunLock
 from monai_passion.system.status import time_text
@@ -29,7 +29,7 @@ def run_cells(
     A folder in which another process works is left for later. However this ends, the cells it started have ended.
 
     Args:
-        folders: of `monai_passion.experiments.folders.prepare`.
+        folders: of `monai_passion.experiment.folders.prepare`.
         engine: starts them, ``engine.jobs`` at a time.
         report: takes a line of progress.
         every: seconds between two lines while nothing happens.
@@ -53,7 +53,7 @@ def run_cells(
                 elif RunLock(folder).owner():
                     waiting.append(folder)
                 else:
-                    running[folder] = engine.start(("monai_passion.experiments.cell", str(folder)), folder / "log.txt")
+                    running[folder] = engine.start(("monai_passion.experiment.cell", str(folder)), folder / "log.txt")
                     report(f"{folder.name} started, from epoch {read_state(folder).epoch}")
             for folder, task in list(running.items()):
                 code = task.poll()

@@ -8,7 +8,7 @@ from pathlib import Path
 from tests.reporting.made_up import write_run
 
 TRAIN = {
-    "imports": ["$import tests.experiments.fake as fake"],
+    "imports": ["$import tests.experiment.fake as fake"],
     "epochs": 3,
     "wait": 0.0,
     "dataset_dir": "",
@@ -20,7 +20,7 @@ TRAIN = {
     "training": ["$fake.train(@ckpt_dir, @epochs, @seed, @wait, @loss)"],
 }
 EVALUATE = {
-    "imports": ["$import tests.experiments.fake as fake"],
+    "imports": ["$import tests.experiment.fake as fake"],
     "output_dir": "",
     "ckpt_dir": "",
     "label": None,

@@ -1,4 +1,4 @@
-"""The process of one cell: its training, then its evaluation; ``python -m monai_passion.experiments.cell FOLDER``.
+"""The process of one cell: its training, then its evaluation; ``python -m monai_passion.experiment.cell FOLDER``.
 
 It ends itself when the process that started it is gone, so that a runner that was killed leaves nothing running.
 """
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from monai_passion.errors import UsageError, install_excepthook
-from monai_passion.experiments.folders import cell_facts, is_done
+from monai_passion.experiment.folders import cell_facts, is_done
 from monai_passion.system.files import write_text
 from monai_passion.system.locks import RunLock
 from monai_passion.system.parent import end_with

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from monai_passion.errors import InputError
-from monai_passion.experiments.grid import expand, load_grid
+from monai_passion.experiment.grid import expand, load_grid
 
 
 def test_a_cell_is_one_choice_of_every_axis_and_a_seed():

@@ -61,7 +61,7 @@ def check_images(volumes: Mapping[str, Volume], task: Task) -> list[Finding]:
         overlap = int((heads[a] & heads[b]).sum()) / max(union, 1)
         if overlap < SAME_HEAD:
             apart.add((a, b))
-            text = f"the heads in {a} and {b} overlap by {100 * overlap:.0f} % only; are they co-registered?"
+            text = f"the heads in {a} and {b} overlap by {100 * overlap:.0f} % only; are they co-registered, and whole?"
             findings.append(Finding("warning", text))
     images = {m: volume.data for m, volume in volumes.items()}
     for m in images:

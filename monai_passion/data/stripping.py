@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from monai_passion.data.geometry import voxel_ml
 from monai_passion.data.nifti import Volume
 from monai_passion.errors import InputError, PassionError, UsageError
 
@@ -66,14 +67,14 @@ def strip(volumes: Mapping[str, Volume], stripper: str = "deepbet") -> Stripped:
     masks = hd_bet_masks(volumes) if stripper == "hd-bet" else {m: brain_mask(v) for m, v in volumes.items()}
     modality, agreement = choose_mask(masks)
     mask = masks[modality]
-    voxel_ml = abs(float(np.linalg.det(next(iter(volumes.values())).affine[:3, :3]))) / 1000
+    ml = voxel_ml(next(iter(volumes.values())).affine)
     stripped = {m: v._replace(data=np.where(mask, v.data, np.float32(0))) for m, v in volumes.items()}
     if dark := [m for m, volume in stripped.items() if not volume.data.any()]:
         raise InputError(
             f"{stripper} finds no brain in {volumes[dark[0]].path}; give images of a whole head, another --stripper, "
             "or images without skull"
         )
-    return Stripped(stripped, mask, modality, agreement, float(mask.sum()) * voxel_ml)
+    return Stripped(stripped, mask, modality, agreement, float(mask.sum()) * ml)
 
 
 def choose_mask(masks: Mapping[str, NDArray[np.bool_]]) -> tuple[str, float]:

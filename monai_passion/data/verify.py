@@ -222,8 +222,10 @@ def _of_case(
         if role == LABEL:
             yield from _of_label(case, volume, convention)
         else:
-            images[role] = volume
-            yield from _of_image(case, role, volume, headers[role], policy)
+            judged = judge_volume(role, volume)
+            yield from _of_image(case, volume, headers[role], judged, policy)
+            if not judged:
+                images[role] = volume
     if whole is not None:
         yield from _of_images(case, images, whole)
 
@@ -238,19 +240,18 @@ def _read(case: Case, role: str) -> Volume:
     return volume
 
 
-def _of_image(case: Case, role: str, volume: Volume, header: Header, policy: str) -> Iterator[Problem]:
+def _of_image(case: Case, volume: Volume, header: Header, judged: Mapping[str, str], policy: str) -> Iterator[Problem]:
     for note in set(volume.notes) - set(header.notes):
         yield Problem("warning", "image", case.name, f"{volume.path}: {note}")
-    for kind, text in judge_volume(role, volume).items():
+    for kind, text in judged.items():
         level = "error" if is_refused(kind, policy) else "warning"
         yield Problem(level, "image", case.name, f"{volume.path}: {text}")
 
 
 def _of_images(case: Case, images: Mapping[str, Volume], task: Task) -> Iterator[Problem]:
-    """What is odd about those that hold an image, on the grid of the first, beside each other."""
-    images = {m: volume for m, volume in images.items() if not judge_volume(m, volume)}
+    """What is odd about images beside each other, of those on the grid of the first."""
     beside = {m: volume for m, volume in images.items() if same_grid(volume, next(iter(images.values())))}
-    if len(beside) > 1:
+    if beside:
         for finding in (*judge_coverage(beside, next(iter(beside))), *check_images(beside, task)):
             yield Problem("warning", "image", case.name, f"{case.folder}: {finding.text}")
 

@@ -9,6 +9,7 @@ from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from monai_passion.data.geometry import voxel_ml
 from monai_passion.data.nifti import Volume
 from monai_passion.data.patient import Finding
 from monai_passion.tasks import Task
@@ -54,7 +55,7 @@ def check_result(
         )
         findings.append(Finding("unusable", text))
     largest = LARGEST_ML.get(task.anatomy) if task else None
-    if largest and (ml := filled * abs(float(np.linalg.det(affine[:3, :3]))) / 1000) > largest:
+    if largest and (ml := filled * voxel_ml(affine)) > largest:
         text = f"do not use this result: {ml:.0f} mL are segmented, more than any tumor has (about {largest} mL)"
         findings.append(Finding("unusable", text))
     number, volume = far_parts(found, affine)
@@ -95,4 +96,4 @@ def far_parts(found: NDArray[np.bool_], affine: NDArray[np.float64]) -> tuple[in
     nearest = ndimage.minimum(distance, coarse, np.arange(1, number + 1))
     seen = np.isin(np.arange(1, number + 1), coarse)
     far = seen & (nearest > FAR) & (sizes < SMALL * sizes.max())
-    return int(far.sum()), float(sizes[far].sum() * abs(np.linalg.det(affine[:3, :3])) / 1000)
+    return int(far.sum()), float(sizes[far].sum() * voxel_ml(affine))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from nibabel.affines import voxel_sizes
 
+from monai_passion.data.geometry import voxel_ml
 from monai_passion.data.labels import read_label
 from monai_passion.data.nifti import check_same_grid
 from monai_passion.data.patient import read_patient
@@ -58,7 +59,7 @@ def score_patients(
                 patient=item["patient"],
                 combination=name,
                 conventions=[CHALLENGE],
-                voxel_ml=abs(float(np.linalg.det(truth.affine[:3, :3]))) / 1000,
+                voxel_ml=voxel_ml(truth.affine),
             )
         rows += mine
         report(item["case"], float(np.mean([row["dice"] for row in mine])))

@@ -20,13 +20,10 @@ MAY_CHANGE = {"epochs", "device", "num_workers", "learning_rate", "val_interval"
 MAY_CHANGE |= {"cache_rate", "cache_dir", "resume", "deterministic"}
 """Settings that may be others when a training goes on."""
 CHECKPOINTS = "checkpoint_epoch=*.pt"
+WEIGHTS = (CHECKPOINTS, "model.pt", "model_last.pt", "model.safetensors")
 WRITTEN = (
     ARGUMENTS,
-    *(
-        f"{name}{more}"
-        for name in (CHECKPOINTS, "model.pt", "model_last.pt", "model.safetensors")
-        for more in ("", ".sha256")
-    ),
+    *(f"{name}{more}" for name in WEIGHTS for more in ("", ".sha256")),
     "curves.csv",
     LOG,
     "datalist.json",
@@ -36,6 +33,8 @@ WRITTEN = (
 """What an earlier training left in its folder."""
 EARLIER = ".earlier"
 """Where that is kept within the folder until the new training has a checkpoint."""
+MOVING = ".earlier.moving"
+"""Its name while files move there or back; those that a kill leaves in it belong in the folder."""
 
 
 @contextmanager
@@ -58,7 +57,7 @@ def run_folder(output: Path, arguments: Mapping[str, Any], overwrite: bool, made
     """
     was_there = output.exists()
     lock = RunLock(output)
-    if (output / EARLIER).is_dir():
+    if any((output / name).is_dir() for name in (EARLIER, MOVING)):
         lock.acquire()
         _settle(output, made)
         lock.release()
@@ -66,17 +65,17 @@ def run_folder(output: Path, arguments: Mapping[str, Any], overwrite: bool, made
     lock.acquire()
     try:
         if overwrite:
-            (output / EARLIER).mkdir()
-            for path in _written(output, made):
-                path.rename(output / EARLIER / path.name)
-        yield
+            _move(_written(output, made), output / MOVING)
+            (output / MOVING).rename(output / EARLIER)
+        try:
+            yield
+        finally:
+            if not _began(output):
+                _remove(_written(output, made))
+            _settle(output, made)
     finally:
-        began = _began(output)
-        if not began:
-            _remove(_written(output, made))
-        _settle(output, made)
         lock.release()
-        if not began and not was_there and not any(output.iterdir()):
+        if not was_there and not any(output.iterdir()):
             output.rmdir()
 
 
@@ -137,19 +136,26 @@ def _written(output: Path, made: Path | None) -> list[Path]:
 
 
 def _began(output: Path) -> bool:
-    return any(output.glob("*.pt"))
+    return any(any(output.glob(name)) for name in WEIGHTS)
 
 
 def _settle(output: Path, made: Path | None) -> None:
     """An earlier training comes back where the new one, maybe killed, never began, and is removed where it did."""
-    aside = output / EARLIER
-    if not aside.is_dir():
-        return
-    if not _began(output):
+    aside, moving = output / EARLIER, output / MOVING
+    if aside.is_dir() and _began(output):
+        shutil.rmtree(aside)
+    elif aside.is_dir():
         _remove(_written(output, made))
-        for path in aside.iterdir():
-            path.rename(output / path.name)
-    shutil.rmtree(aside)
+        aside.rename(moving)
+    if moving.is_dir():
+        _move(moving.iterdir(), output)
+        moving.rmdir()
+
+
+def _move(paths: Iterable[Path], folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for path in list(paths):
+        path.rename(folder / path.name)
 
 
 def _remove(paths: Iterable[Path]) -> None:

@@ -8,15 +8,17 @@ import shlex
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from fire.parser import DefaultParseValue
 
 from monai_passion.bundle.run import ARGUMENTS, command_line
+from monai_passion.bundle.run_folder import run_folder
 from monai_passion.cli import main
 from monai_passion.commands.train import train as train_command
-from monai_passion.errors import InputError
+from monai_passion.errors import InputError, UsageError
 from monai_passion.networks.weights import load_weights
 from monai_passion.prediction.segmenter import find_bundle
 from monai_passion.system.settings import as_text
@@ -169,6 +171,37 @@ def test_an_earlier_training_comes_back_after_a_kill_before_the_new_one_began(tr
     assert train(data, mine, epochs=2) == 0
     assert content(mine).keys() == before.keys()
     assert not (mine / ".earlier").exists()
+
+
+@pytest.mark.parametrize("moves", range(0, 9, 2))
+def test_a_kill_while_an_earlier_training_is_put_aside_or_back_loses_nothing(trained, tmp_path, monkeypatch, moves):
+    _, run = trained
+    mine = shutil.copytree(run, tmp_path / "run")
+    (mine / "resnet50.pt").write_text("not of a training")
+    before, arguments = content(mine), json.loads((mine / ARGUMENTS).read_text())
+    rename, left = Path.rename, [moves]
+
+    def killed(path, target):
+        left[0] -= 1
+        if left[0] < 0:
+            raise SystemExit("killed")
+        return rename(path, target)
+
+    def start(back):
+        with run_folder(mine, arguments, True, None):
+            (mine / "curves.csv").write_text("of a training without a checkpoint")
+            left[0] = moves if back else 99
+            raise SystemExit("ends")
+
+    for back in (False, True):
+        left[0] = 99 if back else moves
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", killed)
+            with pytest.raises(SystemExit):
+                start(back)
+        with pytest.raises(UsageError, match="seed"), run_folder(mine, {**arguments, "seed": 9}, False, None):
+            pytest.fail("other settings are refused")  # but the next start has put things right
+        assert content(mine) == before
 
 
 def test_starting_anew_removes_nothing_that_no_training_wrote(trained, tmp_path, capsys):

@@ -54,7 +54,7 @@ SETTINGS: dict[int, dict[str, Any]] = {
 
 def manifest(configs: Path) -> list[dict[str, Any]]:
     """The rows of ``bundles.json``."""
-    rows: list[dict[str, Any]] = json.loads((configs / "bundles.json").read_text())
+    rows: list[dict[str, Any]] = json.loads((configs / "bundles.json").read_text(encoding="utf-8"))
     return rows
 
 

@@ -67,6 +67,7 @@ def compare(
     from monai_passion.bundle.trust import check_trusted
     from monai_passion.data.patient import Finding
     from monai_passion.prediction.compare import compare as compared
+    from monai_passion.prediction.compare import of_the_days
     from monai_passion.prediction.output.html import make_comparison_page
     from monai_passion.prediction.output.images import write_labels
     from monai_passion.prediction.output.preview import preview
@@ -91,8 +92,7 @@ def compare(
         second = _examination(Path(after), folder / "after", facts, open_segmenter, options, voice)
         voice.stage("registering")
         result, views = compared(first, second)
-        of_the_days = sum(r["level"] != "note" for day in (first, second) for r in day.report["findings"])
-        for finding in result["findings"][of_the_days:]:  # the first ones were said when the days were segmented
+        for finding in result["findings"][len(of_the_days(first, second)) :]:  # those were said of the days
             voice.finding(Finding(**finding))
         voice.stage("writing")
         labels = np.rint(second.labels.data).astype(np.uint16)

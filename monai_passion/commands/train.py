@@ -155,11 +155,11 @@ def _bundle_of(task: Task, network: str) -> str | None:
     return next((r["name"] for r in _rows() if r["network"] == network and load_task(r["task"]) == task), None)
 
 
-def _rows() -> list[dict[str, str]]:
+def _rows() -> list[dict[str, Any]]:
+    from monai_passion.bundle.materialize import manifest
     from monai_passion.system.resources import resource_folder
 
-    rows: list[dict[str, str]] = json.loads((resource_folder("configs") / "bundles.json").read_text(encoding="utf-8"))
-    return rows
+    return manifest(resource_folder("configs"))
 
 
 def _bundle_named(task: str, network: str) -> str:

@@ -22,7 +22,15 @@ from monai_passion.errors import InputError
 from monai_passion.prediction.output.diameters import components
 from monai_passion.system.schemas import check_schema
 
-__all__ = ["Examination", "change", "compare", "lesion_changes", "open_examination", "rano_category"]
+__all__ = [
+    "Examination",
+    "change",
+    "compare",
+    "lesion_changes",
+    "of_the_days",
+    "open_examination",
+    "rano_category",
+]
 
 MEASURABLE_MM = 10.0
 """Both diameters of a measurable lesion are at least as long."""
@@ -147,17 +155,22 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         "category": {"region": enhancing["name"], **rano_category(enhancing)}
         if brain and overlap >= SAME_HEAD
         else None,
-        "findings": [
-            {"level": r["level"], "text": f"{when}: {r['text']}"}
-            for when, report in (("before", before.report), ("after", after.report))
-            for r in report["findings"]
-            if r["level"] != "note"
-        ]
+        "findings": of_the_days(before, after)
         + _unregistered(registered)
         + _apart(name, overlap)
         + _unseen(regions)
         + _uneven(before, after),
     }, views
+
+
+def of_the_days(before: Examination, after: Examination) -> list[dict[str, str]]:
+    """What was doubtful about either day by itself; the first of the findings of `compare`."""
+    return [
+        {"level": finding["level"], "text": f"{when}: {finding['text']}"}
+        for when, day in (("before", before), ("after", after))
+        for finding in day.report["findings"]
+        if finding["level"] != "note"
+    ]
 
 
 def _numbered(

@@ -20,6 +20,7 @@ from monai_passion.system.files import sha256
 from monai_passion.tasks import Task
 
 __all__ = [
+    "UNKNOWN",
     "check_edges",
     "check_expectation",
     "check_measured",
@@ -35,6 +36,7 @@ MEASURED = ("roi_size", "mirror_axes", "decision", "ensemble")
 """Settings without which a Dice that was measured is not the one to expect."""
 COARSE = 1.5
 """How many times the size of the training's voxels one may have."""
+UNKNOWN = "expected quality unknown: evaluate these weights"
 UNRELIABLE = 0.5
 """Mean Dice in validation under which a region is not to be relied on."""
 
@@ -96,7 +98,7 @@ def check_measured(summary: Path, settings: Mapping[str, Any]) -> list[Finding]:
 def check_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str], task: Task) -> list[Finding]:
     """A warning for each region that was poor in the evaluation with these modalities; a note where there was none."""
     if not quality:
-        return [Finding("note", "expected quality unknown: evaluate these weights")]
+        return [Finding("note", UNKNOWN)]
     titles = {region.name: region.title for region in task.regions}
     given = " + ".join(task.titles[m] for m in used) + (" alone" if len(used) == 1 else "")
     return [

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from monai_passion.bundle.run import trained_bundle
 from monai_passion.bundle.trust import check_trusted
 from monai_passion.bundle.weights import find_weights, trained_settings, trained_unknown, weights_of
+from monai_passion.data.geometry import voxel_ml
 from monai_passion.data.patient import Finding
 from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
 from monai_passion.modalities import all_masks, combination_name
@@ -495,11 +496,11 @@ class Segmenter:
         if found == kept:
             return ()
         label, by = (self.bundle.task.classes[k].title for k in (rule.label, rule.by))
-        voxel_ml = abs(float(item["image"].affine[:3, :3].det())) / 1000
-        volume = found * voxel_ml
+        ml = voxel_ml(item["image"].affine.numpy())
+        volume = found * ml
         if kept:
             modality = self.bundle.task.modalities[rule.channel].title
-            gone = volume - kept * voxel_ml
+            gone = volume - kept * ml
             text = f"{gone:.1f} mL that are not bright on {modality} are shown as {by}"
             return (Finding("warning", f"{label} of {volume:.1f} mL was found; {text}"),)
         text = (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from monai_passion.data.patient import Finding
+from monai_passion.prediction.expectation import UNKNOWN
 from monai_passion.system.status import time_text
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from monai_passion.prediction.run import Stage
 
 __all__ = [
-    "UNKNOWN",
     "Voice",
     "expected_text",
     "helpful_text",
@@ -30,7 +30,6 @@ __all__ = [
     "unknown_text",
 ]
 
-UNKNOWN = "expected quality unknown: evaluate these weights"
 STYLES = {"unusable": "bold red", "warning": "yellow", "note": "dim"}
 
 

@@ -10,6 +10,7 @@ from monai.config import KeysCollection
 from monai.transforms.transform import MapTransform, Transform
 from torch import Tensor
 
+from monai_passion.data.geometry import voxel_ml
 from monai_passion.transforms.decision import most_probable_class
 
 __all__ = [
@@ -65,9 +66,9 @@ class ReplaceDoubtful(Transform):
         found = classes == self.label
         everywhere, nowhere = torch.ones_like(found), torch.zeros_like(found)
         affine = getattr(image, "affine", None)
-        voxel_ml = 0.001 if affine is None else abs(float(torch.as_tensor(affine)[:3, :3].det())) / 1000
+        ml = 0.001 if affine is None else voxel_ml(torch.as_tensor(affine).numpy())
         voxels, others = int(found.sum()), int((classes == self.by).sum())
-        if voxels * voxel_ml < self.minimum_ml or voxels < self.minimum_share * (voxels + others):
+        if voxels * ml < self.minimum_ml or voxels < self.minimum_share * (voxels + others):
             return found, nowhere
         shown = torch.as_tensor(image[self.channel]).as_subclass(Tensor).to(found.device)
         if self.minimum_median is None or not voxels or not shown.any():
@@ -75,7 +76,7 @@ class ReplaceDoubtful(Transform):
         if float(shown[found].median()) >= self.minimum_median:
             return found, everywhere
         bright = shown >= self.minimum_intensity
-        return found, bright if int((found & bright).sum()) * voxel_ml >= self.minimum_ml else nowhere
+        return found, bright if int((found & bright).sum()) * ml >= self.minimum_ml else nowhere
 
     def __call__(self, pred: Tensor, image: Tensor) -> Tensor:
         """See `allowed`; gives (K, *spatial), each voxel of the same sum.

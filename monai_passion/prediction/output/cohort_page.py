@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from monai_passion.prediction.expectation import UNKNOWN
 from monai_passion.prediction.output.templates import render
-from monai_passion.prediction.terminal import UNKNOWN
 from monai_passion.system.files import write_text
 
 __all__ = ["write_index"]

@@ -11,7 +11,7 @@ from monai_passion.system.files import PathLike
 from monai_passion.system.output import refuse_older
 
 if TYPE_CHECKING:
-    from monai_passion.prediction.segmenter import BundleFacts
+    from monai_passion.bundle.facts import BundleFacts
 
 __all__ = ["check", "export", "make"]
 
@@ -109,7 +109,7 @@ def export(
         UsageError: ``output`` exists, or does not end in .zip, .ts or .onnx.
         WeightsError: the weights are not of this network.
     """
-    from monai_passion.prediction.segmenter import find_bundle
+    from monai_passion.bundle.facts import find_bundle
 
     output, weights = Path(output), None if weights is None else Path(weights)
     if output.suffix not in (".zip", ".onnx", ".ts"):

@@ -13,8 +13,8 @@ from monai_passion.errors import UsageError
 from monai_passion.system.files import PathLike
 
 if TYPE_CHECKING:
+    from monai_passion.bundle.facts import BundleFacts
     from monai_passion.prediction.compare import Examination
-    from monai_passion.prediction.segmenter import BundleFacts
     from monai_passion.prediction.terminal import Voice
 
 __all__ = ["compare"]
@@ -64,6 +64,7 @@ def compare(
     import numpy as np
     from matplotlib.image import imsave
 
+    from monai_passion.bundle.facts import find_bundle
     from monai_passion.bundle.trust import check_trusted
     from monai_passion.data.patient import Finding
     from monai_passion.prediction.compare import compare as compared
@@ -72,7 +73,7 @@ def compare(
     from monai_passion.prediction.output.images import write_labels
     from monai_passion.prediction.output.preview import preview
     from monai_passion.prediction.run import Options
-    from monai_passion.prediction.segmenter import Segmenter, find_bundle
+    from monai_passion.prediction.segmenter import Segmenter
     from monai_passion.prediction.terminal import speaking
     from monai_passion.system.output import output_folder, writing
 

@@ -28,7 +28,7 @@ def info(bundle: str | None = None, *, json: bool = False) -> list[dict[str, Any
     Raises:
         UsageError: no such bundle.
     """
-    from monai_passion.prediction.segmenter import known_bundles
+    from monai_passion.bundle.facts import known_bundles
 
     rows = [_describe(name) for name in ([bundle] if bundle else known_bundles())]
     if json:
@@ -47,8 +47,8 @@ def info(bundle: str | None = None, *, json: bool = False) -> list[dict[str, Any
 
 
 def _describe(bundle: str) -> dict[str, Any]:
+    from monai_passion.bundle.facts import find_bundle
     from monai_passion.bundle.weights import shipped_weights
-    from monai_passion.prediction.segmenter import find_bundle
 
     facts = find_bundle(bundle)
     models = facts.run or facts.path / "models"

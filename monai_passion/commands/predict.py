@@ -16,7 +16,7 @@ from monai_passion.system.files import PathLike
 from monai_passion.tasks import load_task, task_names
 
 if TYPE_CHECKING:
-    from monai_passion.prediction.segmenter import BundleFacts
+    from monai_passion.bundle.facts import BundleFacts
     from monai_passion.prediction.terminal import Voice
 
 __all__ = ["predict"]
@@ -129,11 +129,12 @@ def predict(
         PassionError: patients of a cohort failed; the others are written.
     """
     call = dict(locals())
+    from monai_passion.bundle.facts import find_networks
     from monai_passion.data.nifti import MAX_VOXELS
     from monai_passion.data.sources import find_files
     from monai_passion.prediction.cohort import check_cohort, predict_cohort
     from monai_passion.prediction.run import Options, check_patient, predict_patient
-    from monai_passion.prediction.segmenter import Segmenter, find_networks
+    from monai_passion.prediction.segmenter import Segmenter
     from monai_passion.prediction.terminal import print_check, print_summary, speaking
 
     if verbose:
@@ -273,7 +274,7 @@ def _modality_flags(bundle: str | None = None) -> dict[str, str]:
         for m in task.modalities:
             flags |= {alias: "" for alias in m.aliases if alias not in flags and alias.isidentifier()}
     if bundle is not None:
-        from monai_passion.prediction.segmenter import find_bundle
+        from monai_passion.bundle.facts import find_bundle
 
         flags |= {m: "" for m in find_bundle(bundle).modalities if m not in flags}
     return flags

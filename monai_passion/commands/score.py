@@ -63,11 +63,12 @@ def score(
         UsageError: ``output`` is not empty; ``labels`` and a datalist.
         WeightsError: no weights, or those of another network.
     """
+    from monai_passion.bundle.facts import find_networks
     from monai_passion.data.datalists import absolute, load_datalist, make_datalist
     from monai_passion.errors import InputError, UsageError
     from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
     from monai_passion.prediction.scoring import score_patients
-    from monai_passion.prediction.segmenter import Segmenter, find_networks
+    from monai_passion.prediction.segmenter import Segmenter
     from monai_passion.prediction.terminal import print_findings
     from monai_passion.reporting.card import card_tables
     from monai_passion.system.files import sha256, write_text

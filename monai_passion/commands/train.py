@@ -124,8 +124,8 @@ def _bundle(task: str, network: str, bundle: str | None, output: Path, overwrite
     Raises:
         UsageError: no such bundle, task or network; or ``output`` has a bundle of another task.
     """
+    from monai_passion.bundle.facts import find_bundle
     from monai_passion.bundle.materialize import make_bundle
-    from monai_passion.prediction.segmenter import find_bundle
     from monai_passion.tasks import load_task
 
     name = bundle or (_bundle_of(load_task(task), network) if task.endswith(".json") else _bundle_named(task, network))

@@ -1,4 +1,4 @@
-"""DICOM series in, by dcm2niix, and a segmentation out as DICOM SEG, by highdicom: the extra ``dicom``.
+"""DICOM series as images, converted by dcm2niix: the extra ``dicom``.
 
 A series is given by its folder, or by any one of its files where a folder holds several.
 """
@@ -21,11 +21,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_passion import __version__
-from monai_passion.data.geometry import LPS
 from monai_passion.data.naming import read_description
 from monai_passion.errors import InputError, PassionError, UsageError
-from monai_passion.tasks import ClassLabel, Task
+from monai_passion.tasks import Task
 
 __all__ = [
     "Series",
@@ -35,8 +33,9 @@ __all__ = [
     "is_dicom",
     "open_series",
     "original_names",
+    "read_header",
     "recognize_series",
-    "write_segmentation",
+    "slice_affine",
 ]
 
 logger = logging.getLogger(__name__)
@@ -51,23 +50,6 @@ ANONYMOUS = r"(anon\w*|unknown|none|null|patient|de-?identified|removed|x+|0+|no
 """What stands for a patient's name where it was taken out."""
 TIMEOUT = 600
 """Seconds that a conversion may take."""
-TISSUE = ("85756007", "SCT", "Tissue")
-"""What a class shows that has no code of its own."""
-ABNORMAL = ("49755003", "SCT", "Morphologically Abnormal Structure")
-COPIED = {
-    "PatientID": ".*",
-    "PatientName": ".*",
-    "PatientBirthDate": r"\d{8}",
-    "PatientSex": "[MFO]",
-    "StudyID": ".*",
-    "StudyDate": r"\d{8}",
-    "StudyTime": r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?",
-    "AccessionNumber": ".*",
-}
-"""What a DICOM SEG takes over from its images, and how it has to look; empty where these lack it or have it otherwise,
-as when a patient's sex or the date was taken out."""
-REFERRED = ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-"""By what it refers to them."""
 _TAGS = [
     *(
         "SOPClassUID",
@@ -303,122 +285,6 @@ def original_names(converted: Mapping[str, Path], given: Mapping[str, Path]) -> 
         raise type(error)(text) from error
 
 
-def write_segmentation(
-    path: Path,
-    labels: NDArray[np.unsignedinteger],
-    affine: NDArray[np.float64],
-    classes: Sequence[ClassLabel],
-    series: Series,
-    algorithm: str,
-) -> None:
-    """Write a label map as DICOM SEG, one segment a label, on the frames of a series.
-
-    Patient and study are those of the series, as the standard wants it.
-
-    Args:
-        path: of the new file.
-        labels: (X, Y, Z).
-        affine: voxel of ``labels`` -> mm in RAS+; each voxel of the series gets the nearest label.
-        classes: of the task, background left out.
-        series: the images that were segmented.
-        algorithm: what segmented them.
-
-    Raises:
-        UsageError: see `check_segmentable`.
-    """
-    sources = _referred(series)
-    frames = np.zeros(series.shape, np.uint8)
-    values = [label.value for label in classes]
-    numbers = np.zeros(max(values, default=0) + 1, np.uint8)
-    numbers[values] = np.arange(1, len(values) + 1)
-    rows, columns = np.meshgrid(*(np.arange(n) for n in series.shape[1:]), indexing="ij")
-    for frame, source in zip(frames, sources, strict=True):
-        voxels = np.linalg.inv(affine) @ LPS @ _slice_affine(source)
-        places = np.stack([columns, rows, np.zeros_like(rows), np.ones_like(rows)], axis=-1) @ voxels.T
-        index = np.rint(places[..., :3]).astype(int)
-        inside = ((index >= 0) & (index < labels.shape)).all(axis=-1)
-        frame[inside] = numbers[labels[tuple(index[inside].T)]]
-    _segmentation(sources, frames, classes, algorithm).save_as(path)
-
-
-def _referred(series: Series) -> list[Any]:
-    """The headers of a series, as a DICOM SEG refers to them.
-
-    Raises:
-        UsageError: it is one multi-frame file, or lacks what it would be referred to by.
-    """
-    if len(series.files) != series.shape[0]:
-        raise UsageError("--dicom-seg wants a series of single images; this one is a multi-frame file")
-    sources = [_read(file, stop_before_pixels=True) for file in series.files]
-    for file, source in zip(series.files, sources, strict=True):
-        if lacking := [keyword for keyword in REFERRED if not source.get(keyword)]:
-            raise UsageError(f"--dicom-seg wants a {lacking[0]}, which {file} lacks; leave --dicom-seg out")
-    ends = [np.asarray(source.ImagePositionPatient, float) for source in (sources[0], sources[-1])]
-    distance = float(np.linalg.norm(ends[1] - ends[0])) / max(len(sources) - 1, 1) or 1.0
-    for source in sources:
-        for keyword, form in COPIED.items():
-            if keyword not in source or not re.fullmatch(form, str(source.get(keyword) or "")):
-                setattr(source, keyword, "")
-        if source.get("SliceThickness") in (None, ""):
-            source.SliceThickness = distance
-    return sources
-
-
-def _segmentation(
-    sources: Sequence[Any], frames: NDArray[np.uint8], classes: Sequence[ClassLabel], algorithm: str
-) -> Any:
-    """A DICOM SEG of frames, whose values are the numbers of the classes from 1 on."""
-    import highdicom as hd
-    from pydicom.sr.codedict import codes
-    from pydicom.sr.coding import Code
-
-    identification = hd.AlgorithmIdentificationSequence(
-        name=algorithm, version=__version__, family=codes.DCM.ArtificialIntelligence
-    )
-    segments = [
-        hd.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=label.name,
-            segmented_property_category=Code(*(ABNORMAL if label.code else TISSUE)),
-            segmented_property_type=Code(*(label.code or TISSUE)),
-            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-            algorithm_identification=identification,
-        )
-        for number, label in enumerate(classes, 1)
-    ]
-    return hd.seg.Segmentation(
-        source_images=sources,
-        pixel_array=frames,
-        segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-        segment_descriptions=segments,
-        omit_empty_frames=bool(frames.any()),  # with nothing in them all are kept, which it would warn of
-        series_instance_uid=hd.UID(),
-        series_number=9000,
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="monai_passion",
-        manufacturer_model_name=algorithm,
-        software_versions=__version__,
-        device_serial_number="0",
-        series_description="Research use only: segmentation by monai_passion",
-    )
-
-
-def check_segmentable(series: Series) -> None:
-    """Refuse a series of which no DICOM SEG can be made; tried with an empty one.
-
-    Raises:
-        UsageError: it is one multi-frame file, lacks its identifiers, or has what a DICOM SEG may not have.
-    """
-    sources = _referred(series)
-    try:
-        _segmentation(sources, np.zeros(series.shape, np.uint8), [ClassLabel("any", "any", 1, "#000000")], "none")
-    except Exception as error:
-        raise UsageError(
-            f"no DICOM SEG can be made of {series.files[0].parent} ({error}); leave --dicom-seg out"
-        ) from error
-
-
 def _pydicom() -> ModuleType:
     try:
         import pydicom
@@ -430,11 +296,20 @@ def _pydicom() -> ModuleType:
 @lru_cache(maxsize=2**14)
 def _header(path: Path, changed: int) -> Any:
     """What is asked for in ``_TAGS``; ``changed`` is the time of the file, read again when that is another."""
-    return _read(path, stop_before_pixels=True, specific_tags=_TAGS)
+    return read_header(path, stop_before_pixels=True, specific_tags=_TAGS)
 
 
-def _read(path: Path, **options: Any) -> Any:
-    """The data set, with every value decoded that is asked for."""
+def read_header(path: Path, **options: Any) -> Any:
+    """The data set of a file, with every value decoded that this module asks for.
+
+    Args:
+        path: of the file, with or without preamble and meta information.
+        options: of `pydicom.dcmread`.
+
+    Raises:
+        InputError: the file is damaged.
+        UsageError: the extra ``dicom`` is not installed.
+    """
     pydicom = _pydicom()
     try:
         with path.open("rb") as file:
@@ -553,7 +428,7 @@ def _order(slices: Sequence[Any], where: str) -> list[int]:
         InputError: some are missing, twice there, not parallel, or shifted sideways.
     """
     try:
-        affines = [_slice_affine(header) for header in slices]
+        affines = [slice_affine(header) for header in slices]
     except (AttributeError, TypeError, ValueError, IndexError) as error:
         raise InputError(f"{where} does not say where its slices lie ({_line(str(error))}); export it again") from error
     if any(not np.allclose(a[:3, :2], affines[0][:3, :2], atol=1e-3) for a in affines):
@@ -579,8 +454,13 @@ def _order(slices: Sequence[Any], where: str) -> list[int]:
     return [int(k) for k in order]
 
 
-def _slice_affine(header: Any) -> NDArray[np.float64]:
-    """(4, 4): column, row, 0, 1 of one slice -> mm in LPS+."""
+def slice_affine(header: Any) -> NDArray[np.float64]:
+    """(4, 4): column, row, 0, 1 of one slice -> mm in LPS+.
+
+    Raises:
+        ValueError: a value is empty or not a number.
+        AttributeError: the header lacks one.
+    """
     cosines = np.array(header.ImageOrientationPatient, dtype=np.float64).reshape(2, 3)
     between_rows, between_columns = (float(size) for size in header.PixelSpacing)
     result = np.eye(4)
@@ -630,7 +510,7 @@ def _check_pixels(path: Path) -> Any:
     Raises:
         InputError: pixels are missing, which dcm2niix would make up.
     """
-    image = _read(path)
+    image = read_header(path)
     try:
         size = int(image.Rows) * int(image.Columns) * int(image.get("NumberOfFrames") or 1) * image.BitsAllocated // 8
         short = not image.file_meta.TransferSyntaxUID.is_encapsulated and len(image.PixelData) < size

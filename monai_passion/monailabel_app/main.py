@@ -27,12 +27,12 @@ from monailabel.tasks.infer.basic_infer import CallBackTypes
 from monailabel.tasks.infer.bundle import BundleInferTask
 from monailabel.tasks.train.bundle import BundleTrainTask
 
+from monai_passion.bundle.facts import find_bundle
 from monai_passion.data.slices import slices_of
 from monai_passion.data.studies import patient_of
 from monai_passion.errors import InputError, find_passion_error
 from monai_passion.handlers.checkpoint import read_checkpoint, write_checkpoint
 from monai_passion.monailabel_app.studies import label_values, training_items
-from monai_passion.prediction.segmenter import find_bundle
 
 logger = logging.getLogger(__name__)
 

@@ -21,13 +21,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monai_passion.bundle.facts import BundleFacts
 from monai_passion.data.dicom import is_dicom
 from monai_passion.data.patient import Finding
 from monai_passion.data.sources import find_files
 from monai_passion.errors import EXIT_TERMINATED, PassionError, ResourceError, UsageError
 from monai_passion.prediction.output.cohort_page import write_index
 from monai_passion.prediction.run import Options, Stage, Tell, check_patient, predict_patient, silent
-from monai_passion.prediction.segmenter import BundleFacts, Segmenter
+from monai_passion.prediction.segmenter import Segmenter
 from monai_passion.prediction.terminal import unknown_text
 from monai_passion.system.files import write_atomically
 from monai_passion.system.locks import RunLock

@@ -14,7 +14,8 @@ import numpy as np
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from monai_passion.data.dicom import Series, as_nifti, check_segmentable, original_names, write_segmentation
+from monai_passion.bundle.facts import BundleFacts
+from monai_passion.data.dicom import Series, as_nifti, original_names
 from monai_passion.data.layouts import READ
 from monai_passion.data.naming import read_name
 from monai_passion.data.nifti import MAX_VOXELS, read_volume
@@ -33,12 +34,13 @@ from monai_passion.prediction.expectation import (
     expected_quality,
     find_summary,
 )
+from monai_passion.prediction.output.dicom_seg import check_segmentable, write_segmentation
 from monai_passion.prediction.output.html import make_page
 from monai_passion.prediction.output.images import write_labels, write_map
 from monai_passion.prediction.output.preview import preview
 from monai_passion.prediction.output.report import make_report, most_helpful
 from monai_passion.prediction.output.stages import StagePicture, stage_picture
-from monai_passion.prediction.segmenter import BundleFacts, Segmentation, Segmenter
+from monai_passion.prediction.segmenter import Segmentation, Segmenter
 from monai_passion.system.files import sha256
 from monai_passion.system.memory import peak_memory_mb
 from monai_passion.system.output import output_folder, writing

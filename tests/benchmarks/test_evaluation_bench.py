@@ -12,12 +12,13 @@ import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 
+from monai_passion.bundle.facts import find_bundle
 from monai_passion.evaluation.combinations import label_maps
 from monai_passion.evaluation.metrics import BRATS_REGIONS, CHALLENGE, score_case
 from monai_passion.inferers import sliding_window
 from monai_passion.modalities import all_masks, combinations
 from monai_passion.networks import RFNet
-from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.prediction.segmenter import Segmenter
 from monai_passion.system.memory import keep_freed_memory
 from tests.benchmarks.plain import SIZE, full_volume_scores, patient, plainly
 from tests.benchmarks.published import as_published, encode_everything

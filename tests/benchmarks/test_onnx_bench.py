@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from monai_passion.bundle.export import export_onnx
+from monai_passion.bundle.facts import find_bundle
 from monai_passion.networks import M2FTrans, MMFormer, RFNet, TransUNet
 from monai_passion.networks.precision import autocast, has_bfloat16_units
-from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.prediction.segmenter import Segmenter
 from tests.benchmarks.turns import take_turns
 
 SIZE = int(os.environ.get("MONAI_PASSION_BENCH_SIZE", "80"))

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from monai_passion.bundle.facts import find_bundle
 from monai_passion.networks.precision import has_bfloat16_units
-from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.prediction.segmenter import Segmenter
 from monai_passion.system.memory import keep_freed_memory, peak_memory_mb
 from tests.benchmarks.plain import SIZE, patient, plainly
 from tests.benchmarks.turns import take_turns

@@ -3,8 +3,9 @@ import shutil
 import pytest
 
 from monai_passion.bundle import weights as places
+from monai_passion.bundle.facts import find_bundle
 from monai_passion.errors import WeightsError
-from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.prediction.segmenter import Segmenter
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ import shutil
 
 import pytest
 
+from monai_passion.bundle.facts import DEFAULT_BUNDLE, find_bundle
 from monai_passion.bundle.trust import check_trusted, is_plain, program_digest
 from monai_passion.cli import main
 from monai_passion.errors import UsageError, WeightsError
 from monai_passion.networks import RFNet
 from monai_passion.networks.weights import save_weights
-from monai_passion.prediction.segmenter import DEFAULT_BUNDLE, Segmenter, find_bundle
+from monai_passion.prediction.segmenter import Segmenter
 
 SHIPPED = find_bundle(DEFAULT_BUNDLE).path
 CONFIG = json.loads((SHIPPED / "configs" / "inference.json").read_text())

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from monai_passion.bundle.export import describe_network, export_onnx
+from monai_passion.bundle.facts import find_bundle
 from monai_passion.bundle.weights import PHANTOM, shipped_weights
 from monai_passion.cli import main
 from monai_passion.networks import HeteroModalUNet, M2FTrans, MMFormer, RFNet, TransUNet
-from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.prediction.segmenter import Segmenter
 from tests.bundles.conftest import QUICK, ROOT
 
 BUNDLE = QUICK[0]

@@ -2,9 +2,9 @@ import json
 import subprocess
 import sys
 
+from monai_passion.bundle.facts import known_bundles
 from monai_passion.bundle.weights import shipped_weights
 from monai_passion.cli import main
-from monai_passion.prediction.segmenter import known_bundles
 
 QUIET = """
 import sys

@@ -1,101 +1,22 @@
-"""DICOM series made of a phantom head, in and out."""
+"""DICOM series made of a phantom head, as images."""
 
-import json
 import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_passion.cli import main
 from monai_passion.data import dicom
 from monai_passion.data.dicom import as_nifti, find_series, open_series
 from monai_passion.data.nifti import read_volume
 from monai_passion.data.sources import find_files, find_patients
 from monai_passion.errors import InputError
-from monai_passion.prediction import segmenter as bundle_module
-from monai_passion.prediction.segmenter import Segmentation
 from tests.helpers.tasks import BRATS_MRI
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
-pytest.importorskip("highdicom", reason="the extra dicom is not installed")
 pytest.importorskip("dcm2niix", reason="the extra dicom is not installed")
 
-SHAPE = (26, 24, 17)
-OBLIQUE = nib.affines.from_matvec(
-    nib.eulerangles.euler2mat(0.1, -0.2, 0.3) @ np.diag([1.1, 0.9, 2.5]) @ np.diag([-1, -1, 1]), [12.5, -30, 7]
-)
-SAGITTAL = nib.affines.from_matvec(np.array([[0, 0, 3.0], [-1.0, 0, 0], [0, -1.0, 0]]), [-20, 10, 15])
-
-
-def head(seed=0):
-    """A ball of noise, of whole numbers, in an empty box."""
-    grid = np.stack(np.meshgrid(*(np.linspace(-1.2, 1.2, n) for n in SHAPE), indexing="ij"))
-    values = np.random.default_rng(seed).integers(200, 1000, SHAPE)
-    return np.where((grid**2).sum(0) < 1, values, 0).astype(np.uint16)
-
-
-def write_series(folder, description, data=None, affine=OBLIQUE, uid=None, **values):
-    """One file a slice, numbered against the order of the slices, with the affine's first two axes in the slice."""
-    data = head() if data is None else data
-    lps = np.diag([-1, -1, 1, 1]) @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    uid = uid or pydicom.uid.generate_uid()
-    folder.mkdir(parents=True, exist_ok=True)
-    for k in range(data.shape[2]):
-        meta = pydicom.dataset.FileMetaDataset()
-        meta.MediaStorageSOPClassUID = pydicom.uid.MRImageStorage
-        meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-        meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        image = pydicom.dataset.FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
-        image.SOPClassUID, image.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
-        image.PatientID, image.PatientName, image.PatientBirthDate, image.PatientSex = "P1", "Doe^Jane", "", ""
-        image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID = "1.2.3", uid, "1.2.3.4"
-        image.StudyID, image.StudyDate, image.StudyTime, image.AccessionNumber = "1", "20200101", "120000", ""
-        image.ReferringPhysicianName, image.PositionReferenceIndicator = "", ""
-        image.Modality, image.Manufacturer, image.SeriesDescription = "MR", "Phantom", description
-        image.SeriesNumber, image.InstanceNumber, image.ImageType = 1, data.shape[2] - k, ["ORIGINAL", "PRIMARY", "M"]
-        image.ScanningSequence, image.SequenceVariant, image.MRAcquisitionType = "SE", "NONE", "2D"
-        image.EchoTime, image.RepetitionTime = 10, 500
-        image.Rows, image.Columns, image.SamplesPerPixel = data.shape[1], data.shape[0], 1
-        image.PhotometricInterpretation, image.PixelRepresentation = "MONOCHROME2", 0
-        image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
-        image.ImageOrientationPatient = [*(lps[:3, 0] / spacing[0]), *(lps[:3, 1] / spacing[1])]
-        image.ImagePositionPatient = list((lps @ [0, 0, k, 1])[:3])
-        image.PixelSpacing, image.SliceThickness = [spacing[1], spacing[0]], spacing[2]
-        image.SpacingBetweenSlices = spacing[2]
-        for name, value in values.items():
-            setattr(image, name, value)
-        image.PixelData = data[:, :, k].T.tobytes()
-        image.save_as(folder / f"{uid[-6:]}_{data.shape[2] - k:03}.dcm", enforce_file_format=True)
-    return folder
-
-
-class Threshold:
-    """In place of the network: the upper half of the values are two labels."""
-
-    settings = {"roi_size": [16, 16, 16], "overlap": 0.5, "precision": "fp32", "mirror_axes": []}  # noqa: RUF012
-    facts: dict[str, object] = {}  # noqa: RUF012
-
-    def __init__(self, bundle, weights, *rest):
-        self.bundle, self.weights = bundle, weights
-
-    def segment(self, volumes, decode, probabilities, progress):
-        data = next(v for v in volumes if v is not None).data
-        return Segmentation(np.select([data > 800, data > 600], [4, 2], 0).astype(np.uint8), None, {}, {})
-
-
-@pytest.fixture
-def predict(tmp_path, tmp_path_factory, monkeypatch, capsys):
-    monkeypatch.setattr(bundle_module, "Segmenter", Threshold)
-    weights = tmp_path_factory.mktemp("weights") / "w"
-    weights.touch()
-
-    def run(*arguments):
-        code = main(["predict", *map(str, arguments), "--output", str(tmp_path / "out"), "--weights", str(weights)])
-        return code, *capsys.readouterr()
-
-    return run
+from tests.helpers.dicom import OBLIQUE, SAGITTAL, SHAPE, head, write_series  # noqa: E402
 
 
 @pytest.mark.parametrize("affine", [OBLIQUE, SAGITTAL], ids=["oblique", "sagittal"])
@@ -131,90 +52,6 @@ def test_two_series_for_one_sequence_are_an_error_that_lists_both_and_a_file_cho
     assert find_files(tmp_path, BRATS_MRI, {"t1c": chosen})["t1c"] == chosen
     with pytest.raises(InputError, match="holds 3 series"):
         open_series(tmp_path)
-
-
-def test_a_folder_of_series_gives_a_segmentation_that_dicom_viewers_place_on_the_images(predict, tmp_path):
-    import highdicom
-
-    data, study = head(), tmp_path / "study"
-    write_series(study / "a", "AX FLAIR", data)
-    write_series(study / "b", "AX T2", head(1))
-    code, out, error = predict(study, "--dicom-seg", "--reference", "flair")
-    assert code == 0, error
-    assert "used: flair, t2" in out
-    expected = np.select([data > 800, data > 600], [4, 2], 0)
-    made = pydicom.dcmread(tmp_path / "out" / "segmentation.dcm")
-    assert (made.Modality, made.PatientID, made.FrameOfReferenceUID) == ("SEG", "P1", "1.2.3.4")
-    assert [segment.SegmentLabel for segment in made.SegmentSequence] == ["NCR/NET", "ED", "ET"]
-    found = np.zeros((*SHAPE, 4), bool)
-    inverse = np.linalg.inv(np.diag([-1, -1, 1, 1]) @ OBLIQUE)
-    for frame, pixels in zip(made.PerFrameFunctionalGroupsSequence, made.pixel_array, strict=True):
-        corner = inverse @ [*frame.PlanePositionSequence[0].ImagePositionPatient, 1]
-        assert np.abs(corner[:2]).max() < 1e-3
-        segment = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-        found[:, :, round(corner[2]), segment] = pixels.T
-    assert np.array_equal(found[..., 2], expected == 2)
-    assert np.array_equal(found[..., 3], expected == 4)
-    assert not found[..., 1].any()
-    assert highdicom.seg.segread(tmp_path / "out" / "segmentation.dcm").number_of_segments == 3
-    assert "Doe" not in (tmp_path / "out" / "report.json").read_text()
-    labels = nib.load(tmp_path / "out" / "segmentation.nii.gz")
-    assert sorted(np.unique(labels.get_fdata())) == [0, 2, 4]
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["modalities"]["reference"] == "flair"
-
-
-def cut(folder):
-    path = sorted(folder.glob("*"))[3]
-    path.write_bytes(path.read_bytes()[:-500])
-
-
-def garble(folder):
-    for path in folder.glob("*"):
-        path.write_bytes(path.read_bytes()[:132] + b"\xff\x13" * 300)
-
-
-BAD = {
-    "a slice is missing": (lambda d: sorted(d.glob("*"))[5].unlink(), "lacks slices"),
-    "a file is cut short": (cut, "cut short"),
-    "headers are garbage": (garble, ""),
-    "a slice is there twice": (
-        lambda d: write_series(d, "AX FLAIR", head()[:, :, :1], uid="1.5.123456"),
-        "several images",
-    ),
-    "another orientation": (
-        lambda d: write_series(d, "AX FLAIR", head()[:, :, :3], SAGITTAL, uid="1.5.123456"),
-        "not parallel",
-    ),
-    "no place in space": (
-        lambda d: write_series(d, "AX FLAIR", head()[:, :, :3], uid="1.5.123456", ImagePositionPatient=None),
-        "where its slices lie",
-    ),
-    "a series of another patient": (lambda d: write_series(d, "AX T2", PatientID="P2"), "several patients"),
-    "no description": (
-        lambda d: [path.unlink() for path in d.glob("*")] and write_series(d, "Series 3"),
-        "no series whose description tells",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_series_end_in_one_line_and_leave_nothing(predict, tmp_path, name):
-    spoil, part = BAD[name]
-    write_series(tmp_path / "in", "AX FLAIR", uid="1.5.123456")
-    spoil(tmp_path / "in")
-    code, _, error = predict(tmp_path / "in")
-    lines = [line for line in error.splitlines() if line.startswith("monai-passion: error: ")]
-    assert (code, len(lines)) == (3, 1), error
-    assert part in lines[0]
-    assert "Traceback" not in error
-    assert not (tmp_path / "out").exists()
-
-
-def test_dicom_seg_without_a_dicom_reference_is_a_usage_error(predict, tmp_path):
-    nib.save(nib.Nifti1Image(head().astype(np.float32), OBLIQUE), tmp_path / "f.nii.gz")
-    code, _, error = predict("--flair", tmp_path / "f.nii.gz", "--dicom-seg")
-    assert code == 2
-    assert "--dicom-seg wants the reference, flair, as a DICOM series" in error
 
 
 def test_files_that_are_no_images_are_passed_over(tmp_path):
@@ -429,14 +266,6 @@ def test_series_without_any_number_of_patient_or_study_are_doubted(tmp_path):
     assert "no header says whose they are" in doubts[0]
 
 
-def test_an_error_in_a_converted_file_names_the_series_and_no_temporary_file(predict, tmp_path):
-    write_series(tmp_path / "in", "AX FLAIR", np.where(head() > 0, 4, 0).astype(np.uint16))
-    code, _, error = predict(tmp_path / "in")
-    assert code == 3
-    assert f"{tmp_path / 'in'}" in error
-    assert "image.nii" not in error
-
-
 def test_dicom_files_beside_nifti_files_are_named(tmp_path, caplog):
     nib.save(nib.Nifti1Image(head(), OBLIQUE), tmp_path / "flair.nii.gz")
     write_series(tmp_path / "a" / "t1", "AX T1")
@@ -453,84 +282,6 @@ def test_who_has_no_series_of_a_known_sequence_is_named(tmp_path, caplog):
         write_series(tmp_path / name, description, PatientID=name)
     assert sorted(find_patients(tmp_path, BRATS_MRI)) == ["P1", "P2"]
     assert "not used: P3 (DICOM, with no series" in caplog.text
-
-
-def strip_tags(folder, *keywords):
-    for path in folder.iterdir():
-        image = pydicom.dcmread(path)
-        for keyword in keywords:
-            if keyword in image:
-                delattr(image, keyword)
-        image.save_as(path)
-
-
-def test_de_identified_images_have_a_dicom_seg_too(predict, tmp_path):
-    write_series(tmp_path / "in", "AX FLAIR")
-    strip_tags(tmp_path / "in", *dicom.COPIED, "SliceThickness")
-    code, _, error = predict(tmp_path / "in", "--dicom-seg")
-    assert code == 0, error
-    assert "empty" not in error
-    made = pydicom.dcmread(tmp_path / "out" / "segmentation.dcm")
-    measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    assert made.PatientBirthDate in ("", None)
-    assert float(measures.SliceThickness) == pytest.approx(np.linalg.norm(OBLIQUE[:3, 2]), rel=1e-3)
-
-
-@pytest.mark.parametrize(("keyword", "value"), [("PatientSex", "U"), ("StudyDate", "2020-01-01"), ("StudyTime", "x")])
-def test_what_was_put_in_place_of_a_patient_s_data_is_left_out(predict, tmp_path, keyword, value):
-    write_series(tmp_path / "in", "AX FLAIR", **{keyword: value})
-    code, _, error = predict(tmp_path / "in", "--dicom-seg")
-    assert code == 0, error
-    assert not pydicom.dcmread(tmp_path / "out" / "segmentation.dcm").get(keyword)
-
-
-@pytest.mark.parametrize("keyword", ["FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"])
-def test_images_without_an_identifier_have_none_and_it_is_said_at_once(predict, tmp_path, keyword):
-    write_series(tmp_path / "in", "AX FLAIR")
-    strip_tags(tmp_path / "in", keyword)
-    code, _, error = predict(tmp_path / "in", "--dicom-seg")
-    assert code == 2
-    assert f"wants a {keyword}" in error
-    assert "segmenting" not in error
-
-
-def test_what_no_dicom_seg_can_be_made_of_is_said_at_once(predict, tmp_path, monkeypatch):
-    import highdicom
-
-    def refuse(**_):
-        raise ValueError("not with these")
-
-    monkeypatch.setattr(highdicom.seg, "Segmentation", refuse)
-    write_series(tmp_path / "in", "AX FLAIR")
-    code, _, error = predict(tmp_path / "in", "--dicom-seg")
-    assert code == 2
-    assert "(not with these); leave --dicom-seg out" in error
-    assert "segmenting" not in error
-
-
-def test_results_that_name_dicom_images_can_be_compared(predict, tmp_path):
-    from monai_passion.prediction.compare import open_examination
-
-    write_series(tmp_path / "in", "AX FLAIR")
-    assert predict(tmp_path / "in", "--keep-names")[0] == 0
-    opened = open_examination(tmp_path / "out")
-    assert opened.images["flair"].shape == opened.labels.shape == SHAPE
-    np.testing.assert_allclose(opened.images["flair"].affine, opened.labels.affine, atol=1e-3)
-    assert opened.patient
-
-
-@pytest.mark.parametrize("implicit", [True, False])
-def test_files_without_any_meta_information_are_read(predict, tmp_path, implicit):
-    write_series(tmp_path / "in", "AX FLAIR")
-    assert predict(tmp_path / "in")[0] == 0
-    (tmp_path / "out").rename(tmp_path / "whole")
-    for path in (tmp_path / "in").iterdir():
-        bare = pydicom.Dataset(dict(pydicom.dcmread(path).items()))
-        pydicom.dcmwrite(path, bare, implicit_vr=implicit, little_endian=True, enforce_file_format=False)
-    code, _, error = predict(tmp_path / "in")
-    assert code == 0, error
-    whole, bare = (nib.load(tmp_path / name / "segmentation.nii.gz").get_fdata() for name in ("whole", "out"))
-    assert np.array_equal(whole, bare)
 
 
 def test_of_other_patients_beside_one_s_own_folder_one_image_each_is_read(tmp_path, monkeypatch):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from monai.bundle import ConfigParser
 
+from monai_passion.bundle.facts import find_bundle
 from monai_passion.data.patient import read_patient
 from monai_passion.errors import InputError
 from monai_passion.monailabel_app.studies import label_values, training_items
-from monai_passion.prediction.segmenter import find_bundle
 from monai_passion.transforms import load
 from tests.helpers.tasks import BRATS_MRI
 

@@ -13,11 +13,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from monai_passion.bundle.facts import find_bundle
 from monai_passion.errors import UsageError
 from monai_passion.prediction.cohort import predict_cohort
 from monai_passion.prediction.output.cohort_page import write_index
 from monai_passion.prediction.run import Options
-from monai_passion.prediction.segmenter import Segmentation, find_bundle
+from monai_passion.prediction.segmenter import Segmentation
 from tests.helpers.images import smooth_noise
 
 SHAPE = (20, 20, 20)

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from monai_passion.bundle.facts import find_bundle, find_member
 from monai_passion.cli import main
 from monai_passion.commands.predict import _words
 from monai_passion.data.nifti import read_volume
 from monai_passion.errors import UsageError, WeightsError
 from monai_passion.networks import HeteroModalUNet, MMFormer, RFNet
 from monai_passion.networks.weights import save_weights
-from monai_passion.prediction.segmenter import Segmenter, find_bundle, find_member
+from monai_passion.prediction.segmenter import Segmenter
 from monai_passion.system.files import sha256
 from tests.helpers.tasks import BRATS_MRI
 from tests.prediction.test_run import head, write

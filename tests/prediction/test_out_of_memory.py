@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from monai_passion.bundle.facts import find_bundle
 from monai_passion.cli import main
 from monai_passion.data.nifti import Volume
 from monai_passion.errors import ResourceError, is_out_of_memory
 from monai_passion.prediction.run import Options, predict_patient
-from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.prediction.segmenter import Segmenter
 from monai_passion.system.schemas import check_schema
 
 ERRORS = {

@@ -11,6 +11,7 @@ import pytest
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 
+from monai_passion.bundle.facts import find_bundle
 from monai_passion.data.patient import read_patient
 from monai_passion.errors import InputError, ResourceError, UsageError
 from monai_passion.modalities import combinations
@@ -18,7 +19,7 @@ from monai_passion.prediction.output.images import write_labels
 from monai_passion.prediction.output.preview import canonical, plane_slice
 from monai_passion.prediction.output.report import measure
 from monai_passion.prediction.run import Options, predict_patient
-from monai_passion.prediction.segmenter import Segmenter, find_bundle
+from monai_passion.prediction.segmenter import Segmenter
 from monai_passion.system.schemas import check_schema
 from tests.helpers.images import smooth_noise
 from tests.helpers.tasks import BRATS_MRI

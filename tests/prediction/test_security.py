@@ -14,6 +14,7 @@ import pytest
 import torch
 
 import monai_passion
+from monai_passion.bundle.facts import find_bundle
 from monai_passion.cli import main
 from monai_passion.data.cache import CachedOnDisk
 from monai_passion.data.datalists import load_datalist, make_datalist
@@ -27,7 +28,6 @@ from monai_passion.networks import RFNet
 from monai_passion.networks.weights import load_weights, save_weights, write_sidecar
 from monai_passion.prediction.cohort import MANIFEST, predict_cohort
 from monai_passion.prediction.run import Options
-from monai_passion.prediction.segmenter import find_bundle
 from monai_passion.reporting.examples import read_example
 from monai_passion.reporting.runs import load_runs
 from monai_passion.system.files import write_text

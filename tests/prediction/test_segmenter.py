@@ -7,11 +7,11 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
+from monai_passion.bundle.facts import find_bundle
 from monai_passion.data.nifti import Volume
-from monai_passion.errors import UsageError
 from monai_passion.networks import MMFormer, RFNet
 from monai_passion.networks.weights import load_into, save_weights
-from monai_passion.prediction.segmenter import DEFAULT_BUNDLE, Segmenter, find_bundle
+from monai_passion.prediction.segmenter import Segmenter
 from tests.helpers.images import smooth_noise
 
 
@@ -38,26 +38,6 @@ def test_a_segmenter_in_a_notebook_changes_nothing_in_its_host(weights, monkeypa
     segmenter = Segmenter(find_bundle(), weights, "cpu")
     assert segmenter.network is not None
     assert state() == before
-
-
-@pytest.mark.parametrize(
-    ("short", "full"),
-    [
-        ("rfnet", DEFAULT_BUNDLE),
-        ("mmformer", "brats_mri_segmentation_mmformer_passion"),
-        ("myops_rfnet", "myops_cmr_segmentation_rfnet_passion"),
-        ("RFNet", DEFAULT_BUNDLE),
-    ],
-)
-def test_a_bundle_goes_by_a_part_of_its_name(short, full, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert find_bundle(short).name == full
-
-
-@pytest.mark.parametrize("name", ["passion", "rfnets", "cmr"])
-def test_a_name_that_means_none_or_several_is_refused_with_those_there_are(name):
-    with pytest.raises(UsageError, match=DEFAULT_BUNDLE):
-        find_bundle(name)
 
 
 def test_weights_say_how_large_their_network_is_and_how_coarse_its_pixels(tmp_path):

@@ -36,6 +36,8 @@ LABEL = "label"
 NOT_TOLD = "of a sequence that its name does not tell"
 """`Named.why` of a name that says nothing."""
 
+NAMED = 5
+"""Unknown words that a warning names."""
 SEQUENCES = {
     "t1": "t1 t1w t1n t1wi t1weighted mprage memprage mp2rage unit1 spgr fspgr irspgr irfspgr bravo",
     "t2": "t2 t2w t2n t2wi t2weighted",
@@ -43,11 +45,13 @@ SEQUENCES = {
     "pd": "pd pdw protondensity",
 }
 """Words that name a sequence. A vendor's words that do not (SPACE, CUBE, TSE, PROPELLER) are in ``NEUTRAL``."""
+T1C = "ct1 t1ks t1wks cet1"
+"""Words that name a T1 and its contrast agent in one."""
 CONTRAST = (
     "contrast ce gd gad gado gadolinium gadovist gadavist gadobutrol dotarem magnevist multihance prohance omniscan "
     "clariscan vueway elucirem primovist eovist km kontrast kontrastem kontrastu kontrastli kontrastmittel contraste "
     "mdc contrasto postcontrast "
-    "enhanced enhancement enh inj injection injected injecte gbca civ post ct1 t1ks t1wks cet1"
+    f"enhanced enhancement enh inj injection injected injecte gbca civ post {T1C}"
 )
 """Words of a T1 after contrast agent."""
 NATIVE = "precontrast noncontrast nocontrast unenhanced nonenhanced native nativ kontrastsiz plain pre"
@@ -114,7 +118,7 @@ EXCLUDED = {
 }
 """What a word says that an image is, other than a plain sequence. A task that has such an image names it itself."""
 VARIANTS = "bias n4 biascorr unstripped"
-"""Of two files of a sequence, the one without these in its name is the sequence."""
+"""Of the files of a sequence, the one with the fewest of these in its name is the sequence."""
 NEUTRAL = (
     "proband probanden mr mri vol volume volumetric inplane sub "
     "brain head cranial skull axial ax axi ax3d sagittal sag coronal cor tra transversal transverse trans obl "
@@ -200,6 +204,12 @@ def stem_of(name: str) -> str:
     return name
 
 
+def variant_words(name: str) -> tuple[str, ...]:
+    """The words in a file's name that say that it is a corrected or an unstripped form of another file."""
+    words = _words(_plain(stem_of(name)))
+    return tuple(word for word in words if re.search(rf"(?<![a-z])({'|'.join(VARIANTS.split())})", word))
+
+
 def patient_key(name: str) -> str:
     """What two names of one patient have in common."""
     return name.strip(" _-.").lower()
@@ -232,12 +242,7 @@ def unknown_words(name: str, task: Task, whose: str = "") -> tuple[str, ...]:
         whose: the patient and the folders, whose words are known.
     """
     words = _words(_plain(stem_of(name)))
-    sequences = frozenset(word for table in SEQUENCES.values() for word in table.split()) | {
-        "ct1",
-        "t1ks",
-        "t1wks",
-        "cet1",
-    }
+    sequences = _sequence_words() | _set(T1C)
     own = {token for m in task.modalities for alias in (m.name, *m.aliases) for token in _tokens(_plain(alias))}
     first = next((k for k, word in enumerate(words) if word in sequences | own), len(words))
     known = _lexicon() | _set(HARMLESS) | own | set(_tokens(_plain(whose)))
@@ -245,12 +250,11 @@ def unknown_words(name: str, task: Task, whose: str = "") -> tuple[str, ...]:
     return tuple(word for word in behind if len(word) > 1 and word not in known and not MEASURED.fullmatch(word))
 
 
-def doubtful_names(read: Iterable[tuple[str, str, Sequence[str]]], most: int = 5) -> str:
+def doubtful_names(read: Iterable[tuple[str, str, Sequence[str]]]) -> str:
     """A line on names that were read in spite of words that are not known; "" where there are none.
 
     Args:
         read: of each file its name, the sequence it was read as, and its `unknown_words`.
-        most: words that are named.
     """
     by_word: dict[str, list[str]] = {}
     for name, role, words in read:
@@ -258,9 +262,9 @@ def doubtful_names(read: Iterable[tuple[str, str, Sequence[str]]], most: int = 5
             by_word.setdefault(", ".join(f"'{word}'" for word in words), []).append(f"{name} as {role}")
     texts = [
         f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} (not known: {words})"
-        for words, names in list(by_word.items())[:most]
+        for words, names in list(by_word.items())[:NAMED]
     ]
-    rest = f", and {len(by_word) - most} words more" if len(by_word) > most else ""
+    rest = f", and {len(by_word) - NAMED} words more" if len(by_word) > NAMED else ""
     return (
         f"read in spite of words that are not known: {', '.join(texts)}{rest}; take out what is not a plain image of it"
         if texts
@@ -316,6 +320,11 @@ def _plain(text: str) -> str:
 @lru_cache
 def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
+
+
+@lru_cache
+def _sequence_words() -> frozenset[str]:
+    return frozenset(word for table in SEQUENCES.values() for word in table.split())
 
 
 @lru_cache
@@ -555,7 +564,7 @@ def _said(words: list[str], contrast_agent: bool) -> set[str]:
     "t1 or t1c" for one that may be either."""
     kinds = [next((kind for kind, table in SEQUENCES.items() if word in _set(table)), None) for word in words]
     first = next((k for k, kind in enumerate(kinds) if kind), len(words))
-    first = min([first, *(k for k, word in enumerate(words) if word in ("ct1", "t1ks", "t1wks", "cet1"))])
+    first = min([first, *(k for k, word in enumerate(words) if word in _set(T1C))])
     found = {kind for k, kind in enumerate(kinds) if kind and not _is_id(words, k, first)}
     contrast, native, k = False, False, 0
     while k < len(words):
@@ -568,7 +577,7 @@ def _said(words: list[str], contrast_agent: bool) -> set[str]:
             contrast |= word in _set(CONTRAST) or (word in ("c", "ca") and k > 0 and kinds[k - 1] == "t1")
             native |= word in _set(NATIVE) or word in ("without", "wo", "ohne", "sans", "senza", "t1n")
             k += 1
-    if set(words) & {"ct1", "t1ks", "t1wks", "cet1"}:
+    if set(words) & _set(T1C):
         found.add("t1")
     if "flair" in found:
         if [kind for kind in kinds if kind] == ["t1", "flair"]:
@@ -621,7 +630,7 @@ def _without_events(words: list[str]) -> list[str]:
 
 def _without_target(words: list[str]) -> list[str]:
     """Without the space that an image was brought to: "flair to t1", "t2 in mni", "flair t1 space"."""
-    sequence = frozenset(word for table in SEQUENCES.values() for word in table.split()) | {"ct1"}
+    sequence = _sequence_words() | {"ct1"}
     contrast = _set(CONTRAST) | {"c"}
     for k, word in enumerate(words):
         before, after = words[:k], words[k + 1 :]

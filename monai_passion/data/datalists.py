@@ -20,11 +20,11 @@ from monai_passion.data.splits import (
     FRACTIONS,
     SPLITS,
     check_patients,
+    doubtful_patients,
     listed_split,
     patient_of,
     random_split,
     read_lists,
-    repeated,
 )
 from monai_passion.data.tables import read_table
 from monai_passion.errors import InputError, UsageError
@@ -121,12 +121,8 @@ def make_datalist(
         logger.warning(convention.doubt)
     if cohort.unused:
         logger.warning(not_used(cohort.unused, folder))
-    if patient_pattern is None and (shared := repeated(item["case"] for item in items)):
-        logger.warning(
-            "%d cases share the beginning of their names, as %s, and count as different patients; if they are "
-            "examinations of one patient, give a patient pattern",
-            *(sum(shared.values()), next(iter(shared))),
-        )
+    if patient_pattern is None and (doubt := doubtful_patients(item["case"] for item in items)):
+        logger.warning(doubt)
     if slices:
         items = slices_of(items, folder)
     lists = read_lists(Path(split_dir)) if split_dir is not None else None

@@ -16,7 +16,7 @@ from monai_passion.data.naming import LABEL
 from monai_passion.data.nifti import Header, Volume, check_same_grid, read_header, read_volumes, same_grid
 from monai_passion.data.patient import is_refused, judge_coverage, judge_volume
 from monai_passion.data.plausibility import check_images
-from monai_passion.data.splits import SPLITS, patient_of, repeated
+from monai_passion.data.splits import SPLITS, doubtful_patients, patient_of
 from monai_passion.errors import InputError
 from monai_passion.system.files import sha256
 from monai_passion.tasks import Task, load_task
@@ -178,9 +178,8 @@ def _of_cohort(cohort: Cohort, task: Task, patient_pattern: str | None, labeled:
             yield Problem(level, "label", name, f"{name} has no label; add it, or take the patient out")
     elif unlabeled:
         yield Problem("warning", "label", "", "no patient has a label: nothing to train on or to score")
-    if patient_pattern is None and (shared := repeated(case.name for case in cohort.cases)):
-        text = f"{sum(shared.values())} cases share the beginning of their names, as {next(iter(shared))}; if they are "
-        yield Problem("warning", "patient", "", f"{text}examinations of one patient, give a patient pattern")
+    if patient_pattern is None and (doubt := doubtful_patients(case.name for case in cohort.cases)):
+        yield Problem("warning", "patient", "", doubt)
 
 
 def _of_case(

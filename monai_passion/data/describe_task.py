@@ -43,8 +43,8 @@ def describe_task(
     Args:
         source: a folder of patients; or a ``dataset.json`` of nnU-Net or the Decathlon, or the folder that holds it,
             which tells modalities and labels.
-        modalities: as the names of the files have them; their order is that of the network's channels. ``NAME=ALIAS``
-            is for files that call it otherwise, and may stand several times for one.
+        modalities: as in the file names; their order is that of the network's channels. ``NAME=ALIAS`` is for files
+            with another name, and may be repeated for one modality.
         labels: ``NAME=VALUE`` of each class but the background, which is 0.
         name: of the task; by default that of the folder.
         anatomy, skull_stripped, spatial_dims: see `monai_passion.tasks.Task`.

@@ -1,4 +1,4 @@
-"""Is what one patient's images show plausible, as heads: without skulls, in one place, none mirrored or mistaken?"""
+"""Plausibility of a patient's images of a head: no skulls, all aligned, none mirrored or mistaken for another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STRIPPED = 0.7
 SAME_HEAD = 0.8
 """Overlap (intersection over union) of the brain masks of co-registered images."""
 LONGER_TAIL = 0.2
-"""What counts as a longer tail of bright voxels, see `_tail`; a T2 differs from the others by 0.6 and more."""
+"""Difference from which a tail of bright voxels counts as longer, see `_tail`; a T2 differs by 0.6 and more."""
 MANY = 100_000
 """Voxels that suffice to compare two images by."""
 MIRRORED = 1.3
@@ -39,7 +39,7 @@ SIDES = ("left-right", "front-back", "upside down")
 
 
 def check_images(volumes: Mapping[str, Volume], task: Task) -> list[Finding]:
-    """Warnings about images on one grid: not skull-stripped, not co-registered, mirrored, or one taken for another.
+    """Warnings about images on one grid: not skull-stripped, not aligned, mirrored, or mistaken for another sequence.
 
     The checks are about heads without skulls; for other tasks there are none.
     """

@@ -1,4 +1,4 @@
-"""What a network for slices sees of a volume: the middle of each slice, and one slice at a time."""
+"""The part of a volume that a network for slices sees: the center of each slice, one slice at a time."""
 
 from __future__ import annotations
 

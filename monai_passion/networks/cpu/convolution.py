@@ -200,14 +200,14 @@ def _gradients(
 class Conv3d(nn.Conv3d):
     """`torch.nn.Conv3d` with the same parameters and, up to rounding, the same numbers.
 
-    Training with missing modalities convolves one crop of one modality at a time, into few channels. On a CPU torch is
-    slow at that in five ways, and wasteful in one (`make bench`):
+    Training with missing modalities convolves one crop of one modality at a time, into few channels. On a CPU, torch is
+    slow at that in five ways and wasteful in a sixth (`make bench`):
 
-    * Its layout, channels first, costs oneDNN up to twice the time. So they stand last, here and in what comes out.
+    * Its layout, channels first, costs oneDNN up to twice the time. So channels are last here, also in the result.
     * oneDNN fills its vectors with channels of the result. Where these are few, results of neighboring voxels fill them
       up: a wider kernel at a larger stride computes them as channels, which in this layout is the same memory.
-    * It leaves oneDNN for a lone small sample. So that is cut into two slabs along its first axis, each with the
-      overlap that the kernel needs, and they are convolved as a batch of two.
+    * It does not use oneDNN for a single small sample. So the sample is cut into two slabs along its first axis, with
+      the overlap that the kernel needs, which are convolved as a batch of two.
     * A 1x1x1 convolution is a product of matrices.
     * The gradients of a convolution in groups take many times as long as they need (`convolve_in_groups`).
     * It keeps the padded input for the gradients, beside the input itself.

@@ -1,4 +1,4 @@
-"""Padding of maps with the channels last, and its gradient: torch's take three and more times as long on a CPU."""
+"""Padding of maps with channels last, and its gradient: torch takes three times as long or more on a CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODES = ("zeros", "reflect")
 
 
 def pad(x: Tensor, widths: Sequence[int], mode: str) -> Tensor:
-    """As `torch.nn.functional.pad` by ``widths`` voxels at both ends of each axis.
+    """`torch.nn.functional.pad` by ``widths`` voxels at both ends of each axis.
 
     Args:
         x: (n, C, *spatial).

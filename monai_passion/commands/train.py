@@ -39,7 +39,7 @@ def train(
     overwrite: bool = False,
     trust: bool = False,
 ) -> Path:
-    """Train on a folder of patients, whatever sequences each of them has.
+    """Train on a folder of patients with any sequences.
 
     Example:
         monai-passion train PATIENTS --output RUN

@@ -64,8 +64,8 @@ def expected_quality(summary: Path, task: Task) -> dict[str, list[dict[str, Any]
     """Mean Dice of each region in the evaluation, for each combination of modalities.
 
     Returns:
-        Combination, as ``"flair+t1"``, -> ``{"region", "dice", "low", "high", "patients"}`` for each region; empty if
-        the file does not tell it.
+        Combination, such as ``"flair+t1"`` -> ``{"region", "dice", "low", "high", "patients"}`` for each region; empty
+        if the file does not tell it.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     try:

@@ -165,7 +165,7 @@ def task_names() -> list[str]:
 
 
 TaskLike = Task | Mapping[str, Any] | str | os.PathLike[str]
-"""What `load_task` takes."""
+"""The types that `load_task` takes."""
 
 
 def load_task(task: TaskLike) -> Task:

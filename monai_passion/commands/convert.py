@@ -16,7 +16,7 @@ __all__ = ["convert"]
 
 NETWORKS = {"mmformer": "MMFormer", "rfnet": "RFNet", "m2ftrans": "M2FTrans"}
 LISTED = 20
-"""How many differences are printed."""
+"""Number of differences that are printed."""
 
 
 def convert(

@@ -96,7 +96,7 @@ class CachedInMemory(CacheDataset):
 
 
 def _bytes(value: Any) -> int:
-    """Of the tensors and arrays in an item."""
+    """Size in bytes of the tensors and arrays in an item."""
     if isinstance(value, Mapping):
         return sum(map(_bytes, value.values()))
     if isinstance(value, list | tuple):

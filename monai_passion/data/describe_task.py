@@ -100,7 +100,7 @@ def describe_task(
 
 
 def doubts_of(folder: Path, task: Task) -> list[str]:
-    """What a task that was described by hand has and its files do not, and the other way round."""
+    """Differences between a task described by hand and its files, in words."""
     cases = find_cohort(folder, task).cases
     doubts = []
     if nobody := [m for m in task.modality_names if not any(m in case.files for case in cases)]:
@@ -121,7 +121,7 @@ def doubts_of(folder: Path, task: Task) -> list[str]:
 
 
 def _words(given: Sequence[str] | None) -> list[str]:
-    """Of a list, or of text with commas."""
+    """The items of a list, or of text with commas."""
     return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
 
 

@@ -37,7 +37,7 @@ BACKGROUND = "background"
 
 
 ROUNDING = 1e-3
-"""How far from a whole number a label may be, as where it was stored with a slope or interpolated to nearest."""
+"""Distance from a whole number that a stored label may have, for example because of a slope."""
 
 
 class Convention(NamedTuple):

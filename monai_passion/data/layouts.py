@@ -123,7 +123,7 @@ class Case:
 
 
 class Cohort(NamedTuple):
-    """What a folder holds."""
+    """The content of a folder."""
 
     layout: str
     """One of ``LAYOUTS``."""
@@ -445,7 +445,7 @@ def _add(case: Case, said: Named, path: Path) -> None:
 
 
 def _choose_plain(cases: Iterable[Case], unused: list[tuple[Path, str]]) -> None:
-    """Of a plain file and its corrected forms, the plain one."""
+    """Keep only the plain file, if there are corrected forms of it."""
     for case in cases:
         for role, paths in case.files.items():
             plain = [path for path in paths if not any(word in stem_of(path.name).lower() for word in VARIANTS.split())]

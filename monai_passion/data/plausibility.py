@@ -28,9 +28,8 @@ LONGER_TAIL = 0.2
 MANY = 100_000
 """Voxels that suffice to compare two images by."""
 MIRRORED = 1.3
-"""How many times more two images must tell of each other with one of them mirrored.
-
-It was 0.5 at most on five patients, and 1.04 on a raw one.
+"""Factor by which mirroring one of two images must raise their mutual information for a warning. It was at most 0.5 for
+five patients, and 1.04 for a raw one.
 """
 BINS = 32
 FINE = 96

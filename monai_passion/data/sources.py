@@ -172,7 +172,7 @@ def _dicom_patients(folder: Path, task: Task, cases: Sequence[Case]) -> dict[str
 
 
 def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str, Path]:
-    """As `find_files`; nothing where there is no DICOM."""
+    """`find_files` for DICOM series; empty if there are none."""
     series = find_series(_paths_below(folder))
     if not series:
         return {}

@@ -45,7 +45,7 @@ class Problem(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What was found in a folder."""
+    """The cases, labels and problems of a folder."""
 
     task: Task
     layout: str

@@ -52,7 +52,7 @@ class Source(NamedTuple):
 
 
 class State(NamedTuple):
-    """How far a cell is: ``state`` is done, running, stopped or waiting; ``epoch`` is the last that was saved."""
+    """The state of a cell: ``state`` is done, running, stopped or waiting; ``epoch`` is the last saved one."""
 
     state: str
     epoch: int

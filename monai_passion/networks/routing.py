@@ -108,7 +108,7 @@ class Routing:
         return len(self.samples)
 
     def span(self, decode: int) -> slice:
-        """Its rows in tensors that have one per decode: one, or while tracing those of the whole batch."""
+        """The rows of a decode in tensors with a row per decode: one, or while tracing those of the whole batch."""
         return slice(None) if self.gate is not None else slice(decode, decode + 1)
 
     def takes(self, decode: int, modality: int) -> bool:

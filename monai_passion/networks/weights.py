@@ -25,7 +25,7 @@ METADATA_KEY = "monai_passion"
 """Entry of the safetensors header that holds the metadata, as JSON."""
 
 LISTED = 6
-"""How many differences an error message spells out."""
+"""Number of differences in an error message."""
 
 
 def write_sidecar(path: str | Path) -> Path:

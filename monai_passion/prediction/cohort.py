@@ -435,7 +435,7 @@ def write_manifest(path: Path, manifest: Mapping[str, Mapping[str, Any]], order:
 
 
 def _row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Of ``volumes.csv``: regions and labels in mL, the Dice to expect with its interval, and the doubts in words."""
+    """A row of ``volumes.csv``: regions and labels in mL, the Dice to expect with interval, the findings in words."""
     measured = {f"{row['name']}_ml": row["volume_ml"] for row in (*report["regions"], *report["labels"])}
     quality = report["expected_quality"]
     known = {row["region"]: (row["dice"], row["low"], row["high"]) for row in quality}

@@ -50,7 +50,7 @@ __all__ = ["Examined", "Options", "Stage", "Tell", "check_patient", "examine", "
 
 
 class Options(NamedTuple):
-    """How one patient is handled; see ``monai-passion predict --help``."""
+    """The options for one patient; see ``monai-passion predict --help``."""
 
     reference: str | None = None
     register: bool = False
@@ -179,7 +179,7 @@ def examine(
 
 
 def _misnamed(files: Mapping[str, str | os.PathLike[str]], task: Task) -> list[str]:
-    """Of NIfTI files whose names tell another sequence than they were given as."""
+    """Warnings about NIfTI files whose names tell another sequence than the given one."""
     names = {m: os.path.basename(path) for m, path in files.items()}
     told = {m: read_name(name, task).role for m, name in names.items() if name.lower().endswith(READ)}
     return [

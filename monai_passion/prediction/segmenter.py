@@ -52,13 +52,13 @@ class Segmentation(NamedTuple):
 
 
 class MemoryPlan(NamedTuple):
-    """How much memory an inference may use."""
+    """How an inference saves memory."""
 
     device: str
     together: bool
     """Whether windows are batched and combinations decoded together, as in the bundle; else one after the other."""
     halvings: int
-    """How many times the windows are halved."""
+    """Number of times that the windows are halved."""
     finding: Finding | None
 
 

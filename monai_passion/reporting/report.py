@@ -63,7 +63,7 @@ class _Report(NamedTuple):
 
     results: Results
     summary: pd.DataFrame
-    """Of `summarize`, with a column ``method``."""
+    """The result of `summarize`, with a column ``method``."""
     comparison: pd.DataFrame | None
     """All pairs of methods, means over combinations; None for a single method."""
     kind: str

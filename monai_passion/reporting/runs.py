@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """Where a method stands in a table of the paper: the labels of its row."""
+    """The place of a method in a table of the paper: the labels of its row."""
 
     setting: str = ""
     backbone: str = ""
@@ -197,7 +197,7 @@ def _check_comparable(runs: Sequence[_Run]) -> None:
 
 
 def _first(runs: Sequence[_Run], fact: str) -> dict[str, str]:
-    """Of the first run that says it; empty where none does."""
+    """The value of the first run that has it; empty if none has."""
     return next((run.facts[fact] for run in runs if run.facts[fact]), {})
 
 

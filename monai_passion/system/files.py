@@ -88,7 +88,7 @@ def write_json(path: PathLike, content: Mapping[str, Any]) -> Path:
 
 
 def json_text(content: Mapping[str, Any]) -> str:
-    """What `write_json` writes."""
+    """The text that `write_json` writes."""
     plain = r'(?:"[^"\n]*"|[-+.\w]+)'
     listed = re.compile(rf"\[\s+({plain}(?:,\s+{plain})*)\s+\]")
 

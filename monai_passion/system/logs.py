@@ -45,7 +45,7 @@ class _RunFile(logging.FileHandler):
         return super()._open()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (its name in Python)
-        """What a full disk does not take is in the terminal, where it matters."""
+        """Ignore errors of a full disk: records that matter are in the terminal."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 

@@ -154,7 +154,7 @@ class LoadModalities(Transform):
         return [given.get(name) for name in self.modalities]
 
     def _volumes(self, files: Sequence[Path | None], channels: Sequence[str]) -> dict[str, Volume]:
-        """Of 4-D files."""
+        """The volumes of 4-D files."""
         order = [name and resolve(name, self.modalities) for name in channels]  # None: a volume that is not used
         volumes: dict[str, Volume] = {}
         for path in dict.fromkeys(path for path in files if path):

@@ -171,7 +171,7 @@ def normalize(rows: Tensor, result: Tensor, channels: int, slope: float, epsilon
 
 
 def differentiate(upstream: Tensor, values: Tensor, inverse_std: Tensor, result: Tensor, slope: float) -> None:
-    """The gradient of what `normalize` got from that of its ``values``, into ``result``; all (n, rows, numbers)."""
+    """Write the gradient of `normalize`'s input, from that of its output, into ``result``; all (n, rows, numbers)."""
     u, v, out = map(_numbers, (upstream, values, result))
     mean, along = _means(_products, v, inverse_std.shape[1], u, v, np.float32(slope))
     scale = inverse_std.numpy()

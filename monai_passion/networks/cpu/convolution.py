@@ -27,7 +27,7 @@ class _Plan(NamedTuple):
     kernel: int
     stride: int
     rows: int
-    """Of the result, along its first axis."""
+    """Rows of the result along its first axis."""
     slabs: bool
     fold: int
     """See `_fold`."""
@@ -51,7 +51,7 @@ class _Plan(NamedTuple):
         return channels_last(padded)
 
     def restore(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """The gradient of ``x``, which `prepare` got; writes into that of what it gave."""
+        """The gradient of the input of `prepare`; overwrites that of its output."""
         if self.slabs:
             size, start = self._slab
             rows = x.shape[2] + 2 * self.padding[0]  # with a stride, perhaps more than the slabs see
@@ -73,7 +73,7 @@ class _Plan(NamedTuple):
         return channels_last(torch.cat([first, second[:, :, self.overlap :]], dim=2))
 
     def split(self, gradient: Tensor) -> Tensor:
-        """The gradient of what `join` got."""
+        """The gradient of the input of `join`."""
         if self.slabs:
             second = F.pad(gradient[:, :, self.half :], (0, 0, 0, 0, self.overlap, 0))
             gradient = torch.cat([gradient[:, :, : self.half], second])
@@ -177,7 +177,7 @@ class _Convolve(torch.autograd.Function):
 def _gradients(
     x: Tensor, upstream: Tensor, weight: Tensor, plan: _Plan, wanted: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Of the padded input (if it is ``wanted``), the weight and the bias."""
+    """The gradients of the padded input (if ``wanted``), the weight and the bias."""
     fold, channels, narrow = plan.fold, len(weight), min(weight.shape[:2]) < VECTOR
     # As a convolution forward with the kernel turned round, which is quicker for narrow ones. (Maps one voxel deep are
     # another shape that AMX's kernels get wrong, see `_fold`.)

@@ -40,7 +40,7 @@ def pad(x: Tensor, widths: Sequence[int], mode: str) -> Tensor:
 
 
 def crop_gradient(gradient: Tensor, widths: Sequence[int], mode: str) -> Tensor:
-    """The gradient of what `pad` got from that of what it gave, which this writes into: a view of its inside."""
+    """The gradient of the input of `pad`: a view into that of its output, which is overwritten."""
     if mode == "reflect":
         for axis, width in enumerate(widths, 2):
             for outside, mirrored in _edges(gradient, axis, width):

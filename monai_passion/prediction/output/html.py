@@ -169,7 +169,7 @@ def _script_text(text: str) -> Markup:
 
 
 def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Of the table of volumes: the regions, then the labels that do not make up a region alone."""
+    """The rows of the table of volumes: the regions, then the labels that are not a region alone."""
     colors = {(row["value"],): row["color"] for row in report["labels"]}
     rows = [
         {

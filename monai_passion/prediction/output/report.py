@@ -136,7 +136,7 @@ def find_lesions(where: NDArray[np.bool_], affine: NDArray[np.float64]) -> list[
 
 
 def find_focus(labels: NDArray[np.unsignedinteger], affine: NDArray[np.float64], task: Task) -> dict[str, Any] | None:
-    """Where to look first: the deepest point of the largest core, else of all that was found; None where nothing was.
+    """The point to look at first: the deepest one of the largest core, else of the segmentation; None if it is empty.
 
     The core is the largest region within another one, such as the tumor core within the whole tumor.
     """

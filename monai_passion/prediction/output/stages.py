@@ -16,7 +16,7 @@ from monai_passion.prediction.output.preview import AXIS, canonical, draw_outlin
 __all__ = ["StagePicture", "stage_picture"]
 
 WIDTH, HEIGHT, LINE = 1.9, 2.1, 0.25
-"""Of an image, and of a line of text, in inches."""
+"""Size of an image, and height of a line of text, in inches."""
 
 
 class StagePicture(NamedTuple):

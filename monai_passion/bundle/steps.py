@@ -147,7 +147,9 @@ def training_data(
     first, see `monai_passion.data.verify.verify_datalist`, with the ``policy`` that the files are loaded with.
 
     Raises:
-        UsageError: no ``dataset_dir``; or see `monai_passion.data.training_set.prepare_datalist`.
+        UsageError: no ``dataset_dir``.
+        InputError: no training patients, or a problem that `verify_datalist` finds.
+        PassionError: see `monai_passion.data.training_set.prepare_datalist`.
     """
     _given(dataset_dir)
     datalist, presence = _or_none(datalist), _or_none(presence)
@@ -227,6 +229,8 @@ def training_donors(
 
 
 class PresenceFacts(NamedTuple):
+    """What the losses need to know about the presence matrix of the training items."""
+
     missing_rates: list[float]
     """Share of the training items that lack each modality, in channel order."""
     items: int
@@ -440,10 +444,9 @@ def _training_command(ckpt_dir: Path) -> str:
 def keep_summary(output_dir: str, weights: str, split: str) -> None:
     """Put the ``summary.json`` of an evaluation beside the weights that it scored, for `predict` to tell from it.
 
-    Not of their own training patients, as of the split or by the names in the datalist beside them, not beside weights
-    that came with this package, and not in place of one of the same weights that is of more patients or of combinations
-    that this one lacks. Where nothing can be
-    written there, or the older one stays, a warning says so: the results of the evaluation are what counts.
+    Nothing is kept for training patients (by split, or by name in the datalist beside the weights), for weights that
+    came with this package, or where a summary of the same weights is there with more patients or with combinations that
+    this one lacks. A failure to write is a warning.
     """
     path, package = Path(weights).resolve(), Path(__file__).resolve().parents[1]
     summary = Path(output_dir) / "summary.json"

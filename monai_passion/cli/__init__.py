@@ -1,8 +1,8 @@
 """The command line ``monai-passion``: fire over the functions of `monai_passion.commands`.
 
-Fire alone guesses at types, runs a command before it stumbles over a mistyped flag, and pages its help. Here every word
-is checked against the function's signature first; fire then gets ``--name=["word", ...]``, and turns the words into
-values by the types of the signature alone, so that text stays text.
+Fire alone guesses types, runs a command before it notices a mistyped flag, and pages its help. Here every word is first
+checked against the function's signature. Fire then gets ``--name=["word", ...]`` and converts the words by the types of
+the signature alone, so that text stays text.
 """
 
 from __future__ import annotations

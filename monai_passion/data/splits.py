@@ -1,4 +1,4 @@
-"""Training, validation and test: a patient is in one of them, with all examinations that carry the patient's name."""
+"""Training, validation and test: all examinations of a patient are in one of them."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ PATIENTS = tuple(
         r"((?:.*[_\-. ])?(?!(?:19|20)\d\d[_\-])\d{3,})[_\-]\d{1,3}",  # 0123-001
     )
 )
-"""How the name of an examination begins with its patient's, from the most particular scheme to the most general."""
+"""Patterns for the patient at the beginning of an examination's name, the most specific scheme first."""
 NUMBERS = PATIENTS[-1]
 """Two numbers: a patient's and an examination's, or a site's and a patient's."""
 
 
 def patient_of(case: str, pattern: str | None = None) -> str:
-    """The patient whom an examination is of, by its name: ``UPENN-GBM-00001_21`` is one of ``UPENN-GBM-00001``.
+    """The patient of an examination, by its name: ``UPENN-GBM-00001_21`` belongs to ``UPENN-GBM-00001``.
 
     Args:
         case: the name of the examination.
@@ -87,7 +87,7 @@ def patient_of(case: str, pattern: str | None = None) -> str:
 
 
 def is_time(case: str) -> bool:
-    """Whether a name says only which examination it is, as ``week-044`` and ``ses-1``: the patient's is above it."""
+    """Whether a name tells only the examination (``week-044``, ``ses-1``); the folder above names the patient."""
     return re.fullmatch(_TIME, case, re.IGNORECASE) is not None
 
 
@@ -115,9 +115,9 @@ def _is_by_numbers(case: str) -> bool:
 
 
 def repeated(cases: Iterable[str]) -> dict[str, int]:
-    """Beginnings that two to four names share, where most names do, though they count as different patients.
+    """Beginnings that two to four names share, if most names do; they count as different patients.
 
-    ``A_1, A_2, B_1, B_2``: perhaps two examinations each of two patients. The value is how many share it.
+    ``A_1, A_2, B_1, B_2`` may be two examinations of each of two patients. Values are the numbers of names.
     """
     names = sorted({patient_of(case) for case in cases})
     begins = Counter(
@@ -187,7 +187,7 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
 def listed_split(
     items: Sequence[dict[str, Any]], lists: Mapping[str, Iterable[str]], source: str
 ) -> dict[str, list[dict[str, Any]]]:
-    """An item goes where its case or its patient is listed; a patient is listed, too, by any of its slices.
+    """The items by split, where their case or patient is listed; a listed slice lists its patient.
 
     Raises:
         InputError: no list names an item, or a patient is in two.

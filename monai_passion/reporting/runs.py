@@ -1,4 +1,4 @@
-"""What a report is made from: the folders of finished runs."""
+"""Read the folders of finished runs for a report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEEDS_APART = 0.1
 
 
 class Place(NamedTuple):
-    """Where a method stands in a table of the paper: the labels of its row."""
+    """The place of a method in a table of the paper: the labels of its row."""
 
     setting: str = ""
     backbone: str = ""
@@ -40,7 +40,7 @@ class Results(NamedTuple):
     """All runs together.
 
     Attributes:
-        rows: `monai_passion.evaluation.metrics.COLUMNS`, ``method``, ``run`` and ``seed`` (of ``run.json``, else the
+        rows: `monai_passion.evaluation.metrics.COLUMNS`, ``method``, ``run`` and ``seed`` (from ``run.json``, else the
             least number that no run of its method has); combinations in printed order.
         curves: `monai_passion.handlers.curves.COLUMNS`, ``method`` and ``run``; no rows where no run has curves.
         modalities: name -> title, in printed order, as the task has them.
@@ -49,7 +49,7 @@ class Results(NamedTuple):
         regions: in the order of the first run.
         methods: in the order of the runs.
         patients: how many.
-        data: what they are, as ``run.json`` says, see `monai_passion.data.datalists.describe_data`; may be empty.
+        data: name of the data set in ``run.json``, see `monai_passion.data.datalists.describe_data`; may be empty.
         table: number of the paper's table that the runs belong to; may be empty.
         places: method -> its row there.
         examples: method -> a segmented slice, of its first run that kept one.
@@ -72,7 +72,7 @@ class Results(NamedTuple):
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
-    """In place of a folder of experiments those of its cells that are done, in the order of their grid.
+    """The folders of runs; a folder of experiments is replaced by its finished cells, in the order of their grid.
 
     Raises:
         InputError: none of its cells is done.
@@ -91,8 +91,8 @@ def run_folders(folders: Sequence[Path]) -> list[Path]:
 def load_runs(folders: Sequence[Path]) -> Results:
     """Read ``metrics.csv`` and, where they are, ``curves.csv``, ``example.npz`` and ``run.json`` of every folder.
 
-    Runs with the same ``label`` in their ``run.json`` are seeds of one method, alike in all but chance. Without a
-    label, the folder's name is it.
+    Runs with the same ``label`` in their ``run.json`` are seeds of one method and differ only by chance. By default the
+    label is the folder's name.
 
     Raises:
         InputError: a missing or unreadable file, or runs that were not scored on the same regions, data or split.
@@ -228,7 +228,7 @@ def _apart(mine: Any, others: Any) -> str:
 
 
 def _first(runs: Sequence[_Run], fact: str) -> dict[str, str]:
-    """Of the first run that says it; empty where none does."""
+    """The value of the first run that has it; empty if none has."""
     return next((run.facts[fact] for run in runs if run.facts[fact]), {})
 
 
@@ -238,10 +238,10 @@ def _alike(rows: pd.DataFrame) -> bool:
 
 
 def run_facts(folder: Path) -> dict[str, Any]:
-    """What ``run.json`` says; of a cell what the grid says of it takes precedence, as an evaluation by hand knows less.
+    """The content of ``run.json``; for a cell, facts of the grid take precedence: an evaluation by hand has fewer.
 
     Raises:
-        InputError: not a JSON object, or not as the schema wants it.
+        InputError: not a JSON object, or it does not fit the schema.
     """
     path = folder / "run.json"
     if not path.exists():

@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, create_workflow
+from monai.bundle import ConfigParser, ConfigWorkflow, create_workflow
 
 from monai_passion.errors import UsageError
 from monai_passion.modalities import combinations
@@ -176,3 +176,16 @@ def test_a_method_is_not_trained_without_what_it_learns_from(bundle, tmp_path, f
     while not isinstance(cause, UsageError):
         cause = cause.__cause__
     assert "name the configuration of the method after that of the task" in str(cause)
+
+
+@pytest.mark.parametrize("task", ["tasks/brats_mri/fast", "tasks/brats_mri/cubes", "smoke"])
+@pytest.mark.parametrize("what", ["methods/moddrop", "missing/pdt", "missing/quality"])
+def test_what_a_method_does_to_the_images_does_not_depend_on_the_order_of_the_fragments(task, what):
+    found = []
+    for order in ((task, what), (what, task)):
+        parser = ConfigParser()
+        base = CONFIGS.parent / "bundles" / "brats_mri_segmentation_rfnet_passion" / "configs" / "train.json"
+        parser.read_config([str(base), *(str(CONFIGS / f"{name}.json") for name in order)])
+        found.append([step["_target_"] for step in (*parser["augment"], *parser["method_augment"])])
+    assert found[0] == found[1]
+    assert found[0][-1].rpartition(".")[2] in ("RandDropModalitiesd", "RandMaskModalitiesd", "RandDegradeModalityd")

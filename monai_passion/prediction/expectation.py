@@ -66,14 +66,14 @@ def expected_quality(summary: Path, task: Task) -> dict[str, list[dict[str, Any]
     """Mean Dice of each region in the evaluation, for each combination of modalities.
 
     Returns:
-        Combination, such as ``"flair+t1"`` -> ``{"region", "dice", "low", "high", "patients"}`` for each region; empty
-        if the file does not tell it.
+        Combination, such as ``"flair+t1"`` -> ``{"region", "dice", "low", "high", "patients"}`` for each region of the
+        task; empty if the file does not tell it.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     try:
         for row in json.loads(summary.read_text(encoding="utf-8"))["results"]:
             scored = row["metric"] == "dice" and row["convention"] == CHALLENGE.name and row["mean"] is not None
-            if scored and AVERAGE not in (row["region"], row["combination"]):
+            if scored and row["combination"] != AVERAGE and row["region"] in task.region_classes:
                 names = "+".join(parse_combination(row["combination"], task.modality_names))
                 quality = {"dice": row["mean"], "low": row["low"], "high": row["high"], "patients": row["n"]}
                 found.setdefault(names, []).append({"region": row["region"], **quality})

@@ -117,8 +117,8 @@ class Segmenter:
         self.facts = load_weights(self.weights)[1]
         check_maker(self.weights, self.facts, bundle.network)  # before settings, which say less clearly what is wrong
         unknown = [] if self.facts else [Finding("warning", trained_unknown(self.weights))]
+        self.parser.update(trained_settings(self.facts))
         changes: dict[str, Any] = {
-            **trained_settings(self.facts),
             # Absolute, since MONAI runs text that begins with $.
             "bundle_root": str(bundle.path.absolute()),
             "weights": str(self.weights.absolute()),

@@ -172,3 +172,13 @@ def test_a_dice_that_was_measured_with_other_settings_is_told(tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     assert check_measured(tmp_path / "summary.json", same) == []
     assert check_measured(tmp_path / "none.json", same) == []
+
+
+def test_regions_that_the_bundle_does_not_have_tell_nothing(tmp_path):
+    path = tmp_path / "summary.json"
+    path.write_text(
+        json.dumps({"results": [row("t1", "enhancing", 0.28), row("t1", "WT", 0.7), row("flair", "core", 0.4)]})
+    )
+    quality = expected_quality(path, BRAIN)
+    assert {name: [q["region"] for q in rows] for name, rows in quality.items()} == {"t1": ["WT"]}
+    assert check_expectation(quality["t1"], ["t1"], BRAIN) == []

@@ -62,10 +62,10 @@ def composite(
 
     from monai_passion.bundle.steps import training_donors, with_healthy
     from monai_passion.data.donors import FILES
+    from monai_passion.data.seeds import check_seed
     from monai_passion.data.training_set import prepare_datalist
     from monai_passion.system.output import output_folder
     from monai_passion.system.resources import resource_folder
-    from monai_passion.system.settings import check_seed
     from monai_passion.tasks import load_task
     from monai_passion.transforms import RandTransplantTumord
 

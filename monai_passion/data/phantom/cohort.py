@@ -15,10 +15,10 @@ import numpy as np
 
 from monai_passion.data.phantom import brain, heart
 from monai_passion.data.phantom.common import Case
+from monai_passion.data.seeds import check_seed
 from monai_passion.errors import UsageError
 from monai_passion.system.files import write_text
 from monai_passion.system.output import check_folder, writing
-from monai_passion.system.settings import check_seed
 
 __all__ = ["LAYOUTS", "MARKER", "Layout", "write_cohort"]
 

@@ -81,7 +81,7 @@ def compare(
     if not trust:
         check_trusted(facts.path)
     file = None if weights is None else Path(weights)
-    open_segmenter = functools.cache(functools.partial(Segmenter, facts, file, device))
+    open_segmenter = functools.cache(functools.partial(Segmenter, facts, weights=file, device=device))
     options = Options(register=register)
     target = Path(output)
     _check_apart(target, (Path(before), Path(after)))

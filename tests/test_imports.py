@@ -68,6 +68,20 @@ def test_every_room_has_its_place_after_those_it_imports():
     assert re.findall(r"`(\w+)/?`", first_column) == [*LAYERS, "configs"]
 
 
+def test_what_other_modules_import_is_in_all():
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")}
+    names = {}
+    for path, tree in trees.items():
+        module = ".".join(("monai_passion", *path.relative_to(PACKAGE).with_suffix("").parts))
+        for node in tree.body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                names[module] = set(ast.literal_eval(node.value))
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module in names:
+                assert not {alias.name for alias in node.names} - names[node.module], (path, node.module)
+
+
 @pytest.mark.parametrize("module", [f"monai_passion{part}" for part in ("", ".cli", ".commands", ".modalities")])
 def test_starting_up_loads_neither_torch_nor_monai(module):
     code = f"import sys, {module}; sys.exit(bool({{'torch', 'monai', 'pandas'}} & set(sys.modules)))"

@@ -24,12 +24,13 @@ from monai_passion.bundle.arguments import check_arguments, setting_flag
 from monai_passion.bundle.run import ARGUMENTS, command_line
 from monai_passion.bundle.weights import check_settings, find_weights, trained_unknown
 from monai_passion.data.cache import cached
-from monai_passion.data.datalists import SPLITS, describe_data, load_datalist, make_datalist
+from monai_passion.data.datalists import describe_data, load_datalist, make_datalist
 from monai_passion.data.donors import Donor, load_donors
 from monai_passion.data.geometry import NEAR
 from monai_passion.data.presence import read_presence
 from monai_passion.data.sampling import combination_items
 from monai_passion.data.slices import slices_of, whole_files
+from monai_passion.data.splits import SPLITS
 from monai_passion.data.studies import find_study, patient_of
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.data.verify import verify_datalist

@@ -20,6 +20,7 @@ __all__ = [
     "LABEL",
     "NOT_TOLD",
     "SYSTEMS",
+    "VARIANTS",
     "Named",
     "doubtful_names",
     "is_ignored",

@@ -31,7 +31,7 @@ from monai_passion.data.presence import read_presence
 from monai_passion.data.sampling import combination_items
 from monai_passion.data.slices import slices_of, whole_files
 from monai_passion.data.splits import SPLITS
-from monai_passion.data.studies import find_study, patient_of
+from monai_passion.data.studies import case_of_file, find_study
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.data.verify import verify_datalist
 from monai_passion.errors import InputError, PassionError, UsageError, WeightsError, install_excepthook
@@ -344,7 +344,7 @@ def _listed(item: Any, root: Path, k: int, task: str) -> tuple[Item, str]:
         first = next(filter(None, found.values()), "")
     else:
         raise InputError(f"datalist[{k}] has no image; give a path, or one per modality")
-    return {"case": patient_of(first, load_task(task).modality_names), **item}, first
+    return {"case": case_of_file(first, load_task(task).modality_names), **item}, first
 
 
 def _named_apart(items: Sequence[Item], files: Sequence[str]) -> list[Item]:

@@ -12,7 +12,7 @@ __all__ = ["LOG", "PROGRESS", "calm_terminal", "keep_log"]
 
 LOG = "log.txt"
 PROGRESS = "monai_passion.progress"
-"""Logger of what is said in the terminal anyway."""
+"""Logger of what goes to the file only: each epoch has its line in the terminal anyway."""
 
 
 def calm_terminal() -> None:

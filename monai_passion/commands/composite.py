@@ -60,7 +60,7 @@ def composite(
     from monai.bundle import ConfigParser
     from monai.transforms import Compose
 
-    from monai_passion.bundle.steps import training_donors, with_healthy
+    from monai_passion.bundle.steps.data import training_donors, with_healthy
     from monai_passion.data.donors import FILES
     from monai_passion.data.seeds import check_seed
     from monai_passion.data.training_set import prepare_datalist

@@ -53,7 +53,7 @@ def measure_step(config: Mapping[str, Any], threads: int) -> float | None:
     import torch
     from monai.bundle import ConfigParser
 
-    from monai_passion.bundle.steps import PresenceFacts
+    from monai_passion.bundle.steps.data import PresenceFacts
     from monai_passion.errors import PassionError, find_passion_error
 
     torch.set_num_threads(threads)

@@ -31,7 +31,7 @@ def state():
 
 
 def test_a_segmenter_in_a_notebook_changes_nothing_in_its_host(weights, monkeypatch):
-    for importer in ("bundle.steps", "cli"):
+    for importer in ("bundle.steps.startup", "cli"):
         name = f"monai_passion.{importer}.keep_freed_memory"
         monkeypatch.setattr(name, lambda: pytest.fail("mallopt was called"))
     before = state()

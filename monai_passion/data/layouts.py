@@ -21,7 +21,6 @@ from monai_passion.data.labels import label_classes
 from monai_passion.data.naming import (
     LABEL,
     NOT_TOLD,
-    VARIANTS,
     Named,
     doubtful_names,
     is_ignored,
@@ -31,6 +30,7 @@ from monai_passion.data.naming import (
     unknown_words,
 )
 from monai_passion.data.splits import is_time
+from monai_passion.data.vocabulary import VARIANTS
 from monai_passion.errors import InputError, UsageError
 from monai_passion.system.files import read_json
 from monai_passion.tasks import Task, load_task, task_names

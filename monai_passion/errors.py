@@ -23,6 +23,7 @@ __all__ = [
     "WeightsError",
     "did_you_mean",
     "find_passion_error",
+    "first_line",
     "install_excepthook",
     "is_out_of_memory",
     "passion_cause",
@@ -70,6 +71,12 @@ class WarningsError(PassionError):
     """All was done, but with warnings while ``strict`` was asked for."""
 
     exit_code = EXIT_STRICT
+
+
+def first_line(error: BaseException | str) -> str:
+    """The first line of what an error says, at most 200 characters; its type where it says nothing."""
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    return lines[0][:200] if lines else "no reason given" if isinstance(error, str) else type(error).__name__
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -84,7 +84,7 @@ def export_bundle(
             if url is not None:
                 files["large_files.yml"] = _put_aside(models, Path(output), url, Path(folder) / "large_files.yml")
                 files = {name: path for name, path in files.items() if not name.startswith("models/")}
-            settings = trained_settings(found, facts)
+            settings = trained_settings(facts)
             own = _differing(files["configs/inference.json"], settings)
             for name, path in files.items():
                 if name in CONFIGS:
@@ -135,8 +135,10 @@ def describe_network(
         "pixels_per_voxel": config["coarsen"] if "@coarsen" in preprocess else None,
         "roi_size": config["roi_size"],
         "overlap": config["overlap"],
+        "decision": config["decision"],
         "normalization": "per channel, (value - mean) / standard deviation of its non-zero voxels; zero stays zero",
-        "output": "logits per class; softmax, average over overlapping windows, argmax",
+        "output": "logits per class; softmax, average over overlapping windows; then most_probable is argmax, and "
+        "expected_dice what monai_passion.transforms.decision does",
     }
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shlex
 import warnings
@@ -10,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_passion.errors import InputError, passion_cause
+from monai_passion.errors import passion_cause
+from monai_passion.system.files import read_json
 from monai_passion.system.schemas import check_schema
 
 __all__ = ["ARGUMENTS", "command_line", "run_bundle", "trained_bundle", "training_arguments"]
@@ -26,12 +26,9 @@ def training_arguments(run: Path) -> dict[str, Any] | None:
         InputError: the file that says so is damaged.
     """
     path = run / ARGUMENTS
-    try:
-        arguments: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
+    if not path.exists():
         return None
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); give --bundle, and --data to evaluate") from error
+    arguments: dict[str, Any] = read_json(path, "give --bundle, and --data to evaluate")
     check_schema(arguments, "train_args", path)
     return arguments
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from monai_passion.bundle.arguments import setting_flag
-from monai_passion.bundle.trust import is_plain
 from monai_passion.errors import PassionError, WeightsError
 from monai_passion.system.resources import resource_folder
 
@@ -105,22 +104,15 @@ def trained_unknown(weights: str | os.PathLike[str]) -> str:
     )
 
 
-def trained_settings(weights: str | os.PathLike[str], facts: Mapping[str, Any]) -> dict[str, Any]:
+def trained_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     """The settings (spacing, width, sizes) that weights were trained with: the only ones that they work with.
 
     `predict` and exports take them in place of the bundle's; an evaluation and an inference `check_settings`.
 
     Args:
-        weights: the file, for the message.
-        facts: its metadata, from `monai_passion.networks.weights.load_weights`.
-
-    Raises:
-        WeightsError: they are more than plain values, and would run as part of a configuration.
+        facts: their metadata, from `monai_passion.networks.weights.load_weights`, which takes numbers alone.
     """
-    settings = facts.get("settings", {})
-    if not isinstance(settings, Mapping) or not is_plain(settings):
-        raise WeightsError(f"{weights} has settings other than numbers and plain text; get it elsewhere")
-    return dict(settings)
+    return dict(facts.get("settings", {}))
 
 
 def check_settings(weights: str | os.PathLike[str], facts: Mapping[str, Any], here: Mapping[str, Any]) -> None:
@@ -131,7 +123,7 @@ def check_settings(weights: str | os.PathLike[str], facts: Mapping[str, Any], he
     """
     wrong = {
         key: value
-        for key, value in trained_settings(weights, facts).items()
+        for key, value in trained_settings(facts).items()
         if key in here and key != "roi_size" and _plain(here[key]) != _plain(value)
     }
     if wrong:

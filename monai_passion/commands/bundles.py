@@ -167,5 +167,5 @@ def _export_network(bundle: BundleFacts, output: Path, weights: Path | None, tru
     if output.suffix == ".onnx":
         export_onnx(segmenter.network, output, settings["roi_size"], facts)
     else:
-        trained = {**trained_settings(segmenter.weights, segmenter.facts), "roi_size": settings["roi_size"]}
+        trained = {**trained_settings(segmenter.facts), "roi_size": settings["roi_size"]}
         export_torchscript(segmenter.network, output, settings["roi_size"], bundle.path, facts, trained)

@@ -64,8 +64,7 @@ def compare(
     import numpy as np
     from matplotlib.image import imsave
 
-    from monai_passion.bundle.facts import find_bundle
-    from monai_passion.bundle.trust import check_trusted
+    from monai_passion.bundle.facts import find_networks
     from monai_passion.data.patient import Finding
     from monai_passion.prediction.compare import compare as compared
     from monai_passion.prediction.output.html import make_comparison_page
@@ -76,9 +75,7 @@ def compare(
     from monai_passion.prediction.terminal import speaking
     from monai_passion.system.output import output_folder, writing
 
-    facts = find_bundle(bundle)
-    if not trust:
-        check_trusted(facts.path)
+    facts, _ = find_networks(bundle, None, trust)
     file = None if weights is None else Path(weights)
     open_segmenter = functools.cache(functools.partial(Segmenter, facts, weights=file, device=device))
     options = Options(register=register)

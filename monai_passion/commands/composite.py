@@ -61,6 +61,7 @@ def composite(
     from monai.transforms import Compose
 
     from monai_passion.bundle.steps.data import training_donors, with_healthy
+    from monai_passion.data.datalists import labeled_items
     from monai_passion.data.donors import FILES
     from monai_passion.data.seeds import check_seed
     from monai_passion.data.training_set import prepare_datalist
@@ -83,10 +84,10 @@ def composite(
     output = Path(output)
     with output_folder(output, overwrite=overwrite, last="composites.csv") as folder:
         found = prepare_datalist(data, fractions=(1, 0, 0), labels=labels)
-        labeled = [item for item in found["training"] if item.get("label")]
+        labeled, unlabeled = labeled_items(found["training"])
         if not labeled:
             raise InputError(f"{data}: no patient has a label, so none is a host or a donor; add their label maps")
-        if unlabeled := [item["case"] for item in found["training"] if not item.get("label")]:
+        if unlabeled:
             print(f"not used: {', '.join(unlabeled)} (without a label, which would hide a tumor)", flush=True)
         found = {**found, "training": labeled}
         hosts = with_healthy(found, None if healthy_dir is None else str(healthy_dir))

@@ -59,7 +59,7 @@ def datalist(
     from rich.console import Console
     from rich.table import Table
 
-    from monai_passion.data.datalists import make_datalist, write_datalist
+    from monai_passion.data.datalists import labeled_items, make_datalist, write_datalist
     from monai_passion.data.splits import SPLITS
     from monai_passion.data.verify import print_problems, verify_cohort
     from monai_passion.system.output import refuse_older
@@ -94,7 +94,7 @@ def datalist(
     for split in SPLITS:
         items = made[split]
         have = [sum(bool(item["image"][m]) for item in items) for m in made["modalities"]]
-        labeled = sum("label" in item for item in items)
+        labeled = len(labeled_items(items)[0])
         patients = len({item["patient"] for item in items})
         table.add_row(split, *map(str, (patients, len(items), *have, labeled)))
     Console().print(table)

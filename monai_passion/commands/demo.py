@@ -38,6 +38,7 @@ def demo(*, output: PathLike = "demo", seed: int = 1000, overwrite: bool = False
 
     from monai_passion.bundle.weights import PHANTOM, shipped_weights
     from monai_passion.commands.predict import predict
+    from monai_passion.data.geometry import dice
     from monai_passion.data.phantom import write_cohort
     from monai_passion.errors import WeightsError
     from monai_passion.system.output import check_folder
@@ -54,6 +55,6 @@ def demo(*, output: PathLike = "demo", seed: int = 1000, overwrite: bool = False
         np.asarray(nib.load(path).dataobj) > 0
         for path in (output / "result" / "segmentation.nii.gz", folder / f"{folder.name}_seg.nii.gz")
     )
-    dice = 2 * np.count_nonzero(found & truth) / max(np.count_nonzero(found) + np.count_nonzero(truth), 1)
-    print(f"whole tumor: Dice {dice:.2f} with the truth, which a phantom has. Open {output / 'result' / 'report.html'}")
+    page = output / "result" / "report.html"
+    print(f"whole tumor: Dice {dice(found, truth):.2f} with the truth, which a phantom has. Open {page}")
     return report

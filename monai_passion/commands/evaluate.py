@@ -118,7 +118,7 @@ def evaluate(
         **({"labels": labels} if labels and datalist is not None else {}),
     }
     with output_folder(target, overwrite=overwrite, last="summary.json") as made:
-        learned = trained_settings(weights, load_weights(weights)[1])
+        learned = trained_settings(load_weights(weights)[1])
         settings = {**{key: value for key, value in learned.items() if key in config}, **settings}
         write_text(made / "datalist.json", json.dumps(patients, indent=1) + "\n")
         for where, show in ((target, True), (made, False)):
@@ -146,7 +146,7 @@ def _patients(
     labels: str | None = None,
 ) -> tuple[str, Datalist]:
     """Who is scored: the name of the split, and the datalist that has it; ``task`` is that of an outside cohort."""
-    from monai_passion.data.datalists import load_datalist, make_datalist
+    from monai_passion.data.datalists import labeled_items, load_datalist, make_datalist
 
     stored = run / "datalist.json"
     if datalist is None and task is not None:
@@ -166,8 +166,8 @@ def _patients(
         found = load_datalist(stored if datalist is None else Path(datalist))
     splits: Any = found
     name = split or ("test" if splits["test"] else "validation")
-    labeled = [item for item in splits[name] if "label" in item]
-    if unlabeled := sorted({item["case"] for item in splits[name] if "label" not in item}):
+    labeled, unlabeled = labeled_items(splits[name])
+    if unlabeled:
         print(f"warning: not scored for lack of a label: {', '.join(unlabeled)}")
     if not labeled:
         raise InputError(f"{datalist or source}: no {name} patients with a label to score; choose another split")

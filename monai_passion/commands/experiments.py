@@ -202,6 +202,7 @@ def _mean_dice(folder: Path) -> str:
         rows = read_metrics(folder / "metrics.csv")
         return f"{100 * rows[rows['convention'] == CHALLENGE.name]['dice'].mean():.1f}"
     except PassionError:
-        lines = curves.read_text().splitlines() if curves.is_file() else []
-        scores = [line.rpartition(",")[2] for line in lines if line.split(",")[1:2] == ["mean_dice"]]
+        text = curves.read_text(encoding="utf-8") if curves.is_file() else ""
+        lines = text.split("\n")[:-1]  # without one that is half written
+        scores = [line.split(",")[-1] for line in lines if line.split(",")[1:2] == ["mean_dice"]]
         return f"({100 * float(scores[-1]):.1f})" if scores else ""

@@ -64,7 +64,7 @@ def score(
         WeightsError: no weights, or those of another network.
     """
     from monai_passion.bundle.facts import find_networks
-    from monai_passion.data.datalists import absolute, load_datalist, make_datalist
+    from monai_passion.data.datalists import absolute, labeled_items, load_datalist, make_datalist
     from monai_passion.errors import InputError, UsageError
     from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
     from monai_passion.prediction.scoring import score_patients
@@ -83,11 +83,10 @@ def score(
     else:
         lists = absolute(make_datalist(root, task=facts.task, fractions=(0, 0, 1), labels=labels), root)
     chosen = ("training", "validation", "test") if split == "all" else (split,)
-    listed = [item for name in chosen for item in lists[name]]
-    items = [item for item in listed if item.get("label")]
+    items, unlabeled = labeled_items(item for name in chosen for item in lists[name])
     if not items:
         raise InputError(f"{data} has no patients with a label map in {' or '.join(chosen)}; give others")
-    if unlabeled := [item["case"] for item in listed if not item.get("label")]:
+    if unlabeled:
         print(f"warning: not scored for lack of a label: {', '.join(unlabeled)}")
     file = None if weights is None else Path(weights)
     with output_folder(output, overwrite=overwrite, last="summary.json") as folder:

@@ -10,8 +10,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from monai_passion.data.labels import find_convention, label_classes
 from monai_passion.data.layouts import LAYOUTS, NUMBER, Case, cube_items, find_cohort, guess_task, not_used
 from monai_passion.data.naming import read_name, stem_of
@@ -28,6 +26,7 @@ from monai_passion.data.splits import (
     read_lists,
     repeated,
 )
+from monai_passion.data.tables import read_table
 from monai_passion.errors import InputError, UsageError
 from monai_passion.system.files import read_json, write_text
 from monai_passion.system.schemas import check_schema
@@ -38,6 +37,7 @@ __all__ = [
     "absolute",
     "describe_data",
     "is_of",
+    "labeled_items",
     "load_datalist",
     "make_datalist",
     "write_datalist",
@@ -317,6 +317,18 @@ def absolute(datalist: Datalist, root: Path) -> Datalist:
     return datalist
 
 
+def labeled_items(items: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The items of a datalist that have a label, and the names of the cases that have none, sorted."""
+    labeled: list[dict[str, Any]] = []
+    others = set()
+    for item in items:
+        if item.get("label"):
+            labeled.append(item)
+        else:
+            others.add(item["case"])
+    return labeled, sorted(others)
+
+
 def _items(datalist: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [item for split in SPLITS for item in datalist[split]]
 
@@ -328,10 +340,10 @@ def _relative(path: Path, folder: Path) -> str:
 def _grades(folder: Path, lists: Mapping[str, Iterable[str]] | None) -> dict[str, str]:
     mapping = folder / "name_mapping.csv"
     if mapping.is_file():
-        table = pd.read_csv(mapping, dtype=str)
+        table = read_table(mapping)
         key = next((name for name in table.columns if name.startswith("BraTS_2020_subject")), None)
         if key and "Grade" in table.columns:
-            return dict(zip(table[key], table["Grade"], strict=True))
+            return {name: grade for name, grade in zip(table[key], table["Grade"], strict=True) if grade}
     names = [name for listed in (lists or {}).values() for name in listed]
     return {plain_case_name(name): f"{name[:2]}G" for name in names if name != plain_case_name(name)}
 

@@ -14,11 +14,10 @@ from nibabel.affines import voxel_sizes
 from numpy.typing import NDArray
 
 from monai_passion.data.labels import readable_values
-from monai_passion.data.layouts import find_cohort
+from monai_passion.data.layouts import channels_of, find_cohort, read_dataset_json
 from monai_passion.data.naming import LABEL, is_ignored, stem_of
 from monai_passion.data.nifti import Header, read_header
 from monai_passion.errors import InputError, UsageError
-from monai_passion.system.files import read_json
 from monai_passion.tasks import Task, known_aliases, task_from_json
 
 __all__ = ["describe_task", "doubts_of"]
@@ -61,7 +60,7 @@ def describe_task(
     elif not source.is_dir():
         raise InputError(f"{source} does not exist; give a folder of patients or a dataset.json")
     other = _aliases(_words(modalities))
-    titles = list(other) or _channels(listed)
+    titles = list(other) or (list(channels_of(listed).values()) if listed else [])
     if not titles:
         raise UsageError("no modalities given; add --modalities NAME NAME ..., as the names of the files have them")
     values = _parse(_words(labels)) or _labels(listed)
@@ -126,15 +125,10 @@ def _words(given: Sequence[str] | None) -> list[str]:
 
 
 def _read(index: Path) -> Mapping[str, Any]:
-    content = read_json(index, "give a dataset.json or a folder of patients")
-    if not isinstance(content, Mapping) or not isinstance(content.get("labels"), Mapping):
+    content = read_dataset_json(index)
+    if not isinstance(content.get("labels"), Mapping):
         raise InputError(f"{index} has no labels; give a dataset.json of nnU-Net or the Decathlon")
     return content
-
-
-def _channels(listed: Mapping[str, Any]) -> list[str]:
-    channels = listed.get("channel_names") or listed.get("modality") or {}
-    return [str(channels[key]) for key in sorted(channels, key=int)]
 
 
 def _labels(listed: Mapping[str, Any]) -> dict[str, int]:
@@ -147,6 +141,8 @@ def _labels(listed: Mapping[str, Any]) -> dict[str, int]:
                 f"the label '{label}' of dataset.json is a region of {number}; give --labels NAME=VALUE of each class, "
                 "then write the regions into the task file"
             )
+        if not str(number).isdigit():
+            raise InputError(f"the label '{label}' of dataset.json has the value {number!r}; give a whole number")
         if int(number) and str(label).lower() != "ignore":
             found[str(label)] = int(number)
     return found

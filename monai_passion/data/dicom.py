@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion.data.naming import read_description
-from monai_passion.errors import InputError, PassionError, UsageError
+from monai_passion.errors import InputError, PassionError, UsageError, first_line
 from monai_passion.tasks import Task
 
 __all__ = [
@@ -320,7 +320,7 @@ def read_header(path: Path, **options: Any) -> Any:
         for name in _TAGS:
             header.get(name)
     except Exception as error:  # pydicom raises whatever a damaged file makes it stumble over
-        raise InputError(f"{path} is a damaged DICOM file ({_line(str(error))}); export it again") from error
+        raise InputError(f"{path} is a damaged DICOM file ({first_line(error)}); export it again") from error
     return header
 
 
@@ -430,7 +430,7 @@ def _order(slices: Sequence[Any], where: str) -> list[int]:
     try:
         affines = [slice_affine(header) for header in slices]
     except (AttributeError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{where} does not say where its slices lie ({_line(str(error))}); export it again") from error
+        raise InputError(f"{where} does not say where its slices lie ({first_line(error)}); export it again") from error
     if any(not np.allclose(a[:3, :2], affines[0][:3, :2], atol=1e-3) for a in affines):
         raise InputError(f"{where} has slices that are not parallel; give the volume of one orientation")
     normal = np.cross(*affines[0][:3, :2].T)
@@ -494,10 +494,10 @@ def _convert(series: Series, folder: Path, max_voxels: int) -> Path:
             command, capture_output=True, text=True, errors="replace", timeout=TIMEOUT, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise InputError(f"{where} cannot be converted ({_line(str(error))}); convert it by other means") from error
+        raise InputError(f"{where} cannot be converted ({first_line(error)}); convert it by other means") from error
     made = sorted((folder / "out").glob("*.nii"))
     if len(made) != 1:
-        said = _line((done.stderr or done.stdout).strip().splitlines()[-1] if done.stderr or done.stdout else "")
+        said = first_line(next(iter((done.stderr or done.stdout).strip().splitlines()[::-1]), ""))
         raise InputError(
             f"{where} gives {len(made)} volumes where one is expected (dcm2niix: {said}); convert it by other means"
         )
@@ -515,7 +515,7 @@ def _check_pixels(path: Path) -> Any:
         size = int(image.Rows) * int(image.Columns) * int(image.get("NumberOfFrames") or 1) * image.BitsAllocated // 8
         short = not image.file_meta.TransferSyntaxUID.is_encapsulated and len(image.PixelData) < size
     except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is a damaged DICOM file ({_line(str(error))}); export it again") from error
+        raise InputError(f"{path} is a damaged DICOM file ({first_line(error)}); export it again") from error
     if short:
         raise InputError(f"{path} is cut short; copy or export it again")
     return image
@@ -528,7 +528,3 @@ def _syntax(implicit: bool, little: bool) -> str:
     if implicit:
         return uid.ImplicitVRLittleEndian
     return uid.ExplicitVRLittleEndian if little else uid.ExplicitVRBigEndian
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())[:200] or "no reason given"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_passion.data.presence import Presence
+from monai_passion.data.tables import read_table
 from monai_passion.errors import InputError
 
 __all__ = ["FILES", "Donor", "donor_from_cubes", "donor_from_patient", "load_donors", "read_cube_donors"]
@@ -193,16 +193,18 @@ def read_cube_donors(
         presence: of the patients it names, only the modalities it leaves them are used.
 
     Raises:
-        InputError: there is no ``index.csv``, or no label map of a patient.
+        InputError: there is no ``index.csv``, it lacks a column, or there is no label map of a patient.
     """
-    index, kept_out = cubes / "index.csv", set(exclude)
-    if not index.is_file():
-        raise InputError(f"{index} does not exist; give the folder of the cubes")
+    path, kept_out = cubes / "index.csv", set(exclude)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; give the folder of the cubes")
+    index = read_table(path)
+    if lacking := sorted({"case", "patient", "split"} - set(index)):
+        raise InputError(f"{path} has no column {', '.join(lacking)}, which donors need; add it")
     folders: dict[str, list[Path]] = {}
-    with index.open(newline="") as file:
-        for row in csv.DictReader(file):
-            if row["split"] == split and row["patient"] not in kept_out:
-                folders.setdefault(row["patient"], []).append(cubes / row["case"])
+    for row in index.to_dict("records"):
+        if row["split"] == split and row["patient"] not in kept_out:
+            folders.setdefault(row["patient"], []).append(cubes / row["case"])
     rows = {} if presence is None else dict(zip(presence.cases, presence.table, strict=True))
     donors = []
     for patient, parts in folders.items():

@@ -22,6 +22,7 @@ __all__ = [
     "choose_reference",
     "coverage",
     "coverage_by_slices",
+    "dice",
     "is_near",
     "moved_onto",
     "shown_voxels",
@@ -137,3 +138,9 @@ def moved_onto(
 def voxel_ml(affine: NDArray[np.float64]) -> float:
     """Volume of a voxel in mL; ``affine`` (4, 4) leads to mm."""
     return abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+
+
+def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """The Dice coefficient of two masks of one shape, 0 to 1; two empty ones agree."""
+    total = np.count_nonzero(a) + np.count_nonzero(b)
+    return 2 * np.count_nonzero(a & b) / total if total else 1.0

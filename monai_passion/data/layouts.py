@@ -28,9 +28,9 @@ from monai_passion.data.naming import (
     read_name,
     stem_of,
     unknown_words,
+    variant_words,
 )
 from monai_passion.data.splits import is_time
-from monai_passion.data.vocabulary import VARIANTS
 from monai_passion.errors import InputError, UsageError
 from monai_passion.system.files import read_json
 from monai_passion.tasks import Task, load_task, task_names
@@ -41,6 +41,7 @@ __all__ = [
     "READ",
     "Case",
     "Cohort",
+    "channels_of",
     "cube_items",
     "doubtful",
     "find_cohort",
@@ -208,7 +209,7 @@ def guess_task(folder: Path, preferred: Task | None = None) -> Task:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder that holds the patients")
     if (folder / "dataset.json").is_file():
-        names = list(_channels(read_dataset_json(folder / "dataset.json")).values())
+        names = list(channels_of(read_dataset_json(folder / "dataset.json")).values())
     else:
         names = [path.name for path in _walk(folder)]
     tasks = sorted((load_task(name) for name in task_names()), key=lambda task: task != preferred)
@@ -441,7 +442,8 @@ def _choose_plain(cases: Iterable[Case], unused: list[tuple[Path, str]]) -> None
     """Of a plain file and its corrected forms, the plain one."""
     for case in cases:
         for role, paths in case.files.items():
-            plain = [path for path in paths if not any(word in stem_of(path.name).lower() for word in VARIANTS.split())]
+            said = [len(variant_words(path.name)) for path in paths]
+            plain = [path for path, count in zip(paths, said, strict=True) if count == min(said)]
             if len(plain) == 1 < len(paths):
                 unused.extend((path, f"another form of {plain[0].name}") for path in paths if path not in plain)
                 case.files[role] = plain
@@ -454,23 +456,30 @@ def read_dataset_json(path: Path) -> dict[str, Any]:
         InputError: it is not one.
     """
     index = read_json(path, "check the path, or copy it again")
-    if not isinstance(index, dict) or not isinstance(index.get("modality", index.get("channel_names")), dict):
+    channels = _named_channels(index) if isinstance(index, dict) else None
+    if not isinstance(channels, dict) or not all(k.isdigit() and isinstance(name, str) for k, name in channels.items()):
         raise InputError(
-            f"{path} is not a dataset.json of the Decathlon or of nnU-Net (modality or channel_names); correct it, "
-            "or give the layout folders"
+            f"{path} is not a dataset.json of the Decathlon or of nnU-Net (modality or channel_names, as in "
+            '{"0": "FLAIR"}); correct it, or give the layout folders'
         )
     return index
 
 
-def _channels(index: Mapping[str, Any]) -> dict[int, str]:
-    return {int(k): str(name) for k, name in (index.get("modality") or index["channel_names"]).items()}
+def _named_channels(index: Mapping[str, Any]) -> Any:
+    return index.get("channel_names") or index.get("modality")
+
+
+def channels_of(index: Mapping[str, Any]) -> dict[int, str]:
+    """Number -> name of each channel of a ``dataset.json``, in the order of the numbers."""
+    named = {int(k): str(name) for k, name in _named_channels(index).items()}
+    return dict(sorted(named.items()))
 
 
 def _listed(folder: Path, task: Task) -> Cohort:
     path = folder / "dataset.json"
     index = read_dataset_json(path)
     try:
-        names = _channels(index)
+        names = channels_of(index)
         pairs = label_classes(index.get("labels", {}), task)
         entries = [(e["image"], e.get("label"), "training") for e in index["training"]] if "training" in index else []
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 from monai_passion.data.vocabulary import (
     CONTRAST,
-    CONTRAST_T1,
     EVENTS,
     EXCLUDED,
     HARMLESS,
@@ -29,6 +28,7 @@ from monai_passion.data.vocabulary import (
     NO_LABELS,
     SEQUENCES,
     SPACES,
+    T1C,
     TUMORS,
     UNCLEAR,
     VARIANTS,
@@ -48,6 +48,7 @@ __all__ = [
     "read_name",
     "stem_of",
     "unknown_words",
+    "variant_words",
 ]
 
 ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".dcm")
@@ -56,6 +57,8 @@ LABEL = "label"
 NOT_TOLD = "of a sequence that its name does not tell"
 """`Named.why` of a name that says nothing."""
 
+NAMED = 5
+"""Unknown words that a warning names."""
 ENTITY = re.compile(
     r"(sub|ses|acq|ce|rec|dir|run|echo|part|desc|space|res|label|hemi|den|task|mod|trc|inv|mt|recording|proc|atlas|from"
     r"|to|mode)-([a-z0-9+]+)"
@@ -82,6 +85,12 @@ def stem_of(name: str) -> str:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name
+
+
+def variant_words(name: str) -> tuple[str, ...]:
+    """The words in a file's name that say that it is a corrected or an unstripped form of another file."""
+    words = _words(_plain(stem_of(name)))
+    return tuple(word for word in words if re.search(rf"(?<![a-z])({'|'.join(VARIANTS.split())})", word))
 
 
 def patient_key(name: str) -> str:
@@ -116,7 +125,7 @@ def unknown_words(name: str, task: Task, whose: str = "") -> tuple[str, ...]:
         whose: the patient and the folders, whose words are known.
     """
     words = _words(_plain(stem_of(name)))
-    sequences = _sequences() | _set(CONTRAST_T1)
+    sequences = _sequence_words() | _set(T1C)
     own = {token for m in task.modalities for alias in (m.name, *m.aliases) for token in _tokens(_plain(alias))}
     first = next((k for k, word in enumerate(words) if word in sequences | own), len(words))
     known = _lexicon() | _set(HARMLESS) | own | set(_tokens(_plain(whose)))
@@ -124,12 +133,11 @@ def unknown_words(name: str, task: Task, whose: str = "") -> tuple[str, ...]:
     return tuple(word for word in behind if len(word) > 1 and word not in known and not MEASURED.fullmatch(word))
 
 
-def doubtful_names(read: Iterable[tuple[str, str, Sequence[str]]], most: int = 5) -> str:
+def doubtful_names(read: Iterable[tuple[str, str, Sequence[str]]]) -> str:
     """A line on names that were read in spite of words that are not known; "" where there are none.
 
     Args:
         read: of each file its name, the sequence it was read as, and its `unknown_words`.
-        most: words that are named.
     """
     by_word: dict[str, list[str]] = {}
     for name, role, words in read:
@@ -137,9 +145,9 @@ def doubtful_names(read: Iterable[tuple[str, str, Sequence[str]]], most: int = 5
             by_word.setdefault(", ".join(f"'{word}'" for word in words), []).append(f"{name} as {role}")
     texts = [
         f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''} (not known: {words})"
-        for words, names in list(by_word.items())[:most]
+        for words, names in list(by_word.items())[:NAMED]
     ]
-    rest = f", and {len(by_word) - most} words more" if len(by_word) > most else ""
+    rest = f", and {len(by_word) - NAMED} words more" if len(by_word) > NAMED else ""
     return (
         f"read in spite of words that are not known: {', '.join(texts)}{rest}; take out what is not a plain image of it"
         if texts
@@ -198,9 +206,8 @@ def _set(words: str) -> frozenset[str]:
 
 
 @lru_cache
-def _sequences() -> frozenset[str]:
-    """The words of every sequence."""
-    return frozenset().union(*map(_set, SEQUENCES.values()))
+def _sequence_words() -> frozenset[str]:
+    return frozenset(word for table in SEQUENCES.values() for word in table.split())
 
 
 @lru_cache
@@ -440,7 +447,7 @@ def _said(words: list[str], contrast_agent: bool) -> set[str]:
     "t1 or t1c" for one that may be either."""
     kinds = [next((kind for kind, table in SEQUENCES.items() if word in _set(table)), None) for word in words]
     first = next((k for k, kind in enumerate(kinds) if kind), len(words))
-    first = min([first, *(k for k, word in enumerate(words) if word in _set(CONTRAST_T1))])
+    first = min([first, *(k for k, word in enumerate(words) if word in _set(T1C))])
     found = {kind for k, kind in enumerate(kinds) if kind and not _is_id(words, k, first)}
     contrast, native, k = False, False, 0
     while k < len(words):
@@ -453,7 +460,7 @@ def _said(words: list[str], contrast_agent: bool) -> set[str]:
             contrast |= word in _set(CONTRAST) or (word in ("c", "ca") and k > 0 and kinds[k - 1] == "t1")
             native |= word in _set(NATIVE) or word in ("without", "wo", "ohne", "sans", "senza", "t1n")
             k += 1
-    if set(words) & _set(CONTRAST_T1):
+    if set(words) & _set(T1C):
         found.add("t1")
     if "flair" in found:
         if [kind for kind in kinds if kind] == ["t1", "flair"]:
@@ -506,7 +513,7 @@ def _without_events(words: list[str]) -> list[str]:
 
 def _without_target(words: list[str]) -> list[str]:
     """Without the space that an image was brought to: "flair to t1", "t2 in mni", "flair t1 space"."""
-    sequence = _sequences() | {"ct1"}
+    sequence = _sequence_words() | {"ct1"}
     contrast = _set(CONTRAST) | {"c"}
     for k, word in enumerate(words):
         before, after = words[:k], words[k + 1 :]

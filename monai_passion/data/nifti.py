@@ -20,7 +20,7 @@ from nibabel.arrayproxy import ArrayProxy
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
-from monai_passion.errors import InputError
+from monai_passion.errors import InputError, first_line
 
 __all__ = [
     "GRID_TOLERANCE_MM",
@@ -150,7 +150,9 @@ def read_volumes(
                 scaled = np.asarray(ArrayProxy(stream, raw, mmap=False), dtype=np.float32)
             stream.read(1)  # a gzip stream checks its sum only at its very end
         except (EOFError, OSError, ValueError, zlib.error) as error:
-            raise InputError(f"{path} is cut short or damaged ({_line(error)}); copy or export it again") from error
+            raise InputError(
+                f"{path} is cut short or damaged ({first_line(error)}); copy or export it again"
+            ) from error
     data = scaled.reshape(*header.shape, num_volumes)
     volumes = []
     for volume in wanted:
@@ -232,7 +234,7 @@ def _open(path: Path) -> Iterator[IO[bytes]]:
     except IsADirectoryError:
         raise InputError(f"{path} is a folder; give a NIfTI file (.nii or .nii.gz)") from None
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or _line(error)}); check the file") from error
+        raise InputError(f"{path} cannot be read ({error.strerror or first_line(error)}); check the file") from error
 
 
 def _header(path: Path, stream: IO[bytes]) -> nib.Nifti1Header:
@@ -240,7 +242,7 @@ def _header(path: Path, stream: IO[bytes]) -> nib.Nifti1Header:
     try:
         head = stream.read(nib.Nifti2Header.sizeof_hdr)
     except (EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{path} is cut short or damaged ({_line(error)}); copy or export it again") from error
+        raise InputError(f"{path} is cut short or damaged ({first_line(error)}); copy or export it again") from error
     if not head:
         raise InputError(f"{path} is empty (0 bytes); copy or export it again")
     kinds = ((nib.Nifti1Header, head[344:348], b"n+1\0"), (nib.Nifti2Header, head[4:8], b"n+2\0"))
@@ -255,7 +257,7 @@ def _header(path: Path, stream: IO[bytes]) -> nib.Nifti1Header:
                     header.check_fix(logger=_QUIET)
                     return header
             except (HeaderDataError, ValueError, OverflowError) as error:
-                raise InputError(f"{path} has a damaged NIfTI header ({_line(error)}); export it again") from error
+                raise InputError(f"{path} has a damaged NIfTI header ({first_line(error)}); export it again") from error
     if head[344:348] == b"ni1\0":
         raise InputError(f"{path} is one half of a .hdr/.img pair; convert the pair to a single .nii.gz")
     raise InputError(f"{path} is not a NIfTI file; convert it to .nii.gz, from DICOM with dcm2niix")
@@ -290,7 +292,9 @@ def _judge(path: Path, raw: nib.Nifti1Header, num_volumes: int, max_voxels: int)
     try:
         raw.get_slope_inter()
     except HeaderDataError as error:
-        raise InputError(f"{path} has an impossible intensity scaling ({_line(error)}); export it again") from error
+        raise InputError(
+            f"{path} has an impossible intensity scaling ({first_line(error)}); export it again"
+        ) from error
     if not 0 <= float(raw["vox_offset"]) <= MAX_OFFSET:
         raise InputError(f"{path} has its voxels at an impossible place in the file; export it again")
 
@@ -305,7 +309,7 @@ def _affine(path: Path, raw: nib.Nifti1Header) -> tuple[NDArray[np.float64], tup
             qform = raw.get_qform(coded=True)[0]
             unreadable = ""
         except (HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
-            qform, unreadable = None, _line(error)
+            qform, unreadable = None, first_line(error)
         affine = raw.get_sform(coded=True)[0]
         if affine is not None and qform is not None and not np.any(affine[:3, :3]):
             affine = None
@@ -356,7 +360,3 @@ def _finite(path: Path, data: NDArray[np.float32]) -> tuple[NDArray[np.float32],
     if infinite.any():
         notes.append(f"{int(infinite.sum())} infinite or huge voxels clipped to the finite range")
     return np.where(nan, np.float32(0), data.clip(usable.min(), usable.max())), tuple(notes)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -323,11 +324,7 @@ def _text(volume: Volume | Header) -> str:
 
 def _equal_files(files: Mapping[str, Path]) -> list[tuple[str, str]]:
     """Pairs of modalities that were given the same bytes."""
-
-    def equal(a: Path, b: Path) -> bool:
-        return os.path.samefile(a, b) or (a.stat().st_size == b.stat().st_size and a.read_bytes() == b.read_bytes())
-
-    return [pair for pair in combinations(files, 2) if equal(*(files[m] for m in pair))]
+    return [(a, b) for a, b in combinations(files, 2) if filecmp.cmp(files[a], files[b], shallow=False)]
 
 
 def _same_files(files: Mapping[str, Path], pairs: Sequence[tuple[str, str]], allow: bool) -> list[Finding]:

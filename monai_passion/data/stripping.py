@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from monai_passion.data.geometry import voxel_ml
+from monai_passion.data.geometry import dice, voxel_ml
 from monai_passion.data.nifti import Volume
 from monai_passion.errors import InputError, PassionError, UsageError
 
@@ -81,15 +81,10 @@ def choose_mask(masks: Mapping[str, NDArray[np.bool_]]) -> tuple[str, float]:
     """The modality with a brain whose mask agrees best with those of the others, and its mean Dice with them."""
     if len(masks) == 1:
         return next(iter(masks)), 1.0
-    means = {a: float(np.mean([_dice(masks[a], masks[b]) for b in masks if b != a])) for a in masks}
+    means = {a: float(np.mean([dice(masks[a], masks[b]) for b in masks if b != a])) for a in masks}
     found = [m for m in masks if masks[m].any()]  # empty ones agree with each other
     best = max(found or masks, key=lambda m: means[m])
     return best, means[best]
-
-
-def _dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0
 
 
 def hd_bet_masks(volumes: Mapping[str, Volume]) -> dict[str, NDArray[np.bool_]]:

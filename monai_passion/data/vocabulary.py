@@ -6,7 +6,6 @@ import re
 
 __all__ = [
     "CONTRAST",
-    "CONTRAST_T1",
     "EVENTS",
     "EXCLUDED",
     "HARMLESS",
@@ -20,6 +19,7 @@ __all__ = [
     "NO_LABELS",
     "SEQUENCES",
     "SPACES",
+    "T1C",
     "TUMORS",
     "UNCLEAR",
     "VARIANTS",
@@ -32,13 +32,13 @@ SEQUENCES = {
     "pd": "pd pdw protondensity",
 }
 """Words that name a sequence. A vendor's words that do not (SPACE, CUBE, TSE, PROPELLER) are in ``NEUTRAL``."""
-CONTRAST_T1 = "ct1 t1ks t1wks cet1"
-"""Words that are a T1 after contrast agent by themselves."""
+T1C = "ct1 t1ks t1wks cet1"
+"""Words that name a T1 and its contrast agent in one."""
 CONTRAST = (
     "contrast ce gd gad gado gadolinium gadovist gadavist gadobutrol dotarem magnevist multihance prohance omniscan "
     "clariscan vueway elucirem primovist eovist km kontrast kontrastem kontrastu kontrastli kontrastmittel contraste "
     "mdc contrasto postcontrast "
-    "enhanced enhancement enh inj injection injected injecte gbca civ post " + CONTRAST_T1
+    f"enhanced enhancement enh inj injection injected injecte gbca civ post {T1C}"
 )
 """Words of a T1 after contrast agent."""
 NATIVE = "precontrast noncontrast nocontrast unenhanced nonenhanced native nativ kontrastsiz plain pre"
@@ -105,7 +105,7 @@ EXCLUDED = {
 }
 """What a word says that an image is, other than a plain sequence. A task that has such an image names it itself."""
 VARIANTS = "bias n4 biascorr unstripped"
-"""Of two files of a sequence, the one without these in its name is the sequence."""
+"""Of the files of a sequence, the one with the fewest of these in its name is the sequence."""
 NEUTRAL = (
     "proband probanden mr mri vol volume volumetric inplane sub "
     "brain head cranial skull axial ax axi ax3d sagittal sag coronal cor tra transversal transverse trans obl "

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from monai_passion.errors import InputError
+from monai_passion.errors import InputError, first_line
 from monai_passion.evaluation.metrics import COLUMNS, METRICS
 from monai_passion.evaluation.statistics import average_seeds, bootstrap_mean
 from monai_passion.system.files import write_atomically, write_text
@@ -39,7 +39,7 @@ def read_metrics(path: str | os.PathLike[str]) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error).strip().splitlines()[0]
+        reason = error.strerror if isinstance(error, OSError) else first_line(error)
         raise InputError(f"cannot read {path}: {reason}; it must be the metrics.csv of an evaluation") from error
     rows = rows.assign(ece=rows.get("ece", math.nan))  # older files lack it
     missing = [name for name in COLUMNS if name not in rows]

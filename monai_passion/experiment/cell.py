@@ -54,9 +54,9 @@ def run_cell(folder: Path) -> int:
 def _finish(folder: Path, seconds: float) -> None:
     """Say in ``run.json`` what the run belongs to, and that it is done."""
     path = folder / "run.json"
-    facts = json.loads(path.read_text()) if path.is_file() else {}
+    facts = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     write_text(path, json.dumps({**facts, **cell_facts(folder)}, indent=2) + "\n")
-    digest = json.loads((folder / "cell.json").read_text())["hash"]
+    digest = json.loads((folder / "cell.json").read_text(encoding="utf-8"))["hash"]
     done = {"hash": digest, "seconds": round(seconds, 1), "finished": time.strftime("%FT%T%z")}
     write_text(folder / "done.json", json.dumps(done, indent=2) + "\n")
 

@@ -22,10 +22,12 @@ from typing import Any, NamedTuple
 from monai_passion.bundle.settings import as_text, check_settings, read_config
 from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.experiment.grid import TRAINING_ONLY, Cell
-from monai_passion.system.files import write_text
+from monai_passion.system.files import read_json, sha256, write_text
 from monai_passion.system.locks import RunLock
 
 __all__ = ["Source", "State", "cell_facts", "finished_cells", "is_done", "prepare", "read_state"]
+
+AGAIN = "remove the cell's folder and run the grid again"
 
 
 class Source(NamedTuple):
@@ -87,7 +89,7 @@ def _files(cell: Cell, folder: Path, source: Source, table: str | None) -> dict[
     fragments = [source.configs / f"{name}.json" for name in cell.configs]
     train = [own / "train.json", *fragments]
     check_settings(cell.overrides, read_config(train))
-    used = {path: _read(path) for path in dict.fromkeys([*train, own / "evaluate.json"])}
+    used = {path: read_json(path, "correct it") for path in dict.fromkeys([*train, own / "evaluate.json"])}
     scoring = [
         path
         for name, path in zip(cell.configs, fragments, strict=True)
@@ -103,7 +105,7 @@ def _files(cell: Cell, folder: Path, source: Source, table: str | None) -> dict[
         "seed": cell.seed,
         "split": source.split,
         "contents": {f"{path.parent.name}/{path.name}": _hash(content) for path, content in used.items()}
-        | {name: _hash(_text(path)) for name, path in tables.items()},
+        | {name: _file_hash(path) for name, path in tables.items()},
     }
     knobs = {
         "dataset_dir": as_text(str(source.dataset_dir.absolute())),
@@ -145,29 +147,21 @@ def _files(cell: Cell, folder: Path, source: Source, table: str | None) -> dict[
     }
 
 
-def _text(path: Path) -> str:
+def _file_hash(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return sha256(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); the grid needs it") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(_text(path))
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); correct it") from error
-
-
 def _hash(content: Any) -> str:
-    text = content if isinstance(content, str) else json.dumps(content, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _check_same(folder: Path, cell: Mapping[str, Any]) -> None:
     if not (folder / "cell.json").is_file():
         return
-    before = _read(folder / "cell.json")
+    before = read_json(folder / "cell.json", AGAIN)
     if before.get("hash") == cell["hash"]:
         return
     old, new = _flat(before.get("specification", {})), _flat(cell["specification"])
@@ -192,7 +186,7 @@ def _flat(specification: Mapping[str, Any]) -> dict[str, Any]:
 def is_done(folder: Path) -> bool:
     """Whether the specification in ``cell.json`` was run to its end."""
     try:
-        done, cell = _read(folder / "done.json"), _read(folder / "cell.json")
+        done, cell = read_json(folder / "done.json", AGAIN), read_json(folder / "cell.json", AGAIN)
     except PassionError:
         return False
     return done.get("hash") == cell["hash"] and (folder / "metrics.csv").is_file()
@@ -202,14 +196,14 @@ def cell_facts(folder: Path) -> dict[str, Any]:
     """What a report says of a cell, as keys of ``run.json``; none where the folder is no cell."""
     if not (folder / "cell.json").is_file():
         return {}
-    cell = _read(folder / "cell.json")
+    cell = read_json(folder / "cell.json", AGAIN)
     facts = {key: cell[key] for key in ("label", "row", "table", "data")}
     return {**facts, "seed": cell["specification"]["seed"]}
 
 
 def finished_cells(runs: Path) -> tuple[list[Path], int]:
     """The folders of the cells in ``runs`` that are done, in the order of their grid, and how many are not."""
-    cells = {path.parent: _read(path) for path in runs.glob("*/cell.json")}
+    cells = {path.parent: read_json(path, AGAIN) for path in runs.glob("*/cell.json")}
     order = sorted(cells, key=lambda folder: (cells[folder].get("position", 0), folder.name))
     done = [folder for folder in order if is_done(folder)]
     return done, len(order) - len(done)
@@ -221,11 +215,11 @@ def read_state(folder: Path) -> State:
     Raises:
         InputError: there is no cell.
     """
-    cell = _read(folder / "cell.json")
+    cell = read_json(folder / "cell.json", AGAIN)
     saved = [int(path.stem.partition("=")[2]) for path in (folder / "train").glob("checkpoint_epoch=*.pt")]
     epoch, epochs = max(saved, default=0), int(cell["epochs"])
     if is_done(folder):
-        return State("done", epochs, epochs, _read(folder / "done.json").get("seconds"), "")
+        return State("done", epochs, epochs, read_json(folder / "done.json", AGAIN).get("seconds"), "")
     owner = RunLock(folder).owner()
     if owner:
         return State("running", epoch, epochs, None, owner)

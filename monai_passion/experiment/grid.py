@@ -21,7 +21,6 @@ The axes ``setting``, ``backbone`` and ``method`` are those of the paper's table
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from itertools import product
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from monai_passion.errors import InputError, UsageError
+from monai_passion.system.files import read_json
 from monai_passion.system.schemas import check_schema
 
 __all__ = ["TRAINING_ONLY", "Cell", "expand", "load_grid"]
@@ -74,14 +74,7 @@ def _load_grid(path: Path, extended_by: tuple[Path, ...]) -> dict[str, Any]:
         raise InputError(
             f"{path} extends itself ({' -> '.join(p.stem for p in (*extended_by, path))}); correct one of them"
         )
-    try:
-        grid: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); give a grid such as {path.parent}/table3.json"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); correct it") from error
+    grid: dict[str, Any] = read_json(path, f"correct it, or give a grid such as {path.parent}/table3.json")
     check_schema(grid, "grid", path)
     if "extends" in grid:
         return {**_load_grid(path.with_name(f"{grid.pop('extends')}.json"), (*extended_by, path)), **grid}

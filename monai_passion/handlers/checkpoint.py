@@ -17,7 +17,7 @@ from ignite.engine import Events
 from monai.engines import Evaluator, SupervisedTrainer
 from torch import nn
 
-from monai_passion.errors import ResourceError, UsageError, WeightsError
+from monai_passion.errors import ResourceError, UsageError, WeightsError, first_line
 from monai_passion.handlers.settings import apply_settings, changes, plain_attributes, read_settings
 from monai_passion.handlers.signals import deferred_signals
 from monai_passion.networks.weights import unwrapped
@@ -75,13 +75,13 @@ def verify_checkpoint(path: PathLike) -> bool:
     return _read(Path(path))[1] is None
 
 
-def read_checkpoint(path: PathLike, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: PathLike) -> dict[str, Any]:
     """What `write_checkpoint` wrote, verified; a pickle that would run code is never run.
 
     Raises:
         WeightsError: there is no such file, or it is damaged, or it is not one of ours.
     """
-    state, problem = _read(Path(path), map_location)
+    state, problem = _read(Path(path))
     if problem is not None:
         raise WeightsError(f"{path} {problem}; use an earlier checkpoint, or delete this one")
     return state
@@ -382,16 +382,15 @@ def _damage(path: Path) -> str | None:
     return None
 
 
-def _read(path: Path, map_location: str | torch.device = "cpu") -> tuple[dict[str, Any], str | None]:
+def _read(path: Path) -> tuple[dict[str, Any], str | None]:
     """What a checkpoint holds, and what is wrong with it, as `_damage` says it."""
     problem = _damage(path)
     if problem is not None:
         return {}, problem
     try:
-        return torch.load(path, map_location=map_location, weights_only=True), None
+        return torch.load(path, map_location="cpu", weights_only=True), None
     except Exception as error:  # torch documents no closed list for foreign files
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        return {}, f"is no checkpoint of tensors and plain values: {reason}"
+        return {}, f"is no checkpoint of tensors and plain values: {first_line(error)}"
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
-from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ResourceError
+from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ResourceError, first_line
 
 __all__ = ["SignalHandler", "deferred_signals"]
 
@@ -91,11 +91,10 @@ class SignalHandler:
             if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
                 # Where one was killed others follow, and each would raise anew in whatever handles the first.
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise ResourceError(
-                f"a worker of the data loader was killed in epoch {engine.state.epoch} ({reason}), most often for want "
-                "of memory: the same command resumes after the last checkpoint; give it more memory, or fewer "
-                "num_workers"
+                f"a worker of the data loader was killed in epoch {engine.state.epoch} ({first_line(error)}), most "
+                "often for want of memory: the same command resumes after the last checkpoint; give it more memory, or "
+                "fewer num_workers"
             ) from error
         raise error
 

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from monai_passion.errors import ResourceError, WeightsError
+from monai_passion.errors import ResourceError, WeightsError, first_line
 from monai_passion.system.files import checksums, sha256, sidecar, write_atomically, write_text
 
 __all__ = ["check_maker", "load_into", "load_weights", "read_torch_state", "save_weights", "unwrapped", "write_sidecar"]
@@ -101,7 +101,7 @@ def read_torch_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what torch raises for a broken file differs from break to break
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         reason = "it holds more than weights, which loading could run" if "weights_only" in reason else reason
         raise WeightsError(f"{path} is not a readable file of weights ({reason}); copy or download it again") from error
     metadata = content.get("metadata") if isinstance(content, Mapping) else None
@@ -133,14 +133,15 @@ def load_weights(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         isinstance(name, str) and name.isidentifier() and _numbers(value) for name, value in settings.items()
     ):
         raise WeightsError(
-            f"{path} has settings that are not names with numbers ({str(settings)[:200]}); it was not made by this "
-            "package, do not use it"
+            f"{path} has settings that are not names with numbers or null ({str(settings)[:200]}); it was not "
+            "made by this package, do not use it"
         )
     return state, metadata
 
 
 def _numbers(value: Any) -> bool:
-    return isinstance(value, int | float) or (isinstance(value, list | tuple) and all(map(_numbers, value)))
+    listed = isinstance(value, list | tuple) and all(map(_numbers, value))
+    return listed or value is None or isinstance(value, int | float)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -30,7 +30,7 @@ from monai_passion.prediction.output.cohort_page import write_index
 from monai_passion.prediction.run import Options, Stage, Tell, check_patient, predict_patient, silent
 from monai_passion.prediction.segmenter import Segmenter
 from monai_passion.prediction.terminal import unknown_text
-from monai_passion.system.files import write_atomically
+from monai_passion.system.files import read_json, write_atomically
 from monai_passion.system.locks import RunLock
 from monai_passion.system.output import check_folder, leftovers, writing
 
@@ -394,10 +394,7 @@ def read_manifests(output: Path) -> dict[str, dict[str, Any]]:
     manifest: dict[str, dict[str, Any]] = {}
     paths = sorted(output.glob("manifest*.json"), key=lambda path: path.stat().st_mtime_ns)
     for path in paths:
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UsageError(f"{path} is damaged ({error}); remove it to start again") from error
+        entries = read_json(path, "remove it to start again", UsageError)
         if not isinstance(entries, dict) or not all(isinstance(e, dict) and "status" in e for e in entries.values()):
             raise UsageError(f"{path} is not a manifest of an earlier run; give another --output")
         manifest |= entries

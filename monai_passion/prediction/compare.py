@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from monai_passion.data.nifti import MAX_VOXELS, Volume, read_volume
 from monai_passion.data.plausibility import SAME_HEAD, STRIPPED
 from monai_passion.errors import InputError
 from monai_passion.prediction.output.diameters import components
+from monai_passion.system.files import read_json
 from monai_passion.system.schemas import check_schema
 
 __all__ = [
@@ -64,10 +64,7 @@ def open_examination(
         InputError: no such files, or a report that is not as its schema wants it or does not name the images.
     """
     path = folder / "report.json"
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} has no report.json that can be read ({error}); run predict for it again") from error
+    report = read_json(path, "run predict for it again")
     check_schema(report, "report", path)
     paths, used = dict(files or report.get("files", {})), report["modalities"]["used"]
     if missing := [m for m in used if m not in paths]:

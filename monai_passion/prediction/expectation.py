@@ -15,6 +15,8 @@ from monai_passion.data.geometry import is_near
 from monai_passion.data.nifti import Volume
 from monai_passion.data.patient import Finding
 from monai_passion.errors import UsageError
+from monai_passion.evaluation.metrics import CHALLENGE
+from monai_passion.evaluation.summary import AVERAGE
 from monai_passion.modalities import parse_combination
 from monai_passion.system.files import sha256
 from monai_passion.tasks import Task
@@ -70,8 +72,8 @@ def expected_quality(summary: Path, task: Task) -> dict[str, list[dict[str, Any]
     found: dict[str, list[dict[str, Any]]] = {}
     try:
         for row in json.loads(summary.read_text(encoding="utf-8"))["results"]:
-            scored = row["metric"] == "dice" and row["convention"] == "challenge" and row["mean"] is not None
-            if scored and "average" not in (row["region"], row["combination"]):
+            scored = row["metric"] == "dice" and row["convention"] == CHALLENGE.name and row["mean"] is not None
+            if scored and AVERAGE not in (row["region"], row["combination"]):
                 names = "+".join(parse_combination(row["combination"], task.modality_names))
                 quality = {"dice": row["mean"], "low": row["low"], "high": row["high"], "patients": row["n"]}
                 found.setdefault(names, []).append({"region": row["region"], **quality})

@@ -17,7 +17,14 @@ from monai_passion.bundle.facts import BundleFacts, Member
 from monai_passion.bundle.weights import trained_settings, trained_unknown
 from monai_passion.data.geometry import voxel_ml
 from monai_passion.data.patient import Finding
-from monai_passion.errors import PassionError, ResourceError, UsageError, WeightsError, is_out_of_memory
+from monai_passion.errors import (
+    PassionError,
+    ResourceError,
+    UsageError,
+    WeightsError,
+    find_passion_error,
+    is_out_of_memory,
+)
 from monai_passion.modalities import all_masks, combination_name
 from monai_passion.system.devices import usable_device
 from monai_passion.system.files import sha256
@@ -112,7 +119,7 @@ class Segmenter:
         check_maker(self.weights, self.facts, bundle.network)  # before settings, which say less clearly what is wrong
         unknown = [] if self.facts else [Finding("warning", trained_unknown(self.weights))]
         changes: dict[str, Any] = {
-            **trained_settings(self.weights, self.facts),
+            **trained_settings(self.facts),
             # Absolute, since MONAI runs text that begins with $.
             "bundle_root": str(bundle.path.absolute()),
             "weights": str(self.weights.absolute()),
@@ -440,9 +447,6 @@ def _unwrapped() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, PassionError):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None:
-            raise
-        raise cause from error
+        if cause := find_passion_error(error):
+            raise cause from error
+        raise

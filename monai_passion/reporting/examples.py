@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from monai_passion import NOTICE
+from monai_passion.data.geometry import dice
 from monai_passion.errors import InputError
 from monai_passion.modalities import parse_combination
 from monai_passion.prediction.output.preview import (
@@ -28,7 +29,6 @@ from monai_passion.prediction.output.preview import (
     plane_slice,
     window,
 )
-from monai_passion.prediction.output.report import dice
 from monai_passion.tasks import PALETTE
 
 __all__ = ["Example", "example_figure", "read_example"]

@@ -15,7 +15,6 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from monai_passion import NOTICE, __version__
-from monai_passion.errors import InputError
 from monai_passion.evaluation.metrics import CHALLENGE, METRICS, RELEASED
 from monai_passion.evaluation.statistics import compare_methods
 from monai_passion.evaluation.summary import AVERAGE, pool_regions, summarize, write_summary
@@ -25,6 +24,7 @@ from monai_passion.reporting.runs import Results, load_runs, run_facts, run_fold
 from monai_passion.reporting.seeds import compare_to_first, endpoints
 from monai_passion.reporting.tables import SCALES
 from monai_passion.system.files import write_atomically
+from monai_passion.system.output import writing
 
 __all__ = ["write_report"]
 
@@ -95,16 +95,15 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
         The path of the HTML file.
 
     Raises:
-        InputError: a file of a run is missing or not what it must be, or ``output`` cannot be made.
+        InputError: a file of a run is missing or not what it must be.
+        ResourceError: ``output`` cannot be made.
         UsageError: two runs that cannot be told apart.
     """
     runs = run_folders(folders)
     results = load_runs(runs)
     rare = [resolve(name, tuple(results.modalities)) for name in rare]
-    try:
+    with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot make the folder {output}: {error.strerror}; give another --output") from error
     kind = "phantom" if "phantom" in results.data.lower() else "patient"
     if not results.alike:
         logger.warning(UNEQUAL.format(kind=kind))

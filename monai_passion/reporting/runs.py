@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -11,12 +10,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from monai_passion.errors import InputError, UsageError
+from monai_passion.errors import InputError, UsageError, first_line
 from monai_passion.evaluation.summary import read_metrics
 from monai_passion.experiment.folders import cell_facts, finished_cells
 from monai_passion.handlers.curves import COLUMNS
 from monai_passion.modalities import combinations, parse_combination, resolve
 from monai_passion.reporting.examples import Example, read_example
+from monai_passion.system.files import read_json
 from monai_passion.system.schemas import check_schema
 from monai_passion.tasks import load_task, task_names
 
@@ -214,10 +214,7 @@ def run_facts(folder: Path) -> dict[str, Any]:
     path = folder / "run.json"
     if not path.exists():
         return {}
-    try:
-        given = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}; it must be a JSON object") from None
+    given = read_json(path, "score the run again")
     check_schema(given, "run", path)
     return {**given, **cell_facts(folder)}
 
@@ -250,7 +247,7 @@ def _curves(path: Path) -> pd.DataFrame:
             path, dtype={"name": str, "modality": str}, keep_default_na=False, na_values={"value": ["", "nan"]}
         )
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {str(error).strip().splitlines()[0]}; delete or rewrite it") from None
+        raise InputError(f"cannot read {path}: {first_line(error)}; delete or rewrite it") from None
     missing = [name for name in COLUMNS if name not in table]
     if missing:
         raise InputError(f"{path} lacks the column(s) {', '.join(missing)}; it must have {', '.join(COLUMNS)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from monai_passion.errors import UsageError
+from monai_passion.errors import UsageError, first_line
 
 __all__ = ["usable_device"]
 
@@ -18,7 +18,5 @@ def usable_device(name: str) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"device '{name}' cannot be used here ({str(error).splitlines()[0]}); try --device cpu"
-        ) from error
+        raise UsageError(f"device '{name}' cannot be used here ({first_line(error)}); try --device cpu") from error
     return name

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from monai_passion.bundle.weights import check_settings, find_weights, trained_settings
+from monai_passion.bundle.weights import check_settings, find_weights
 from monai_passion.errors import WeightsError
 from monai_passion.networks.weights import save_weights
 
@@ -46,8 +46,3 @@ def test_other_settings_than_those_of_the_training_are_refused_with_the_flags_th
         WeightsError, match=r"w\.pt was trained with spacing .*; add --set spacing='\[2\.0, 2\.0, 2\.0\]'$"
     ):
         check_settings("w.pt", TRAINED, {"spacing": [1.0, 1.0, 1.0], "width": 4, "roi_size": [80, 80, 80]})
-
-
-def test_settings_that_would_run_are_refused():
-    with pytest.raises(WeightsError, match="get it elsewhere"):
-        trained_settings("w.pt", {"settings": {"width": "$print(1)"}})

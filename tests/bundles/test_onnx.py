@@ -74,13 +74,16 @@ def test_an_rfnet_takes_windows_of_other_sizes(onnxruntime, tmp_path):
     torch.testing.assert_close(torch.from_numpy(pred).softmax(dim=1), eager, rtol=1e-3, atol=1e-4)
 
 
-def test_an_exported_network_says_which_part_of_an_image_it_sees(tmp_path):
+def test_an_exported_network_says_which_part_of_an_image_it_sees_and_how_classes_are_decided(tmp_path):
     found = {}
     for name in ("brats_rfnet", "myops_mmformer"):
         bundle = find_bundle(name)
         about = describe_network(bundle.path, bundle.weights, crop_size=[192, 192], coarsen=2)
-        found[name] = about["crop_size"], about["pixels_per_voxel"]
-    assert found == {"brats_rfnet": ("null", "null"), "myops_mmformer": ("[192, 192]", "2")}
+        found[name] = about["crop_size"], about["pixels_per_voxel"], about["decision"]
+    assert found == {
+        "brats_rfnet": ("null", "null", "expected_dice"),
+        "myops_mmformer": ("[192, 192]", "2", "most_probable"),
+    }
 
 
 def without_pytorch():

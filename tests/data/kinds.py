@@ -119,7 +119,7 @@ KINDS = {
     ),
     "damaged DICOM": (
         "messages named temporary files that were gone",
-        "test_dicom.py",
+        "../prediction/test_dicom.py",
         "test_bad_series_end_in_one_line_and_leave_nothing",
     ),
     "tables of patients": (

@@ -3,7 +3,7 @@ from collections import Counter
 
 import pytest
 
-from monai_passion.data.datalists import load_datalist, make_datalist, write_datalist
+from monai_passion.data.datalists import labeled_items, load_datalist, make_datalist, write_datalist
 from monai_passion.data.splits import SPLITS
 from monai_passion.data.verify import verify_cohort
 from monai_passion.errors import InputError, UsageError
@@ -289,3 +289,18 @@ def test_cases_of_a_foreign_datalist_are_named_by_their_files_or_else_their_fold
     (tmp_path / "d.json").write_text(json.dumps({"training": entries}))
     assert [item["case"] for item in load_datalist(tmp_path / "d.json")["training"]] == names
     assert "folds are not used" in caplog.text
+
+
+def test_the_table_of_grades_is_read_as_spreadsheets_save_it(brats):
+    rows = "Grade,BraTS_2020_subject_ID\nHGG,P00\n,P01\n"
+    (brats / "name_mapping.csv").write_bytes(rows.encode("utf-16"))
+    groups = {item["case"]: item["group"] for item in items(make_datalist(brats))}
+    assert (groups["P00"], groups["P01"]) == ("HGG", "unknown")
+    (brats / "name_mapping.csv").write_text("")
+    with pytest.raises(InputError, match=r"name_mapping\.csv cannot be read as a CSV"):
+        make_datalist(brats)
+
+
+def test_cases_without_a_label_are_told_from_the_others():
+    listed = [{"case": "b"}, {"case": "a", "label": None}, {"case": "c", "label": "c.nii"}, {"case": "b", "slice": 1}]
+    assert labeled_items(listed) == ([listed[2]], ["a", "b"])

@@ -1,9 +1,11 @@
+import json
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from monai_passion.data.describe_task import describe_task
-from monai_passion.errors import UsageError
+from monai_passion.errors import InputError, UsageError
 
 
 @pytest.mark.parametrize(("folder", "name"), [("2024_MS", "task_2024_ms"), ("数据", "task"), ("My data", "my_data")])
@@ -34,3 +36,21 @@ def test_sizes_and_spacing_are_along_the_axes_that_the_network_sees(tmp_path, co
         assert settings["crop_size"] == [32, 48, 32]
     else:
         assert settings["crop_size"] == [max(32, -(-size // 16) * 16) for size in stored[:2]]
+
+
+ODD = {
+    "channels without numbers": ({"channel_names": {"a": "T1"}, "labels": {"lesion": 1}}, '"0": "FLAIR"'),
+    "a list of channels": ({"channel_names": ["T1", "T2"], "labels": {"lesion": 1}}, '"0": "FLAIR"'),
+    "a channel without a name": ({"modality": {"0": None}, "labels": {"1": "lesion"}}, '"0": "FLAIR"'),
+    "a label in words": ({"channel_names": {"0": "T1"}, "labels": {"lesion": "one"}}, "value 'one'"),
+    "a label without a value": ({"channel_names": {"0": "T1"}, "labels": {"lesion": None}}, "value None"),
+    "no labels": ({"channel_names": {"0": "T1"}}, "no labels"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_an_odd_dataset_json_is_named_with_what_is_odd(tmp_path, name):
+    content, said = ODD[name]
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=f"dataset.json .*{said}"):
+        describe_task(tmp_path / "dataset.json")

@@ -90,3 +90,9 @@ def test_missing_files_are_named(folders):
 def test_without_any_tumor_there_is_an_error():
     with pytest.raises(InputError, match="no training patient has a tumor"):
         load_donors([], dict, MODALITIES)
+
+
+def test_an_index_without_the_columns_that_donors_need_is_named(folders):
+    (folders[0] / "index.csv").write_text("case,valid_voxels\nP0_L0,512\n")
+    with pytest.raises(InputError, match=r"index\.csv has no column patient, split"):
+        read_cube_donors(*folders, MODALITIES)

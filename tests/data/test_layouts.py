@@ -363,3 +363,10 @@ def test_examinations_in_folders_above_their_patients_are_of_the_same_patients(t
 
 def test_a_name_that_begins_with_an_entity_of_bids_alone_is_read(tmp_path):
     assert roles(touch(tmp_path, "P1/ses-01_T1w.nii.gz", "P2/run-01_FLAIR.nii.gz")) == {"P1": "t1", "P2": "flair"}
+
+
+@pytest.mark.parametrize("name", ["session4", "tobias", "s1"])
+@pytest.mark.parametrize("form", ["T1_bias", "T1_n4itk", "T1N4", "T1_BiasFieldCorrected", "T1_unstripped"])
+def test_the_plain_file_is_taken_and_not_a_corrected_one_whatever_the_patient_is_called(tmp_path, name, form):
+    touch(tmp_path, *(f"a/{name}_{file}.nii.gz" for file in ("T1", form, "FLAIR")))
+    assert cases(tmp_path)["a"] == {"flair": [f"{name}_FLAIR.nii.gz"], "t1": [f"{name}_T1.nii.gz"]}

@@ -141,3 +141,13 @@ def test_labels_and_folders_that_monai_would_run_or_change_come_through(project,
     folder = project(axes={"method": {"@3mm #2": "methods/one", "$x": "methods/one"}})[0]
     parser = ConfigParser(read(folder, "evaluate_args.json"))
     assert parser.get_parsed_content("label") == "@3mm #2"
+
+
+def test_a_presence_table_in_any_encoding_is_part_of_what_a_cell_is(tmp_path):
+    cells = expand(load_grid(write_project(tmp_path)))
+    data = tmp_path / "data"
+    source = Source(tmp_path / "configs", tmp_path / "bundles", data, data / "datalist.json", data)
+    prepare(cells, tmp_path / "runs", source)
+    (data / "who.csv").write_bytes("case\n".encode("utf-16"))
+    with pytest.raises(UsageError, match=r"presence \w{8} -> \w{8}"):
+        prepare(cells, tmp_path / "runs", source)

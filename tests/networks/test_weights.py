@@ -157,3 +157,16 @@ def test_a_wrapped_network_is_saved_as_itself(network, tmp_path, wrapper):
     state, metadata = load_weights(tmp_path / "w.safetensors")
     assert metadata["network"] == type(network).__name__
     assert state.keys() == network.state_dict().keys()
+
+
+def test_a_setting_that_is_left_open_is_null(network, tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_weights(network, path, {"settings": {"pixel_size": None, "width": 8}})
+    assert load_weights(path)[1]["settings"] == {"pixel_size": None, "width": 8}
+
+
+@pytest.mark.parametrize("settings", [{"width": "$print(1)"}, {"a b": 1}, {"width": {"_target_": 1}}, ["width"]])
+def test_settings_that_would_run_in_a_configuration_are_refused(network, tmp_path, settings):
+    save_weights(network, tmp_path / "w.safetensors", {"settings": settings})
+    with pytest.raises(WeightsError, match="not names with numbers"):
+        load_weights(tmp_path / "w.safetensors")

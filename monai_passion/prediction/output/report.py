@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_passion import NOTICE, __version__
-from monai_passion.data.geometry import voxel_ml
+from monai_passion.data.geometry import dice, voxel_ml
 from monai_passion.prediction.output.diameters import components, deepest_point, deepest_voxel, diameters
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.tasks import Task
 
-__all__ = ["dice", "find_focus", "find_lesions", "make_report", "measure", "most_helpful"]
+__all__ = ["find_focus", "find_lesions", "make_report", "measure", "most_helpful"]
 
 SCHEMA_VERSION = 3
 LESIONS = 10
@@ -172,12 +172,6 @@ def most_helpful(
 def _means(images: Mapping[str, NDArray[np.float32]], where: NDArray[np.bool_]) -> dict[str, float | None]:
     some = bool(where.any())
     return {m: float(f"{float(image[where].mean()):.5g}") if some else None for m, image in images.items()}
-
-
-def dice(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
-    """Of two masks of one shape, 0 to 1; two empty ones agree."""
-    total = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / total if total else 1.0
 
 
 def _agreement(a: NDArray[np.unsignedinteger], b: NDArray[np.unsignedinteger], values: Sequence[int]) -> float:

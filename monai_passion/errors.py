@@ -1,4 +1,4 @@
-"""What can go wrong that a person can put right, and the exit code each kind ends with.
+"""Errors that a user can correct, and the exit code of each kind.
 
 Every message is one line: what is wrong, with which file or value, and what to do.
 """
@@ -38,7 +38,7 @@ EXIT_TERMINATED = 143
 
 
 class PassionError(Exception):
-    """Base of the errors below; as it stands: an internal error."""
+    """Base of the errors below; raised itself, an internal error."""
 
     exit_code = 1
 
@@ -50,7 +50,7 @@ class UsageError(PassionError):
 
 
 class InputError(PassionError):
-    """A file or a data set is not what it must be."""
+    """A file or a data set cannot be used."""
 
     exit_code = 3
 
@@ -68,7 +68,7 @@ class ResourceError(PassionError):
 
 
 class WarningsError(PassionError):
-    """All was done, but with warnings while ``strict`` was asked for."""
+    """Everything is done, but with warnings while ``strict`` was given."""
 
     exit_code = EXIT_STRICT
 
@@ -80,20 +80,20 @@ def first_line(error: BaseException | str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the known one that is nearest, where one is near."""
+    """``"; did you mean X?"`` for the known word nearest to ``word``, or ``""`` if none is near."""
     nearest = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {nearest[0]}?" if nearest else ""
 
 
 def find_passion_error(error: BaseException | None) -> PassionError | None:
-    """The `PassionError` that an error is, or was raised from, however often it was wrapped on its way up."""
+    """The `PassionError` that an error is or was raised from, however often it was wrapped; None if there is none."""
     while error is not None and not isinstance(error, PassionError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or what it was raised from, says that memory was short, as Python, NumPy or torch say it."""
+    """Whether an error, or one that it was raised from, reports a lack of memory in Python, NumPy or torch."""
     while error is not None:
         said = f"{type(error).__name__}: {error}".lower()
         if isinstance(error, MemoryError) or (
@@ -106,10 +106,10 @@ def is_out_of_memory(error: BaseException | None) -> bool:
 
 
 def passion_cause(error: BaseException) -> PassionError | KeyboardInterrupt | None:
-    """The error of ours, or Ctrl-C, that another one was raised from, as MONAI wraps what its configurations raise.
+    """The error of this package, or Ctrl-C, from which another one was raised: MONAI wraps errors of configurations.
 
-    A ``ValueError`` of this package at the root says which setting of a network, loss or transform is out of range,
-    as a `UsageError` does.
+    A ``ValueError`` of this package at the root, about a setting of a network, loss or transform, is returned as a
+    `UsageError`.
     """
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, PassionError | KeyboardInterrupt):
@@ -132,10 +132,10 @@ def _raised_here(traceback: TracebackType | None) -> bool:
 
 
 def install_excepthook() -> None:
-    """Make a program that is not ours, as ``python -m monai.bundle run``, end on our errors as the command line does.
+    """Let another program, such as ``python -m monai.bundle run``, end on our errors as the command line does.
 
-    A `PassionError`, also one that was wrapped on its way up, prints one line and sets its exit code; all else is left
-    to the hook that was there. The environment variable ``MONAI_PASSION_DEBUG=1`` shows the traceback as well.
+    A `PassionError`, also a wrapped one, prints one line and sets its exit code; everything else goes to the previous
+    hook. The environment variable ``MONAI_PASSION_DEBUG=1`` shows the traceback as well.
     """
     previous = sys.excepthook
 

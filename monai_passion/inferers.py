@@ -1,4 +1,4 @@
-"""Inference with missing modalities: encode a patient's windows once, decode any combinations of what is there."""
+"""Inference with missing modalities: encode each window once, decode any combinations of the available modalities."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ __all__ = [
 Combinations = Sequence[Sequence[bool]]
 
 MEMORY = 4e9
-"""Bytes that a window as large as possible may need."""
+"""Most bytes that a window of the largest size may need."""
 MAPS_PER_MODALITY, MAPS_OF_DECODER = 3, 20
-"""What a backbone holds at once for each modality, and while it decodes, in maps as wide and fine as its first level.
+"""Maps, in units of the first level's, that a backbone holds at once per modality, and while it decodes.
 
 Together 32 for four modalities, where RFNet was seen to need 29, HeteroModalUNet 25, mmFormer 24 and M2FTrans 21.
 """
 
 
 def find_available(image: Tensor) -> Tensor:
-    """Which channels of an image (M, *spatial) hold a modality: those that are not constant over the whole volume.
+    """The channels of an image (M, *spatial) that hold a modality: those that are not constant over the volume.
 
-    Only for images that come without ``available``; never judge a window, which may lie outside the head.
+    Use it only for images without ``available``, and never for a window, which may lie outside the head.
 
     Returns:
         (M,) bool.
@@ -54,7 +54,7 @@ def find_available(image: Tensor) -> Tensor:
 class PrecisionInferer(Inferer):
     """One pass of the network, in which convolutions and products of matrices are computed in ``precision``.
 
-    Whatever the precision, it returns float32: so losses outside are single precision.
+    It always returns float32, so losses are in single precision.
 
     Args:
         precision: see `monai_passion.networks.precision.choose_precision`.
@@ -70,18 +70,19 @@ class PrecisionInferer(Inferer):
 
 
 class IncompleteModalityInferer(Inferer):
-    """Wraps any MONAI inferer for networks that take ``(image, available)``, whatever each sample lacks.
+    """Wraps any MONAI inferer for networks that take ``(image, available)``.
 
-    Windows in which every available channel is zero lie outside the head: they are background, and not computed.
+    Windows in which every available channel is zero lie outside the head; they become background without being
+    computed.
 
     Args:
-        inferer: runs the network over an image; a `monai.inferers.SlidingWindowInferer` most of the time. A size in its
+        inferer: runs the network over an image; usually a `monai.inferers.SlidingWindowInferer`. A size in its
             ``roi_size`` that is not positive stands for a window as large as the image and memory allow
-            (`largest_window`); where there are several such windows, their middles weigh more than their edges.
-        combinations: None to fuse all that is available (the output has K channels), or C masks of M bools: each
-            sample is encoded once and decoded with each of them (C * K channels, combination-major). A combination
-            with a modality that the sample lacks gives NaN.
-        skip_empty: leave out the windows that are zero everywhere.
+            (`largest_window`); if there are several such windows, their centers weigh more than their edges.
+        combinations: None to fuse all available modalities (the output has K channels), or C masks of M bools: each
+            sample is encoded once and decoded with each of them (C * K channels, combination-major). A combination with
+            a modality that the sample lacks gives NaN.
+        skip_empty: do not compute windows that are zero everywhere.
         precision: of the network, see `monai_passion.networks.precision.choose_precision`.
         mirror_axes: spatial axes along which the image is mirrored too, and the results averaged (test-time
             augmentation): n axes take 2^n times as long.
@@ -122,9 +123,9 @@ class IncompleteModalityInferer(Inferer):
             inputs: (B, M, *spatial).
             network: a `MultiModalBackbone`, or without ``combinations`` any network called as (image, available).
             available: (B, M) bool; where it is None a channel that is constant over the volume counts as absent.
-            combinations, roi_size, batch_size: for this call in place of the inferer's own.
+            combinations, roi_size, batch_size: for this call, in place of the inferer's own.
             progress: called with the share of the windows that is done, in (0, 1], after each batch of them.
-            others: what else an item holds, as MONAI Deploy hands it over; it is not used.
+            others: other keys of an item, which MONAI Deploy passes; not used.
 
         Raises:
             ValueError: a sample has no modality at all.
@@ -253,7 +254,7 @@ def largest_window(
     memory: float | None = None,
     roi_size: Sequence[int] | None = None,
 ) -> tuple[int, ...]:
-    """The largest window for an image (*spatial) that needs at most ``memory`` bytes: all of it or overlapping halves.
+    """The largest window for an image (*spatial) that needs at most ``memory`` bytes: the image or overlapping halves.
 
     Sizes are multiples of the network's stride, at least twice that; a window may be larger than the image, which the
     sliding window pads. The estimate counts the maps that the network holds at once, and the results: per voxel
@@ -261,7 +262,7 @@ def largest_window(
 
     Args:
         memory: `MEMORY` by default.
-        roi_size: sizes that are positive are kept, on their axes.
+        roi_size: positive sizes are kept on their axes.
     """
     memory = MEMORY if memory is None else memory
     kept = tuple(roi_size or (-1,) * len(shape))
@@ -298,9 +299,9 @@ def sliding_window(
 ) -> IncompleteModalityInferer:
     """The inferer of the bundles: overlapping windows of ``roi_size`` voxels, equally weighted as published.
 
-    A ``roi_size`` of two values is for networks that see slices: then images are volumes all the same, their slices
-    along the third axis are inferred one by one, and the result is a volume again. Sizes of -1 are for windows as large
-    as memory allows. ``device`` holds the result and ``sw_device`` the windows, where that is not the image's.
+    A ``roi_size`` of two values is for networks that see slices: images are still volumes, their slices along the third
+    axis are inferred one by one, and the result is a volume. Sizes of -1 are for windows as large as memory allows.
+    ``device`` holds the result and ``sw_device`` the windows; by default both are the image's.
     """
     windows: dict[str, Any] = {
         "roi_size": tuple(roi_size),
@@ -315,7 +316,7 @@ def sliding_window(
 
 
 def count_windows(shape: Sequence[int], roi_size: Sequence[int], overlap: float) -> int:
-    """How many windows an image (X, Y, Z) has; with a ``roi_size`` of two values, on all its slices together."""
+    """The number of windows of an image (X, Y, Z); with a ``roi_size`` of two values, of all its slices together."""
     windows = math.prod(shape[len(roi_size) :])
     for size, roi in zip(shape, roi_size, strict=False):
         windows *= 1 + math.ceil(max(size - roi, 0) / max(int(roi * (1 - overlap)), 1))

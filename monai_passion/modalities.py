@@ -19,10 +19,10 @@ __all__ = [
 
 
 def resolve(name: str, modalities: Sequence[str]) -> str:
-    """The modality that ``name`` means, whatever its case or alias.
+    """The modality that ``name`` means, as a name or alias in any case.
 
     Raises:
-        UsageError: none of ``modalities`` goes by that name; the message suggests the nearest.
+        UsageError: none of ``modalities`` has that name; the message suggests the nearest.
     """
     known = {alias: m for m in modalities for alias in (m, *known_aliases().get(m, ()))}
     return find_alias(name, known, f"known are {', '.join(modalities)}")

@@ -1,7 +1,7 @@
 """What a segmentation task is: its modalities, classes, regions and anatomy, from one JSON file.
 
 Everything that depends on the task takes a `Task`: reading files, mapping labels, naming channels, drawing, reporting.
-A task that this package does not know is one more JSON file and no code.
+A further task is one more JSON file and needs no code.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ __all__ = [
 ]
 
 PALETTE = ("#E6550D", "#33BBEE", "#F0E442", "#CC79A7", "#009E73", "#0072B2", "#D55E00", "#56B4E9")
-"""Colors of classes that have none of their own: told apart by the color-blind, and on gray."""
+"""Colors of classes without a color of their own: distinguishable for the color-blind, and on gray."""
 
 
 @dataclass(frozen=True)
 class Modality:
-    """One image that a patient may have; the semantic slot, not a tensor's channel."""
+    """One kind of image that a patient may have; not a tensor's channel."""
 
     name: str
-    """Lower case, as flags, folders of results and configurations have it: ``"t1c"``."""
+    """Lower case, as in flags, result folders and configurations: ``"t1c"``."""
     title: str
-    """As people read it: ``"T1c"``."""
+    """Name for people: ``"T1c"``."""
     aliases: tuple[str, ...] = ()
     """Other names of it in files, lower case."""
     description: str = ""
@@ -60,7 +60,7 @@ class ClassLabel:
     name: str
     title: str
     value: int
-    """What a label file holds for it."""
+    """Its value in label files."""
     color: str
     """``"#RRGGBB"``."""
     code: tuple[str, str, str] | None = None
@@ -88,9 +88,9 @@ class Task:
     name: str
     title: str
     anatomy: str
-    """``"brain"``, ``"heart"``, ...: which plausibility checks and pictures make sense."""
+    """``"brain"``, ``"heart"``, ...: decides on plausibility checks and pictures."""
     spatial_dims: int
-    """2 where the network sees slices."""
+    """2 if the network sees slices, else 3."""
     modalities: tuple[Modality, ...]
     classes: tuple[ClassLabel, ...]
     regions: tuple[Region, ...]
@@ -110,17 +110,17 @@ class Task:
 
     @cached_property
     def modality_names(self) -> tuple[str, ...]:
-        """In channel order."""
+        """Names of the modalities, in channel order."""
         return tuple(modality.name for modality in self.modalities)
 
     @cached_property
     def titles(self) -> dict[str, str]:
-        """Name of a modality -> as people read it."""
+        """Name of a modality -> its name for people."""
         return {modality.name: modality.title for modality in self.modalities}
 
     @cached_property
     def label_values(self) -> tuple[int, ...]:
-        """What a label file holds for each class, background first."""
+        """Value of each class in label files, background first."""
         return tuple(label.value for label in self.classes)
 
     @cached_property
@@ -129,7 +129,7 @@ class Task:
         return {region.name: region.classes for region in self.regions}
 
     def resolve(self, name: str) -> str:
-        """The modality that ``name`` means, whatever its case or alias.
+        """The modality that ``name`` means, as a name or alias in any case.
 
         Raises:
             UsageError: no modality of this task has that name; the message suggests the nearest.
@@ -138,7 +138,7 @@ class Task:
         return find_alias(name, known, f"{self.name} has {', '.join(self.modality_names)}")
 
     def to_json(self) -> dict[str, Any]:
-        """What `task_from_json` reads."""
+        """The JSON object that `task_from_json` reads."""
         return {
             "task": self.name,
             "title": self.title,
@@ -166,7 +166,7 @@ def task_names() -> list[str]:
 
 
 TaskLike = Task | Mapping[str, Any] | str | os.PathLike[str]
-"""What `load_task` takes."""
+"""The types that `load_task` takes."""
 
 
 def load_task(task: TaskLike) -> Task:
@@ -201,7 +201,7 @@ def _read_task(task: str) -> Task:
 
 
 def task_from_json(content: Mapping[str, Any], source: Path | None = None) -> Task:
-    """The task that a JSON object describes; what may be left out is filled in.
+    """The task that a JSON object describes; defaults fill missing keys.
 
     Raises:
         InputError: a key is missing or wrong, or names or values are there twice.
@@ -288,10 +288,10 @@ def find_alias(name: str, known: Mapping[str, str], those: str) -> str:
     Args:
         name: as a person wrote it.
         known: name or alias, lower case -> modality.
-        those: which there are, for the message.
+        those: the existing names, for the message.
 
     Raises:
-        UsageError: none goes by that name; the message suggests the nearest.
+        UsageError: no modality has that name; the message suggests the nearest.
     """
     key = name.strip().lower()
     if key in known:
@@ -308,7 +308,7 @@ def known_aliases() -> dict[str, tuple[str, ...]]:
 
 
 def as_task(modalities: Task | Sequence[str]) -> Task:
-    """The task with these modalities: of this package, or one that has nothing else; a `Task` as it is."""
+    """The task with these modalities: one of this package, or one with nothing else. A `Task` is returned as it is."""
     return modalities if isinstance(modalities, Task) else _with_modalities(tuple(modalities))
 
 

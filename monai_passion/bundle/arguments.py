@@ -1,7 +1,7 @@
-"""What a person typed after ``python -m monai.bundle run``: settings that no configuration has, and mangled paths.
+"""Checks of the arguments of ``python -m monai.bundle run``: unknown settings and mangled paths.
 
-MONAI adds an unknown setting to the configuration without a word, and fire, which reads its command line, turns text
-that looks like a Python value into one: ``2024`` into a number, ``a,b`` into a tuple, ``a#1`` into ``a``.
+MONAI silently adds an unknown setting to the configuration, and fire, which reads its command line, turns text that
+looks like a Python value into one: ``2024`` into a number, ``a,b`` into a tuple, ``a#1`` into ``a``.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ PATHS = ("dataset_dir", "datalist", "presence", "ckpt_dir", "output_dir", "weigh
 
 
 def check_arguments(argv: Sequence[str]) -> None:
-    """Refuse a mistyped setting or a path that would be read as something else; other programs' arguments are let be.
+    """Refuse a mistyped setting or a path that would be misread; arguments of other programs are left alone.
 
     Args:
         argv: as ``sys.argv``.
 
     Raises:
-        UsageError: with the setting that was probably meant, its range, how to write the path, or a device that the
-            machine has not.
+        UsageError: an unknown setting (the message names the nearest), one out of range, a path that must be written
+            otherwise, or a device that the machine does not have.
     """
     words = argv[1:]
     if not _is_monais(argv) or words[:1] != ["run"]:
@@ -76,7 +76,7 @@ def _is_monais(argv: Sequence[str]) -> bool:
 
 
 def setting_flag(name: str, text: str) -> str:
-    """How whoever runs this program gives it a setting: MONAI's command has a flag for each, ``monai-passion`` one."""
+    """How to give the running program a setting: a flag of MONAI's command, or ``--set`` of ``monai-passion``."""
     value = text if text.isidentifier() else f"'{text}'"
     return f"--{name} {value}" if _is_monais(sys.argv) else f"--set {name}={value}"
 

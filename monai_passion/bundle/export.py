@@ -1,4 +1,4 @@
-"""For other machines: a bundle as a zip, with weights and, if wanted, the package; a network as TorchScript or ONNX."""
+"""Export: a bundle as a zip with weights and, if wanted, the package; a network as TorchScript or ONNX."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PACKAGE = Path(__file__).parents[1]
 WHOLE = ("configs", "docs", "scripts")
 CONFIGS = ("configs/train.json", "configs/evaluate.json", "configs/inference.json")
 STAMP = (1980, 1, 1, 0, 0, 0)
-"""Of every entry: the same content gives the same bytes."""
+"""Time stamp of every entry, so that the same content gives the same bytes."""
 
 
 def export_bundle(
@@ -48,22 +48,22 @@ def export_bundle(
 ) -> Path:
     """Write ``output``, a zip with one folder that has the bundle's name; the same content gives the same bytes.
 
-    Weights go in, whatever file they come from, as ``models/model.safetensors`` and, for MONAI's own tools, as
-    ``models/model.pt``, a plain ``state_dict``; each with ``.sha256`` beside it. Where they were trained with other
-    settings than the bundle's (`width`, sizes), the configurations get those.
+    The weights become ``models/model.safetensors`` and, for MONAI's own tools, ``models/model.pt``, a plain
+    ``state_dict``; each with ``.sha256`` beside it. If they were trained with other settings than the bundle's
+    (`width`, sizes), the configurations get these settings.
 
     Args:
         bundle: its folder.
-        weights: a file that `load_weights` reads; by default what the bundle's ``models`` holds, if anything.
-        vendor: put the package in, where Python finds it once the bundle's folder is on ``sys.path``. MONAI puts
-            it there, but too late for the package to be found: set ``PYTHONPATH``.
-        url: where the weights are going to lie. Then the zip has their names, this address and their checksums in
-            ``large_files.yml``, as the model zoo wants it of large files and MONAI's ``download_large_files`` reads it,
-            and the weights themselves are in the folder ``<output without .zip>_weights``, to be uploaded.
+        weights: a file that `load_weights` reads; by default those in the bundle's ``models``, if any.
+        vendor: include the package, which Python finds once the bundle's folder is on ``sys.path``. MONAI adds the
+            folder, but too late for the package to be found: set ``PYTHONPATH``.
+        url: future address of the weights. The zip then lists their names, this address and their checksums in
+            ``large_files.yml``, which the model zoo requires for large files and MONAI's ``download_large_files``
+            reads. The weights themselves are written to the folder ``<output without .zip>_weights``, for upload.
 
     Raises:
         UsageError: ``url`` without weights.
-        WeightsError: ``weights`` are none, or of another network, of other modalities or classes.
+        WeightsError: ``weights`` are not weights, or belong to another network, other modalities or classes.
         ResourceError: the file cannot be written.
     """
     bundle = Path(bundle)
@@ -103,7 +103,7 @@ def export_bundle(
 def describe_network(
     bundle: str | os.PathLike[str], weights: str | os.PathLike[str], **settings: Any
 ) -> dict[str, str]:
-    """What whoever runs an exported network has to know, as text or JSON text by key.
+    """What a program must know to run an exported network: key -> text or JSON text.
 
     ``crop_size``, in voxels of the network, is the middle of a slice that it sees, and ``pixels_per_voxel`` how many
     pixels of ``pixel_mm`` make one of them along each edge; null of a network that sees all, or at ``spacing_mm``.
@@ -111,7 +111,7 @@ def describe_network(
     Args:
         bundle: its folder.
         weights: the file they were read from.
-        settings: those that differ from the bundle's, as ``spacing`` or ``roi_size``.
+        settings: those that differ from the bundle's, such as ``spacing`` or ``roi_size``.
     """
     config, metadata = (
         json.loads((Path(bundle) / "configs" / name).read_text(encoding="utf-8"))
@@ -151,9 +151,9 @@ def export_onnx(
 ) -> Path:
     """Write a network as ONNX: ``image`` (n, M, *roi_size) and ``available`` (n, M) bool in, logits ``pred`` out.
 
-    Every modality is computed, and what is not available is multiplied by zero; NaN where nothing is available. The
-    batch may have any size n. The spatial size may be another one where the network allows it, as its stride does;
-    learned positions fix it. Needs the packages onnx and onnxscript.
+    Every modality is computed, and those that are not available are multiplied by zero; a sample without any gives NaN.
+    The batch may have any size n. The spatial size may be another multiple of the network's stride, unless learned
+    positions fix it. Needs the packages onnx and onnxscript.
 
     Args:
         facts: stored in the file as its metadata, see `describe_network`.
@@ -192,15 +192,15 @@ def export_torchscript(
     facts: Mapping[str, str] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a network as TorchScript with the bundle's configurations in it, as MONAI Deploy takes it.
+    """Write a network as TorchScript with the bundle's configurations in it, for MONAI Deploy.
 
     ``forward(image, available=None)``, see `JudgingAvailable`; the rest is as in `export_onnx`.
 
     Args:
         bundle: its folder.
         facts: stored as ``monai_passion`` in the file's ``metadata.json``, see `describe_network`.
-        settings: those of the weights that differ from the bundle's, see `trained_settings`; the ``inference.json``
-            inside, by which MONAI Deploy prepares images, gets them.
+        settings: those of the weights that differ from the bundle's, see `trained_settings`; they go into the
+            ``inference.json`` inside, by which MONAI Deploy prepares images.
 
     Raises:
         ResourceError: the file cannot be written.
@@ -217,7 +217,7 @@ def export_torchscript(
 
 
 def torchscript(network: MultiModalBackbone, roi_size: Sequence[int]) -> nn.Module:
-    """A network as TorchScript, of the same inputs, output and weights as in `export_onnx`.
+    """A network as TorchScript, with the inputs, output and weights of `export_onnx`.
 
     For `python -m monai.bundle ckpt_export`, whose own tracing has one input, the image.
     """

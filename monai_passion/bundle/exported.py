@@ -1,4 +1,4 @@
-"""What goes into exported files around a network, in the Python that TorchScript takes: no postponed annotations."""
+"""Wrappers of a network in exported files, in the Python that TorchScript takes: no postponed annotations."""
 
 from typing import Optional
 
@@ -11,7 +11,7 @@ __all__ = ["JudgingAvailable", "RefusingNothing"]
 class JudgingAvailable(nn.Module):
     """A traced network for programs that know nothing of ``available``: without it, constant channels are absent.
 
-    Where every channel is constant, as in a window outside the head, all count as there.
+    If every channel is constant, as in a window outside the head, all count as available.
 
     Raises:
         RuntimeError: a sample for which ``available`` is False throughout.

@@ -1,4 +1,4 @@
-"""What a bundle says of itself, read without torch, and how a command finds the bundles that it was told."""
+"""What the files of a bundle say, read without torch, and how a command finds the bundles that a user names."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class BundleFacts(NamedTuple):
     name: str
     version: str
     task: Task
-    """What it segments: modalities in channel order, classes, regions."""
+    """Its task: modalities in channel order, classes, regions."""
     network: str
     """The class of its network."""
     pixel_size: float | None = None
-    """Edge of a pixel, mm, that slices are resampled to where the weights do not say another."""
+    """Edge of a pixel (mm) that slices are resampled to, unless the weights say another."""
     run: Path | None = None
-    """The training that it was given by, whose weights are taken."""
+    """The training through which it was given, and whose weights are used."""
 
     @property
     def weights(self) -> Path:
-        """Those of the training, else see `weights_of`.
+        """The weights of the training; without a training, those of `weights_of`.
 
         Raises:
             WeightsError: there are none.
@@ -45,27 +45,27 @@ class BundleFacts(NamedTuple):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """In channel order."""
+        """Names of the modalities, in channel order."""
         return self.task.modality_names
 
     @property
     def regions(self) -> Mapping[str, Sequence[int]]:
-        """Region -> the classes of the network whose union it is."""
+        """Region -> the network's classes that make it up."""
         return self.task.region_classes
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Of each class, background first."""
+        """Name of each class, background first."""
         return tuple(label.name for label in self.task.classes)
 
     @property
     def label_values(self) -> tuple[int, ...]:
-        """The value that each class has in the files, background first."""
+        """Value of each class in label files, background first."""
         return self.task.label_values
 
     @property
     def spatial_dims(self) -> int:
-        """2 where the network sees slices."""
+        """Spatial dimensions of the network: 2 if it sees slices, else 3."""
         return self.task.spatial_dims
 
 
@@ -94,12 +94,12 @@ def _full_name(short: str) -> str:
 
 
 def find_bundle(bundle: str | None = None) -> BundleFacts:
-    """The facts of a bundle, given by its folder, its name, or a part of it ("rfnet"), or by the output of ``train``.
+    """The facts of a bundle, given by its folder, its name or a part of it ("rfnet"), or the output of ``train``.
 
     None stands for ``DEFAULT_BUNDLE``.
 
     Raises:
-        UsageError: it is not there, or is not a bundle of this package.
+        UsageError: it does not exist, or is not a bundle of this package.
     """
     wanted = bundle or DEFAULT_BUNDLE
     names = [wanted, *([_full_name(wanted)] if "/" not in wanted else [])]
@@ -136,10 +136,10 @@ class Member(NamedTuple):
 
 
 def find_member(member: PathLike, first: BundleFacts) -> Member:
-    """A member of an ensemble, given by its weights, or by a bundle, as of `find_bundle`, that has some.
+    """A member of an ensemble, given by its weights, or by a bundle with weights as for `find_bundle`.
 
-    The weights of another network than that of ``first`` belong to the bundle of this package for the same task; where
-    there is none, `Segmenter` says so.
+    Weights of another network than that of ``first`` belong to this package's bundle of that network for the same task;
+    if there is none, `Segmenter` raises an error.
 
     Raises:
         WeightsError: there are none.
@@ -162,7 +162,7 @@ def find_member(member: PathLike, first: BundleFacts) -> Member:
 def find_networks(
     bundle: str | None, ensemble: Sequence[PathLike] | None, trust: bool
 ) -> tuple[BundleFacts, list[Member]]:
-    """What a command was told to segment with; see `find_bundle` and `find_member`.
+    """The bundle and the members of the ensemble of a command; see `find_bundle` and `find_member`.
 
     Raises:
         UsageError: one of the bundles runs another program than this package's own, without ``trust``.

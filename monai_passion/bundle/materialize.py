@@ -1,8 +1,8 @@
 """Bundles from fragments: ``configs/`` is the source, ``bundles/<name>/`` what it makes.
 
-A bundle is a row of ``configs/bundles.json`` (name, task, network, method), or a task file of a user's. Each of its
-configurations is the keys that the task gives and a list of fragments, merged left to right by MONAI's own rules; the
-result is one flat file that needs no other.
+A bundle comes from a row of ``configs/bundles.json`` (name, task, network, method), or from a user's task file. Each of
+its configurations merges the keys of the task and a list of fragments, left to right by MONAI's own rules; the result
+is one flat file that needs no other.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ SETTINGS: dict[int, dict[str, Any]] = {
     2: {"pixel_size": None, "crop_size": [256, 256], "roi_size": [256, 256]},
     3: {"spacing": [-1, -1, -1], "crop_size": [80, 80, 80], "roi_size": [80, 80, 80]},
 }
-"""Spatial dimensions -> what a task that does not say otherwise trains with; -1 keeps the spacing of the files."""
+"""Spatial dimensions -> default settings of a training; -1 keeps the spacing of the files."""
 
 
 def manifest(configs: Path) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def network_names(configs: Path) -> list[str]:
 
 
 def task_keys(task: Task) -> dict[str, Any]:
-    """What a task puts at the top of a configuration."""
+    """The keys that a task puts at the top of a configuration."""
     return {
         "task": task.to_json(),
         "modalities": list(task.modality_names),
@@ -104,7 +104,7 @@ def bundle_files(row: dict[str, Any], configs: Path) -> Iterator[tuple[str, str]
 
 
 def make_bundle(task: Task, network: str, output: Path, method: str = "passion", configs: Path | None = None) -> None:
-    """Write a bundle for a task, of a user's or of this package's, into a new or empty folder, whose name it gets.
+    """Write a bundle for a task into a new or empty folder, whose name becomes the bundle's.
 
     Raises:
         UsageError: an unknown network or method, a folder that is not empty, or a name that MONAI does not take.
@@ -152,7 +152,7 @@ def materialize(configs: Path, bundles: Path) -> list[Path]:
 
 
 def drift(configs: Path, bundles: Path) -> list[Path]:
-    """Files that differ from what the fragments make."""
+    """The files that differ from those that the fragments make."""
     return list(_changes(configs, bundles))
 
 

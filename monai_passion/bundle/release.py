@@ -1,4 +1,4 @@
-"""Trained weights -> what is shipped: half precision, a checksum, and all that `predict` has to know of them."""
+"""Trained weights -> released weights: half precision, a checksum, and the metadata that `predict` needs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["release_weights"]
 def release_weights(
     weights: str | os.PathLike[str], folder: str | os.PathLike[str], settings: Mapping[str, Any] | None = None
 ) -> Path:
-    """Write ``folder/model.safetensors`` and its checksum: the weights in 16 bits, with all that is told of them.
+    """Write ``folder/model.safetensors`` and its checksum: the weights in 16 bits, with their metadata.
 
-    A network takes them as they are; they become 32 bits when they are loaded. Parameters in half precision differ by
-    less than 0.05 % from what was trained, those below 6e-5 by less than 3e-8. What is too large stays in 32 bits.
+    They become 32 bits again when a network loads them. Parameters in half precision differ by less than 0.05 % from
+    the trained ones, those below 6e-5 by less than 3e-8. Parameters that are too large stay in 32 bits.
 
     Args:
         weights: a file of `CheckpointHandler`, or any that `load_weights` takes.
-        folder: where to.
-        settings: knobs of the inference that go with these weights, as ``minimum_et_ml``; they take precedence over
-            those that the training left.
+        folder: destination.
+        settings: settings of the inference for these weights, such as ``minimum_et_ml``; they take precedence over
+            those of the training.
 
     Returns:
         The path of the weights.

@@ -1,4 +1,4 @@
-"""A bundle's own configuration, run in this process, and the line that runs it by MONAI alone."""
+"""Run a bundle's own configuration in this process, or give the equivalent command of MONAI."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from monai_passion.system.schemas import check_schema
 __all__ = ["ARGUMENTS", "command_line", "run_bundle", "trained_bundle", "training_arguments"]
 
 ARGUMENTS = "train_args.json"
-"""What a training was started with, beside its checkpoints, as MONAI's ``--args_file`` takes it."""
+"""File with the arguments of a training, beside its checkpoints, in the format of MONAI's ``--args_file``."""
 
 
 def training_arguments(run: Path) -> dict[str, Any] | None:
-    """What the training in a folder was started with; None where ``monai-passion train`` did not write there.
+    """The arguments of the training in a folder; None if ``monai-passion train`` did not write there.
 
     Raises:
-        InputError: the file that says so is damaged.
+        InputError: the file with them is damaged.
     """
     path = run / ARGUMENTS
     if not path.exists():
@@ -34,7 +34,7 @@ def training_arguments(run: Path) -> dict[str, Any] | None:
 
 
 def trained_bundle(run: Path) -> Path | None:
-    """The bundle of the training in a folder; the one within the folder, wherever that was moved, goes first."""
+    """The bundle of the training in a folder; one within the folder is preferred, so that the folder can be moved."""
     arguments = training_arguments(run)
     if arguments is None:
         return None
@@ -43,7 +43,7 @@ def trained_bundle(run: Path) -> Path | None:
 
 
 def command_line(run_id: str, config_files: Sequence[Path], settings: Mapping[str, Any]) -> str:
-    """The same run as ``python -m monai.bundle run ...``, for a shell."""
+    """The equivalent shell command, ``python -m monai.bundle run ...``."""
     names = [str(path) for path in config_files]
     files = names[0] if len(names) == 1 else str(names)
     words = ["python", "-m", "monai.bundle", "run", run_id, "--config_file", files]
@@ -53,7 +53,7 @@ def command_line(run_id: str, config_files: Sequence[Path], settings: Mapping[st
 
 
 def run_bundle(run_id: str, config_files: Sequence[Path], settings: Mapping[str, Any]) -> None:
-    """Run it as ``python -m monai.bundle run`` does, without MONAI's list of the settings and its word on trust.
+    """Run it as ``python -m monai.bundle run`` does, without MONAI's list of settings and its notice about trust.
 
     Raises:
         PassionError: what a step of the run raised, however MONAI wrapped it.

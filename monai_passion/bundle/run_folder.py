@@ -1,4 +1,4 @@
-"""The folder of a training: whether one may begin, go on or replace an earlier one there, and what an end leaves."""
+"""The folder of a training: may one begin, resume or replace an earlier one there, and what is left at its end."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ WRITTEN = (
     "presence.csv",
     "events.*",
 )
-"""What an earlier training left in its folder."""
+"""Files that a training writes into its folder."""
 EARLIER = ".earlier"
-"""Where that is kept within the folder until the new training has a checkpoint."""
+"""Sub-folder that keeps an earlier training until the new one has a checkpoint."""
 MOVING = ".earlier.moving"
-"""Its name while files move there or back; those that a kill leaves in it belong in the folder."""
+"""Name of that sub-folder while files move there or back; files that a kill leaves in it belong in the folder."""
 
 
 @contextmanager
 def run_folder(output: Path, arguments: Mapping[str, Any], overwrite: bool, made: Path | None) -> Iterator[None]:
-    """Within the block the folder is this process's alone, and an earlier training is out of the way.
+    """Within the block, only this process uses the folder, and an earlier training is moved aside.
 
-    A training that ends without a checkpoint never began: it leaves the folder as it was, the earlier training back in
-    its place, also after a kill, with the next start.
+    A training that ends without a checkpoint leaves the folder as it was: the earlier training is moved back, after a
+    kill at the next start.
 
     Args:
-        output: the folder, which need not be there.
-        arguments: what the training is started with.
-        overwrite: start anew where there is an earlier training.
+        output: the folder, which need not exist.
+        arguments: those of the training.
+        overwrite: start anew even if there is an earlier training.
         made: the bundle that will be made in it, if any.
 
     Raises:
-        UsageError: another process works there; it holds something else, or a training with other settings and not
-            ``overwrite``; with it, it holds an input, or what no training wrote.
+        UsageError: another process works there; it holds other files; without ``overwrite``, it holds a training with
+            other settings; with ``overwrite``, it holds an input or files that no training wrote.
         ResourceError: nothing can be written there.
     """
     was_there = output.exists()

@@ -43,7 +43,7 @@ def from_text(value: str) -> str:
 
 
 def read_config(files: Sequence[Path]) -> dict[str, Any]:
-    """The content of configuration files, the keys of later ones in place of those of earlier ones, as MONAI has it.
+    """The merged content of configuration files; later keys replace earlier ones, as in MONAI.
 
     Raises:
         InputError: a file that is missing or not JSON.

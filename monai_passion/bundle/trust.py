@@ -1,8 +1,8 @@
 """A bundle's configuration is a program: only those of this package run unasked.
 
-``_target_`` names any callable and ``$`` runs any expression, so no list of harmless targets would do: MONAI's own can
-read, write and start things. Here a configuration has to be one that `monai_passion.bundle.materialize` made, but for
-the plain values in it, of which no program can be made: numbers anywhere, and text in the knobs at its top level.
+``_target_`` names any callable and ``$`` runs any expression, so a list of harmless targets would not suffice: MONAI's
+own can read, write and start things. Here a configuration must be one that `monai_passion.bundle.materialize` made.
+Only plain values, which cannot form a program, may differ: numbers anywhere, and text in the settings at its top level.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ RUN = ("inference", "train", "evaluate")
 
 
 def check_trusted(*bundles: Path, config: str = "inference") -> None:
-    """Refuse bundles of which one would run a program other than this package's own.
+    """Refuse bundles that would run another program than this package's own.
 
     Args:
         bundles: their folders.
         config: which of `RUN` is about to run.
 
     Raises:
-        UsageError: it is not one of this package, or was changed.
+        UsageError: a bundle is not one of this package, or was changed.
     """
     for path in (bundle / "configs" / f"{config}.json" for bundle in bundles):
         try:
@@ -48,7 +48,7 @@ def check_trusted(*bundles: Path, config: str = "inference") -> None:
 
 
 def program_digest(config: Mapping[str, Any]) -> str:
-    """SHA-256 of what a configuration runs: all of it without the numbers, and without the plain values on top."""
+    """SHA-256 of what a configuration runs: all of it without numbers and without the plain values at its top level."""
     program = {key: None if is_plain(value) else _without_numbers(value) for key, value in config.items()}
     return hashlib.sha256(json.dumps(program, sort_keys=True).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Where the weights of a bundle, of a training or of this package are; torch is loaded only to compare two files."""
+"""Find the weights of a bundle, of a training or of this package; torch is loaded only to compare two files."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ PHANTOM = "phantom"
 def find_weights(ckpt_dir: str | os.PathLike[str]) -> str:
     """The weights in a folder: ``model.safetensors`` (as shipped), ``model.pt`` (as trained) or ``model_last.pt``.
 
-    An export has the first two with the same weights. Where they differ, a training went on from them, so it is
-    ``model.pt``, with a warning: the times of files do not survive a copy.
+    An export has the first two with the same weights. If they differ, a training went on from them, so ``model.pt`` is
+    used, with a warning. Times of files do not survive a copy, so they are not compared.
 
     Raises:
         WeightsError: there are none; the message holds the command that makes them.
@@ -65,7 +65,7 @@ def _hold_the_same(one: Path, other: Path) -> bool:
 
 
 def shipped_weights(name: str) -> Path | None:
-    """The weights for the bundle ``name``, or `PHANTOM`, that came with this package; None where none did.
+    """The weights for the bundle ``name``, or `PHANTOM`, that came with this package; None if there are none.
 
     ``model.safetensors`` has its checksum, ``summary.json`` (what to expect of each combination of modalities) and
     ``README.md`` (the model card) beside it.
@@ -78,7 +78,7 @@ def shipped_weights(name: str) -> Path | None:
 
 
 def weights_of(bundle: str | os.PathLike[str], name: str) -> str:
-    """What `predict` takes when it is given no weights: those in the bundle's ``models``, else those of this package.
+    """The default weights of `predict`: those in the bundle's ``models``, else those of this package.
 
     Args:
         bundle: its folder.
@@ -97,7 +97,7 @@ def weights_of(bundle: str | os.PathLike[str], name: str) -> str:
 
 
 def trained_unknown(weights: str | os.PathLike[str]) -> str:
-    """The warning about a file of weights that says nothing of how they were trained."""
+    """The warning about weights without information on their training."""
     return (
         f"{Path(weights).name} does not say how it was trained; the bundle's own settings (order of the modalities, "
         "spacing, window) are taken, which must be those of its training"
@@ -105,21 +105,21 @@ def trained_unknown(weights: str | os.PathLike[str]) -> str:
 
 
 def trained_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings (spacing, width, sizes) that weights were trained with: the only ones that they work with.
+    """The settings (spacing, width, sizes) that weights were trained with and need.
 
-    `predict` and exports take them in place of the bundle's; an evaluation and an inference `check_settings`.
+    `predict` and exports use them in place of the bundle's; evaluations and inferences compare them (`check_settings`).
 
     Args:
-        facts: their metadata, from `monai_passion.networks.weights.load_weights`, which takes numbers alone.
+        facts: the metadata of the weights, which `monai_passion.networks.weights.load_weights` has checked.
     """
     return dict(facts.get("settings", {}))
 
 
 def check_settings(weights: str | os.PathLike[str], facts: Mapping[str, Any], here: Mapping[str, Any]) -> None:
-    """Refuse a configuration with other settings than the weights were trained with; the window may be another.
+    """Refuse a configuration with other settings than the weights were trained with; only the window may differ.
 
     Raises:
-        WeightsError: with the flags that set them right.
+        WeightsError: settings differ; the message has the flags that correct them.
     """
     wrong = {
         key: value

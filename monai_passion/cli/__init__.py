@@ -1,19 +1,21 @@
 """The command line ``monai-passion``: fire over the functions of `monai_passion.commands`.
 
-Fire alone guesses at types, runs a command before it stumbles over a mistyped flag, and pages its help. Here every word
-is checked against the function's signature first; fire then gets ``--name=["word", ...]``, and turns the words into
-values by the types of the signature alone, so that text stays text.
+Fire alone guesses types, runs a command before it notices a mistyped flag, and pages its help. Here every word is first
+checked against the function's signature. Fire then gets ``--name=["word", ...]`` and converts the words by the types of
+the signature alone, so that text stays text.
 """
 
 from __future__ import annotations
 
 import functools
 import inspect
+import io
 import json
 import logging
 import os
 import re
 import signal
+import stat
 import sys
 import typing
 from collections.abc import Mapping, Sequence
@@ -41,6 +43,8 @@ PROGRAM = "monai-passion"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; see `monai_passion.errors` for what each means."""
+    if argv is None:
+        sys.stdout, sys.stderr = _outliving(sys.stdout), _outliving(sys.stderr)
     words = list(sys.argv[1:] if argv is None else argv)
     words, fire_flags = _split(words)
     debug = "--debug" in words
@@ -58,9 +62,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted; nothing half-written was left", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception as error:
         if debug:
             raise
@@ -69,6 +70,28 @@ def main(argv: Sequence[str] | None = None) -> int:
             return ResourceError.exit_code
         print(f"{PROGRAM}: internal error: {type(error).__name__}: {error}; run again with --debug", file=sys.stderr)
         return 1
+
+
+class _Pipe(io.FileIO):
+    """A pipe that may lose its reader, as by ``| head``: what a command writes to the disk goes on."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
+            return len(data)
+
+
+def _outliving(stream: typing.TextIO) -> typing.TextIO:
+    """The same stream where it is no pipe, else one that outlives its reader."""
+    try:
+        if not stat.S_ISFIFO(os.fstat(stream.fileno()).st_mode):
+            return stream
+    except (AttributeError, OSError, ValueError):  # none, closed, or a notebook's
+        return stream
+    raw = io.BufferedWriter(_Pipe(stream.fileno(), "w", closefd=False))
+    return io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=bool(stream.line_buffering))
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:

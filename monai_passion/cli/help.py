@@ -19,11 +19,11 @@ GLOBAL = (
     ("--debug", "show the traceback of an error"),
     ("-- --completion", "print a script for tab completion in bash (in fish: -- --completion fish)"),
 )
-"""Flags of the program."""
+"""Global flags of the program."""
 
 
 def help_text(path: Sequence[str], command: Command | Mapping[str, Any]) -> str:
-    """What ``--help`` prints: of a command its summary and examples first, of a group its commands."""
+    """The text of ``--help``: for a command its summary and examples first, for a group its commands."""
     called = " ".join(path)
     if isinstance(command, Mapping):
         rows = [row for name, part in command.items() for row in _summaries(name, part)]

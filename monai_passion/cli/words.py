@@ -1,4 +1,4 @@
-"""What the words of a command line mean, by the signature of the command."""
+"""The words of a command line, read by the signature of the command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monai_passion.errors import UsageError, did_you_mean
 __all__ = ["SHORT", "Command", "Flag", "convert", "flags_of", "is_many", "read_words"]
 
 SHORT = {"-o": "output", "-i": "input"}
-"""Short flags. Where a function has no ``input``, ``-i`` is its first argument."""
+"""Short flags. If a function has no ``input``, ``-i`` is its first argument."""
 MANY = (Sequence, tuple, Mapping)
 
 Command = Callable[..., Any]
@@ -29,18 +29,18 @@ class Flag(NamedTuple):
     kind: Any
     """Its type, without None."""
     default: Any
-    """`inspect.Parameter.empty` where one must be given."""
+    """`inspect.Parameter.empty` if a value must be given."""
     positional: bool
     about: str = ""
 
     @property
     def text(self) -> str:
-        """As it is typed."""
+        """The flag as it is typed."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def shown(self) -> str:
-        """As the help names it."""
+        """The name of the flag in the help."""
         return self.name.upper() + "..." * (is_many(self.kind) is Sequence) if self.positional else self.text
 
     @property
@@ -86,11 +86,11 @@ def is_many(kind: Any) -> Any:
 
 
 def read_words(command: Command, words: Sequence[str], called: str) -> dict[str, list[str]]:
-    """The words that each parameter of a command gets, once all of them are known to be right.
+    """The words that each parameter of a command gets, after all of them are checked.
 
     Raises:
-        UsageError: an unknown flag (the message suggests the nearest), one that is given twice, or without its value;
-            a value of another type; too many arguments; a required one that is missing.
+        UsageError: an unknown flag (the message suggests the nearest), a flag that is given twice or without its value,
+            a value of another type, too many arguments, or a missing one.
     """
     flags = {flag.name: flag for flag in flags_of(command, _bundle(words))}
     free = [flag for flag in flags.values() if flag.positional]
@@ -179,7 +179,7 @@ def convert(kind: Any, texts: Sequence[str], flag: str) -> Any:
     """The value of one type that words mean.
 
     Raises:
-        UsageError: they mean none.
+        UsageError: the words are not such a value.
     """
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):

@@ -1,8 +1,8 @@
 """The commands: each a typed, documented function, for Python as ``monai_passion.predict`` and for `monai_passion.cli`.
 
 A new one is a function in a module of its name here, and its name in `COMMANDS`. Its types say how the command line
-reads it, its docstring is the help. It prints what a person wants to see, returns what a program wants, and raises a
-`monai_passion.errors.PassionError` for what a person can put right. What is heavy it imports when it runs.
+reads it, its docstring is the help. It prints for people, returns values for programs, and raises a
+`monai_passion.errors.PassionError` for what a user can correct. It imports heavy packages only when it runs.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def find_module(name: str) -> ModuleType:
 
 
 def load_command(name: str) -> Callable[..., Any] | Mapping[str, Callable[..., Any]]:
-    """A command, or the commands of a group by their names."""
+    """A command; for a group, name -> command."""
     module = find_module(name)
     if name in module.__all__:
         return getattr(module, name)  # type: ignore[no-any-return]

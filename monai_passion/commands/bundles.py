@@ -35,7 +35,8 @@ def make(
         network: rfnet, mmformer, m2ftrans or transunet, for ``task``.
         method: how it is trained, a name in configs/methods, for ``task``.
         configs: folder of the fragments (default: those of this package; without ``task``, configs/).
-        output: folder of the bundle, new or empty, whose name it gets; without ``task``, folder of the bundles.
+        output: folder of the bundle, new or empty; its name becomes the bundle's. Without ``task``: folder of the
+            bundles.
 
     Returns:
         The files that were written.
@@ -97,9 +98,9 @@ def export(
         bundle: its name or folder, or the output of ``train``.
         output: X.zip, X.onnx or X.ts, the file to write.
         weights: file (default: those in the bundle's models/, if any).
-        vendor: put the package in, so that it need not be installed.
+        vendor: include the package, so that it need not be installed.
         url: address at which the weights will lie; they are put beside the zip, which has a large_files.yml for them.
-        trust: ONNX or TorchScript of a bundle that is not this package's own.
+        trust: export ONNX or TorchScript of a bundle that is not this package's own.
         overwrite: replace an older file.
 
     Returns:

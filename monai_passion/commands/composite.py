@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["composite"]
 
 BUNDLE = "brats_mri_segmentation_rfnet_passion"
-"""Whose way of loading patients is taken."""
+"""The bundle whose transforms load the patients."""
 
 
 def composite(
@@ -33,7 +33,7 @@ def composite(
     labels: str | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write composite patients, as a training with transplanted tumors sees them, to look at.
+    """Write composite patients for inspection, as a training with transplanted tumors sees them.
 
     Example:
         monai-passion composite DATA --output COMPOSITES --cases 5
@@ -43,14 +43,14 @@ def composite(
 
     Args:
         data: labeled patients with FLAIR, T1c, T1 and T2, as in BraTS2020: hosts, and donors.
-        output: a new or empty folder, in the layout of BraTS2020, with composites.csv: who is host and donor of each.
+        output: a new or empty folder, in the layout of BraTS2020, with composites.csv: host and donor of each.
         cases: how many.
         seed: same seed, same patients.
         healthy_dir: heads without a glioma, as further hosts.
         cube_dir: cubes of further donors.
-        cube_label_dir: the whole label maps of these.
+        cube_label_dir: the whole label maps of these donors.
         spacing: mm.
-        labels: what the values in label files mean, as hdglio or 1=ED,2=NCR/NET,3=ET; by default it is found out.
+        labels: meaning of the label values, such as hdglio or 1=ED,2=NCR/NET,3=ET (default: found out).
         overwrite: replace what an earlier run left in the output.
 
     Returns:

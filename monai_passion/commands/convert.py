@@ -16,7 +16,7 @@ __all__ = ["convert"]
 
 NETWORKS = {"mmformer": "MMFormer", "rfnet": "RFNet", "m2ftrans": "M2FTrans"}
 LISTED = 20
-"""How many differences are printed."""
+"""Number of differences that are printed."""
 
 
 def convert(
@@ -36,11 +36,11 @@ def convert(
 
     Args:
         released: checkpoint of the released code, such as model_last.pth.
-        network: what it was trained with.
-        task: gives the modalities.
+        network: the network of the checkpoint.
+        task: defines the modalities.
         output: file to write, ending in .safetensors.
-        heads: attention heads, which the weights do not tell (default: 8, as released).
-        roi_size: image size trained with, where the weights do not tell, such as 80 or 96x96x64.
+        heads: attention heads, which cannot be read from the weights (default: 8, as released).
+        roi_size: image size of the training, where it cannot be read from the weights, such as 80 or 96x96x64.
         overwrite: replace an older file.
 
     Returns:
@@ -48,7 +48,7 @@ def convert(
 
     Raises:
         WeightsError: an array is missing, unknown or of another shape; the message lists them.
-        UsageError: settings that do not go together.
+        UsageError: settings that contradict each other.
     """
     released, output = Path(released), Path(output)
     if output.suffix != ".safetensors":

@@ -35,25 +35,26 @@ def datalist(
     Args:
         folder: where the patients are.
         output: the JSON file to write.
-        layout: folders, flat, bids, decathlon, nnunet, cubes, or auto, which finds out.
+        layout: folders, flat, bids, decathlon, nnunet, cubes, or auto, which recognizes it.
         task: a name or a task file; by default the one whose sequences the files are named after.
-        labels: what the values in label files are: brats2015, brats2020, brats2023, msd and others of
-            docs/reference/data.md, or spelled out, as 1=ED,2=NCR/NET,3=ET; by default it is found out.
-        patient_pattern: regular expression whose first group is the patient in the name of a case, as "(.+)_v[0-9]".
+        labels: meaning of the label values: brats2015, brats2020, brats2023, msd and others in docs/reference/data.md,
+            or spelled out, such as 1=ED,2=NCR/NET,3=ET; by default it is found out.
+        patient_pattern: regular expression whose first group is the patient in the name of a case, such as
+            "(.+)_v[0-9]".
         fractions: shares of the patients in training, validation and test.
         split_dir: folder with train.txt, val.txt and test.txt, in place of fractions.
-        seed: who goes where.
+        seed: random seed of the split.
         slices: one item per slice, as for 2-D networks.
         padded_cubes: keep cubes that are zero-padded, too.
-        policy: with which the files are to be loaded; with repair, those on other grids are taken, too.
+        policy: how files will be loaded; repair also accepts files on other grids.
         overwrite: replace an older file.
 
     Returns:
         ``output``.
 
     Raises:
-        InputError: no patients, of no known layout, or with errors that `monai-passion verify` tells; they are printed,
-            one per line.
+        InputError: no patients, an unknown layout, or errors that `monai-passion verify` finds; they are printed, one
+            per line.
         UsageError: fractions that do not add to 1.
     """
     from rich.console import Console

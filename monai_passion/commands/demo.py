@@ -10,7 +10,7 @@ from monai_passion.system.files import PathLike
 __all__ = ["demo"]
 
 SIZE = 80
-"""Voxels per edge, of 3 mm: as the weights were trained."""
+"""Voxels of 3 mm per edge, as in the training of the weights."""
 
 
 def demo(*, output: PathLike = "demo", seed: int = 1000, overwrite: bool = False) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def demo(*, output: PathLike = "demo", seed: int = 1000, overwrite: bool = False
 
     Args:
         output: a new folder, for the phantom and the result.
-        seed: another one, another patient.
+        seed: each seed makes another patient.
         overwrite: replace what an earlier run left in the output.
 
     Returns:

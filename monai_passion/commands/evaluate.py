@@ -43,17 +43,16 @@ def evaluate(
         monai-passion evaluate RUN
         monai-passion evaluate RUN --data COHORT --output SCORES
 
-    Of the training's own patients, those of one split are scored; of an outside cohort all that have a label. A
-    summary.json is left beside the weights, from which predict tells what Dice to expect, unless the one that is there
-    is of more patients or combinations.
+    Of the training's own patients, those of one split are scored; of an outside cohort, all with a label. A
+    summary.json beside the weights lets predict tell the Dice to expect; an older one stays if it covers more patients
+    or combinations.
 
     Args:
-        run: the output of ``train``; or a file or folder of weights, with the bundle.
+        run: the output of ``train``; or a file or folder of weights, then give the bundle too.
         data: folder of the patients (default: the training's).
         split: who is scored (default: test, or validation where there are no test patients).
         datalist: a split of the data, in place of the training's.
-        labels: what the values in label files of an outside cohort mean, as of `monai-passion datalist` (default: found
-            out).
+        labels: meaning of the label values of an outside cohort, as for `monai-passion datalist` (default: found out).
         output: folder for metrics.csv, summary.json and run.json (default: scores_ and the split, or the name of the
             cohort, in the run).
         bundle: name or folder of the bundle (default: the training's).

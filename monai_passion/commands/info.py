@@ -1,4 +1,4 @@
-"""``monai-passion info``: which bundles there are, what they take and what they give; without loading torch."""
+"""``monai-passion info``: the available bundles, their inputs and outputs; without loading torch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def info(bundle: str | None = None, *, json: bool = False) -> list[dict[str, Any
         json: print JSON.
 
     Returns:
-        Name, version, path, modalities, labels, regions of each, and files of weights: its own, else those that came
-        with this package.
+        Name, version, path, modalities, labels and regions of each bundle, and its weights: its own, else those that
+        came with this package.
 
     Raises:
         UsageError: no such bundle.

@@ -27,13 +27,13 @@ def phantom(
         monai-passion phantom brats LATER --cases 28 --size 48 --seed 1 --growth 0.4
 
     Args:
-        layout: brain tumors, heads without any, or infarcted hearts.
-        output: a new folder, or one with the same cohort to go on with.
+        layout: brains with tumors, brains without, or hearts with infarcts.
+        output: a new folder, or one with a part of the same cohort, which is completed.
         cases: how many patients.
         seed: same seed, same bytes.
         size: voxels per edge: brats V^3 over the whole head (default 240x240x155 at 1 mm), myops in-plane (256).
-        growth: the same heads at a later time, the volume of each tumor core larger by this share (0.4 for 40 %;
-            negative for one that shrank); brats only.
+        growth: the same heads at a later time, with the volume of each tumor core changed by this share (0.4: 40 %
+            larger; negative: smaller); brats only.
 
     Returns:
         ``output``.

@@ -1,4 +1,4 @@
-"""``monai-passion predict``: segment a patient, or a cohort, from whatever sequences there are."""
+"""``monai-passion predict``: segment a patient, or a cohort, from any available sequences."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def predict(
     verbose: bool = False,
     **modalities: PathLike,
 ) -> dict[str, Any]:
-    """Segment one patient, or a cohort, from whatever sequences there are.
+    """Segment one patient, or a cohort, from any available sequences.
 
     Example:
         monai-passion predict --flair FLAIR.nii.gz --t2 T2.nii.gz --output OUT
@@ -73,59 +73,60 @@ def predict(
         monai-passion predict STUDY --from-scanner --output OUT
         monai-passion predict --bundle MY_BUNDLE --image flair=FLAIR.nii.gz pd=PD.nii.gz --output OUT
 
-    Each sequence is a NIfTI file or a DICOM series, any non-empty subset of those that the bundle knows.
+    Each sequence is a NIfTI file or a DICOM series; give any non-empty subset of those that the bundle knows.
 
     Args:
-        input: in place of the flags of sequences: a patient's folder, its sequences known by the names of the files; a
-            folder of such folders; or a CSV with a column patient and one per sequence.
+        input: in place of the flags of sequences: a patient's folder with sequences recognized by file names; a folder
+            of such folders; or a CSV with a column patient and one per sequence.
         output: a new or empty folder; needed unless ``check``.
         image: sequences by the names that the bundle gives them, for bundles whose sequences have no flag here.
         bundle: its folder or name, or the output of ``train`` (default: the RFNet bundle for brain tumors).
         weights: file (default: the bundle's models/, else those that came with this package).
-        layout: how the folder is laid out, as of `monai-passion datalist`; folders says that the files in a folder are
-            one patient's, flat that they are many's.
+        layout: how the folder is laid out, as for `monai-passion datalist`; folders means that a folder's files belong
+            to one patient, flat to many.
         overwrite: replace what an earlier run left in the output.
         reference: the sequence whose grid the result gets (default: smallest voxels, slabs left out).
         register: co-register the other sequences rigidly onto the reference first.
         skull_strip: remove skulls first, with deepbet (the extra strip); writes brain_mask.nii.gz.
-        stripper: what removes them; hd-bet is a program of its own, larger and slower.
-        from_scanner: the input is a study as it leaves the scanner: register and skull_strip.
+        stripper: program that removes skulls; hd-bet must be installed separately, and is larger and slower.
+        from_scanner: the input is a study from the scanner: register and skull_strip.
         uncertainty: also decode each sequence alone; write uncertainty.nii.gz and a score.
-        all_combinations: also segment from every subset of the sequences, encoded once; with it, the uncertainty.
+        all_combinations: also segment from every subset of the sequences, encoded once; includes the uncertainty.
         probabilities: also write probabilities.nii.gz, one volume per class.
         dicom_seg: also write segmentation.dcm, where the reference is a DICOM series.
         page: write report.html, which holds the images.
         device: cpu, cuda or cuda:1 (default: cuda where there is one).
-        roi_size: sliding window in voxels, as 96 or 96x96x64; -1 for as large as memory allows (default: the bundle's).
+        roi_size: sliding window in voxels, such as 96 or 96x96x64; -1 for as large as memory allows (default: the
+            bundle's).
         overlap: overlap of windows, 0 to 1 (default: the bundle's).
         precision: fp32, bf16, fp16 (on a GPU) or auto: bf16 where the machine is faster in it (default: auto).
         mirror: average with the segmentation of the images mirrored left to right, at twice the time.
-        ensemble: more networks, averaged with this one: files of weights, as of other folds, or bundles, as mmformer;
-            each takes its own time.
-        decision: the most_probable class of each voxel, or regions within others, as a tumor's core, as large as
-            has the largest expected_dice; that of the bundle by default.
+        ensemble: more networks, averaged with this one: files of weights, such as those of other folds, or bundles,
+            such as mmformer; each takes its own time.
+        decision: most_probable (the most probable class of each voxel) or expected_dice (nested regions, such as the
+            tumor core, sized for the largest expected Dice); by default the bundle's.
         workers: patients of a cohort at the same time.
         engine: where the workers of a cohort run: on this machine, or in the Ray cluster of RAY_ADDRESS, whose nodes
             need this package and the same folders.
-        shard: part of a cohort, as 3/16 for the third of sixteen, for an array of jobs that share the output.
+        shard: part of a cohort, such as 3/16 for the third of sixteen, for an array of jobs that share the output.
         max_voxels: refuse larger files (default: 2^28).
         allow_duplicate: take one image for two sequences, with a warning.
         keep_names: write the paths of the inputs into report.json.
         trust: run a bundle that is not this package's own; it can run any program.
         check: judge the inputs and stop; nothing is computed or written.
-        strict: end with exit code 6 when there are warnings.
-        quiet: print errors only, and which files are not used.
-        verbose: print what the libraries below say.
+        strict: end with exit code 6 if there are warnings.
+        quiet: print only errors and the files that are not used.
+        verbose: also print messages of the libraries below.
 
     Returns:
-        The content of report.json; of a cohort, that of manifest.json. With ``check``, what was found out.
+        The content of report.json; for a cohort, that of manifest.json. With ``check``, what was found.
 
     Raises:
         UsageError: no sequence, one that the bundle does not know, an ``output`` that is not empty.
         InputError: a file that cannot be used.
         WeightsError: no weights, or those of another network.
         ResourceError: not enough memory or disk.
-        WarningsError: ``strict``, and there were warnings; all is written.
+        WarningsError: with ``strict``, if there were warnings; everything is written.
         PassionError: patients of a cohort failed; the others are written.
     """
     call = dict(locals())

@@ -1,4 +1,4 @@
-"""``monai-passion presence``: draw a presence matrix, or count what is in one."""
+"""``monai-passion presence``: draw a presence matrix, or count the images in one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def presence(
     task: str = "brats_mri",
     overwrite: bool = False,
 ) -> Presence:
-    """Draw or read which patient lacks which modality.
+    """Draw or read the table of modalities that each patient has.
 
     Example:
         monai-passion presence --datalist datalist.json --missing-rates t1=0.2 t1c=0.4 flair=0.6 t2=0.8 --output p.csv
@@ -38,15 +38,15 @@ def presence(
         monai-passion presence --read p.csv
 
     Args:
-        cases: draw for so many cases, named case_0001 and so on.
-        datalist: draw for its training patients, of what each of them has.
-        read: count what is in a table, ours or a published one.
+        cases: draw for this number of cases, named case_0001 and so on.
+        datalist: draw for its training patients, from the modalities that each of them has.
+        read: count the images in a table, ours or a published one.
         output: the CSV file to write.
         missing_rates: one per modality, in the order of the modalities or as NAME=RATE, each in [0, 1).
         group_rates: rates of each group of the datalist, in place of missing_rates.
         seed: random seed of the draw.
-        per: what a row is.
-        task: its modalities; of a datalist: its own.
+        per: unit of a row.
+        task: defines the modalities; a datalist has its own.
         overwrite: replace an older file.
 
     Returns:

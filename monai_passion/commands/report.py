@@ -18,12 +18,12 @@ def report(runs: Sequence[PathLike], *, output: PathLike, rare: Sequence[str] = 
         monai-passion report BASELINE PASSION --output REPORT
 
     Args:
-        runs: the output of ``experiments run``, whose finished cells are taken; or folders of runs, each with its
-            metrics.csv and, if there, curves.csv and run.json. Runs with the same label in run.json are seeds of one
+        runs: the output of ``experiments run``, of which the finished cells are used; or folders of runs, each with a
+            metrics.csv and optionally curves.csv and run.json. Runs with the same label in run.json are seeds of one
             method; give the baseline first.
         output: folder for report.html, figures/ and tables/. With several methods tables/seeds.csv has the endpoints of
             every training and patient, tables/seeds_comparison.csv the differences to the first method.
-        rare: the modalities that are rarest; the Dice of their combinations is an endpoint of its own.
+        rare: the rarest modalities; the Dice of their combinations is an endpoint of its own.
         overwrite: replace an older report.
 
     Returns:

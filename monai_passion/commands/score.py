@@ -40,27 +40,28 @@ def score(
     Args:
         data: folder of patients with label maps, as in BraTS2020.
         output: folder for metrics.csv, summary.json and tables.md, the tables of a card.
-        datalist: a JSON that says which patients are of which split (default: all are of the test split).
+        datalist: a JSON with the split of each patient (default: all belong to the test split).
         split: which patients (default: all).
-        labels: what label values mean, as of datalist, for data without a datalist (default: found out).
+        labels: meaning of label values, as for datalist, for data without a datalist (default: found out).
         bundle: its folder or name (default: the RFNet bundle for brain tumors).
-        weights: file (default: as of predict).
+        weights: file (default: as for predict).
         device: cpu, cuda or cuda:1 (default: cuda where there is one).
-        roi_size: sliding window in voxels, as 96 or 96x96x64; -1 for as large as memory allows (default: the bundle's).
+        roi_size: sliding window in voxels, such as 96 or 96x96x64; -1 for as large as memory allows (default: the
+            bundle's).
         overlap: overlap of windows, 0 to 1 (default: the bundle's).
         precision: fp32, bf16, fp16 (on a GPU) or auto (default: auto).
-        mirror: as of predict.
-        ensemble: as of predict.
-        decision: as of predict.
-        trust: as of predict.
+        mirror: as for predict.
+        ensemble: as for predict.
+        decision: as for predict.
+        trust: as for predict.
         overwrite: replace earlier scores.
 
     Returns:
-        The content of summary.json. A copy of it beside the weights lets predict warn of regions that were poor.
+        The content of summary.json. Copy the file beside the weights to let predict warn of poor regions.
 
     Raises:
         InputError: no labeled patients, or files that cannot be used.
-        UsageError: ``output`` is not empty; ``labels`` and a datalist.
+        UsageError: ``output`` is not empty, or both ``labels`` and a datalist are given.
         WeightsError: no weights, or those of another network.
     """
     from monai_passion.bundle.facts import find_networks

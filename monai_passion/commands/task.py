@@ -1,4 +1,4 @@
-"""``monai-passion task``: what a data set is about, as a task file."""
+"""``monai-passion task``: a task file from a data set."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def task(
         monai-passion task PATIENTS --modalities t2 adc hbv=b1400 --labels PZ=1 TZ=2 --output my_task.json
         monai-passion task Dataset005_Prostate/dataset.json --output my_task.json
 
-    What it cannot know (titles, other names of a modality, regions of several classes, SNOMED codes) may be written
-    into the file; docs/reference/task-files.md has every key.
+    Titles, other names of a modality, regions of several classes and SNOMED codes may be added to the file by hand;
+    docs/reference/task-files.md has every key.
 
     Args:
         source: a folder of patients, or a dataset.json of nnU-Net or the Decathlon, which tells modalities and labels.
         output: the JSON file to write.
-        modalities: their names, as in the names of the files; NAME=ALIAS where the files call it otherwise.
+        modalities: their names, as in the file names; NAME=ALIAS if the files use another name.
         labels: NAME=VALUE of each class, background (0) left out.
         name: of the task (default: from the source).
         anatomy: brain, heart, prostate, ...; heads have checks of their own.
         skull_stripped: the images are 0 outside the brain.
-        spatial_dims: 2 for a network that sees slices, as where slices are thick.
+        spatial_dims: 2 for a network that sees slices, for example of thick-slice images.
         overwrite: replace an older file.
 
     Returns:

@@ -39,29 +39,30 @@ def train(
     overwrite: bool = False,
     trust: bool = False,
 ) -> Path:
-    """Train on a folder of patients, whatever sequences each of them has.
+    """Train on a folder of patients with any sequences.
 
     Example:
         monai-passion train PATIENTS --output RUN
         monai-passion train PATIENTS --output RUN --method pmr --missing idt_2468 --network mmformer --set epochs=3
         monai-passion train PATIENTS --output RUN --task my_task.json
 
-    It runs the configuration of a bundle, and prints the line that does the same by MONAI alone. For a task of yours it
-    first makes the bundle, within the output. The same command again goes on with a training that was interrupted.
+    It runs the configuration of a bundle, and prints the equivalent command of MONAI. For a task of yours it first
+    makes the bundle, within the output. Repeat the command to resume an interrupted training.
 
     Args:
         data: folder of the patients.
         output: folder of the run: checkpoints, model.pt with the best weights, curves.csv, the split, and log.txt with
-            what the terminal does not show. ``evaluate`` takes it as it is, ``predict`` as the bundle.
-        task: what is segmented: a name, or a task file, see ``monai-passion task``; with network, chooses the bundle.
+            messages that the terminal does not show. Give it to ``evaluate``, or to ``predict`` as the bundle.
+        task: what is segmented: a name, or a task file, see ``monai-passion task``; chooses the bundle together with
+            network.
         network: backbone, such as rfnet, mmformer, m2ftrans or transunet.
         bundle: name or folder of the bundle, in place of task and network.
         method: passion, passion_released, baseline, moddrop, pmr, ogm_ge, redcore, hga, teacher, unimodal, unimodal_kl
-            or subset_students; that of the bundle, passion, by default.
+            or subset_students; by default the bundle's, passion.
         missing: take images out as in the paper, such as idt_2468, pdt or extreme (default: keep all there are).
         datalist: the split (default: drawn by the seed, and stored in the output).
         presence: CSV table of the modalities that each patient has.
-        labels: what the values in label files mean, as of `monai-passion datalist` (default: found out).
+        labels: meaning of the label values, as for `monai-passion datalist` (default: found out).
         device: cpu, cuda:0 (default: a GPU where there is one).
         set: further settings, such as epochs=3, crop_size=[64,64,64] or loss#gamma=0.02.
         overwrite: start anew in a folder with an earlier training.

@@ -30,9 +30,9 @@ def verify(
     Args:
         folder: where the patients are.
         task: a name or a task file; by default the one whose sequences the files are named after.
-        layout: as of `monai-passion datalist`.
-        labels: as of `monai-passion datalist`.
-        patient_pattern: as of `monai-passion datalist`.
+        layout: as for `monai-passion datalist`.
+        labels: as for `monai-passion datalist`.
+        patient_pattern: as for `monai-passion datalist`.
         quick: read headers and labels only, not the voxels of the images.
         output: JSON file to write as well.
         overwrite: replace an older file.

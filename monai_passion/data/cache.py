@@ -1,6 +1,6 @@
-"""Preprocessed items, in memory as far as there is some, and on the disk.
+"""Preprocessed items, in memory as far as it suffices, and on the disk.
 
-On the disk they are found again only when nothing has changed, verified when read, and never unpickled.
+On the disk, items are reused only if nothing has changed, verified when read, and never unpickled.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ __all__ = ["CachedInMemory", "CachedOnDisk", "cached"]
 logger = logging.getLogger(__name__)
 
 VERSIONS = ["1", __version__, *(str(library.__version__) for library in (monai, torch, np, nibabel))]
-"""Of the format of the files, of this package and of what computes their content: another one, another key."""
+"""Versions of the file format, this package and the libraries that compute the content; part of the key."""
 
 
 SHARE = 0.5
-"""Of the free memory that cached items may take; the rest is for the training itself."""
+"""Share of the free memory that cached items may take; the rest is for the training itself."""
 
 
 class CachedInMemory(CacheDataset):
-    """MONAI's `CacheDataset` that says how much memory its items take before it loads them, and stops at half of it,
-    which the processes of a machine share.
+    """MONAI's `CacheDataset`, limited to half of the free memory; it says beforehand how much its items take.
 
-    The items that do not fit are loaded anew in every epoch. Progress is shown in the terminal.
+    The processes of a machine share that half. Items that do not fit are loaded anew in every epoch. Progress is shown
+    in the terminal.
 
     Args:
         data: the items.
-        transform: `Compose`; what comes before its first random transform is cached.
+        transform: `Compose`; the transforms before its first random one are cached.
         cache_rate: the share of the items to cache at most.
     """
 
@@ -96,7 +96,7 @@ class CachedInMemory(CacheDataset):
 
 
 def _bytes(value: Any) -> int:
-    """Of the tensors and arrays in an item."""
+    """Size in bytes of the tensors and arrays in an item."""
     if isinstance(value, Mapping):
         return sum(map(_bytes, value.values()))
     if isinstance(value, list | tuple):
@@ -116,27 +116,28 @@ def _compact(value: Any) -> Any:
 def cached(
     transforms: Sequence[Callable[..., Any]], cache_dir: str | os.PathLike[str] | None
 ) -> list[Callable[..., Any]]:
-    """The transforms, as one that keeps its results in ``cache_dir``; as they are where that is None."""
+    """The transforms as one that keeps its results in ``cache_dir``; unchanged if that is None."""
     return [CachedOnDisk(transforms, cache_dir)] if cache_dir else list(transforms)
 
 
 class CachedOnDisk(Transform):
-    """Transforms without randomness, whose result for an item is computed once and then read from a folder.
+    """Transforms without randomness whose result for an item is computed once, then read from a folder.
 
     The name of a file is the SHA-256 of the item (with size and time of each file it names), of the transforms (their
     classes, their arguments, and the source code of those of this package) and of the versions of the libraries; a
-    change of any makes another file. A file begins with a SHA-256 of its name and content, so that a damaged one, or
-    one under another's name, is found when read: it is computed again, with a warning. It holds tensors and plain
-    values, read with ``weights_only=True``. The list of applied operations is not kept, so results cannot be inverted.
+    change of any of them leads to another file. A file begins with a SHA-256 of its name and content, so a damaged
+    file, or one under another file's name, is found when read and computed again, with a warning. It holds tensors and
+    plain values, read with ``weights_only=True``. The list of applied operations is not kept, so results cannot be
+    inverted.
 
-    Nothing is ever removed; delete the folder to be rid of it.
+    Nothing is ever removed; delete the folder when it is too large.
 
     Args:
-        transforms: one after the other, as `Compose` takes them.
+        transforms: in order, as `Compose` takes them.
         cache_dir: made when needed; may be shared by trainings that run side by side.
 
     Raises:
-        ValueError: a transform or an item holds something that has no description, as an open file.
+        ValueError: a transform or an item holds something that cannot be described, such as an open file.
     """
 
     def __init__(self, transforms: Sequence[Callable[..., Any]], cache_dir: str | os.PathLike[str]) -> None:

@@ -20,11 +20,11 @@ from monai_passion.data.splits import (
     FRACTIONS,
     SPLITS,
     check_patients,
+    doubtful_patients,
     listed_split,
     patient_of,
     random_split,
     read_lists,
-    repeated,
 )
 from monai_passion.data.tables import read_table
 from monai_passion.errors import InputError, UsageError
@@ -68,7 +68,7 @@ def make_datalist(
     labels: str | None = None,
     patient_pattern: str | None = None,
 ) -> Datalist:
-    """The datalist of a folder; a file that a case lacks is None. Files that are not used are logged, in one line.
+    """The datalist of a folder; files that a case lacks are None. One line logs the files that are not used.
 
     ``group`` is the grade (HGG, LGG) where ``name_mapping.csv`` of BraTS, a folder HGG or LGG, or the names in
     ``split_dir`` tell it, else "unknown".
@@ -77,14 +77,14 @@ def make_datalist(
         folder: in one of the ``LAYOUTS``.
         layout: its name, or "auto".
         task: see `monai_passion.tasks.load_task`; by default the one of this package whose modalities the names tell.
-        fractions: shares of the patients for training, validation and test; who is where is drawn from ``seed``.
-        split_dir: a folder with train.txt, val.txt and test.txt, one patient or case per line, in place of fractions;
-            an ``HG_`` or ``LG_`` before a name is taken off. Who is not listed is left out.
+        fractions: shares of the patients for training, validation and test; the split is drawn from ``seed``.
+        split_dir: a folder with train.txt, val.txt and test.txt, one patient or case per line, in place of fractions; a
+            prefix ``HG_`` or ``LG_`` is removed. Patients that are not listed are left out.
         seed: of the split.
         slices: one item for each slice of the third axis, named ``<case>_slice_<index>``.
-        full_only: of cubes, only those without zero-padding, which betrays where the tumor's box ends.
+        full_only: of cubes, only those without zero-padding, which reveals where the tumor's box ends.
         labels: what the values in label files mean, see `labels.parse_convention`; by default it is found out.
-        patient_pattern: which part of a case's name is the patient, see `splits.patient_of`.
+        patient_pattern: regular expression for the patient in a case's name, see `splits.patient_of`.
 
     Returns:
         The datalist; its paths are relative to ``folder``.
@@ -121,12 +121,8 @@ def make_datalist(
         logger.warning(convention.doubt)
     if cohort.unused:
         logger.warning(not_used(cohort.unused, folder))
-    if patient_pattern is None and (shared := repeated(item["case"] for item in items)):
-        logger.warning(
-            "%d cases share the beginning of their names, as %s, and count as different patients; if they are "
-            "examinations of one patient, give a patient pattern",
-            *(sum(shared.values()), next(iter(shared))),
-        )
+    if patient_pattern is None and (doubt := doubtful_patients(item["case"] for item in items)):
+        logger.warning(doubt)
     if slices:
         items = slices_of(items, folder)
     lists = read_lists(Path(split_dir)) if split_dir is not None else None
@@ -184,15 +180,15 @@ def write_datalist(path: str | os.PathLike[str], datalist: Mapping[str, Any]) ->
 def load_datalist(
     path: str | os.PathLike[str], root: str | os.PathLike[str] | None = None, task: TaskLike | None = None
 ) -> Datalist:
-    """Read a datalist and check it: its keys, that every item has a file and no patient is in two splits.
+    """Read a datalist and check it: its keys, that every item has a file, and that no patient is in two splits.
 
-    Those of the Decathlon and of MONAI's bundles (``{"training": [{"image": [4 paths], "label": ...}], "testing":
-    [...]}``) are understood, too: their paths are told apart by the names of the files.
+    Datalists of the Decathlon and of MONAI's bundles (``{"training": [{"image": [4 paths], "label": ...}], "testing":
+    [...]}``) are read, too: their file names tell the modalities.
 
     Args:
         path: a JSON file.
-        root: the folder that its paths are relative to; given it, they come back absolute.
-        task: whose modalities a datalist of the Decathlon has; by default brain tumors.
+        root: the folder that its paths are relative to; if given, they come back absolute.
+        task: that of a datalist of the Decathlon; by default brain tumors.
 
     Raises:
         InputError: it is not a datalist; the message says where.
@@ -295,7 +291,7 @@ def _case_of(path: Path, task: Task, is_whole: bool) -> str:
 
 
 def is_of(path: Path, root: Path) -> bool:
-    """Whether ``root`` holds the data of the datalist ``path``, wherever they were before: every file is below it.
+    """Whether ``root`` holds all files of the datalist ``path``, wherever they were before.
 
     Raises:
         InputError: see `load_datalist`; a datalist that is not there has no data.
@@ -306,7 +302,7 @@ def is_of(path: Path, root: Path) -> bool:
 
 
 def absolute(datalist: Datalist, root: Path) -> Datalist:
-    """The datalist with its paths below ``root``, and what its labels mean in each item (``label_values``)."""
+    """The datalist with absolute paths below ``root``, and the meaning of labels in each item (``label_values``)."""
     values = datalist.get("labels", {}).get("values")
     for item in _items(datalist):
         item["image"] = {m: str(root / path) if path else None for m, path in item["image"].items()}
@@ -367,7 +363,7 @@ def _check(path: Path, datalist: Any) -> None:
 
 
 def describe_data(dataset_dir: Path, datalist: Mapping[str, Any]) -> str:
-    """``phantom``, ``BraTS2020 cubes``, ``BraTS2020``, ``MyoPS2020`` or ``other``: what numbers may be compared with.
+    """``phantom``, ``BraTS2020 cubes``, ``BraTS2020``, ``MyoPS2020`` or ``other``: the kind of data, for comparisons.
 
     BraTS2020 needs the published names, at least the 269 patients of the paper's training and validation, and volumes
     of 240 x 240 x 155 voxels; MyoPS2020 the 25 published names. Splits may be left out of ``datalist``.

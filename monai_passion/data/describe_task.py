@@ -42,8 +42,8 @@ def describe_task(
     Args:
         source: a folder of patients; or a ``dataset.json`` of nnU-Net or the Decathlon, or the folder that holds it,
             which tells modalities and labels.
-        modalities: as the names of the files have them; their order is that of the network's channels. ``NAME=ALIAS``
-            is for files that call it otherwise, and may stand several times for one.
+        modalities: as in the file names; their order is that of the network's channels. ``NAME=ALIAS`` is for files
+            with another name, and may be repeated for one modality.
         labels: ``NAME=VALUE`` of each class but the background, which is 0.
         name: of the task; by default that of the folder.
         anatomy, skull_stripped, spatial_dims: see `monai_passion.tasks.Task`.
@@ -99,7 +99,7 @@ def describe_task(
 
 
 def doubts_of(folder: Path, task: Task) -> list[str]:
-    """What a task that was described by hand has and its files do not, and the other way round."""
+    """Differences between a task described by hand and its files, in words."""
     cases = find_cohort(folder, task).cases
     doubts = []
     if nobody := [m for m in task.modality_names if not any(m in case.files for case in cases)]:
@@ -120,7 +120,7 @@ def doubts_of(folder: Path, task: Task) -> list[str]:
 
 
 def _words(given: Sequence[str] | None) -> list[str]:
-    """Of a list, or of text with commas."""
+    """The items of a list, or of text with commas."""
     return [word.strip() for text in given or () for word in text.split(",") if word.strip()]
 
 

@@ -41,13 +41,13 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 GAP = 0.1
-"""Part of the distance between slices by which one may be off."""
+"""Tolerance of the position of a slice, as a share of the distance between slices."""
 SHIFT = 0.5
-"""Distance in mm by which the corner of a slice may be off the line along the normal of the slices."""
+"""Distance (mm) that the corner of a slice may lie off the line along the normal of the slices."""
 KINDS = ("MR", "CT", "PT")
 """Values of Modality that images of patients have."""
 ANONYMOUS = r"(anon\w*|unknown|none|null|patient|de-?identified|removed|x+|0+|no ?name|not ?available|n/?a)?"
-"""What stands for a patient's name where it was taken out."""
+"""Words in place of a patient's name that was removed."""
 TIMEOUT = 600
 """Seconds that a conversion may take."""
 _TAGS = [
@@ -73,14 +73,14 @@ class Series(NamedTuple):
     contrast: bool
     """Whether a contrast agent is named."""
     patient: str
-    """What the headers say of who it is: PatientID, name and date of birth; "" where that is nothing."""
+    """The patient by the headers: PatientID, name and date of birth; "" if they are empty."""
     study: str
     files: tuple[Path, ...]
-    """Along the normal of the slices."""
+    """In order along the normal of the slices."""
     shape: tuple[int, int, int]
     """Slices (or frames), rows, columns."""
     problem: str = ""
-    """Why it is not a volume; "" where it is one."""
+    """Why it is not a volume; "" if it is one."""
     is_localizer: bool = False
     copies: tuple[Path, ...] = ()
     """Files that are the same as one of ``files``, byte for byte; not used."""
@@ -90,7 +90,7 @@ class Series(NamedTuple):
         return f"'{self.description}' ({self.shape[0]} images, {self.files[0]})"
 
     def check(self) -> Series:
-        """The same series, where it is a volume.
+        """The same series, after checking that it is a volume.
 
         Raises:
             InputError: it is not.
@@ -101,7 +101,7 @@ class Series(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM, with its mark or, as old software writes it, without."""
+    """Whether a file begins as DICOM, with the mark "DICM" or, as old software writes it, without."""
     try:
         with path.open("rb") as file:
             head = file.read(132)
@@ -123,11 +123,11 @@ def _starts_bare(head: bytes) -> bool:
 def find_series(paths: Iterable[Path]) -> list[Series]:
     """The series of images among files, each with all its files whatever folder they lie in.
 
-    A series that is not a volume is among them, with the reason as its ``problem``: it matters only where that series
-    is wanted.
+    A series that is not a volume is included, with the reason as its ``problem``: it matters only if that series is
+    used.
 
     Raises:
-        InputError: a damaged file in the folder of a series, or nothing but such.
+        InputError: a damaged file in the folder of a series, or only damaged files.
         UsageError: the extra is not installed.
     """
     found: dict[str, list[tuple[Path, Any]]] = defaultdict(list)
@@ -156,7 +156,7 @@ def find_series(paths: Iterable[Path]) -> list[Series]:
 
 
 def open_series(path: Path) -> Series | None:
-    """The series in a folder, or the one that a file belongs to; None for what is not DICOM.
+    """The series in a folder, or the series of a file; None if it is not DICOM.
 
     The other files of a file's series may lie beside it or in the folders beside its own.
 
@@ -215,7 +215,7 @@ def _value(path: Path, keyword: str) -> Any:
 
 
 def recognize_series(series: Sequence[Series], task: Task) -> tuple[dict[str, list[Series]], list[tuple[Series, str]]]:
-    """Modality -> the series that may be it, by their descriptions; and the others, with what they seem to be.
+    """Modality -> candidate series, by their descriptions; and the other series, with what they seem to be.
 
     A T1 with a contrast agent is a T1c.
     """
@@ -233,10 +233,10 @@ def recognize_series(series: Sequence[Series], task: Task) -> tuple[dict[str, li
 
 
 def check_one_patient(series: Iterable[Series]) -> list[str]:
-    """What is odd about series that are to be of one patient and one examination.
+    """Doubts about whether series belong to one patient and one examination.
 
     Raises:
-        InputError: their headers name different patients; or different examinations, and no patient.
+        InputError: their headers name different patients, or different examinations and no patient.
     """
     series = list(series)
     names = ", ".join(f"'{one.description}'" for one in series)
@@ -256,9 +256,9 @@ def check_one_patient(series: Iterable[Series]) -> list[str]:
 def as_nifti(
     files: Mapping[str, Path], folder: Path, max_voxels: int
 ) -> tuple[dict[str, Path], dict[str, Series], list[str]]:
-    """The files with each DICOM series converted into ``folder``, the series, and what is odd about them.
+    """The files, with each DICOM series converted into ``folder``; the series; and doubts about them.
 
-    Copies of files, which are not used, are logged.
+    Copies of files are not used, and are logged.
 
     Raises:
         InputError: series of different patients, or one that cannot be converted.
@@ -275,7 +275,7 @@ def as_nifti(
 
 @contextmanager
 def original_names(converted: Mapping[str, Path], given: Mapping[str, Path]) -> Iterator[None]:
-    """In the errors raised within, converted files have the names of what they were converted from."""
+    """Within the block, errors about converted files name the original files."""
     try:
         yield
     except PassionError as error:
@@ -300,7 +300,7 @@ def _header(path: Path, changed: int) -> Any:
 
 
 def read_header(path: Path, **options: Any) -> Any:
-    """The data set of a file, with every value decoded that this module asks for.
+    """The data set of a file, with all values decoded that this module uses.
 
     Args:
         path: of the file, with or without preamble and meta information.

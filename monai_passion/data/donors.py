@@ -24,9 +24,9 @@ FILES = {"flair": "flair", "t1c": "t1ce", "t1": "t1", "t2": "t2"}
 CLASSES = {1: 1, 2: 2, 4: 3}
 """Label of a BraTS file -> class."""
 RAMP = 3
-"""Voxels over which what a donor knows of its surroundings fades towards its end."""
+"""Voxels over which a donor's surroundings fade out towards the end of what is known."""
 ENOUGH = 30
-"""Voxels of a class from which its mean and deviation are taken; with fewer, those of `TYPICAL`."""
+"""Voxels of a class that suffice for its mean and deviation; with fewer, those of `TYPICAL` are used."""
 TYPICAL = np.array(
     [
         [[2.8, -0.2, -0.7, 1.6], [2.2, -0.2, -0.05, 0.8], [3.0, 1.9, -0.3, 1.0]],
@@ -45,15 +45,15 @@ class Donor(NamedTuple):
     image: NDArray[np.float16]
     """(M, X, Y, Z), z-scored over the brain; 0 where unknown."""
     known: NDArray[np.float16]
-    """(X, Y, Z) in [0, 1]: how far ``image`` is to be used; it fades towards the end of what is known."""
+    """(X, Y, Z) in [0, 1]: weight of ``image``; it fades towards the end of what is known."""
     spacing: NDArray[np.float64]
     """Edges of a voxel in mm."""
     place: NDArray[np.float64]
-    """Middle of the array relative to the middle of the brain's box, as a part of that box's extent."""
+    """Center of the array relative to the center of the brain's box, as a share of the box's extent."""
     statistics: NDArray[np.float64]
     """(2, K - 1, M): mean and deviation of every class of tumor."""
     available: NDArray[np.bool_]
-    """(M,): the modalities that the donor has; a head that has others takes none of this tumor."""
+    """(M,): the modalities that the donor has; a head with further modalities does not take this tumor."""
 
 
 def _statistics(image: NDArray[np.floating], label: NDArray[np.integer], known: NDArray[Any]) -> NDArray[np.float64]:
@@ -84,11 +84,14 @@ def donor_from_patient(item: Mapping[str, Any], margin: float = 16.0) -> Donor |
     """The tumor of a preprocessed patient: ``image`` (M, X, Y, Z) in RAS+, z-scored, ``label`` (1, X, Y, Z) of classes.
 
     Args:
-        item: as the deterministic transforms of a training leave it; ``patient`` is its name.
+        item: output of the deterministic transforms of a training; ``patient`` is its name.
         margin: mm of surroundings to keep.
 
     Returns:
         None where there is no tumor.
+
+    Raises:
+        ValueError: a class that tumors do not have.
     """
     image, label = np.asarray(item["image"]), np.asarray(item["label"])[0].astype(np.uint8)
     if not label.any():
@@ -128,8 +131,8 @@ def donor_from_cubes(
     Args:
         patient: a name.
         label: the label map, in the space of BraTS (LPS, offset 0), with the labels 1, 2 and 4.
-        cubes: folders of one cube each on the same grid, whose offsets say where they lie; zeros in all modalities
-            are padding, and taken as unknown.
+        cubes: folders of one cube each on the same grid, placed by their offsets; zeros in all modalities are padding
+            and count as unknown.
         modalities: names in channel order.
         available: (M,), the modalities to use; the others' files are not read. All by default.
 
@@ -182,15 +185,15 @@ def read_cube_donors(
     split: str = "train",
     presence: Presence | None = None,
 ) -> list[Donor]:
-    """The donors of a folder of cubes with its ``index.csv``, and of the folder of the same patients' label maps.
+    """The donors in a folder of cubes with its ``index.csv``, and a folder with the same patients' label maps.
 
     Args:
         cubes: ``index.csv`` (case, patient, split, ...) and ``CASE/CASE_{flair,t1,t1ce,t2}.nii.gz``.
         labels: ``PATIENT_seg.nii.gz``.
         modalities: names in channel order.
-        exclude: patients who must not be donors, as those of a validation list.
+        exclude: patients who must not be donors, such as those of a validation list.
         split: only the patients of this list.
-        presence: of the patients it names, only the modalities it leaves them are used.
+        presence: for the patients that it names, only the modalities that it leaves are used.
 
     Raises:
         InputError: there is no ``index.csv``, it lacks a column, or there is no label map of a patient.
@@ -224,15 +227,15 @@ def load_donors(
     exclude: Iterable[str] = (),
     presence: Presence | None = None,
 ) -> list[Donor]:
-    """All donors of a training: its own patients and, where given, those of a folder of cubes.
+    """All donors of a training: its own patients and, if given, those of a folder of cubes.
 
     Args:
         items: patients with labels, as in a datalist.
-        preprocess: what makes of an item what `donor_from_patient` takes.
+        preprocess: turns an item into the input of `donor_from_patient`.
         modalities: names in channel order.
         cubes, labels: see `read_cube_donors`.
         exclude: patients who must not be donors.
-        presence: see `read_cube_donors`; the items are what it has left of them.
+        presence: see `read_cube_donors`; ``items`` have it applied already.
 
     Raises:
         InputError: there are none.

@@ -1,4 +1,4 @@
-"""Volumes on different grids, brought onto one: by what their headers say of space, nothing is registered here."""
+"""Resample volumes onto one grid by the positions in their headers; nothing is registered here."""
 
 from __future__ import annotations
 
@@ -32,31 +32,32 @@ __all__ = [
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """The axes of DICOM and ITK point left and posterior, those of NIfTI right and anterior."""
 MIN_COVERAGE = 0.1
-"""With less of the reference inside another file's field of view, the two do not show the same place."""
+"""If less of the reference is inside another file's field of view, the two do not show the same place."""
 FULL_COVERAGE = 0.9
-"""From here on an image's field of view holds what another shows."""
+"""From this share on, an image's field of view counts as holding what another shows."""
 SLAB = 0.5
-"""An image that covers less of what another shows is not chosen for the grid of the result."""
+"""An image that covers less of what another shows does not give the grid of the result."""
 NOISE = 0.1
-"""Of the bright voxels' value, up to which a voxel may be air."""
+"""Share of the bright voxels' value up to which a voxel may be air."""
 ROUNDING = 1e-9
-"""Part of the largest value that rounding may leave where an image is 0; it would count as a part of the head."""
+"""Share of the largest value that rounding may leave where an image is 0; smaller values are not part of the head."""
 SAMPLED = 40
-"""Voxels along an axis that suffice to tell what an image shows."""
+"""Voxels along an axis that suffice to sample what an image shows."""
 NEAR = 0.1
-"""Part by which the pixels of slices may differ from those of a training and are left as they are."""
+"""Share by which the pixels of slices may differ from those of a training without being resampled."""
 
 
 def is_near(sizes: Sequence[float], wanted: Sequence[float], tolerance: float = NEAR) -> bool:
-    """Whether voxels of ``sizes`` (mm) are ``wanted`` ones but for this part; a wanted size of -1 stands for any."""
+    """Whether ``sizes`` (mm) equal ``wanted`` up to the share ``tolerance``; a wanted size of -1 stands for any."""
     pairs = zip(sizes, wanted, strict=False)
     return all(abs(size / other - 1) <= tolerance for size, other in pairs if other > 0)
 
 
 def choose_reference(volumes: Mapping[str, Volume]) -> str:
-    """The modality with the smallest voxels, the first in channel order, but none that is a slab beside the others.
+    """The modality with the smallest voxels, the first of equals in channel order; slabs are left out.
 
-    A slab covers less than ``SLAB`` of what another one shows. Where all are such, as of different places, it is any.
+    A slab covers less than ``SLAB`` of what another one shows. If all are slabs, as for images of different places, all
+    count.
     """
     sizes = {m: round(abs(float(np.linalg.det(volume.affine[:3, :3]))), 3) for m, volume in volumes.items()}
     shown = {m: shown_voxels(volume) for m, volume in volumes.items()}
@@ -68,7 +69,7 @@ def choose_reference(volumes: Mapping[str, Volume]) -> str:
 
 
 def coverage(reference: Grid, other: Grid, voxels: NDArray[np.intp] | None = None) -> float:
-    """Which part of the reference's field of view, or of ``voxels`` (N, 3) in it, lies in that of another, 0 to 1."""
+    """The share (0 to 1) of the reference's field of view, or of ``voxels`` (N, 3) in it, that lies in another one."""
     if voxels is None or not len(voxels):
         steps = [np.linspace(0, size - 1, min(size, 33)) for size in reference.shape]
         voxels = np.stack(np.meshgrid(*steps, indexing="ij"), axis=-1)
@@ -76,7 +77,7 @@ def coverage(reference: Grid, other: Grid, voxels: NDArray[np.intp] | None = Non
 
 
 def coverage_by_slices(reference: Volume, other: Volume) -> float:
-    """Which part of what the reference shows lies in slices of another volume that are not 0 throughout, 0 to 1."""
+    """The share (0 to 1) of what the reference shows that lies in slices of another volume with non-zero voxels."""
     places, inside = _inside(reference, other, shown_voxels(reference))
     shown = other.data != 0
     for axis, size in enumerate(other.shape):
@@ -92,7 +93,7 @@ def _inside(reference: Grid, other: Grid, voxels: NDArray[Any]) -> tuple[NDArray
 
 
 def shown_voxels(volume: Volume) -> NDArray[np.intp]:
-    """Indices (N, 3) of voxels, a sample, where an image shows something: noise in the air is nothing."""
+    """Indices (N, 3) of a sample of the voxels where an image shows something; noise in air does not count."""
     steps = np.array([-(-size // SAMPLED) for size in volume.shape])
     coarse = np.abs(volume.data[tuple(slice(step // 2, None, step) for step in steps)])
     return np.argwhere(coarse > NOISE * np.percentile(coarse, 99)) * steps + steps // 2
@@ -116,13 +117,13 @@ def bring_onto(volume: Volume, reference: Volume | Header) -> Volume:
 def moved_onto(
     volume: Volume, grid: Grid, motion: NDArray[np.float64] | None = None, order: int = 1
 ) -> NDArray[np.float32]:
-    """What ``volume`` shows at the voxels of ``grid``, by splines of ``order``; 0 outside its own field of view.
+    """``volume`` interpolated at the voxels of ``grid`` by splines of ``order``; 0 outside its own field of view.
 
-    That reaches half a voxel beyond the middles of the outer ones, where these go on: scipy alone takes a slice that
-    is a hundredth of a millimeter beyond the last middle for outside.
+    The field of view reaches half a voxel beyond the centers of the outer voxels, whose values continue there. scipy
+    alone would treat a slice a hundredth of a millimeter beyond the last center as outside.
 
     Args:
-        motion: (4, 4), from a place in ``grid`` to the same place in ``volume``, in mm; the same place by default.
+        motion: (4, 4), from a place in ``grid`` to the same place in ``volume``, in mm; identity by default.
     """
     matrix = np.linalg.inv(volume.affine) @ (grid.affine if motion is None else motion @ grid.affine)
     matrix[:3, 3] += 1  # of what is padded by a voxel

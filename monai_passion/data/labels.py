@@ -1,4 +1,4 @@
-"""What the values in label files mean: data sets number the same tissues differently.
+"""The meaning of the values in label files: data sets number the same tissues differently.
 
 A convention maps the values of a file to those of the task. It is found out once, for a cohort, recorded in its
 datalist, and checked against every label file that is read: a value that the convention does not have is an error.
@@ -38,7 +38,7 @@ BACKGROUND = "background"
 
 
 ROUNDING = 1e-3
-"""How far from a whole number a label may be, as where it was stored with a slope or interpolated to nearest."""
+"""Distance from a whole number that a stored label may have, for example because of a slope."""
 
 
 class Convention(NamedTuple):
@@ -48,7 +48,7 @@ class Convention(NamedTuple):
     values: Mapping[int, int]
     """Value in a file -> value of the task (`Task.label_values`), background included."""
     doubt: str = ""
-    """What a person should know where neither names nor values tell the convention for sure."""
+    """A warning if neither names nor values tell the convention for sure."""
 
     def to_json(self) -> dict[str, Any]:
         return {"convention": self.name, "values": {str(k): v for k, v in sorted(self.values.items())}}
@@ -88,12 +88,12 @@ BY_NAME = (
     (re.compile(r"^BraTS-(GLI|SSA|MET|MEN(?!-RT)|GoAT)-", re.IGNORECASE), "brats2023"),
     (re.compile(r"^BraTS-PED-", re.IGNORECASE), "brats2023 or brats_ped2024"),
 )
-"""How a case's name tells the convention; the first that fits. Of two the name does not tell which."""
+"""Pattern of a case's name -> convention; the first that fits. With two conventions the name does not decide."""
 BY_FILE = (
     (re.compile("DeepBraTumIA", re.IGNORECASE), "deepbratumia"),
     (re.compile("HD-?GLIO", re.IGNORECASE), "hdglio"),
 )
-"""How the folder of a label map tells the convention."""
+"""Pattern of a label map's folder -> convention."""
 MEANINGS = (
     ("ED", "ed edema oedema edematous snfh infiltration infiltrated invaded hyperintensity abnormality"),
     ("NCR/NET", "ncr net ncrnet netc necrosis necrotic nonenhancing cyst cystic cc"),
@@ -164,7 +164,7 @@ def _class_of(name: str, task: Task) -> int | None:
 def label_classes(labels: Mapping[str, Any], task: Task) -> dict[int, str]:
     """Value -> name, of the labels of a ``dataset.json``: of the Decathlon, of nnU-Net, also by regions.
 
-    Of regions ({"whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3}), a value is of the class that
+    For regions ({"whole tumor": [1, 2, 3], "tumor core": [2, 3], "enhancing tumor": 3}), a value means the class that
     is in the same regions of the task.
 
     Raises:
@@ -198,9 +198,9 @@ def find_convention(
     names: Mapping[int, str] | None = None,
     where: str = "dataset.json",
 ) -> Convention:
-    """The convention of a cohort: as given, else as ``dataset.json`` or the cases' names say, else by the values.
+    """The convention of a cohort: as given, else from ``dataset.json`` or the cases' names, else from the values.
 
-    The values tell {0, 1, 2, 4} from what has a 3; what a 3 is, they do not: it is asked for.
+    The values tell {0, 1, 2, 4} from sets with a 3, but not the meaning of a 3, which is an error that asks for it.
 
     Args:
         task: whose classes are meant.
@@ -212,7 +212,7 @@ def find_convention(
 
     Raises:
         UsageError: ``given`` is not a convention.
-        InputError: it cannot be told; the message says what to give.
+        InputError: the convention cannot be found; the message says what to give.
     """
     if given:
         return parse_convention(given, task)
@@ -274,7 +274,7 @@ def values_in(data: NDArray[np.floating]) -> list[int]:
 
 
 def readable_values(labels: Iterable[Path]) -> Iterator[tuple[Path, set[int]]]:
-    """The values of each label map; what cannot be read is passed over, and told where it is read to be used."""
+    """The values of each label map that can be read; others are skipped (their reader reports them)."""
     for path in labels:
         try:
             yield path, set(values_in(read_volume(path).data))
@@ -283,10 +283,10 @@ def readable_values(labels: Iterable[Path]) -> Iterator[tuple[Path, set[int]]]:
 
 
 def whole_numbers(data: NDArray[np.float32], path: Path) -> NDArray[np.float32]:
-    """A label map whose values are whole numbers but for the rounding of the program that wrote it (3.9999).
+    """A label map rounded to whole numbers, where a program stored it with small errors (3.9999).
 
     Raises:
-        InputError: they are not.
+        InputError: its values are not whole numbers.
     """
     whole = np.rint(data)
     if (np.abs(data - whole) > ROUNDING).any():
@@ -301,7 +301,8 @@ def read_label(
 
     Args:
         path: a NIfTI file.
-        values: of the file -> of the task, as ``label_values`` of a datalist's item; None where they are the same.
+        values: value in the file -> value of the task, as in ``label_values`` of a datalist's item; None if they are
+            the same.
         max_voxels: see `monai_passion.data.nifti.read_volume`.
 
     Raises:
@@ -318,7 +319,7 @@ def check_values(found: Iterable[int], values: Mapping[int, int], path: Path, co
     """Refuse the values of a label map (`values_in`) that are not among ``values``.
 
     Raises:
-        InputError: there are such; the message names ``convention``, where it is given.
+        InputError: there are such values; the message names ``convention``, if it is given.
     """
     if wrong := [value for value in found if value not in values]:
         name = f" ({convention})" if convention else ""

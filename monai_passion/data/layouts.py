@@ -1,4 +1,4 @@
-"""Folders of patients: which files belong to whom, whatever the data set; every file that is not used is named.
+"""Folders of patients: the files of each patient, for any data set; every file that is not used is named.
 
 One walk serves training, evaluation, `predict` and `verify`. A patient is a folder with images in it, the common
 beginning of the names in a folder of many patients' files, a BIDS subject and session, or an entry of ``dataset.json``.
@@ -71,7 +71,7 @@ UNFINISHED = re.compile(
 )
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".7z", ".rar")
 DEPTH = 6
-"""Folders below the one that is given in which files are looked for."""
+"""Depth of sub-folders in which files are searched."""
 DATATYPES = ("anat", "perf", "dwi", "func", "fmap", "swi", "pet")
 """Folders of BIDS below a session."""
 NUMBER = re.compile(
@@ -79,7 +79,7 @@ NUMBER = re.compile(
     r"[_\-. ]*\d{1,4}[a-z]?)?",
     re.IGNORECASE,
 )
-"""What stands before a sequence's name without saying whose it is: the number of the series."""
+"""A series number before a sequence's name, which does not name a patient."""
 
 
 @dataclass
@@ -89,11 +89,11 @@ class Case:
     name: str
     folder: Path
     files: dict[str, list[Path]] = field(default_factory=dict)
-    """Modality, or ``naming.LABEL`` -> its files; more than one where it is not clear which."""
+    """Modality, or ``naming.LABEL`` -> its files; several if it is not clear which one is right."""
     channels: tuple[str | None, ...] = ()
-    """What the volumes of its files are, where those are 4-D; None for one that the task does not use."""
+    """Modality of each volume, if its files are 4-D; None for one that the task does not use."""
     split: str = ""
-    """Where the data set itself says so: "training" or "test"."""
+    """The split, "training" or "test", if the data set itself names it; else ""."""
 
     @property
     def images(self) -> dict[str, Path]:
@@ -110,6 +110,11 @@ class Case:
         return self.only(LABEL) if self.files.get(LABEL) else None
 
     def only(self, role: str) -> Path:
+        """The one file of a role, a modality or ``naming.LABEL``.
+
+        Raises:
+            InputError: there are several; the message lists them.
+        """
         first, *more = self.files[role]
         if more:
             names = " and ".join(map(str, self.files[role]))
@@ -121,16 +126,16 @@ class Case:
 
 
 class Cohort(NamedTuple):
-    """What a folder holds."""
+    """The content of a folder."""
 
     layout: str
     """One of ``LAYOUTS``."""
     cases: list[Case]
-    """With an image, in the order of their names."""
+    """Cases with an image, in the order of their names."""
     unused: list[tuple[Path, str]]
-    """Files that no case has, and why, to go on after "not used: FILE is ..."."""
+    """Files that no case has, and the reason, in words that follow "not used: FILE is ..."."""
     label_names: Mapping[int, str]
-    """What ``dataset.json`` says that the values of labels are."""
+    """Value -> name of the labels, from ``dataset.json``."""
 
 
 class _Found(NamedTuple):
@@ -146,7 +151,7 @@ def find_cohort(folder: Path, task: Task, layout: str = "auto") -> Cohort:
     Args:
         folder: in one of the ``LAYOUTS``, or one patient's.
         task: whose modalities are looked for.
-        layout: "auto"; "folders" or "flat" to say whether a folder's files are one patient's or many's.
+        layout: "auto"; "folders" or "flat" if the files in a folder belong to one patient or to many.
 
     Raises:
         InputError: it is not a folder, or its ``dataset.json`` is damaged.
@@ -176,7 +181,7 @@ def find_cohort(folder: Path, task: Task, layout: str = "auto") -> Cohort:
 
 
 def not_used(unused: Sequence[tuple[Path, str]], folder: Path, most: int = 5) -> str:
-    """A line that names the files which are not used, and why; of the same kind one, and how many more there are."""
+    """A line on the files that are not used, with reasons: one file of each kind, and the number of further ones."""
     kinds: dict[str, list[str]] = {}
     for path, why in unused:
         kinds.setdefault(why, []).append(path.relative_to(folder).as_posix())
@@ -189,7 +194,7 @@ def not_used(unused: Sequence[tuple[Path, str]], folder: Path, most: int = 5) ->
 
 
 def doubtful(cases: Iterable[Case], folder: Path, task: Task) -> str:
-    """A line on the images that are used in spite of words in their names that are not known; "" without any."""
+    """A line on the images that are used although their names have unknown words; "" if there are none."""
 
     def words(case: Case, path: Path) -> tuple[str, ...]:
         return unknown_words(
@@ -205,7 +210,11 @@ def doubtful(cases: Iterable[Case], folder: Path, task: Task) -> str:
 
 
 def guess_task(folder: Path, preferred: Task | None = None) -> Task:
-    """The task of this package whose modalities most of the names in a folder tell; of equals the preferred one."""
+    """The task of this package whose modalities most file names in a folder tell; among equals the preferred one.
+
+    Raises:
+        InputError: ``folder`` is not a folder, or its ``dataset.json`` is damaged.
+    """
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder that holds the patients")
     if (folder / "dataset.json").is_file():
@@ -439,7 +448,7 @@ def _add(case: Case, said: Named, path: Path) -> None:
 
 
 def _choose_plain(cases: Iterable[Case], unused: list[tuple[Path, str]]) -> None:
-    """Of a plain file and its corrected forms, the plain one."""
+    """Keep only the plain file, if there are corrected forms of it."""
     for case in cases:
         for role, paths in case.files.items():
             said = [len(variant_words(path.name)) for path in paths]
@@ -537,7 +546,7 @@ def _case_of(image: str) -> str:
 
 
 def cube_items(folder: Path, cases: Iterable[Case], full_only: bool) -> list[Case]:
-    """Of the cases those that ``index.csv`` lists, the zero-padded ones left out where ``full_only``.
+    """The cases that ``index.csv`` lists; with ``full_only``, without the zero-padded ones.
 
     Raises:
         InputError: it is not an index of cubes.

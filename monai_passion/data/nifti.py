@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 SPACING_MM = (0.2, 30.0)
-"""Distances between voxels that a patient's MRI has; cardiac short-axis stacks reach 23 mm."""
+"""Distances between voxels that occur in MRI of patients; cardiac short-axis stacks reach 23 mm."""
 MAX_VOXELS = 2**28
 """1 GiB as float32: more than any clinical MRI, less than a header can claim."""
 GRID_TOLERANCE_MM = 0.01
@@ -60,7 +60,7 @@ _QUIET = logging.Logger("nibabel", level=logging.CRITICAL + 1)
 
 
 class Grid(Protocol):
-    """What has a place in the scanner: a shape of three axes and an affine, voxel index -> mm."""
+    """A grid in scanner space: a shape of three axes and an affine, voxel index -> mm."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -76,7 +76,7 @@ class Header(NamedTuple):
     """(4, 4), voxel index -> mm in RAS+."""
     path: Path
     notes: tuple[str, ...]
-    """What is odd about the file but does not stop its use."""
+    """Oddities of the file that do not stop its use."""
 
 
 class Volume(NamedTuple):
@@ -106,8 +106,8 @@ def read_header(path: str | os.PathLike[str], *, num_volumes: int = 1, max_voxel
         max_voxels: more than these are refused.
 
     Raises:
-        InputError: it is not NIfTI, is empty, 2-D, of another number of volumes, RGB or complex, or its affine,
-            voxel sizes or scaling cannot be.
+        InputError: the file is not NIfTI, is empty, 2-D, RGB or complex, has another number of volumes, or an
+            impossible affine, voxel size or scaling.
     """
     path = Path(path)
     with _open(path) as stream:
@@ -126,7 +126,7 @@ def read_volumes(
     *,
     max_voxels: int = MAX_VOXELS,
 ) -> list[Volume]:
-    """Some of the volumes of a file; the values of the others have no influence.
+    """The wanted volumes of a file; values of the others have no influence.
 
     A few NaN become 0, a few infinite or absurdly large values become the largest finite value of their sign;
     both are noted.
@@ -162,7 +162,7 @@ def read_volumes(
 
 
 def grid_distance(a: Grid, b: Grid) -> float:
-    """The furthest that a corner of two volumes of the same shape lies apart, in mm."""
+    """The largest distance (mm) between corresponding corners of two volumes of the same shape."""
     corners = np.array([(*corner, 1) for corner in product(*((0, size - 1) for size in a.shape))])
     return float(np.linalg.norm(corners @ (a.affine - b.affine).T, axis=1).max())
 
@@ -188,7 +188,7 @@ def check_same_grid(a: Volume | Header, b: Volume | Header) -> None:
 
 
 def read_geometry(path: str | os.PathLike[str]) -> nib.Nifti1Header:
-    """A new header, NIfTI-1 or -2 as the file's, with the file's place in space bit for bit and nothing else of it.
+    """A new header, NIfTI-1 or -2 like the file's, that keeps the file's geometry bit for bit and nothing else.
 
     An sform that is all zero is marked as unset, as reading takes it.
 

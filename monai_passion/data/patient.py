@@ -1,4 +1,4 @@
-"""The one way in for a patient's files, judged before a network sees them: what is used, absent, repaired, or odd."""
+"""The only reader of a patient's files. It judges them before a network sees them: used, absent, repaired, odd."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ __all__ = [
 ]
 
 POLICIES = ("strict", "repair")
-"""What is done about a constant file, a background other than 0 and another grid: refused, as where it is known who has
-what and a label lies on the grid; or put right, each with a finding, as for a patient who is to be segmented."""
+"""Handling of a constant file, a background other than 0 and another grid. "strict" refuses them, for data whose
+presence is known and whose label lies on the grid; "repair" mends each with a finding, for a patient to segment."""
 
 FEW_SLICES = 16
-"""With fewer along an axis a 3-D network has little to go by."""
+"""With fewer slices along an axis, a 3-D network has little to work with."""
 
 MIN_BACKGROUND = 0.2
-"""Part of the voxels that a value fills which stands for nothing."""
+"""Share of the voxels from which a value counts as background."""
 
 MAX_LABELS = 8
 """An image has more different values."""
@@ -57,7 +57,7 @@ MAX_WRAPPED = 0.02
 
 
 class Finding(NamedTuple):
-    """Something a person should know about an input; its text names modalities, never files or folders."""
+    """Something a user should know about an input; its text names modalities, never files or folders."""
 
     level: str
     """``"unusable"``: the result is not to be used; ``"warning"``: may spoil it; ``"note"``: what was done."""
@@ -65,14 +65,14 @@ class Finding(NamedTuple):
 
 
 class Patient(NamedTuple):
-    """What the network gets, and what is said about it."""
+    """The input of the network, and the findings about it."""
 
     volumes: tuple[Volume | None, ...]
-    """One per modality in channel order, all on the grid of the reference; None where absent."""
+    """One per modality in channel order, all on the grid of the reference; None if absent."""
     modalities: tuple[str, ...]
     """All of them, in channel order."""
     files: Mapping[str, Path]
-    """Given modality -> its file, whether used or not."""
+    """Given modality -> its file, used or not."""
     findings: tuple[Finding, ...]
     reference_name: str
     """The modality whose grid the segmentation has."""
@@ -105,20 +105,21 @@ def read_patient(
 ) -> Patient:
     """Read and judge the files of one patient.
 
-    With the policy "repair", a volume in which every voxel has the same value counts as absent, a background of
-    another value than 0 is subtracted, and volumes on other grids than the reference are resampled to it, each with a
-    finding. With "strict" each is an error.
+    With the policy "repair", a volume in which every voxel has the same value counts as absent, a background of another
+    value than 0 is subtracted, and volumes on other grids than the reference are resampled to it, each with a finding.
+    With "strict", each is an error.
 
     Args:
         files: modality -> NIfTI file, for any non-empty subset of the modalities.
         modalities: a task, or the names in channel order.
         policy: one of ``POLICIES``.
-        reference: the modality whose grid the segmentation gets; None for the smallest voxels, see `choose_reference`.
-        grid: of a label map, in place of that of an image.
+        reference: the modality whose grid the segmentation gets; None for that with the smallest voxels, see
+            `choose_reference`.
+        grid: grid of a label map, in place of that of an image.
         register: move the others rigidly onto the reference first, by mutual information.
         allow_duplicate: the same image for two modalities is a warning, not an error.
         max_voxels: larger files are refused before anything is allocated.
-        min_slices: fewer along an axis are a warning, and a single one is an error unless this is 1.
+        min_slices: fewer slices along an axis are a warning; a single one is an error unless this is 1.
 
     Raises:
         UsageError: no file at all, a folder in place of one, or a reference that is not there.
@@ -163,10 +164,10 @@ def read_patient(
 
 
 def repair_volumes(volumes: Mapping[str, Volume], policy: str = "repair") -> tuple[dict[str, Volume], list[Finding]]:
-    """The volumes of a patient that hold an image, their background 0, and what was found; see `read_patient`.
+    """The volumes of a patient that hold an image, with background 0, and the findings; see `read_patient`.
 
     Raises:
-        InputError: a label map in place of an image, nothing but constant volumes; with "strict" anything to repair.
+        InputError: a label map in place of an image, or only constant volumes; with "strict", anything to repair.
         UsageError: an unknown policy.
     """
     if policy not in POLICIES:
@@ -210,9 +211,9 @@ def _shown_zeros(image: np.ndarray) -> np.ndarray:
 
 
 def judge_volume(modality: str, volume: Volume) -> dict[str, str]:
-    """What is odd about one volume, kind -> text, of the kinds "constant", "label map", "wrapped" and "background".
+    """The oddities of one volume, kind -> text; kinds are "constant", "label map", "wrapped" and "background".
 
-    Nothing follows after the first two. The texts name no file.
+    After one of the first two, no further kind is checked. The texts name no file.
     """
     if volume.data.min() == volume.data.max():
         return {"constant": f"{_constant(volume)}; take it out of the data, or load with the policy repair"}
@@ -225,7 +226,7 @@ def judge_volume(modality: str, volume: Volume) -> dict[str, str]:
 
 
 def is_refused(kind: str, policy: str) -> bool:
-    """Whether a policy refuses a volume for what `judge_volume` says of it."""
+    """Whether a policy refuses a volume, given the result of `judge_volume`."""
     return kind == "label map" or (policy == "strict" and kind != "wrapped")
 
 

@@ -1,4 +1,4 @@
-"""Is what one patient's images show plausible, as heads: without skulls, in one place, none mirrored or mistaken?"""
+"""Plausibility of a patient's images of a head: no skulls, all aligned, none mirrored or mistaken for another."""
 
 from __future__ import annotations
 
@@ -24,13 +24,12 @@ STRIPPED = 0.7
 SAME_HEAD = 0.8
 """Overlap (intersection over union) of the brain masks of co-registered images."""
 LONGER_TAIL = 0.2
-"""What counts as a longer tail of bright voxels, see `_tail`; a T2 differs from the others by 0.6 and more."""
+"""Difference from which a tail of bright voxels counts as longer, see `_tail`; a T2 differs by 0.6 and more."""
 MANY = 100_000
 """Voxels that suffice to compare two images by."""
 MIRRORED = 1.3
-"""How many times more two images must tell of each other with one of them mirrored.
-
-It was 0.5 at most on five patients, and 1.04 on a raw one.
+"""Factor by which mirroring one of two images must raise their mutual information for a warning. It was at most 0.5 for
+five patients, and 1.04 for a raw one.
 """
 BINS = 32
 FINE = 96
@@ -39,7 +38,7 @@ SIDES = ("left-right", "front-back", "upside down")
 
 
 def check_images(volumes: Mapping[str, Volume], task: Task) -> list[Finding]:
-    """Warnings about images on one grid: not skull-stripped, not co-registered, mirrored, or one taken for another.
+    """Warnings about images on one grid: not skull-stripped, not aligned, mirrored, or mistaken for another sequence.
 
     The checks are about heads without skulls; for other tasks there are none.
     """

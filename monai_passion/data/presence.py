@@ -1,4 +1,4 @@
-"""Which modalities each patient has: drawn from missing rates before training, or read from a table."""
+"""The modalities that each patient has: drawn from missing rates before training, or read from a table."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Presence(NamedTuple):
 
 
 def plain_case_name(name: str) -> str:
-    """A case's name as on disk: the published lists put ``HG_`` or ``LG_``, the grade, before it."""
+    """A case's name as on disk, without the grade (``HG_`` or ``LG_``) that the published lists put before it."""
     return re.sub(r"^(HG|LG)_", "", name.strip())
 
 
@@ -90,23 +90,23 @@ def draw_presence(
 ) -> NDArray[np.bool_]:
     """A presence matrix whose combinations are as frequent as independent missing rates make them.
 
-    The expected number of cases with a combination S is N times the product over modalities of (1 - rate) for those
-    in S and of the rate for those not, divided by the chance to have any modality at all. The counts are those
-    numbers rounded by largest remainder, then moved by as little as makes every modality occur. Who gets which
-    combination is a permutation drawn from the seed. So chance decides which patients lack a modality, not how many.
+    The expected number of cases with a combination S is N times the product of (1 - rate) over the modalities in S and
+    of the rate over the others, divided by the probability of having any modality. These numbers are rounded by largest
+    remainder, then changed as little as needed for every modality to occur. A permutation drawn from the seed assigns
+    the combinations to cases. So chance decides which patients lack a modality, not how many.
 
     Args:
         num_samples: N.
-        missing_rates: one rate in [0, 1) a modality; or group -> rates, for cohorts whose sites or grades differ.
+        missing_rates: one rate in [0, 1) per modality; or group -> rates, for cohorts whose sites or grades differ.
         seed: of the permutation.
         groups: the group of each case, where ``missing_rates`` has groups.
         modalities: their names; by default those of ``missing_rates``, else numbers.
-        have: (N, M) bool, what there is of each case, at least one; by default everything. A case that the draw leaves
-            with nothing of it is drawn again among the combinations of what it has, so that lacking files follows
-            the rates given that something is left.
+        have: (N, M) bool, the existing files of each case, at least one; by default all. If the draw leaves a case with
+            none of its files, it is drawn again among the combinations of its files, so that missing files follow the
+            rates given that one is left.
 
     Returns:
-        (N, M) bool, within ``have``; no row all False, and no column of a modality that somebody has.
+        (N, M) bool, within ``have``; no row is all False, nor is the column of a modality that some case has.
 
     Raises:
         UsageError: invalid rates, groups without rates, or rates under which a modality occurs in fewer than

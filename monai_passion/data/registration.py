@@ -21,15 +21,15 @@ SAMPLES = 100000
 SHRINK = (4, 2, 1)
 STEPS = 60
 LEAST_SLICES = 12
-"""With fewer the motion is not determined: hearts of 5 and 6 slices of MyoPS2020, whose sequences lie on each other,
-were moved by 8 to 51 mm when there was no such bound (`moved_mm` of `rigid`, two patients)."""
+"""With fewer slices the motion is not determined: without this bound, aligned hearts of 5 and 6 slices of MyoPS2020 are
+moved by 8 to 51 mm (`moved_mm` of `rigid`, two patients)."""
 
 
 def register(volumes: Mapping[str, Volume], reference: str) -> tuple[dict[str, Volume], dict[str, float]]:
-    """Every volume where the reference shows the same place: their affines change, their voxels do not.
+    """Register every volume onto the reference: affines change, voxels do not.
 
     Returns:
-        The volumes, and how far each was moved, see `moved_mm`.
+        The volumes, and the distance that each was moved, see `moved_mm`.
     """
     result, moved = dict(volumes), {}
     onto = volumes[reference]
@@ -42,12 +42,12 @@ def register(volumes: Mapping[str, Volume], reference: str) -> tuple[dict[str, V
 
 
 def has_enough_slices(*volumes: Volume) -> bool:
-    """Whether `rigid` can tell how one lies on the other."""
+    """Whether two volumes have enough slices for `rigid`."""
     return min(min(volume.shape) for volume in volumes) >= LEAST_SLICES
 
 
 def moved_mm(motion: NDArray[np.float64], image: Volume) -> float:
-    """How far a motion takes what an image shows, mean over its voxels."""
+    """Mean distance (mm) that a motion moves the voxels of what an image shows."""
     places = apply_affine(image.affine, shown_voxels(image))
     return float(np.linalg.norm(apply_affine(motion, places) - places, axis=1).mean())
 
@@ -55,8 +55,8 @@ def moved_mm(motion: NDArray[np.float64], image: Volume) -> float:
 def rigid(fixed: Volume, moving: Volume, seed: int = 1) -> NDArray[np.float64]:
     """The rigid motion (4, 4), in mm, from a place in ``fixed`` to the same place in ``moving``.
 
-    Mattes' mutual information, sampled, from coarse to fine, downhill from where the headers place the two; where these
-    place the middle of neither within the other, from both middles at one place.
+    Optimizes Mattes' mutual information, sampled, from coarse to fine. It starts from the positions in the headers; if
+    neither image's center lies within the other image, from aligned centers.
 
     Raises:
         InputError: they do not overlap, or one has fewer than `LEAST_SLICES` slices.

@@ -1,4 +1,4 @@
-"""Every combination of modalities equally often, although a data set holds some rarely."""
+"""Sample every combination of modalities equally often, even if it is rare in the data set."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["CombinationSampler", "combination_items"]
 
 
 def combination_items(items: Sequence[Mapping[str, Any]], modalities: Sequence[str]) -> list[dict[str, Any]]:
-    """Each item once per combination of modalities that it has, with the others left out, under ``combination``.
+    """Each item once per combination of its modalities, stored under ``combination``, with the others left out.
 
-    Items that have more than a combination stand in for it, since leaving out is always possible.
+    An item with more modalities than a combination stands in for it, since modalities can always be left out.
     """
     expanded = []
     for mask in all_masks(modalities):
@@ -31,8 +31,8 @@ def combination_items(items: Sequence[Mapping[str, Any]], modalities: Sequence[s
 class CombinationSampler(Sampler[int]):
     """Indices of `combination_items`: cycles in which each combination comes once, in random order.
 
-    Of the items of a combination none comes a second time before each has come once. Random numbers are torch's, so
-    that `EpochSeedHandler` makes them those of the epoch.
+    No item of a combination is repeated before each has come once. Random numbers are torch's, so `EpochSeedHandler`
+    seeds them per epoch.
 
     Args:
         items: of `combination_items`.

@@ -1,4 +1,4 @@
-"""Items of whole files and items of their slices, for networks of two dimensions."""
+"""Convert between items of whole files and items of their slices, for 2-D networks."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from monai_passion.data.nifti import read_header
 __all__ = ["SLICE", "slices_of", "whole_files"]
 
 SLICE = re.compile(r"_slice_\d+$")
-"""What the name of a slice ends with."""
+"""End of the name of a slice."""
 
 
 def slices_of(items: Iterable[Mapping[str, Any]], root: str | os.PathLike[str] = "") -> list[dict[str, Any]]:
-    """One item for each slice of the third axis, named ``<case>_slice_<index>``; items of one slice stay.
+    """One item for each slice of the third axis, named ``<case>_slice_<index>``; items that are slices already stay.
 
     Args:
         root: the folder that the items' paths are relative to.

@@ -1,4 +1,4 @@
-"""What `predict` is given, a patient's folder, a cohort's or a table -> each patient's files by sequence."""
+"""The input of `predict` (a patient's folder, a cohort's folder, or a table) -> each patient's files by sequence."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ __all__ = ["find_files", "find_patients", "read_cohort"]
 logger = logging.getLogger(__name__)
 
 DEPTHS = ("*", "*/*", "*/*/*", "*/*/*/*")
-"""Where DICOM files are looked for."""
+"""Where DICOM files are searched."""
 EMPTY = {"", "nan", "na", "n/a", "none", "null", "-", "–", "—"}  # noqa: RUF001
-"""What a cell of an absent file may hold."""
+"""Content of a cell that stands for an absent file."""
 
 
 def find_files(
     folder: Path, modalities: Task | Sequence[str], given: Mapping[str, Path] | None = None, layout: str = "auto"
 ) -> dict[str, Path]:
-    """Modality -> file, of the NIfTI files of one patient's folder, also in BIDS; what is not used is logged.
+    """Modality -> file, for the NIfTI files in one patient's folder, also in BIDS; files that are not used are logged.
 
-    Where there is none, the DICOM series in it are looked through, up to four folders deep; a series is given by one
-    of its files. For the modalities in ``given`` no file is looked for: theirs is there.
+    If there are none, DICOM series are searched, up to four folders deep; a series is given by one of its files.
+    Modalities in ``given`` have a file already and are not searched.
 
     Raises:
         InputError: two files for one modality, none for any, or files of several patients.
@@ -100,10 +100,9 @@ def _is_ambiguous(cases: Sequence[Case]) -> bool:
 def find_patients(
     folder: Path, modalities: Task | Sequence[str], layout: str = "auto"
 ) -> dict[str, Path | dict[str, Path]]:
-    """Patient -> folder, or modality -> file where several share one; nothing for the folder of a single patient.
+    """Patient -> folder, or modality -> file if several share one; empty for the folder of a single patient.
 
-    Folders with DICOM series are patients beside those with NIfTI files. Files that belong to none of them are
-    logged.
+    Folders with DICOM series are patients, too. Files that belong to no patient are logged.
 
     Raises:
         InputError: several files for one modality of a patient who has no folder; DICOM series of several patients in
@@ -175,7 +174,7 @@ def _dicom_patients(folder: Path, task: Task, cases: Sequence[Case]) -> dict[str
 
 
 def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str, Path]:
-    """As `find_files`; nothing where there is no DICOM."""
+    """`find_files` for DICOM series; empty if there are none."""
     series = find_series(_paths_below(folder))
     if not series:
         return {}
@@ -206,7 +205,7 @@ def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str
 
 
 def read_cohort(path: Path, modalities: Task | Sequence[str]) -> dict[str, dict[str, Path]]:
-    """Patient -> modality -> file, of a CSV with a column ``patient`` and one per modality; an empty cell is absent.
+    """Patient -> modality -> file, from a CSV with a column ``patient`` and one per modality; empty cells are absent.
 
     Commas, semicolons or tabs; capitals do not matter, ``case`` and ``subject`` are other words for ``patient``.
     Relative paths start from the folder of the CSV.

@@ -1,4 +1,4 @@
-"""Training, validation and test: a patient is in one of them, with all examinations that carry the patient's name."""
+"""Training, validation and test: all examinations of a patient are in one of them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ __all__ = [
     "FRACTIONS",
     "SPLITS",
     "check_patients",
+    "doubtful_patients",
     "is_time",
     "listed_split",
     "patient_of",
@@ -50,14 +51,17 @@ PATIENTS = tuple(
         rf"(.+?)[_\-. ]+{_TIME}",
         r"(.+?)[_\-. ]+(?:19|20)\d\d[_\-.]?\d\d[_\-.]?\d\d",  # a date
         r"(.*pat\d+)[_\-]\d{1,3}",  # BraTS 2013
-        r"((?:.*[_\-. ])?(?!(?:19|20)\d\d[_\-])\d{3,})[_\-]\d{1,3}",  # UPENN-GBM-00001_11, RHUH-0001_0, 0123-001
+        r"(UPENN-GBM-\d+|RHUH-\d+)_\d{1,2}",
+        r"((?:.*[_\-. ])?(?!(?:19|20)\d\d[_\-])\d{3,})[_\-]\d{1,3}",  # 0123-001
     )
 )
-"""How the name of an examination begins with its patient's, from the most particular scheme to the most general."""
+"""Patterns for the patient at the beginning of an examination's name, the most specific scheme first."""
+NUMBERS = PATIENTS[-1]
+"""Two numbers: a patient's and an examination's, or a site's and a patient's."""
 
 
 def patient_of(case: str, pattern: str | None = None) -> str:
-    """The patient whom an examination is of, by its name: ``UPENN-GBM-00001_21`` is one of ``UPENN-GBM-00001``.
+    """The patient of an examination, by its name: ``UPENN-GBM-00001_21`` belongs to ``UPENN-GBM-00001``.
 
     Args:
         case: the name of the examination.
@@ -83,14 +87,37 @@ def patient_of(case: str, pattern: str | None = None) -> str:
 
 
 def is_time(case: str) -> bool:
-    """Whether a name says only which examination it is, as ``week-044`` and ``ses-1``: the patient's is above it."""
+    """Whether a name tells only the examination (``week-044``, ``ses-1``); the folder above names the patient."""
     return re.fullmatch(_TIME, case, re.IGNORECASE) is not None
 
 
-def repeated(cases: Iterable[str]) -> dict[str, int]:
-    """Beginnings that two to four names share, where most names do, though they count as different patients.
+def doubtful_patients(cases: Iterable[str]) -> str:
+    """A warning where names leave open which cases are examinations of one patient; "" where they do not."""
+    names = sorted({*cases})
+    together = Counter(patient_of(name) for name in names if _is_by_numbers(name))
+    if most := [patient for patient, count in together.most_common(1) if count > 1]:
+        of_it = [name for name in names if patient_of(name) == most[0]]
+        return (
+            f"{', '.join(of_it[:3])}{', ...' * (len(of_it) > 3)} are taken for examinations of one patient, "
+            f"{most[0]} (of {sum(together.values())} cases for those of {len(together)} patients); if every case is a "
+            "patient, give the patient pattern '(.+)'"
+        )
+    if shared := repeated(names):
+        return (
+            f"{sum(shared.values())} cases share the beginning of their names, as {next(iter(shared))}, and count as "
+            "different patients; if they are examinations of one patient, give a patient pattern"
+        )
+    return ""
 
-    ``A_1, A_2, B_1, B_2``: perhaps two examinations each of two patients. The value is how many share it.
+
+def _is_by_numbers(case: str) -> bool:
+    return next((scheme for scheme in PATIENTS if scheme.fullmatch(case)), None) is NUMBERS
+
+
+def repeated(cases: Iterable[str]) -> dict[str, int]:
+    """Beginnings that two to four names share, if most names do; they count as different patients.
+
+    ``A_1, A_2, B_1, B_2`` may be two examinations of each of two patients. Values are the numbers of names.
     """
     names = sorted({patient_of(case) for case in cases})
     begins = Counter(
@@ -118,8 +145,10 @@ def random_split(
     wanted = [k for k, fraction in enumerate(fractions) if fraction > 0]
     if len(patients) < len(wanted):
         number = "1 patient" if len(patients) == 1 else f"{len(patients)} patients"
+        cases = len({item["case"] for item in items})
+        more = f" (of {cases} cases; if each is a patient, give --patient-pattern '(.+)')" * (cases > len(patients))
         raise InputError(
-            f"{number} cannot be split into {len(wanted)} parts; make a datalist with "
+            f"{number} cannot be split into {len(wanted)} parts{more}; make a datalist with "
             "`monai-passion datalist --fractions 1 0 0`, say, and give that"
         )
     # Everyone who is wanted gets one patient, the others go where the shares are least filled.
@@ -158,7 +187,7 @@ def read_lists(folder: Path) -> dict[str, list[str]]:
 def listed_split(
     items: Sequence[dict[str, Any]], lists: Mapping[str, Iterable[str]], source: str
 ) -> dict[str, list[dict[str, Any]]]:
-    """An item goes where its case or its patient is listed; a patient is listed, too, by any of its slices.
+    """The items by split, where their case or patient is listed; a listed slice lists its patient.
 
     Raises:
         InputError: no list names an item, or a patient is in two.

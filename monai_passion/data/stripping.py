@@ -1,9 +1,9 @@
-"""Skulls taken off by deepbet's networks (Fisch et al., Med Image Anal 2024), the extra ``strip``, or by HD-BET.
+"""Skull stripping by deepbet's networks (Fisch et al., Med Image Anal 2024), the extra ``strip``, or by HD-BET.
 
-deepbet's wheel holds two TorchScript networks, run here as its authors describe it: a coarse one finds the box of
-the brain in 128^3 voxels, a fine one the brain within that box in 256^3. They were trained on T1 images of healthy
-heads; so every sequence gets a mask of its own, and that which agrees best with the others is taken for all. HD-BET
-(Isensee et al., Human Brain Mapping 2019), trained on all four sequences of patients, is a program of its own.
+deepbet's wheel holds two TorchScript networks, run here as its authors describe: a coarse one finds the box of the
+brain in 128^3 voxels, a fine one the brain within that box in 256^3. They were trained on T1 images of healthy heads,
+so every sequence gets its own mask, and the one that agrees best with the others is used for all. HD-BET (Isensee et
+al., Human Brain Mapping 2019), trained on all four sequences of patients, is a program of its own.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ __all__ = ["STRIPPERS", "Stripped", "brain_mask", "choose_mask", "strip"]
 STRIPPERS = ("deepbet", "hd-bet")
 COARSE, FINE = (128,) * 3, (256,) * 3
 MARGIN = 0.1
-"""Around the box of the brain, on each side, as a part of its size."""
+"""Margin around the box of the brain, on each side, as a share of its size."""
 MEAN, DEVIATION = 0.449, 0.226
-"""Of the gray values that the networks were trained with."""
+"""Mean and deviation of the gray values in the networks' training."""
 
 
 class Stripped(NamedTuple):
-    """What `strip` found."""
+    """Result of `strip`."""
 
     volumes: dict[str, Volume]
     """0 outside the brain."""
     mask: NDArray[np.bool_]
     """(X, Y, Z)."""
     modality: str
-    """Whose mask was taken."""
+    """Modality whose mask is used."""
     agreement: float
-    """Mean Dice of it with the masks of the other modalities; 1 where there is no other."""
+    """Mean Dice of that mask with those of the other modalities; 1 without others."""
     brain_ml: float
 
 
 def strip(volumes: Mapping[str, Volume], stripper: str = "deepbet") -> Stripped:
-    """Set to 0 what is not brain, by one mask for all.
+    """Set everything but the brain to 0, by one mask for all volumes.
 
     Args:
         volumes: modality -> heads on one grid, registered onto each other.
@@ -88,7 +88,12 @@ def choose_mask(masks: Mapping[str, NDArray[np.bool_]]) -> tuple[str, float]:
 
 
 def hd_bet_masks(volumes: Mapping[str, Volume]) -> dict[str, NDArray[np.bool_]]:
-    """The brain in each head, by the program ``hd-bet`` (version 2) in one run."""
+    """The brain in each head, by the program ``hd-bet`` (version 2) in one run.
+
+    Raises:
+        UsageError: the program is not installed.
+        PassionError: it failed; the message has its last line.
+    """
     import torch
 
     program = shutil.which("hd-bet")

@@ -20,24 +20,24 @@ logger = logging.getLogger(__name__)
 
 
 def case_of_file(path: str | os.PathLike[str], modalities: Sequence[str]) -> str:
-    """Whose file it is, by its name: ``anna`` of ``anna_t2.nii.gz``; its stem where the name does not say."""
+    """The patient of a file, by its name: ``anna`` for ``anna_t2.nii.gz``; the stem if the name does not tell."""
     return read_name(Path(path).name, as_task(modalities)).patient or stem_of(Path(path).name)
 
 
 def find_study(
     path: str | os.PathLike[str], modalities: Sequence[str], sequence: str | None = None
 ) -> str | dict[str, str | None]:
-    """Modality -> file or None, of the patient whom one file belongs to; or the path itself where it holds all (4-D).
+    """Modality -> file or None, for the patient of one file; or the path itself if the file holds all modalities (4-D).
 
     Args:
-        path: a file. Where its name tells the sequence, the files of the other sequences are looked for beside it.
+        path: a file. If its name tells the sequence, the files of the other sequences are searched beside it.
         modalities: in channel order.
-        sequence: what a 3-D file holds whose name does not tell, as programs give that send images under temporary
-            names; it is then the only file.
+        sequence: sequence of a 3-D file whose name does not tell it, from programs that send images under temporary
+            names; no other file is searched then.
 
     Raises:
-        InputError: two files for one modality; a 3-D file of which neither its name nor ``sequence`` tells what it
-            holds, or both and not the same.
+        InputError: two files for one modality; a 3-D file whose sequence neither its name nor ``sequence`` tells, or
+            whose name contradicts ``sequence``.
         UsageError: ``sequence`` is not one of the modalities.
     """
     path, task = os.fspath(path), as_task(modalities)

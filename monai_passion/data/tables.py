@@ -1,4 +1,4 @@
-"""Tables of text as people's programs save them."""
+"""Read tables of text from spreadsheets and other programs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_table(path: Path) -> pd.DataFrame:
     Separated by commas, semicolons, tabs or bars, in UTF-8 or, with a mark at its start, UTF-16.
 
     Raises:
-        InputError: it cannot be read as such.
+        InputError: it cannot be read as a table.
     """
     try:
         text = _decoded(path)

@@ -1,4 +1,4 @@
-"""What a training reads: a datalist, with what is missing by a table or by drawn rates taken out, and stored."""
+"""The datalist of a training: missing images are taken out, by a table or by drawn rates, and the result is stored."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def prepare_datalist(
     per: str = "patient",
     **options: Any,
 ) -> Datalist:
-    """What a training reads: the split, and from the training items every path removed that is missing.
+    """The datalist of a training: the split, with the paths of missing images removed from the training items.
 
     With ``dataset_dir`` alone the split is drawn from the seed; with ``missing_rates`` the presence matrix is, too.
     Validation and test items keep all that they have.
 
-    Given ``ckpt_dir``, ``datalist.json`` and ``presence.csv`` (one row a training item) are written there, and a
+    Given ``ckpt_dir``, ``datalist.json`` and ``presence.csv`` (one row per training item) are written there, and a
     later call with the same arguments returns what is stored. An evaluation takes the split of a training by
     ``datalist=<ckpt_dir>/datalist.json``.
 
@@ -50,18 +50,18 @@ def prepare_datalist(
         datalist: a JSON of `write_datalist` with paths relative to ``dataset_dir``; by default one is made.
         presence: a CSV for `read_presence` that names every training case, or every training patient, or every slice
             (``<case>_slice_<index>``) of the training cases, which then become the items.
-        missing_rates: for `draw_presence`, in the order of the task's modalities or by their names; or
-            group -> rates. Of the files that a patient has, at least one stays. Not together with ``presence``.
-            Neither: nothing is removed.
+        missing_rates: for `draw_presence`, in the order of the task's modalities or by their names; or group -> rates.
+            At least one file of a patient stays. Not together with ``presence``; without either, nothing is removed.
         seed: of the split and of the presence matrix.
         ckpt_dir: where the training keeps its checkpoints.
         task: see `monai_passion.tasks.load_task`.
-        per: draw for each "patient", or for each "case", which differ for slices and cubes.
-        options: for `make_datalist`, as ``split_dir`` or ``slices``; ``labels`` also says it of a given ``datalist``,
-            and of one that does not say it, it is found out.
+        per: draw for each "patient" or for each "case"; they differ for slices and cubes.
+        options: passed to `make_datalist`: layout, fractions, split_dir, slices, full_only, labels, patient_pattern.
+            ``labels`` also holds for a given ``datalist``, which else keeps the meaning that it records; if it records
+            none, that is found out.
 
     Returns:
-        The datalist with absolute paths, and as ``removed``, where something was, case -> modalities taken out.
+        The datalist with absolute paths. If images were removed, ``removed`` has case -> modalities taken out.
 
     Raises:
         InputError: unreadable files, patients whom the presence table does not name, or who are left with nothing.
@@ -188,7 +188,7 @@ def _by_name(rates: Any, modalities: Sequence[str]) -> Any:
 def draw_for_items(
     items: Sequence[Mapping[str, Any]], rates: Any, seed: int, per: str, modalities: Sequence[str]
 ) -> Presence:
-    """Which modalities each patient or case (``per``) of a datalist keeps of those that it has; see `draw_presence`."""
+    """The presence of each patient or case (``per``), drawn from the modalities that it has; see `draw_presence`."""
     groups = {item[per]: item["group"] for item in items}
     have = dict.fromkeys(groups, (False,) * len(modalities))
     for item in items:
@@ -235,7 +235,7 @@ def _remove(datalist: Datalist, presence: Presence, table: str = "") -> None:
 
 
 def describe_training_set(datalist: Mapping[str, Any]) -> str:
-    """A table of the training items: images found, taken out on purpose and used, by modality and by how many each has.
+    """A table of the images found, taken out on purpose and used, per modality and per number of modalities of an item.
 
     Args:
         datalist: from `prepare_datalist`.

@@ -16,7 +16,7 @@ from monai_passion.data.naming import LABEL
 from monai_passion.data.nifti import Header, Volume, check_same_grid, read_header, read_volumes, same_grid
 from monai_passion.data.patient import is_refused, judge_coverage, judge_volume
 from monai_passion.data.plausibility import check_images
-from monai_passion.data.splits import SPLITS, patient_of, repeated
+from monai_passion.data.splits import SPLITS, doubtful_patients, patient_of
 from monai_passion.errors import InputError
 from monai_passion.system.files import sha256
 from monai_passion.tasks import Task, load_task
@@ -32,7 +32,7 @@ _File = tuple[Case, str, Path]
 
 
 class Problem(NamedTuple):
-    """Something that a person should put right, or know."""
+    """A problem that a user should correct or know."""
 
     level: str
     """``"error"``: a training or an evaluation stops at it; ``"warning"``: it may spoil one."""
@@ -45,17 +45,17 @@ class Problem(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What was found in a folder."""
+    """The cases, labels and problems of a folder."""
 
     task: Task
     layout: str
     cases: tuple[Case, ...]
     labels: Convention | None
-    """None where it cannot be told; a problem says so."""
+    """None if it cannot be found; a problem says so."""
     problems: tuple[Problem, ...]
     unused: tuple[tuple[Path, str], ...]
     patients: Mapping[str, str]
-    """Case -> whose it is."""
+    """Case -> patient."""
 
     @property
     def errors(self) -> list[Problem]:
@@ -91,22 +91,22 @@ def verify_cohort(
     voxels: bool = True,
     progress: Callable[[float], object] = lambda share: None,
 ) -> Verdict:
-    """All that is wrong with a folder of patients; the files are only read.
+    """Find the problems of a folder of patients; files are only read.
 
-    Looked at are: the layout, files without a use, two files for a sequence; of each file whether it can be read, its
-    grid against that of its patient's others, whether it holds an image, and of labels their values and whether there
-    are any; of the images of a patient beside each other whether one shows less than the others and, of heads, what
-    `check_images` finds odd, but not of cubes; the same image twice, in one patient or in two; names that may hide
-    several examinations of a patient.
+    Checks of the folder: the layout, unused files, two files for a sequence, the same image twice in one patient or in
+    two, and names that may hide several examinations of a patient. Checks of each file: whether it can be read, lies on
+    the grid of the patient's other files and holds an image; for labels, the values and whether there are any. Checks
+    of a patient's images together: whether one shows less than the others and, for heads other than cubes, those of
+    `check_images`.
 
     Args:
         folder: of the patients.
         task, layout, labels, patient_pattern: see `datalists.make_datalist`.
-        labeled: whether a case without label is an error where others have one.
-        policy: with which the files are to be loaded, see `monai_passion.data.patient.POLICIES`: what "repair" puts
-            right is a warning.
-        voxels: read those of the images, too; else only their headers, and the labels, which is quick.
-        progress: told the share that is done.
+        labeled: whether a case without label is an error if others have one.
+        policy: that of loading the files, see `monai_passion.data.patient.POLICIES`: problems that "repair" mends are
+            warnings.
+        voxels: also read the voxels of images; else only headers and labels, which is quick.
+        progress: called with the share that is done.
 
     Raises:
         InputError: it is not a folder, or has no patients.
@@ -178,9 +178,8 @@ def _of_cohort(cohort: Cohort, task: Task, patient_pattern: str | None, labeled:
             yield Problem(level, "label", name, f"{name} has no label; add it, or take the patient out")
     elif unlabeled:
         yield Problem("warning", "label", "", "no patient has a label: nothing to train on or to score")
-    if patient_pattern is None and (shared := repeated(case.name for case in cohort.cases)):
-        text = f"{sum(shared.values())} cases share the beginning of their names, as {next(iter(shared))}; if they are "
-        yield Problem("warning", "patient", "", f"{text}examinations of one patient, give a patient pattern")
+    if patient_pattern is None and (doubt := doubtful_patients(case.name for case in cohort.cases)):
+        yield Problem("warning", "patient", "", doubt)
 
 
 def _of_case(
@@ -334,12 +333,12 @@ def verify_datalist(
     policy: str = "strict",
     spatial_dims: int = 3,
 ) -> None:
-    """What `verify_cohort` finds in the headers, the labels and by duplicates, of a datalist with absolute paths.
+    """Check a datalist with absolute paths as `verify_cohort` does, by headers, labels and duplicates.
 
     All errors are logged, one per line.
 
     Raises:
-        InputError: there are errors, or a case of ``splits`` has no label; the message has the first.
+        InputError: there are errors, or a case of ``splits`` has no label; the message has the first error.
     """
     labels = datalist.get("labels")
     values = {int(k): int(v) for k, v in labels["values"].items()} if labels else {}

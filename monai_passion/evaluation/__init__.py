@@ -1,4 +1,4 @@
-"""How well does it segment, with which modalities, and how sure is that."""
+"""Scores of segmentations per combination of modalities, with their uncertainty."""
 
 from monai_passion.evaluation.combinations import CombinationScores
 

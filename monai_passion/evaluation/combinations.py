@@ -26,10 +26,10 @@ __all__ = ["CombinationScores", "label_maps", "region_dice"]
 
 
 def label_maps(probability: Tensor, num_combinations: int) -> Tensor:
-    """Probabilities (C * K, *spatial), combination-major -> int16 labels (C, *spatial); a combination of NaN is -1.
+    """Probabilities (C * K, *spatial), combination-major -> int16 labels (C, *spatial); combinations of NaN give -1.
 
     Raises:
-        WeightsError: only a part of one is NaN, which no combination that a patient lacks is.
+        WeightsError: a combination is NaN in part; one that a patient lacks is NaN throughout.
     """
     maps = probability.unflatten(0, (num_combinations, -1))
     labels = torch.empty(maps[:, 0].shape, dtype=torch.int16, device=maps.device)
@@ -54,11 +54,11 @@ def region_dice(pred: Tensor, true: Tensor, regions: Mapping[str, Sequence[int]]
 
 
 def file_diagonal(meta: Mapping[str, Any], b: int, axes: int) -> float:
-    """Diagonal in mm of the file that image ``b`` of a batch was read from, whatever was cut off since.
+    """Diagonal (mm) of the file that image ``b`` of a batch was read from, before any cropping.
 
     Args:
-        meta: ``spatial_shape`` and ``original_affine`` of each, as loading leaves them.
-        axes: 3; 2 of a slice.
+        meta: ``spatial_shape`` and ``original_affine`` of each image, as loading sets them.
+        axes: 3; for a slice 2.
     """
     shape = np.asarray(meta["spatial_shape"]).reshape(-1, 3)[b, :axes]
     affine = np.asarray(meta["original_affine"]).reshape(-1, 4, 4)[b]
@@ -68,19 +68,20 @@ def file_diagonal(meta: Mapping[str, Any], b: int, axes: int) -> float:
 class CombinationScores(Metric):
     """Scores all 2^M - 1 combinations of each patient of an evaluation engine.
 
-    Its engine's inferer is an `IncompleteModalityInferer` with all combinations, in the order of
-    `monai_passion.modalities.combinations`. Its value is the mean Dice over patients, combinations and regions.
+    The engine's inferer must be an `IncompleteModalityInferer` with all combinations, in the order of
+    `monai_passion.modalities.combinations`. The metric's value is the mean Dice over patients, combinations and
+    regions.
 
     Args:
         modalities: names in channel order.
         regions: region -> labels.
         output_dir: after the run, ``metrics.csv`` (one row per case, combination, region and convention for empty
             regions) and ``summary.json`` (means with bootstrap intervals by patient) are written here.
-        dice_only: leave out everything but the mean Dice; for validation while a network trains.
-        diagonal: distance in mm for a missed region where the files are crops; by default the diagonal of the file.
+        dice_only: compute only the mean Dice; for validation during a training.
+        diagonal: distance (mm) for a missed region if the files are crops; by default the diagonal of the file.
         per_slice: every slice of the third axis is a case of its own, as 2-D segmentation is scored.
-        example: also write ``example.npz``, the slice of the first patient with the most labeled voxels, and what
-            each combination made of it. It shows voxels of that patient.
+        example: also write ``example.npz``: the slice of the first patient with the most labeled voxels, and the result
+            of each combination. It shows voxels of that patient.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class CombinationScores(Metric):
         super().__init__()
 
     def attach(self, engine: Engine, name: str, usage: Any = None) -> None:
-        """As every metric; the files are written when the run is complete."""
+        """Attach to an engine; the files are written when the run is complete."""
         super().attach(engine, name) if usage is None else super().attach(engine, name, usage)
         if self.output_dir is not None:
             engine.add_event_handler(Events.COMPLETED, self.write)

@@ -78,15 +78,15 @@ COLUMNS = ("case", "patient", "combination", "region", "convention", *METRICS, "
 
 
 ROUNDING = 1e-6
-"""Files have the sizes of voxels in single precision: a distance of one voxel may be 1.00000006 mm."""
+"""Tolerance for voxel sizes in single precision: a distance of one voxel may be 1.00000006 mm."""
 
 
 class Convention(NamedTuple):
-    """What to score where a region is empty. Where both are: Dice and NSD 1, distances 0, always.
+    """Rule for empty regions. If both are empty, Dice and NSD are always 1 and distances 0.
 
     Attributes:
-        name: as it stands in the rows.
-        missed_distance: HD95 and ASSD where exactly one of the two is empty; ``None``: the diagonal of the image.
+        name: its name in the rows.
+        missed_distance: HD95 and ASSD if exactly one of the two is empty; ``None``: the diagonal of the image.
         epsilon: added to numerator and denominator of Dice.
         min_ml: a predicted region with a smaller volume counts as empty; a voxel of unknown size is 1 mm^3.
     """
@@ -100,14 +100,14 @@ class Convention(NamedTuple):
 CHALLENGE = Convention("challenge")
 """The image diagonal for a missed region, as the BraTS challenge: 373.13 mm for 240 x 240 x 155 voxels of 1 mm."""
 RELEASED = Convention("released", missed_distance=1.0, epsilon=1e-8, min_ml={"ET": 0.5})
-"""The published evaluation code. It flatters: a missed lesion costs an HD95 of 1. ASSD, which that code lacks, follows
-HD95. The 500 voxels of ET are those of BraTS, of 1 mm^3: 0.5 mL on any grid, per case, as that code does for a batch of
-one."""
+"""The convention of the published evaluation code. It flatters: a missed lesion costs an HD95 of 1. ASSD, which that
+code lacks, follows HD95. Its limit of 500 voxels of ET, of 1 mm^3 in BraTS, is 0.5 mL on any grid here, per case, as in
+that code for a batch of one."""
 CONVENTIONS = {convention.name: convention for convention in (CHALLENGE, RELEASED)}
 
 
 class RegionScore(NamedTuple):
-    """Scores of one region; see the module for definitions and units. The volumes are voxels."""
+    """Scores of one region; see the module for definitions and units. Volumes are in voxels."""
 
     dice: float
     hd95: float
@@ -127,7 +127,7 @@ def _checked(pred: NDArray, true: NDArray, spacing: Sequence[float] | None) -> t
 
 
 def image_diagonal(shape: Sequence[int], spacing: Sequence[float] | None) -> float:
-    """Of an image in mm, or in voxels where the spacing is unknown."""
+    """Diagonal of an image in mm, or in voxels where the spacing is unknown."""
     return math.hypot(*np.multiply(shape, 1.0 if spacing is None else spacing))
 
 
@@ -143,7 +143,7 @@ def _box(region: NDArray[np.bool_]) -> tuple[slice, ...]:
 def surface_distances(
     pred: NDArray[np.bool_], true: NDArray[np.bool_], spacing: Sequence[float] | None = None
 ) -> NDArray[np.float64]:
-    """Distances of all border voxels of each region to the nearest border voxel of the other, those of ``pred`` first.
+    """Distances of all border voxels of each region to the nearest border voxel of the other; those of ``pred`` first.
 
     Args:
         pred: bool, any number of dimensions, not empty.
@@ -196,9 +196,10 @@ def _score(measured: _Measured, convention: Convention, tolerance: float, diagon
 def calibration_error(probability: NDArray[np.floating], true: NDArray[np.bool_], bins: int = 10) -> float:
     """Expected calibration error of one region (Guo et al., On Calibration of Modern Neural Networks, ICML 2017).
 
-    The voxels are sorted into bins of equal width by the probability that they belong to the region. In each, the mean
-    probability should be the share that belongs to it; the mean of what they differ by, weighted by the voxels of each.
-    All voxels of the image count, so that most are easy: compare it between methods on the same images only.
+    The voxels are sorted into bins of equal width by the probability that they belong to the region. In each bin, the
+    mean probability should equal the share of voxels in the region; the error is the mean difference over the bins,
+    weighted by their voxels. All voxels of the image count, and most are easy: compare it only between methods on the
+    same images.
 
     Args:
         probability: of the region, 0 ... 1, any number of dimensions.
@@ -230,9 +231,9 @@ def score_region(
         pred: bool, any number of dimensions.
         true: the same shape.
         spacing: size of a voxel along each axis in mm; ``None``: unknown, distances are in voxels.
-        convention: for empty regions. Its ``min_ml`` needs the names of regions: see `score_case`.
+        convention: rule for empty regions. Its ``min_ml`` needs region names: see `score_case`.
         tolerance: of NSD, in the unit of the distances.
-        diagonal: distance for a missed region where ``pred`` is a crop; by default the diagonal of ``pred``.
+        diagonal: distance for a missed region if ``pred`` is a crop; by default the diagonal of ``pred``.
 
     Raises:
         ValueError: shapes that differ, or a spacing for another number of axes.
@@ -268,9 +269,9 @@ def score_case(
         combination: modalities that the network was given.
         patient: whose it is; by default ``case``.
         probability: of every class, background first, (K, ...), for ``ece``; by default that is NaN.
-        conventions: for empty regions; the surfaces are measured once whatever their number.
+        conventions: for empty regions; surfaces are measured once for all of them.
         tolerance: of NSD, in mm.
-        diagonal: distance for a missed region where ``pred`` is a crop; by default the diagonal of ``pred``.
+        diagonal: distance for a missed region if ``pred`` is a crop; by default the diagonal of ``pred``.
         voxel_ml: volume of a voxel in mL; by default that of a three-dimensional ``spacing``.
 
     Raises:

@@ -32,13 +32,13 @@ __all__ = [
 ]
 
 CONFIDENCE = 0.95
-"""Of every interval; reports and figures say 95 %."""
+"""Confidence level of every interval; reports and figures say 95 %."""
 POWER = 0.8
-"""Of the test whose `detectable_difference` is told."""
+"""Power of the test behind `detectable_difference`."""
 BOUNDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 """Quantiles of an interval."""
 SEED_DRAWS = 4000
-"""Of seeds and patients together."""
+"""Bootstrap draws of seeds and patients together."""
 
 
 class MeanCI(NamedTuple):
@@ -88,7 +88,7 @@ class SeedComparison(NamedTuple):
 
     @property
     def counts(self) -> bool:
-        """Whether the interval excludes zero and the difference is one that so many seeds can show."""
+        """Whether the interval excludes zero and the difference reaches the detectable one."""
         return (self.low > 0 or self.high < 0) and abs(self.difference) >= self.detectable
 
 
@@ -99,16 +99,16 @@ def bootstrap_mean(
     resamples: int = 2000,
     seed: int = 0,
 ) -> MeanCI:
-    """Mean of all values with its percentile bootstrap interval; what is drawn are patients with all their values.
+    """Mean of all values with its percentile bootstrap interval; the bootstrap draws patients with all their values.
 
     Args:
         values: one dimension; NaN is left out.
-        patients: whose each value is; by default each is another's.
+        patients: the patient of each value; by default each value has its own.
         resamples: number of draws.
         seed: the same seed draws the same patients.
 
     Raises:
-        ValueError: not one patient a value.
+        ValueError: not one patient per value.
     """
     scores = np.asarray(values, dtype=float)
     owners = np.arange(len(scores)) if patients is None else np.asarray(patients)
@@ -162,7 +162,7 @@ def paired_comparison(a: ArrayLike, b: ArrayLike) -> Paired:
 
 
 def holm(p_values: ArrayLike) -> NDArray[np.float64]:
-    """p values corrected for their number by Holm's step-down method; NaN stays NaN and does not count."""
+    """p values corrected for multiple tests by Holm's step-down method; NaN stays NaN and does not count."""
     p = np.asarray(p_values, dtype=float)
     corrected = np.full(p.shape, np.nan)
     order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # NaN sorts last
@@ -198,13 +198,13 @@ def compare_methods(
         rows: the columns of `monai_passion.evaluation.metrics.COLUMNS` and ``method``.
         metrics: columns to compare.
         per_combination: compare within each combination; Holm's correction then covers the combinations too.
-        pooled: the mean difference, with its interval, is of all cases alike, as the means of
-            `monai_passion.evaluation.summary.summarize` are, so that it is the difference of two of them. It is
-            another where patients have unequal numbers of cases or combinations. Tests are by patient in any case.
+        pooled: the mean difference, with its interval, weighs all cases alike, so it equals the difference of two means
+            of `monai_passion.evaluation.summary.summarize`. Without it, every patient weighs alike, which differs where
+            patients have unequal numbers of cases or combinations. Tests are always by patient.
 
     Returns:
         ``convention, metric[, combination], region, method_a, method_b``, the fields of `Paired`, and ``p_holm``. The
-        difference is a - b, and later methods come first: of baseline and passion, passion - baseline.
+        difference is a - b, and a is the later method: for baseline and passion, passion - baseline.
     """
     averaged = {method: average_seeds(own, metrics) for method, own in rows.groupby("method", sort=False)}
     keys = ["case", "patient", "combination", "region", "convention"]
@@ -238,7 +238,7 @@ def detectable_difference(differences: ArrayLike) -> float:
         differences: one per seed; s is their standard deviation, the quantiles have n - 1 degrees of freedom.
 
     Returns:
-        >= 0; NaN of fewer than two seeds.
+        >= 0; NaN for fewer than two seeds.
     """
     values = np.asarray(differences, dtype=float)
     n = len(values)

@@ -1,4 +1,4 @@
-"""From the rows of cases to means with confidence intervals, and both to and from files."""
+"""Summarize rows of cases as means with confidence intervals; read and write both."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monai_passion.system.files import write_atomically, write_text
 __all__ = ["AVERAGE", "overlap_ml", "pool_regions", "read_metrics", "summarize", "write_metrics", "write_summary"]
 
 AVERAGE = "average"
-"""In place of a combination or region: the mean over all of them."""
+"""Stands for the mean over all combinations or regions."""
 
 
 def write_metrics(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> Path:
@@ -61,12 +61,12 @@ def read_metrics(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def pool_regions(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows, and all of them once more with `AVERAGE` as region."""
+    """The rows, followed by a copy of all rows with `AVERAGE` as region."""
     return pd.concat([rows, rows.assign(region=AVERAGE)])
 
 
 def overlap_ml(rows: pd.DataFrame) -> pd.Series:
-    """What prediction and reference share, in mL, from the Dice and the volumes of each row."""
+    """Overlap of prediction and reference (mL), from the Dice and the volumes of each row."""
     return rows["dice"] * (rows["predicted_ml"] + rows["reference_ml"]) / 2
 
 

@@ -1,6 +1,6 @@
 """The process of one cell: its training, then its evaluation; ``python -m monai_passion.experiment.cell FOLDER``.
 
-It ends itself when the process that started it is gone, so that a runner that was killed leaves nothing running.
+It ends when the process that started it is gone, so a killed runner leaves nothing running.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from monai_passion.system.parent import end_with
 __all__ = ["EXIT_BUSY", "run_cell"]
 
 EXIT_BUSY = 75
-"""Another process has the folder."""
+"""Exit code if another process uses the folder."""
 
 
 def run_cell(folder: Path) -> int:
-    """Train and evaluate what ``folder`` describes, unless that is done; return the exit code.
+    """Train and evaluate the cell in ``folder`` unless it is done; return the exit code.
 
     Both go through `monai.bundle.run` with the files that the folder holds. A training that was interrupted resumes.
     """

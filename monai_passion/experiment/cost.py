@@ -1,4 +1,4 @@
-"""What a grid costs before it is run: the steps of its cells, and how long a step of each takes on this machine."""
+"""The cost of a grid before it is run: the steps of its cells, and the time of a step on this machine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def training_config(cell: Cell, configs: Path, bundles: Path) -> dict[str, Any]:
 
     Raises:
         InputError: a configuration that does not exist.
-        UsageError: an override of what no configuration has.
+        UsageError: an override of a key that no configuration has.
     """
     from monai.bundle import ConfigParser
 
@@ -45,10 +45,10 @@ def count_steps(config: Mapping[str, Any], training: Sequence[Mapping[str, Any]]
 
 
 def measure_step(config: Mapping[str, Any], threads: int) -> float | None:
-    """Seconds of a training step on noise, every modality there, so at most what a training takes per step.
+    """Seconds of a training step on noise with every modality: the most that a step of the training takes.
 
     Returns:
-        Of the second of two steps; None where the method needs what is not here, as a teacher.
+        The time of the second of two steps; None if the method needs something that is not here, such as a teacher.
     """
     import torch
     from monai.bundle import ConfigParser
@@ -97,7 +97,7 @@ def cost_lines(
     """One line per cell and, where costs are known, their sum.
 
     Args:
-        training: items; None where they are not known: then there are no costs.
+        training: items of the training; None if they are not known, then no costs are given.
         root: folder of their files.
         threads: CPU threads of a cell.
         measure: run steps, see `measure_step`; cells that differ in their seed alone share one.

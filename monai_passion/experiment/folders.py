@@ -1,4 +1,4 @@
-"""The folder of a cell: what it is, what to run, how far it is, and that it is done.
+"""The folder of a cell: its specification, what to run, its state, and the mark that it is done.
 
 ===================  ==================================================================================================
 cell.json            the specification with its hash, and what a report says of the run
@@ -31,15 +31,15 @@ AGAIN = "remove the cell's folder and run the grid again"
 
 
 class Source(NamedTuple):
-    """Where the bundles and the data are. Folders may move between two calls; what counts is what is in the files.
+    """Where the bundles and the data are. Folders may move between two calls; only the content of files counts.
 
     Attributes:
         configs, bundles: the project's folders.
         dataset_dir: of the patients.
         datalist: their split, the same for all cells.
         presence_dir: published presence tables; without it they are drawn from the missing rates.
-        split: that is scored.
-        data: what the patients are, see `monai_passion.data.datalists.describe_data`.
+        split: the patients that are scored.
+        data: name of the data set, see `monai_passion.data.datalists.describe_data`.
         device: ``cpu``, ``cuda:0``; by default the bundle's choice.
     """
 
@@ -54,7 +54,7 @@ class Source(NamedTuple):
 
 
 class State(NamedTuple):
-    """How far a cell is: ``state`` is done, running, stopped or waiting; ``epoch`` is the last that was saved."""
+    """The state of a cell: ``state`` is done, running, stopped or waiting; ``epoch`` is the last saved one."""
 
     state: str
     epoch: int
@@ -64,7 +64,7 @@ class State(NamedTuple):
 
     @property
     def fraction(self) -> float:
-        """Of the work, 0 ... 1; the evaluation counts as one epoch."""
+        """Share of the work that is done, 0 ... 1; the evaluation counts as one epoch."""
         return 1.0 if self.state == "done" else min(self.epoch / (self.epochs + 1), 1.0)
 
 
@@ -73,7 +73,7 @@ def prepare(cells: Sequence[Cell], runs: Path, source: Source, table: str | None
 
     Raises:
         InputError: a configuration, a datalist or a presence table that does not exist.
-        UsageError: a folder that was made for another specification. Nothing has been written then.
+        UsageError: a folder was made for another specification; nothing is written then.
     """
     files = [_files(cell, runs / cell.name, source, table) for cell in cells]
     for cell, content in zip(cells, files, strict=True):
@@ -193,7 +193,7 @@ def is_done(folder: Path) -> bool:
 
 
 def cell_facts(folder: Path) -> dict[str, Any]:
-    """What a report says of a cell, as keys of ``run.json``; none where the folder is no cell."""
+    """The facts about a cell for a report, as keys of ``run.json``; empty if the folder is not a cell."""
     if not (folder / "cell.json").is_file():
         return {}
     cell = read_json(folder / "cell.json", AGAIN)
@@ -202,7 +202,7 @@ def cell_facts(folder: Path) -> dict[str, Any]:
 
 
 def finished_cells(runs: Path) -> tuple[list[Path], int]:
-    """The folders of the cells in ``runs`` that are done, in the order of their grid, and how many are not."""
+    """The folders of the finished cells in ``runs``, in the order of their grid, and the number of the others."""
     cells = {path.parent: read_json(path, AGAIN) for path in runs.glob("*/cell.json")}
     order = sorted(cells, key=lambda folder: (cells[folder].get("position", 0), folder.name))
     done = [folder for folder in order if is_done(folder)]
@@ -210,7 +210,7 @@ def finished_cells(runs: Path) -> tuple[list[Path], int]:
 
 
 def read_state(folder: Path) -> State:
-    """How far the cell in a folder is.
+    """The state of the cell in a folder.
 
     Raises:
         InputError: there is no cell.

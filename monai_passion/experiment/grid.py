@@ -34,7 +34,7 @@ from monai_passion.system.schemas import check_schema
 __all__ = ["TRAINING_ONLY", "Cell", "expand", "load_grid"]
 
 TRAINING_ONLY = ("methods/", "missing/")
-"""Fragments without a say in the evaluation, as is any that changes keys of ``train``."""
+"""Fragments that do not affect the evaluation; neither do those that change keys of ``train``."""
 
 
 class Cell(NamedTuple):
@@ -61,10 +61,10 @@ class Cell(NamedTuple):
 
 
 def load_grid(path: Path) -> dict[str, Any]:
-    """Read a grid and, key by key below it, the one it extends.
+    """Read a grid; keys that it lacks come from the grid that it extends.
 
     Raises:
-        InputError: it is not a JSON object, has keys that mean nothing, or extends itself.
+        InputError: it is not a JSON object, has unknown keys, or extends itself.
     """
     return _load_grid(path, ())
 
@@ -89,7 +89,7 @@ def expand(grid: Mapping[str, Any], source: str = "the grid") -> list[Cell]:
         source: names it in errors.
 
     Raises:
-        InputError: no axes, no bundle, two cells of one name, or no cell.
+        InputError: no axes, no bundle, two cells with the same name, or no cell.
     """
     axes = grid.get("axes")
     if not axes:

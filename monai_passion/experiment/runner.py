@@ -1,4 +1,4 @@
-"""Runs the cells of a grid, some at a time, until each is done or has failed."""
+"""Run the cells of a grid, several at a time, until each is done or has failed."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ def run_cells(
     every: float = 60.0,
     pause: float = 0.5,
 ) -> dict[Path, int]:
-    """Run what is not done, in order; return the exit code of each cell that failed.
+    """Run the cells that are not done, in order; return the exit code of each cell that failed.
 
-    A folder in which another process works is left for later. However this ends, the cells it started have ended.
+    A folder in which another process works is left for later. When this function ends, in whatever way, the cells that
+    it started have ended.
 
     Args:
         folders: of `monai_passion.experiment.folders.prepare`.
         engine: starts them, ``engine.jobs`` at a time.
-        report: takes a line of progress.
+        report: called with each line of progress.
         every: seconds between two lines while nothing happens.
         pause: seconds between two looks.
     """

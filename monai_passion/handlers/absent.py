@@ -14,10 +14,10 @@ __all__ = ["AbsentGradientsHandler"]
 class AbsentGradientsHandler:
     """Gives the encoders that a batch did not use gradients of zero, or leaves them without any.
 
-    A parameter without gradient is passed over: neither Adam's momentum nor the weight decay moves it ("skip"). With
-    gradients of zero ("zero"), as in the released code, which multiplies what is absent by zero, Adam steps on with its
-    momentum and divides by an average that those zeros lower. One present gradient then moves the encoder of a modality
-    present at a rate r by about 1 / sqrt(r) times as far: a balancing that no equation shows. Comes before
+    The optimizer skips a parameter without gradient: neither Adam's momentum nor the weight decay moves it ("skip").
+    With gradients of zero ("zero"), as in the released code, which multiplies absent modalities by zero, Adam continues
+    with its momentum and divides by an average that those zeros lower. One present gradient then moves the encoder of a
+    modality present at a rate r by about 1 / sqrt(r) times as far: a balancing that no equation shows. Comes before
     `NonFiniteHandler`.
 
     Args:

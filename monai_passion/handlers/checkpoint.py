@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 def write_checkpoint(state: Mapping[str, Any], path: PathLike) -> None:
     """Write ``state`` with ``torch.save`` and its SHA-256 beside it (``<path>.sha256``, as ``sha256sum`` writes it).
 
-    Whenever the process or the machine dies, ``path`` is the old file or the new one, whole, on the disk, and the
-    sidecar fits it. Missing folders are made.
+    Whenever the process or the machine dies, ``path`` is the complete old or new file, and the sidecar fits it. Missing
+    folders are made.
 
     Raises:
         ResourceError: the disk is full, or cannot be written to; the old file is kept and nothing else is left.
@@ -76,10 +76,10 @@ def verify_checkpoint(path: PathLike) -> bool:
 
 
 def read_checkpoint(path: PathLike) -> dict[str, Any]:
-    """What `write_checkpoint` wrote, verified; a pickle that would run code is never run.
+    """The verified content of a file of `write_checkpoint`; a pickle that would run code is never run.
 
     Raises:
-        WeightsError: there is no such file, or it is damaged, or it is not one of ours.
+        WeightsError: the file does not exist, is damaged, or is not one of ours.
     """
     state, problem = _read(Path(path))
     if problem is not None:
@@ -95,15 +95,15 @@ def newest_checkpoint(folder: PathLike) -> Path | None:
 class CheckpointHandler:
     """Writes a crash-safe checkpoint after each epoch, and resumes from the newest one that verifies.
 
-    Goes first in ``train_handlers``, so that the others start from the resumed state; whatever its place, it saves
-    after all of them. A checkpoint holds the epoch, the state of everything in ``save_dict`` and of the mixed-precision
-    scaler, the best validation score, and which parameters had a gradient (an optimizer treats none and zero
-    differently). With `EpochSeedHandler` that is everything: a resumed training ends bit-identical on the CPU. The
-    settings of optimizer and schedule are those of now: a training that goes on with more epochs, another learning rate
-    or patience follows its schedule as if it always had. A warning says so, and names every other setting that was
-    another: the plain attributes of the modules in ``save_dict``, such as a loss's weights, and ``course``. Under
-    DistributedDataParallel the first process saves and all load its state, so at the end of an epoch what is in
-    ``save_dict`` must be the same in every process, as beta is when its handler has averaged over them.
+    It goes first in ``train_handlers``, so that the others start from the resumed state; it saves after all of them in
+    any case. A checkpoint holds the epoch, the state of everything in ``save_dict`` and of the mixed-precision scaler,
+    the best validation score, and which parameters had a gradient (an optimizer treats none and zero differently). With
+    `EpochSeedHandler` that is everything: a resumed training ends bit-identical on the CPU. Settings of optimizer and
+    schedule are not restored: a training resumed with more epochs, another learning rate or patience follows the new
+    schedule as if it had from the start. A warning says so, and names every other setting that changed: the plain
+    attributes of the modules in ``save_dict``, such as a loss's weights, and ``course``. Under DistributedDataParallel
+    the first process saves and all load its state, so at the end of an epoch what is in ``save_dict`` must be the same
+    in every process, as beta is when its handler has averaged over them.
 
     In ``ckpt_dir``, each with its ``.sha256``:
 
@@ -116,12 +116,13 @@ class CheckpointHandler:
         save_dict: name -> object with ``state_dict`` and ``load_state_dict``: ``"model"``, what inference needs, and
             all else that changes: the optimizer, the scheduler, the loss with its buffers, handlers with a state.
         evaluator: its key metric decides which epoch is the best; without it there is no ``model.pt``.
-        keep: how many checkpoints stay; at least 2 for one damaged file not to cost the training.
-        interval: epochs between checkpoints, and the most that a crash can cost.
-        resume: continue where ``ckpt_dir`` stopped; if false, ``ckpt_dir`` must hold no checkpoint.
-        metadata: what the network is (modalities, classes ...), in plain values; compared before anything is loaded.
-        course: what else steers the training (seed, precision ...), in plain values; it may change, with a warning.
-        facts: what else the weights tell of their training, in plain values; stored beside it and not compared.
+        keep: how many checkpoints stay; at least 2, so that one damaged file does not cost the training.
+        interval: epochs between checkpoints; a crash costs at most as many.
+        resume: continue from the checkpoint in ``ckpt_dir``; if false, ``ckpt_dir`` must hold none.
+        metadata: description of the network (modalities, classes ...), in plain values; compared before anything is
+            loaded.
+        course: other settings of the training (seed, precision ...), in plain values; they may change, with a warning.
+        facts: further facts about the training, in plain values; stored with the weights and not compared.
         tries: stop when nothing could be written this many times in a row.
 
     Raises:

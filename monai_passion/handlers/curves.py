@@ -1,4 +1,4 @@
-"""What a training did, epoch by epoch: ``curves.csv`` for tables and figures, TensorBoard for watching."""
+"""The course of a training per epoch: ``curves.csv`` for tables and figures, TensorBoard for watching."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["COLUMNS", "CurvesHandler"]
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("epoch", "name", "modality", "value")
-"""Columns of ``curves.csv``: ``modality`` is empty for what belongs to none."""
+"""Columns of ``curves.csv``; ``modality`` is empty for values that belong to none."""
 
 Row = tuple[int, str, str, float]
 
@@ -77,17 +77,17 @@ class _Curves:
 class CurvesHandler:
     """Logs every unweighted loss term, beta and the relative preference, per modality; and the validation's scores.
 
-    Each iteration goes to TensorBoard under ``iteration/``, epoch means go to TensorBoard and ``curves.csv``, and into
+    Iterations go to TensorBoard under ``iteration/``. Epoch means go to TensorBoard, to ``curves.csv`` and into
     ``engine.state.metrics``, where MONAI's ``MLFlowHandler`` (``--tracking mlflow``) and others find them. All are
-    means over samples, however these are put into batches. A term of one modality is averaged over those that have it
-    (those of distillation: it and another). In a distributed training the epoch means are over all processes, the
-    iterations those of the first. Goes after `PreferenceHandler` and MONAI's ``ValidationHandler``.
+    means over samples, independent of batches. A term of one modality is averaged over the samples with that modality
+    (distillation terms: with that and another one). In a distributed training, epoch means cover all processes,
+    iterations only the first. Goes after `PreferenceHandler` and MONAI's ``ValidationHandler``.
 
     Args:
         loss: the training objective.
         modalities: names in channel order.
         log_dir: folder of ``curves.csv`` and of the TensorBoard files.
-        evaluator: whose metrics are scores of the epoch in which it ran.
+        evaluator: its metrics are scores of the epoch in which it ran.
     """
 
     def __init__(

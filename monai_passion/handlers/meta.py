@@ -12,11 +12,11 @@ __all__ = ["MetaStepHandler"]
 
 
 class MetaStepHandler:
-    """After every ``every`` steps, goes back to a share of what these steps changed.
+    """After every ``every`` steps, keeps only a share of the change that they made.
 
-    The weights w become ``slow + epsilon (w - slow)``, and those the next slow weights; epsilon grows linearly over the
-    epochs from ``first`` towards 1, which it would have in the epoch after the last. What one combination gains at
-    another's expense is damped, what all agree on stays. Its slow weights are state, for `CheckpointHandler`.
+    The weights w become ``slow + epsilon (w - slow)``, which are the next slow weights. epsilon grows linearly over the
+    epochs from ``first`` towards 1, which it would reach in the epoch after the last. This damps what one combination
+    gains at another's expense, and keeps what all agree on. The slow weights are state for `CheckpointHandler`.
 
     Args:
         network: what is trained.

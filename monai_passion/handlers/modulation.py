@@ -34,7 +34,7 @@ def modulation(score: Tensor, mask: Tensor, alpha: float) -> Tensor:
 
 
 class GradientModulationHandler:
-    """After each backward pass, slows down the encoders of the modalities that do better than the others alone.
+    """After each backward pass, slows down the encoders of modalities that score better alone than the others.
 
     The gradient of each parameter that one modality alone uses is multiplied by the modality's ``k`` (`modulation`);
     with ``noise``, Gaussian noise of the gradient's own standard deviation is added (GE). Comes before

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 def case_names(batch: Any) -> list[str]:
-    """The cases of a collated batch, by its ``case``, else by the file names of its images; else ``["unknown"]``."""
+    """The cases of a collated batch: its ``case``, else the file names of its images, else ``["unknown"]``."""
     names = None
     if isinstance(batch, Mapping):
         names = batch.get("case")
@@ -37,8 +37,8 @@ def case_names(batch: Any) -> list[str]:
 class NonFiniteHandler:
     """Skips the optimizer's step where the loss or a gradient is NaN or infinite, and stops a training that is lost.
 
-    The buffers of the network and of the loss (batch statistics, running sums) are set back too, so that a skipped
-    iteration leaves no trace; of several whose gradients are added up for one step (``accumulation_steps``), the others
+    The buffers of the network and of the loss (batch statistics, running sums) are restored too, so that a skipped
+    iteration leaves no trace. If several iterations are accumulated for one step (``accumulation_steps``), the others
     count. Under DistributedDataParallel one rank's NaN skips the step of all. With mixed precision, infinite gradients
     alone are left to the gradient scaler, which lowers its scale.
 
@@ -70,7 +70,7 @@ class NonFiniteHandler:
         self._buffers = {name: buffer.detach().clone() for name, buffer in _buffers(engine)}
 
     def remember_gradients(self, engine: SupervisedTrainer) -> None:
-        """Of the iterations before this one that count for the same step."""
+        """Keep the gradients of earlier iterations of the same accumulated step."""
         if engine.accumulation_steps == 1 or engine.scaler is not None:
             return
         everything = [p for group in engine.optimizer.param_groups for p in group["params"]]
@@ -105,7 +105,7 @@ class NonFiniteHandler:
             raise self._lost(f"{self._in_a_row} times in a row")
 
     def end(self) -> None:
-        """A training of fewer steps than ``patience`` is lost where none of them could be taken."""
+        """Raise an error if a training of fewer steps than ``patience`` could take none of them."""
         if self._in_a_row and not self._learned:
             raise self._lost("at any step")
 

@@ -1,4 +1,4 @@
-"""One line per epoch, and what goes on within one, so that nobody waits before a silent terminal."""
+"""One line per epoch, and progress within an epoch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ logger = logging.getLogger(PROGRESS)
 
 
 class ProgressHandler:
-    """Prints what an engine has done after each epoch: loss, scores, time left; of several processes the first prints.
+    """Prints the results of each epoch: loss, scores, time left. Of several processes, the first prints.
 
-    Within an epoch one line changes in a terminal; elsewhere there is one every now and then of an engine that has but
-    one epoch, and none of a training.
+    Within an epoch, a terminal shows one changing line. Elsewhere, an engine with a single epoch prints a line now and
+    then, and a training none.
 
     Args:
-        evaluator: whose scores belong to the epoch in which it ran; its handler comes before this one.
+        evaluator: its scores belong to the epoch in which it ran; its handler comes before this one.
         every: seconds between two lines within the only epoch.
     """
 
@@ -80,7 +80,7 @@ class ProgressHandler:
         return parts + ([f"loss {self.loss_sum / self.loss_count:.4f}"] if self.loss_count else [])
 
     def left(self, engine: Engine) -> str:
-        """How long it took, and what is left at this speed."""
+        """The time that has passed, and the time left at this speed."""
         state, passed = engine.state, time.monotonic() - self.began
         total = (state.epoch_length or 1) * (state.max_epochs or 1)
         left = passed / max(state.iteration - self.first_iteration, 1) * max(total - state.iteration, 0)

@@ -18,13 +18,13 @@ __all__ = ["EpochSeedHandler"]
 class EpochSeedHandler:
     """Seeds everything random anew at the start of each epoch, so that an epoch can be repeated exactly.
 
-    What is seeded: Python's, NumPy's and torch's generators (dropout), those of the data loader and its sampler, and
-    the MONAI transforms of the data set. Then the data loader is iterated anew, which draws the order of the samples
-    and the seeds of new worker processes from them. A checkpoint at the end of an epoch therefore needs no state of any
-    generator. On the CPU a repeated epoch is bit-identical for the same number of workers; on a GPU it is as far as
-    its kernels are deterministic (``torch.use_deterministic_algorithms``).
+    It seeds Python's, NumPy's and torch's generators (dropout), those of the data loader and its sampler, and the MONAI
+    transforms of the data set. Then it iterates the data loader anew, which draws the order of the samples and the
+    seeds of new workers from them. A checkpoint at the end of an epoch therefore needs no state of any generator. On
+    the CPU a repeated epoch is bit-identical for the same number of workers; on a GPU it is as far as its kernels are
+    deterministic (``torch.use_deterministic_algorithms``).
 
-    It seeds no initial weights: call ``monai.utils.set_determinism`` before the network is made.
+    It does not seed initial weights: call ``monai.utils.set_determinism`` before the network is made.
 
     Args:
         seed: >= 0, the seed of the training.

@@ -12,16 +12,16 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 __all__ = ["apply_settings", "changes", "plain_attributes", "read_settings"]
 
 PROGRESS_KEYS = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter"}
-"""What a schedule's state holds of the training's course; the rest, if public, is how it was set."""
+"""Keys of a schedule's state that describe the course of the training; other public keys are settings."""
 
 FORM = {"foreach", "fused", "capturable", "differentiable"}
-"""How an optimizer computes its steps, which also decides where its state lies: a training keeps what it began with."""
+"""Settings of how an optimizer computes its steps and where its state lies: a training keeps its first ones."""
 
 
 def read_settings(objects: Mapping[str, Any]) -> dict[tuple[str, int, str], Any]:
-    """(name, parameter group, setting) -> value, of the optimizers and schedules among ``objects``.
+    """(name, parameter group, setting) -> value, for the optimizers and schedules among ``objects``.
 
-    A schedule is left out where its rate cannot be told from its settings and the epoch, as of a chain of schedules.
+    A schedule is left out if its rate does not follow from its settings and the epoch, such as a chain of schedules.
     """
     found: dict[tuple[str, int, str], Any] = {}
     for name, thing in objects.items():
@@ -36,7 +36,7 @@ def read_settings(objects: Mapping[str, Any]) -> dict[tuple[str, int, str], Any]
 
 
 def plain_attributes(objects: Mapping[str, Any]) -> dict[str, Any]:
-    """ "<name> <attribute>" -> value, of the public numbers, words and switches of the modules among ``objects``."""
+    """ "<name> <attribute>" -> value, for the public numbers, strings and bools of the modules among ``objects``."""
     return {
         f"{name} {key}": value
         for name, thing in objects.items()
@@ -47,17 +47,17 @@ def plain_attributes(objects: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def changes(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    """What both have with different values, each in words."""
+    """The keys that both have with different values, each in words."""
     return [f"{key} was {there[key]}, now {here[key]}" for key in here if key in there and there[key] != here[key]]
 
 
 def apply_settings(objects: Mapping[str, Any], wanted: Mapping[tuple[str, int, str], Any]) -> list[str]:
-    """Set what differs from ``wanted``, a result of `read_settings`, and the learning rates that follow from it.
+    """Set the values that differ from ``wanted``, a result of `read_settings`, and the learning rates that follow.
 
     The rates are those of a training that had these settings from its start.
 
     Returns:
-        What changed, each in words; nothing is touched where nothing did.
+        The changes, each in words; if there are none, nothing is touched.
     """
     there = read_settings(objects)
     changed = {key: value for key, value in wanted.items() if key in there and there[key] != value}

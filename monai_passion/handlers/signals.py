@@ -1,4 +1,4 @@
-"""SIGTERM, Ctrl-C, a killed worker: a training that stops, stops cleanly and says how."""
+"""SIGTERM, Ctrl-C, a killed worker: a training stops cleanly and says why."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HELD = (*EXIT_CODES, *({signal.SIGCHLD} if hasattr(signal, "SIGCHLD") else ()))
 
 @contextmanager
 def deferred_signals() -> Iterator[None]:
-    """SIGTERM, Ctrl-C and the death of a worker that arrive inside this block take effect at its end."""
+    """Defer SIGTERM, Ctrl-C and the death of a worker inside this block to its end."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread gets signals
         yield
         return
@@ -104,7 +104,7 @@ class SignalHandler:
         self._previous = {}
 
     def stop(self) -> None:
-        """End here if a signal arrived where Python swallows exceptions, as in a destructor."""
+        """End here if a signal arrived where Python swallows exceptions, for example in a destructor."""
         if self._arrived is not None:
             raise SystemExit(EXIT_CODES[self._arrived])
 

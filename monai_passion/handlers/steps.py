@@ -1,4 +1,4 @@
-"""What methods that count the optimizer's steps want of a training."""
+"""Requirements of methods that count the optimizer's steps."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["PlainStepsHandler", "check_plain_steps"]
 
 
 def check_plain_steps(engine: Engine, method: str, batch_size: int | None = None) -> None:
-    """Refuse a training whose iterations are not the optimizer's steps of one process, which a method counts on.
+    """Refuse a training whose iterations are not optimizer steps of a single process, for a method that needs that.
 
     Args:
         engine: of the training.
         method: its name, for the message.
-        batch_size: the only one that it takes.
+        batch_size: the only batch size that the method takes.
 
     Raises:
         UsageError: ``accumulate`` is above 1, there are several processes, or the batch is of another size.
@@ -31,7 +31,7 @@ def check_plain_steps(engine: Engine, method: str, batch_size: int | None = None
 
 
 class PlainStepsHandler:
-    """Refuses such a training of a method whose objective is of one process's batch, as it begins.
+    """Refuses such a training at its start, for a method whose objective needs the whole batch in one process.
 
     Args:
         method: its name, for the message.

@@ -1,4 +1,4 @@
-"""Training objectives. One pure function per equation, and modules that weigh them."""
+"""Training objectives: one pure function per equation, and modules that weigh them."""
 
 from monai_passion.losses.base import LossTerms, MultiModalLoss
 from monai_passion.losses.baseline import BackboneLoss

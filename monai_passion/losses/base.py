@@ -1,4 +1,4 @@
-"""What all training objectives share: the terms of a step by name, and who weighs them."""
+"""The common base of all training objectives: the named terms of a step, and their weighing."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class LossTerms(NamedTuple):
     """(B, M) bool: the modalities of each sample."""
     modal: dict[str, Tensor]
     """Name -> (B, M), zero where a modality takes no part. All methods have ``gap``, the D of Eq. 7 without gradient,
-    and ``separate``, the loss of the separate decoder, where there is one; see the losses for the others."""
+    and, if there is a separate decoder, its loss ``separate``; see the losses for the others."""
     measured: dict[str, Tensor]
-    """Name -> (B, M) bool, of the terms that are not measured wherever a modality is available: a lone modality is its
-    own teacher, and its distance from that is zero by definition."""
+    """Name -> (B, M) bool: where a term is measured, if that is not wherever a modality is available. A lone modality
+    is its own teacher, so its distance is zero by definition."""
 
     def detach(self) -> LossTerms:
         modal = {name: term.detach() for name, term in self.modal.items()}
@@ -43,14 +43,14 @@ class LossTerms(NamedTuple):
 
 
 def students(output: SelfDistillationOutput) -> Iterator[tuple[int, Decoded]]:
-    """(sample, the decodes of each of its modalities alone) for the samples that have such."""
+    """(sample, decodes of each of its modalities alone), for the samples that have such decodes."""
     if output.unimodal is not None:
         counts = Counter(sample for sample, _ in output.pairs)  # in the order of the rows
         yield from zip(counts, output.unimodal.split([*counts.values()]), strict=True)
 
 
 def scatter(values: Sequence[Tensor], pairs: Sequence[tuple[int, int]], shape: torch.Size) -> Tensor:
-    """One value per (sample, modality) pair, in parts -> (B, M), zero elsewhere."""
+    """Values per (sample, modality) pair, in parts -> (B, M), zero elsewhere."""
     rows, columns = zip(*pairs, strict=True)
     flat = torch.cat(list(values))
     return flat.new_zeros(shape).index_put((torch.tensor(rows), torch.tensor(columns)), flat)
@@ -62,7 +62,7 @@ class MultiModalLoss(nn.Module, ABC):
     Every method can also train each modality alone through the fusing decoder, the L_reg of Eq. 1: with
     ``lambda_unimodal`` above 0 the objective gains ``lambda_unimodal`` times the sum over a sample's modalities of
     l_dice+ce(D_f(x^m), y), the term ``unimodal``. The network must then decode them with gradients
-    (``SelfDistillationNet(unimodal="train")``). A sample with one modality is its own uni-modal decode.
+    (``SelfDistillationNet(unimodal="train")``). For a sample with one modality, the fused decode is the uni-modal one.
 
     Args:
         num_modalities: M.
@@ -100,18 +100,18 @@ class MultiModalLoss(nn.Module, ABC):
         self.terms: LossTerms | None = None
 
     counts_epochs: bool = False
-    """Whether it goes by the number of epochs that are closed, its buffer ``epoch``."""
+    """Whether it depends on the number of closed epochs, its buffer ``epoch``."""
     decodes_alone: str = "off"
-    """The least that ``unimodal`` of its `SelfDistillationNet` may be: "off", "monitor", or "train" for an objective
-    that modalities learn from by their own decodes. `check_network` refuses less: it would be another method."""
+    """The least value of ``unimodal`` in its `SelfDistillationNet`: "off", "monitor", or "train" if modalities learn
+    from their own decodes. `check_network` refuses less: it would be another method."""
     decodes_subsets: bool = False
     """Whether it learns from decodes of random subsets."""
 
     def check_network(self, network: nn.Module) -> None:
-        """Whether ``network`` decodes what this objective learns from; a training asks before it begins.
+        """Check before a training that ``network`` has the decodes that this objective learns from.
 
         Raises:
-            UsageError: it does not, so that a part of the objective would be 0 without a word.
+            UsageError: it does not, so a part of the objective would silently be 0.
         """
         if not isinstance(network, SelfDistillationNet):
             return
@@ -134,7 +134,7 @@ class MultiModalLoss(nn.Module, ABC):
         """The weighted sum of a method's own terms, per sample (B,)."""
 
     def reduce(self, losses: Tensor) -> Tensor:
-        """Of the samples of a batch (B,), a scalar."""
+        """Reduce the losses of the samples of a batch (B,) to a scalar."""
         return losses.mean()
 
     def forward(self, output: SelfDistillationOutput, label: Tensor) -> Tensor:
@@ -160,7 +160,7 @@ class MultiModalLoss(nn.Module, ABC):
             return self.reduce(losses)
 
     def compute(self, output: SelfDistillationOutput, target: Target) -> LossTerms:
-        """All terms that ``output`` allows."""
+        """All terms that can be computed from ``output``."""
         levels = deep_supervision(output.fused.logits, target, self.weighted)
         modal = self.distill(output, target)
         modal["separate"] = output.fused.features.new_zeros(output.available.shape)
@@ -181,7 +181,7 @@ class MultiModalLoss(nn.Module, ABC):
         """L_reg of Eq. 1, (B, M): Dice + cross-entropy of the fusing decoder's decode of each modality alone.
 
         Args:
-            fused: (B,), the same loss of the multi-modal decode; it is that of the one modality of a lone one.
+            fused: (B,), the same loss of the multi-modal decode; for a sample with one modality, both are equal.
         """
         decoded = {b for b, _ in output.pairs}
         alone = [(b, row.index(True)) for b, row in enumerate(output.available.tolist()) if sum(row) == 1]
@@ -203,10 +203,10 @@ class MultiModalLoss(nn.Module, ABC):
         return scatter(values, pairs, output.available.shape)
 
     compared: tuple[str, ...] = ("gap",)
-    """Names of what `compare` returns."""
+    """Names of the terms that `compare` returns; `distill` drops others."""
 
     def distill(self, output: SelfDistillationOutput, target: Target) -> dict[str, Tensor]:
-        """Name -> (B, M): `compare` of every sample that was decoded from each of its modalities alone, else zero."""
+        """Name -> (B, M): `compare` for samples that were decoded from each modality alone, zero for others."""
         teachers = output.fused.split([1] * len(output.available))
         parts = [
             self.compare(student, teachers[b], target.sample(b), self.classes(target, b))
@@ -218,7 +218,7 @@ class MultiModalLoss(nn.Module, ABC):
         return {name: scatter([part[name] for part in parts], output.pairs, shape) for name in self.compared}
 
     def compare(self, student: Decoded, teacher: Decoded, target: Target, present: Tensor) -> dict[str, Tensor]:
-        """Name -> (S,): what one sample's uni-modal decodes, S rows, are to its multi-modal decode, one row.
+        """Name -> (S,): terms that compare a sample's uni-modal decodes, S rows, with its multi-modal decode, one row.
 
         Args:
             target: of that sample.
@@ -248,7 +248,7 @@ class MultiModalLoss(nn.Module, ABC):
 
     @torch.no_grad()
     def epoch_sums(self) -> tuple[Tensor, Tensor]:
-        """What `observe` gathered since the last epoch's end, over all processes; it starts again from zero."""
+        """The sums of `observe` since the last epoch's end, over all processes; they are reset to zero."""
         sums = over_processes(torch.stack([self.preference_sum, self.preference_count]))
         self.preference_sum.zero_()
         self.preference_count.zero_()
@@ -263,7 +263,7 @@ class MultiModalLoss(nn.Module, ABC):
 
 
 def over_processes(sums: Tensor) -> Tensor:
-    """``sums`` added over all processes of a distributed training, in place."""
+    """Add ``sums`` over all processes of a distributed training, in place."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(sums)
     return sums

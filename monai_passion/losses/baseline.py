@@ -12,9 +12,9 @@ __all__ = ["BackboneLoss"]
 class BackboneLoss(MultiModalLoss):
     """L_task (Eq. 1-2): the multi-modal decode with deep supervision, L_seg, and each modality alone, L_reg.
 
-    L_reg is the loss of the separate decoder that the networks were published with, where the network has one
-    (``SelfDistillationNet(separate=True)``); with ``lambda_unimodal=1`` it is that of the fusing decoder, as Eq. 1 has
-    it. With ``SelfDistillationNet(unimodal="monitor")`` the relative preference is watched without acting on it.
+    L_reg is the loss of the separate decoder of the published networks, if the network has one
+    (``SelfDistillationNet(separate=True)``); with ``lambda_unimodal=1`` it is that of the fusing decoder, as in Eq. 1.
+    With ``SelfDistillationNet(unimodal="monitor")`` the relative preference is measured but not used.
     """
 
     def combine(self, terms: LossTerms) -> Tensor:

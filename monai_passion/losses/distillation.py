@@ -3,8 +3,8 @@
 Everywhere the teacher is the decode of all modalities of ONE sample, (1, ...), and the students are the decodes of
 each of its modalities alone, (S, ...). The teacher never receives a gradient.
 
-These are the equations as they are read. Trainings compute them with `monai_passion.losses.fused`, which gives the same
-numbers and gradients in less time and memory.
+These functions follow the equations literally. Trainings compute them with `monai_passion.losses.fused`, which gives
+the same numbers and gradients in less time and memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """`pixel_distillation` and `prototype_distillation` of `monai_passion.losses.distillation`, fast and in little memory.
 
-The same numbers and gradients. Each term is one number per student, so its gradient is worked out along with it: that
-keeps one tensor of the size of the students until the backward pass, and no intermediate one. The voxels are gone
-through in pieces that fit a processor's cache.
+Numbers and gradients are the same. Each term is one number per student, so its gradient is computed with it: one tensor
+of the size of the students is kept until the backward pass, and no intermediate one. Voxels are processed in pieces
+that fit a processor's cache.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from monai_passion.losses.distillation import EPSILON, prototypes
 __all__ = ["pixel_distillation", "prototype_distillation"]
 
 PIECE = 2**15
-"""Voxels at a time on a CPU."""
+"""Voxels per piece on a CPU."""
 
 
 class _Known(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""How good each modality is alone, for OGM-GE (Peng et al., CVPR 2022)."""
+"""The score of each modality alone, for OGM-GE (Peng et al., CVPR 2022)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PASSION as its paper has it: self-distillation, balanced by relative preference (Eq. 14)."""
+"""PASSION as in its paper: self-distillation, balanced by relative preference (Eq. 14)."""
 
 from __future__ import annotations
 
@@ -29,9 +29,12 @@ class PassionLoss(MultiModalLoss):
         gamma: rate of the update of beta after each epoch, Eq. 13.
         temperature: tau of Eq. 3.
         pixel, prototype, delta, beta: the four components of the paper's ablation; without ``delta`` every available
-            modality learns from prototypes, without ``beta`` all coefficients stay 1. Also as "true" or "false", which
-            is how a command line hands them over.
+            modality learns from prototypes, without ``beta`` all coefficients stay 1. "true" or "false", from a command
+            line, work too.
         options: of `MultiModalLoss`.
+
+    Raises:
+        ValueError: not one missing rate per modality, or a rate outside [0, 1].
     """
 
     decodes_alone = "train"

@@ -36,6 +36,9 @@ class PassionReleasedLoss(MultiModalLoss):
         start_epoch: warm-up epochs before it, with the separate decoder's loss alone.
         level_decay: 0.5 in the released code.
         options: of `MultiModalLoss`.
+
+    Raises:
+        ValueError: not one ``modal_weight`` per modality.
     """
 
     decodes_alone = "train"

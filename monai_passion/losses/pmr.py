@@ -23,11 +23,11 @@ def class_weights(onehot: Tensor, count: Tensor) -> Tensor:
 
 
 def prototypical_terms(features: Tensor, onehot: Tensor, count: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What PMR (Fan et al., CVPR 2023) computes of one modality's features.
+    """The terms that PMR (Fan et al., CVPR 2023) computes from one modality's features.
 
-    p is the softmax over the classes of minus the Euclidean distance of a voxel's feature to the prototypes. These are
-    the class means of the sample at hand, which has voxels enough, and constants, as the stored ones of the original.
-    Classes weigh alike, as in its balanced data; those without voxels are left out.
+    p is the softmax over the classes of minus the Euclidean distance of a voxel's feature to the prototypes. The
+    prototypes are the class means of this sample, which has enough voxels; they get no gradient, like the stored ones
+    of the original. Classes weigh alike, as in its balanced data; classes without voxels are left out.
 
     Args:
         features: (S, C, *spatial).
@@ -50,15 +50,15 @@ def prototypical_terms(features: Tensor, onehot: Tensor, count: Tensor) -> tuple
 
 
 def imbalance_ratio(score: Tensor, mask: Tensor) -> Tensor:
-    """How much better a modality does than the mean of the sample's others; of two modalities s^0 / s^1 and s^1 / s^0.
+    """Ratio of a modality's score to the mean of the sample's others; for two modalities s^0 / s^1 and s^1 / s^0.
 
     Args:
         score: (B, M), >= 0.
         mask: (B, M) bool, the modalities that were scored.
 
     Returns:
-        (B, M), >= 0, without gradient: above 1 for dominant, below for slow modalities. Exactly 1 where there is
-        nothing to compare: for absent modalities, alone ones, and if all others score 0.
+        (B, M), >= 0, without gradient: above 1 for dominant, below for slow modalities. Exactly 1 if there is nothing
+        to compare: for absent and single modalities, and if all others score 0.
     """
     score = score.detach() * mask
     others = score.sum(dim=1, keepdim=True) - score

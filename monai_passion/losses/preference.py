@@ -44,7 +44,7 @@ def task_mask(preference: Tensor) -> Tensor:
 def initial_beta(missing_rates: Tensor) -> Tensor:
     """beta of the first epoch, 1 / (1 - MR), so that rare modalities weigh as much as frequent ones.
 
-    0 for a modality that nobody has (MR = 1), which no term contains.
+    0 for a modality that no patient has (MR = 1), which no term contains.
 
     Raises:
         ValueError: a rate outside [0, 1].

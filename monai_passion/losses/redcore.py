@@ -25,11 +25,12 @@ def relative_advantage(loss: Tensor) -> Tensor:
 class RelativeAdvantageLoss(MultiModalLoss):
     """L_seg + sum over the modalities of beta^m L_reg^m, beta regulated by the relative advantage.
 
-    After every ``interval`` batches beta^m loses eta RA^m, is kept at or above 0.1 and scaled to the norm sqrt(M), so
-    that 1 is the mean weight; RA^m is that of the running mean (momentum ``momentum``) of the modality's own losses.
-    RedCore regulates the reconstruction of absent modalities' features in this way. Segmentation backbones reconstruct
-    none, so here it is the supervision of each modality alone through the fusing decoder, L_reg of Eq. 1; its
-    variational bottleneck is left out. Its network is ``SelfDistillationNet(unimodal="train")``.
+    After every ``interval`` batches, eta RA^m is subtracted from beta^m, which is kept at or above 0.1 and scaled to
+    the norm sqrt(M), so that the root mean square of the weights is 1. RA^m comes from running means (momentum
+    ``momentum``) of each modality's loss. RedCore regulates the reconstruction of absent modalities' features in this
+    way. Segmentation backbones reconstruct none, so here it regulates the supervision of each modality alone through
+    the fusing decoder, L_reg of Eq. 1; the variational bottleneck is left out. Its network is
+    ``SelfDistillationNet(unimodal="train")``.
 
     Args:
         eta: rate of the update.

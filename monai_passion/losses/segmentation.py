@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 PROBABILITY_FLOOR = 0.005
-"""Probabilities below are as good as this in a logarithm, as in the published losses; there the gradient is zero."""
+"""Floor of probabilities in logarithms, as in the published losses; below it the gradient is zero."""
 
 
 class Target(NamedTuple):
@@ -35,12 +35,12 @@ class Target(NamedTuple):
     """(B, K) float: voxels per class."""
 
     def rows(self, samples: Sequence[int]) -> Target:
-        """Of these samples."""
+        """The target of these samples."""
         index = torch.tensor(list(samples), dtype=torch.long, device=self.label.device)
         return Target(*(part[index] for part in self))
 
     def sample(self, b: int) -> Target:
-        """Of one sample, B = 1."""
+        """The target of one sample, B = 1."""
         return Target(*(part[b : b + 1] for part in self))
 
 

@@ -17,12 +17,11 @@ __all__ = ["TeacherDistillationLoss"]
 
 
 class TeacherDistillationLoss(BackboneLoss):
-    """The backbones' objective plus what another, frozen network says, a teacher that was trained with every modality.
+    """The backbones' objective plus distillation from a frozen teacher that was trained with every modality.
 
     Adds ``lambda_teacher`` times the sum over the modalities of KL[softmax(z^m / tau) || softmax(z_teacher / tau)], the
-    term of Eq. 3 at full resolution. The teacher needs every modality and sees only the samples that have them all: in
-    IDT nobody has the others. So what it can give shrinks with the missing rates.
-    Its network is ``SelfDistillationNet(unimodal="train", separate=True)``.
+    term of Eq. 3 at full resolution. The teacher needs every modality, so it sees only complete samples; the higher the
+    missing rates, the fewer they are. Its network is ``SelfDistillationNet(unimodal="train", separate=True)``.
 
     Args:
         teacher: (image, available) -> logits. It is neither trained nor part of this module's state.

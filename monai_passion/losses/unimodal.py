@@ -66,8 +66,8 @@ class UnimodalDistillationLoss(MultiModalLoss):
 class SubsetStudentsLoss(MultiModalLoss):
     """L_seg + lambda_unimodal L_reg + lambda_subset times Dice + weighted cross-entropy of random subsets' decodes.
 
-    As single modalities, random subsets of two or more of a sample's modalities are decoded and supervised, so that
-    combinations that the data hold rarely are trained, too. The term ``subset`` shares the loss of a subset among its
+    Like single modalities, random subsets of two or more of a sample's modalities are decoded and supervised, so that
+    combinations that are rare in the data are trained, too. The term ``subset`` divides the loss of a subset among its
     modalities. Its network is ``SelfDistillationNet(unimodal="train", random_subsets=1)``.
     """
 

@@ -37,14 +37,14 @@ from monai_passion.monailabel_app.studies import label_values, training_items
 logger = logging.getLogger(__name__)
 
 BY_NAME = "by file name"
-"""First choice of the option ``sequence``: the name of the file tells, or it is 4-D."""
+"""First choice of the option ``sequence``: the file's name tells it, or the file is 4-D."""
 
 
 class Refused(MONAILabelException, HTTPException):
-    """What a person can put right, as MONAI Label's own kind of error.
+    """An error that a user can correct, in the form that MONAI Label passes on.
 
-    MONAI Label's server answers with nothing but "Internal Server Error" to its own kind; of FastAPI's it tells the
-    sentence.
+    For its own exceptions MONAI Label's server answers only "Internal Server Error"; for FastAPI's it sends the
+    message.
     """
 
     def __init__(self, error: MONAILabelError, msg: str) -> None:
@@ -101,10 +101,10 @@ class Infer(BundleInferTask):
 
 
 class Train(BundleTrainTask):
-    """A bundle's training on what was labeled, of all the files of each patient.
+    """A bundle's training on the labeled patients, with all their files.
 
-    Each training has a folder of its own, ``trainings/<number>`` in the bundle's; its best weights become the
-    bundle's ``models/model.pt`` when it has ended.
+    Each training has its own folder, ``trainings/<number>`` in the bundle's folder. When it has ended, its best weights
+    become the bundle's ``models/model.pt``.
     """
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore) -> Any:
@@ -152,7 +152,7 @@ class Train(BundleTrainTask):
 
 
 class BatchInfer(BatchInferTask):
-    """Of every patient once, whatever files he or she has; what cannot be segmented is logged, and the rest goes on."""
+    """Segments every patient once, from any available files; failures are logged, and the rest goes on."""
 
     def __init__(self, modalities: Sequence[str]) -> None:
         self.modalities = modalities

@@ -1,4 +1,4 @@
-"""What was labeled in MONAI Label, as items of a training: Label names one file, a patient may have several."""
+"""Labeled patients of MONAI Label as items of a training: Label names one file, a patient may have several."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 def training_items(pairs: Iterable[Mapping[str, Any]], modalities: Sequence[str]) -> list[dict[str, Any]]:
-    """Label's image and label pairs as items of a training: every patient once, though labeled on several files.
+    """Label's pairs of image and label as items of a training: every patient once, even if labeled on several files.
 
-    Of a patient's labels the one that was saved last is used; the log names the others.
+    If a patient has several labels, the one saved last is used; the log names the others.
 
     Raises:
         InputError: see `monai_passion.data.studies.find_study`.
@@ -45,7 +45,7 @@ def label_values(
     """Value in a label file -> value in the data set: Slicer counts its segments 1, 2, ... and sends their names.
 
     Args:
-        segments: ``{"name"}`` of each, as Slicer sends them with a label; None where it was not sent.
+        segments: ``{"name"}`` of each, as Slicer sends them with a label; None if they were not sent.
         class_names: of the classes, background first, in any case.
         values: of the classes in label files.
 

@@ -17,21 +17,21 @@ __all__ = ["Decoded", "MultiModalBackbone", "strides_of", "suits"]
 
 
 def strides_of(network: nn.Module, spatial_dims: int) -> tuple[int, ...]:
-    """Of what every spatial size must be a multiple, axis by axis; 1 for a network that does not say."""
+    """What each spatial size must be a multiple of, per axis; 1 for a network that does not say."""
     stride = getattr(network, "stride", 1)
     return stride if isinstance(stride, tuple) else (stride,) * spatial_dims
 
 
 def suits(size: Sequence[int], strides: Sequence[int]) -> bool:
-    """Whether a network of these strides takes images of this size; -1 stands for any that it takes.
+    """Whether a network with these strides takes images of this size; -1 stands for any valid size.
 
-    Twice a stride is the least: one voxel at the coarsest level could be neither normalized nor reflected.
+    The least size is twice the stride: a single voxel at the coarsest level could be neither normalized nor reflected.
     """
     return all(n == -1 or (n % step == 0 and n >= 2 * step) for n, step in zip(size, strides, strict=True))
 
 
 class Decoded(NamedTuple):
-    """What one call of `decode` returns, D rows."""
+    """Result of one call of `decode`, D rows."""
 
     logits: tuple[Tensor, ...]
     """``logits[0]`` is the segmentation, (D, K, *spatial). The others are the deep-supervision outputs, finest first,
@@ -40,7 +40,7 @@ class Decoded(NamedTuple):
     """The last decoder map, before the head of ``logits[0]``: (D, C, *spatial)."""
 
     def split(self, sizes: Sequence[int]) -> tuple[Decoded, ...]:
-        """In parts of so many rows."""
+        """Split into parts with these numbers of rows."""
         if len(sizes) == 1:
             return (self,)
         parts = zip(*(split_rows(x, sizes) for x in (*self.logits, self.features)), strict=True)
@@ -89,7 +89,7 @@ class MultiModalBackbone(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, features: Features, mask: Tensor, samples: Tensor | Sequence[int] | None = None) -> Decoded:
-        """Fuse and decode: row d of ``mask`` (D, M) bool, a subset of what sample ``samples[d]`` has.
+        """Fuse and decode D subsets: row d of ``mask`` (D, M) bool, a subset of the modalities of ``samples[d]``.
 
         ``samples`` defaults to one decode per sample, in order.
 
@@ -106,9 +106,10 @@ class MultiModalBackbone(nn.Module, ABC):
     """Names of the ``ModuleList`` attributes that hold one module per modality."""
 
     def encode(self, image: Tensor, available: Tensor) -> Features:
-        """Encode every modality that is there: image (B, M, *spatial), available (B, M) bool.
+        """Encode every available modality: image (B, M, *spatial), available (B, M) bool.
 
-        An absent modality is not read, so whatever its channel holds changes nothing, and its encoder gets no gradient.
+        An absent modality is not read, so the content of its channel has no influence, and its encoder gets no
+        gradient.
 
         Raises:
             ValueError: wrong number of channels or dimensions, a size that does not suit ``stride``, a sample
@@ -134,7 +135,7 @@ class MultiModalBackbone(nn.Module, ABC):
         return Features(tuple(encoded), tuple(rows), available, traced=False)
 
     def forward(self, image: Tensor, available: Tensor | None = None) -> Tensor:
-        """The segmentation logits (B, K, *spatial) from what is available; ``None`` means every modality is."""
+        """The segmentation logits (B, K, *spatial) from the available modalities; ``None`` means all."""
         if available is None:
             available = torch.ones(image.shape[0], self.num_modalities, dtype=torch.bool, device=image.device)
         features = self.encode(image, available)

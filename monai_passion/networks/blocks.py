@@ -75,9 +75,9 @@ class _NormalizedAway(torch.autograd.Function):
 
 
 def add_before_norm(x: Tensor, bias: Tensor) -> Tensor:
-    """(n, C, *spatial) plus (C,), for instance normalization, which takes a constant per channel away again.
+    """(n, C, *spatial) plus (C,), for instance normalization, which removes a constant per channel again.
 
-    So nothing is added, and the bias, which published weights have, gets the gradient that it has: 0.
+    So nothing is added. The bias, which published weights have, gets its true gradient: 0.
     """
     if not torch.is_grad_enabled() or is_tracing():
         return x
@@ -98,7 +98,7 @@ class _Conv3dBeforeNorm(_BeforeNorm, Conv3d):
 
 
 def upsample(x: Tensor, factor: int = 2) -> Tensor:
-    """Bi- or trilinear, corners aligned."""
+    """Bi- or trilinear up-sampling, corners aligned."""
     if factor == 1:
         return x
     mode = "bilinear" if x.ndim == 4 else "trilinear"
@@ -107,7 +107,7 @@ def upsample(x: Tensor, factor: int = 2) -> Tensor:
 
 
 def initialize(network: nn.Module) -> None:
-    """He initialization of every convolution's weight (fan-in, gain sqrt 2), as the published networks."""
+    """He initialization of every convolution's weight (fan-in, gain sqrt 2), as in the published networks."""
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.Conv3d, FusionConv)):
             nn.init.kaiming_normal_(module.weight)
@@ -220,7 +220,7 @@ def token_grid(roi_size: int | Sequence[int], stride: int, spatial_dims: int) ->
     """Tokens per axis of an image of ``roi_size`` voxels.
 
     Raises:
-        ValueError: ``stride`` does not divide ``roi_size``, or one token is left of an axis.
+        ValueError: ``stride`` does not divide ``roi_size``, or an axis has only one token.
     """
     sizes: tuple[int, ...] = ensure_tuple_rep(roi_size, spatial_dims)
     if any(size % stride or size < 2 * stride for size in sizes):
@@ -239,7 +239,7 @@ def tokens_to_map(tokens: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def resize_tokens(tokens: Tensor, built: Sequence[int], grid: Sequence[int]) -> Tensor:
-    """Learned tokens (n, P, C) of the grid ``built``, interpolated linearly for another one."""
+    """Learned tokens (n, P, C) for the grid ``built``, interpolated linearly for another grid."""
     if tuple(built) == tuple(grid):
         return tokens
     mode = "bilinear" if len(grid) == 2 else "trilinear"
@@ -249,8 +249,8 @@ def resize_tokens(tokens: Tensor, built: Sequence[int], grid: Sequence[int]) -> 
 class TransformerBlock(nn.Module):
     """Multi-head attention and a perceptron, each after a layer norm and around a skip.
 
-    Not MONAI's ``TransformerBlock``: that one holds a layer norm that nothing uses, drops attention weights at
-    inference too with ``use_flash_attention``, and cannot attend to keys from elsewhere.
+    MONAI's ``TransformerBlock`` does not fit: it has an unused layer norm, drops attention weights at inference too
+    with ``use_flash_attention``, and cannot attend to keys from elsewhere.
 
     Raises:
         ValueError: ``heads`` does not divide ``channels``.
@@ -281,7 +281,7 @@ class TransformerBlock(nn.Module):
         return F.dropout(x, self.dropout, self.training)
 
     def update(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The tokens (n, P, C) after what they attended to, (n, heads, P, C / heads)."""
+        """The tokens (n, P, C), updated by the result of attention, (n, heads, P, C / heads)."""
         attended = self.proj(attended.transpose(1, 2).flatten(2))
         x = x + self.drop(self.drop(attended))  # twice, as published
         return x + self.mlp(self.norm2(x))

@@ -95,7 +95,7 @@ class GroupedPerceptron(nn.Module):
 
 
 class CrossTokenLayer(nn.Module):
-    """Attention between channels: those of the query ask those of the modalities, which compare as whole maps."""
+    """Attention between channels, compared as whole maps: those of the query attend to those of the modalities."""
 
     def __init__(self, spatial_dims: int, num_modalities: int, channels: int, dropout: float, last: bool) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class CrossTokenLayer(nn.Module):
     def forward(
         self, routing: Routing, query: Tensor, maps: Sequence[Tensor | None]
     ) -> tuple[Tensor, Sequence[Tensor | None]]:
-        """Query (D, C, *spatial); maps, a row for each of the modality's decodes. Both come back updated."""
+        """Update the query (D, C, *spatial) and the maps, a row for each of the modality's decodes."""
         keys, values = (
             torch.cat(
                 [
@@ -146,8 +146,8 @@ class CrossTokenLayer(nn.Module):
 class M2FTrans(MultiModalBackbone):
     """M2FTrans: convolutional encoders, learned fusion tokens that attend to the modalities there are, a U-Net decoder.
 
-    A modality's own tokens attend to each other only, so they are computed once, in `encode`; with dropout, all decodes
-    of one encode share what was dropped there. Spatial sizes must be multiples of ``2 ** (levels - 1)``, at least twice
+    A modality's own tokens attend only to each other, so they are computed once, in `encode`; with dropout, all decodes
+    of one encode share the dropped values. Spatial sizes must be multiples of ``2 ** (levels - 1)``, at least twice
     that.
 
     Args:
@@ -158,6 +158,9 @@ class M2FTrans(MultiModalBackbone):
         dropout: of the transformer and of the channel attention.
 
     Deep supervision: one output per level, before the fusion of that level, at x1, x1/2, x1/4, ... (finest first).
+
+    Raises:
+        ValueError: a width or depth below 1, fewer than 3 levels, or a ``roi_size`` or ``heads`` that does not fit.
     """
 
     def __init__(

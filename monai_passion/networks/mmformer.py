@@ -29,7 +29,7 @@ from monai_passion.networks.routing import Features, Routing
 __all__ = ["MMFormer"]
 
 T1, T2 = 2, 3
-"""Where BraTS has them; see ``released_t2_bottleneck``."""
+"""Channels of T1 and T2 in BraTS; see ``released_t2_bottleneck``."""
 
 
 class EncodedModality(NamedTuple):
@@ -65,13 +65,18 @@ class MMFormer(MultiModalBackbone):
         embedding: channels of a token.
         heads, depth, mlp, dropout: of every transformer.
         released_t2_bottleneck: repeat an error of the released code (BraTS modalities only), to reproduce its numbers:
-            in training, where T2 is decoded alone for distillation, its bottleneck gets the tokens of T1 if the sample
-            has T1, and none otherwise. Such a decode is told by its mask: T2 alone, of a sample that has more or that
-            was decoded before in the same call (by its teacher, as T2 is all it has).
-        released_masked_tokens: repeat another: in training, a modality that is decoded alone though its sample's first
-            decode in the same call (its teacher) leaves it out, as in PDT, has no tokens in the bottleneck.
+            in training, when T2 is decoded alone for distillation, the bottleneck gets the tokens of T1 if the sample
+            has T1, and none otherwise. Such a decode is recognized by its mask: T2 alone, for a sample that has more
+            modalities, or that was decoded before in the same call (by its teacher, if T2 is all it has).
+        released_masked_tokens: repeat another error: in training, a modality that is decoded alone although its
+            sample's first decode in the same call (its teacher) leaves it out, as in PDT, has no tokens in the
+            bottleneck.
 
     Deep supervision: decoder maps at x1/2, x1/4, ... (finest first).
+
+    Raises:
+        ValueError: a width below 1, fewer than 2 levels, a ``roi_size`` or ``heads`` that does not fit, or
+            ``released_t2_bottleneck`` without the 4 modalities of BraTS.
     """
 
     block_order = "pre"

@@ -1,4 +1,4 @@
-"""The numbers that a network computes with; its parameters, losses and what it returns are single precision always."""
+"""The precision in which a network computes; its parameters, losses and results are always single precision."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def cpu_has(feature: str) -> bool:
-    """Whether torch finds a feature in this CPU, ``"amx_tile"`` for one; False where it cannot tell."""
+    """Whether torch finds a feature in this CPU, such as ``"amx_tile"``; False if it cannot tell."""
     ask = getattr(torch.cpu, f"_is_{feature}_supported", None)
     return ask is not None and bool(ask())
 
@@ -56,7 +56,7 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
 
 
 def name_precision(precision: str, device: torch.device) -> str:
-    """What `choose_precision` chooses, by its name: "auto" becomes "bf16" or "fp32"."""
+    """The name of the type that `choose_precision` returns: "auto" becomes "bf16" or "fp32"."""
     chosen = choose_precision(precision, device)
     return next(name for name, dtype in TYPES.items() if dtype == chosen)
 
@@ -70,12 +70,12 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 
 def needs_scaler(precision: str, device: torch.device) -> bool:
-    """Whether a training scales its loss, lest gradients vanish: in fp16."""
+    """Whether a training must scale its loss to keep small gradients: in fp16."""
     return choose_precision(precision, device) == torch.float16
 
 
 def to_single(output: Any) -> Any:
-    """What a network returned, in (nested) tuples, with its half-precision tensors as float32."""
+    """The result of a network, in (nested) tuples, with half-precision tensors as float32."""
     if isinstance(output, torch.Tensor):
         return output.float() if output.is_floating_point() and output.dtype != torch.float64 else output
     if isinstance(output, tuple):

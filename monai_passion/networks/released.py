@@ -1,6 +1,6 @@
 """Weights of the released PASSION code -> weights of these networks.
 
-The released checkpoints name every modality, level and class in the parameter names; `RULES` says what each is here.
+Released checkpoints spell modality, level and class in the parameter names; `RULES` maps them to the names here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ RELEASED_PREFIXES: dict[str, tuple[str, ...]] = {
 """How the released parameter names spell the modalities, in channel order."""
 
 RELEASED_STRIDE = 16
-"""Voxels a token, per axis, of the released transformers."""
+"""Voxels per token along each axis, in the released transformers."""
 
 SEPARATE = "separate."
 """Prefix of the translated names that belong to the training-only `SeparateDecoder`."""
@@ -156,13 +156,12 @@ def translate(network: str, modalities: Sequence[str]) -> Callable[[str], tuple[
 
 
 def infer_arguments(released: Mapping[str, Tensor], network: str, modalities: Sequence[str]) -> dict[str, Any]:
-    """The arguments of the network that a released ``state_dict`` was made by, as far as its shapes tell.
+    """The network's arguments behind a released ``state_dict``, as far as its shapes tell them.
 
-    The number of attention heads leaves no trace in them; nor does ``roi_size`` where the tokens are not a
-    square or cube.
+    They do not tell the number of attention heads, nor ``roi_size`` if the tokens are not a square or cube.
 
     Raises:
-        ValueError: an array that tells one of them is not there.
+        ValueError: an array that tells one of them is missing.
     """
     rename = translate(network, modalities)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -201,6 +200,8 @@ def infer_arguments(released: Mapping[str, Tensor], network: str, modalities: Se
 
 
 class Converted(NamedTuple):
+    """The arrays of a released checkpoint under the names of this package."""
+
     backbone: dict[str, Tensor]
     separate: dict[str, Tensor]
     """Weights of the training-only decoder (empty when the checkpoint has none)."""
@@ -215,7 +216,7 @@ def convert_state_dict(
 
     Args:
         network: "rfnet", "mmformer" or "m2ftrans".
-        backbone: the network of this package that the weights shall fit; it is not changed.
+        backbone: the network of this package that the weights must fit; it is not changed.
         modalities: how the released names spell the modalities, in channel order (`RELEASED_PREFIXES`).
 
     Raises:

@@ -132,6 +132,9 @@ class RFNet(MultiModalBackbone):
         levels: resolutions, each with twice the channels of the one above.
 
     Deep supervision: the probability maps, before the fusion of their level, at x1, x1/2, x1/4, ...
+
+    Raises:
+        ValueError: a width that is not even and positive, or fewer than 2 levels.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
-"""Which modality of which sample takes part in which decode.
+"""Routing of the modalities of each sample into the decodes.
 
 Encoders run only on what is there, so the encoded maps of modality ``m`` hold one row per sample that *has* ``m``.
 `Features` keeps those rows; `Routing` says, for every decode, which rows it may read.
 
 While a network is traced or exported, control flow must not depend on data, nor on the size of the batch. Then every
-modality keeps a row for every sample, one decode stands for the whole batch, and what a row must not see is multiplied
-by zero. The numbers are the same.
+modality keeps a row for every sample, one decode stands for the whole batch, and modalities that a row must not see are
+multiplied by zero. The numbers are the same.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def is_tracing() -> bool:
 
 
 class Features(NamedTuple):
-    """What `encode` returns: the encoded maps of every modality, opaque to all but the backbone that made them."""
+    """Result of `encode`: the encoded maps of every modality, opaque to all but the backbone that made them."""
 
     maps: tuple[Any, ...]
     """Per modality: the backbone's own structure of tensors of shape (n_m, ...), or None if no sample has it."""
@@ -38,7 +38,7 @@ class Features(NamedTuple):
     available: Tensor
     """(B, M) bool: what was encoded."""
     traced: bool
-    """Every modality was encoded for every sample, see the module's text."""
+    """Whether every modality was encoded for every sample, see the module's text."""
 
     def route(self, mask: Tensor, samples: Tensor | Sequence[int] | None = None) -> Routing:
         """Plan D decodes: row ``d`` of ``mask`` (D, M) bool fuses its modalities of sample ``samples[d]``.
@@ -95,20 +95,20 @@ def _weigh(value: Tensor, weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Routing:
-    """Who takes part in D decodes; see `Features.route`."""
+    """The modalities that take part in D decodes; see `Features.route`."""
 
     samples: tuple[int, ...]
     present: tuple[tuple[int, ...], ...]
     """Per decode, its modalities, ascending (all of them while tracing)."""
     rows: tuple[tuple[int, ...], ...]
     gate: Tensor | None
-    """(B, M) bool while tracing: what really takes part."""
+    """(B, M) bool while tracing: the modalities that really take part."""
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def span(self, decode: int) -> slice:
-        """Its rows in tensors that have one per decode: one, or while tracing those of the whole batch."""
+        """The rows of a decode in tensors with a row per decode: one, or while tracing those of the whole batch."""
         return slice(None) if self.gate is not None else slice(decode, decode + 1)
 
     def takes(self, decode: int, modality: int) -> bool:
@@ -166,7 +166,7 @@ class Routing:
         return torch.cat(rows) if len(rows) > 1 else rows[0]
 
     def mask(self, like: Tensor) -> Tensor:
-        """(D, M) bool on the device of ``like``: what really takes part."""
+        """(D, M) bool on the device of ``like``: the modalities that really take part."""
         if self.gate is not None:
             return self.gate
         mask = torch.zeros(len(self), len(self.rows), dtype=torch.bool)

@@ -19,21 +19,21 @@ __all__ = ["SelfDistillationNet", "SelfDistillationOutput"]
 
 
 class SelfDistillationOutput(NamedTuple):
-    """What a training step's losses see. B samples, M modalities, K classes."""
+    """The inputs of a training step's losses. B samples, M modalities, K classes."""
 
     fused: Decoded
     """Decodes of every modality in ``mask``: B rows."""
     unimodal: Decoded | None
-    """Decodes of one modality alone: one row a pair. None when no pair was decoded."""
+    """Decodes of one modality alone, one row per pair; None if no pair was decoded."""
     pairs: tuple[tuple[int, int], ...]
     """(sample, modality) of each row of ``unimodal``, samples ascending."""
     separate: Tensor | None
     """Logits (P, K, *spatial) of the separate decoder, one row for every entry of ``separate_pairs``."""
     separate_pairs: tuple[tuple[int, int], ...]
     available: Tensor
-    """(B, M) bool: what was encoded, and so what the losses may teach."""
+    """(B, M) bool: the encoded modalities, which the losses may train."""
     image: Tensor
-    """(B, M, *spatial), what was encoded."""
+    """(B, M, *spatial), the encoded image."""
     subsets: Decoded | None = None
     """Decodes of random subsets of the modalities: one row per entry of ``subset_samples``."""
     subset_samples: tuple[int, ...] = ()
@@ -49,15 +49,19 @@ class SelfDistillationNet(nn.Module):
     Args:
         backbone: the network.
         unimodal: decode each available modality alone too. "train": with gradients, as self-distillation needs;
-            "monitor": without, so that the relative preference of other methods can be watched; "off".
+            "monitor": without gradients, so that the relative preference of other methods can be measured; "off".
         separate: attach the training-only uni-modal decoder of the published networks (L_reg of Eq. 1-2).
         skip_single: do not decode the one modality of a single-modality sample a second time: it equals the fused
             decode, so its distance and its distillation terms are zero.
         sequential: decode one row at a time: the same numbers, less memory at once, more time.
-        checkpointing: as ``sequential``, and keep nothing of a decode but its outputs; the backward pass repeats it.
-            The least memory, for a third more time.
-        random_subsets: random subsets of a sample's modalities to decode too, two or more but not all of them, drawn
-            anew in each call; samples with fewer than three modalities have none. Gradients as of ``unimodal``.
+        checkpointing: as ``sequential``, and keep only the outputs of a decode; the backward pass repeats it. Needs the
+            least memory, and a third more time.
+        random_subsets: number of random subsets of a sample's modalities to decode too, each of two or more but not all
+            of them, drawn anew in each call; samples with fewer than three modalities have none. Gradients as for
+            ``unimodal``.
+
+    Raises:
+        ValueError: another word for ``unimodal``.
     """
 
     def __init__(
@@ -86,13 +90,13 @@ class SelfDistillationNet(nn.Module):
             )
 
     def forward(self, image: Tensor, available: Tensor, mask: Tensor | None = None) -> SelfDistillationOutput:
-        """Decode what is fused, each modality alone and random subsets, as far as these are asked for.
+        """Decode the fused modalities, each modality alone and random subsets, as far as requested.
 
         Args:
             image: (B, M, *spatial).
-            available: (B, M) bool, what is encoded.
-            mask: (B, M) bool, what is fused, a subset of ``available``, which is the default. They differ when absent
-                modalities are simulated while their encoders go on learning (PDT).
+            available: (B, M) bool, the modalities to encode.
+            mask: (B, M) bool, the modalities to fuse, a subset of ``available``, which is the default. They differ if
+                absent modalities are simulated while their encoders still learn (PDT).
 
         Raises:
             ValueError: as `MultiModalBackbone.encode` and `MultiModalBackbone.decode`.

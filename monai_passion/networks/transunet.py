@@ -47,6 +47,9 @@ class TransUNet(HeteroModalUNet):
         channels: as for `HeteroModalUNet`.
         roi_size: the image size that the positional embeddings are made for; they are interpolated for others.
         embedding, heads, depth, mlp, dropout: of the transformer.
+
+    Raises:
+        ValueError: fewer than 2 levels, or a ``roi_size`` or ``heads`` that does not fit.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A U-Net for any subset of modalities, from MONAI's blocks: mean and variance over what is there, level by level.
+"""A U-Net for any subset of modalities, from MONAI's blocks: mean and variance over the available ones, per level.
 
 The fusion is that of Havaei et al., HeMIS, MICCAI 2016, in the U-Net form of Dorent et al., MICCAI 2019.
 """
@@ -37,6 +37,9 @@ class HeteroModalUNet(MultiModalBackbone):
         channels: of the encoder's levels, finest first; each level halves the size. The decoder has twice as many.
 
     Deep supervision: decoder maps at x1/2, x1/4, ... (finest first), the deepest level left out.
+
+    Raises:
+        ValueError: fewer than 2 levels, or a level without channels.
     """
 
     def __init__(

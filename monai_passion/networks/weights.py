@@ -25,7 +25,7 @@ METADATA_KEY = "monai_passion"
 """Entry of the safetensors header that holds the metadata, as JSON."""
 
 LISTED = 6
-"""How many differences an error message spells out."""
+"""Number of differences in an error message."""
 
 
 def write_sidecar(path: str | Path) -> Path:
@@ -38,7 +38,7 @@ def write_sidecar(path: str | Path) -> Path:
 
 
 def unwrapped(thing: Any) -> Any:
-    """A network without what spreads it over devices or processes, or compiles it; anything else as it is."""
+    """A network without the wrappers that distribute or compile it; anything else as it is."""
     inner = thing.module if isinstance(thing, DataParallel | DistributedDataParallel) else thing
     return getattr(inner, "_orig_mod", inner)
 
@@ -51,8 +51,8 @@ def save_weights(
     Args:
         network: a network, or its ``state_dict``.
         path: ends in ``.safetensors``.
-        metadata: anything JSON holds. `load_into` compares ``"network"`` with the name of the network's class, and
-            fills it in itself when ``network`` is a network.
+        metadata: anything that JSON can hold. `load_into` compares ``"network"`` with the name of the network's class;
+            it is filled in here if ``network`` is a network.
 
     Raises:
         ValueError: another suffix.
@@ -93,10 +93,10 @@ def read_torch_state(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any
     """The ``state_dict`` in a file of ``torch.save``, read with ``weights_only=True``, and the metadata beside it.
 
     Takes a plain ``state_dict``, or one under the key "model" (MONAI's ``CheckpointSaver``, and `CheckpointHandler`,
-    which adds "metadata") or "state_dict". The prefix ``module.`` of parallel wrappers goes.
+    which adds "metadata") or "state_dict". The prefix ``module.`` of parallel wrappers is removed.
 
     Raises:
-        WeightsError: not readable, would run code, or no ``state_dict`` in it.
+        WeightsError: the file is not readable, would run code, or has no ``state_dict``.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -156,10 +156,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def check_maker(path: str | Path, metadata: Mapping[str, Any], name: str) -> None:
-    """Refuse the weights of another network than the class ``name``, where the metadata say whose they are.
+    """Refuse weights of another network than the class ``name``, if the metadata name it.
 
     Raises:
-        WeightsError: they are.
+        WeightsError: they belong to another network.
     """
     made_by = metadata.get("network", name)
     if made_by != name:

@@ -1,1 +1,1 @@
-"""One patient in, whatever sequences there are; a segmentation, its numbers and its doubts out."""
+"""From the available sequences of a patient to a segmentation, its numbers and its warnings."""

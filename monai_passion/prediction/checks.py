@@ -1,4 +1,4 @@
-"""What is odd about a segmentation."""
+"""Plausibility checks of a segmentation."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from monai_passion.tasks import Task
 __all__ = ["check_result", "far_parts"]
 
 OUTSIDE_HEAD = 0.01
-"""Part of a segmentation that may lie where every image is zero."""
+"""Share of a segmentation that may lie where every image is zero."""
 FILLS_IMAGE = 0.4
-"""Part of what the images show from which on a segmentation is not believed: no tumor or heart takes so much."""
+"""Share of what the images show from which a segmentation is implausible: no tumor or heart is so large."""
 FAR = 30.0
-"""mm from the largest part of a segmentation from which on a small one is worth a look."""
+"""Distance (mm) from the largest part of a segmentation beyond which a small part gets a note."""
 SMALL = 0.1
 """Volume of a small part, relative to the largest."""
 LARGEST_ML = {"brain": 600}
@@ -31,13 +31,13 @@ LARGEST_ML = {"brain": 600}
 def check_result(
     labels: NDArray[np.unsignedinteger], volumes: Mapping[str, Volume], outside: int = 0, task: Task | None = None
 ) -> list[Finding]:
-    """What is odd about a segmentation: whether it is to be used at all, a note where one should look.
+    """Findings about a segmentation: whether it can be used at all, and notes on where to look.
 
     Args:
         labels: (X, Y, Z).
         volumes: the images, on the same grid.
-        outside: voxels that were taken out of ``labels`` because every image is 0 there.
-        task: says whether a tumor can be as large.
+        outside: voxels that were removed from ``labels`` because every image is 0 there.
+        task: its anatomy limits the volume of a tumor.
     """
     found = labels > 0
     findings = []
@@ -66,7 +66,7 @@ def check_result(
 
 
 def far_parts(found: NDArray[np.bool_], affine: NDArray[np.float64]) -> tuple[int, float]:
-    """Connected parts with less than ``SMALL`` of the largest one's volume and more than ``FAR`` mm from it.
+    """Connected parts with less than ``SMALL`` of the largest part's volume, more than ``FAR`` mm from it.
 
     Args:
         found: (X, Y, Z).

@@ -1,4 +1,4 @@
-"""Many patients, one after the other: what is done stays done, and one that fails does not stop the rest."""
+"""Segment many patients: finished patients stay, and one that fails does not stop the rest."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ REPORT = "report.json"
 PatientFiles = Path | Mapping[str, Path]
 """The folder of a patient, or modality -> file."""
 TellOf = Callable[[Finding, str], object]
-"""Is called with each doubt and the patient it is about, as soon as it is known."""
+"""Called with each finding and its patient, as soon as it is known."""
 
 
 def predict_cohort(
@@ -68,20 +68,20 @@ def predict_cohort(
     shard: tuple[int, int] = (1, 1),
     layout: str = "auto",
 ) -> dict[str, dict[str, Any]]:
-    """`predict_patient` for each of ``patients`` into ``output``/<patient>, as far as it is not done yet.
+    """Run `predict_patient` for each of ``patients`` that is not done yet, into ``output``/<patient>.
 
-    ``manifest.json`` says how each ended, with its exit code; it is written after every patient, so that a run that
-    was stopped goes on where it was. A patient is done again when its files, the weights or the settings changed, or
-    when it failed. Each shard has a manifest of its own, and every one of them writes the table and the page of all, so
-    that these are complete when the last has ended. ``volumes.csv`` has one row for each patient that is done.
+    ``manifest.json`` has the result of each patient, with its exit code; it is written after every patient, so that a
+    stopped run can be resumed. A patient is repeated if its files, the weights or the settings changed, or if it
+    failed. Each shard has its own manifest and writes the table and the page of all patients, which are complete when
+    the last shard has ended. ``volumes.csv`` has one row per finished patient.
 
     Args:
         patients: name -> its folder, or modality -> file.
-        open_segmenter: gives the `Segmenter`; can be pickled where there are several workers.
-        workers: processes, each with a network of its own; they share the threads.
+        open_segmenter: returns the `Segmenter`; must be picklable for several workers.
+        workers: processes, each with its own network; they share the threads.
         tell: see `TellOf`.
-        shard: ``(3, 16)`` does the third of sixteen parts of the patients; the others may run at the same time, on
-            other machines too, into the same folder.
+        shard: ``(3, 16)`` for the third of sixteen parts of the patients; the others may run at the same time into the
+            same folder, also on other machines.
         layout: of a patient's folder, see `find_files`.
 
     Returns:
@@ -90,7 +90,7 @@ def predict_cohort(
 
     Raises:
         UsageError: ``output`` holds something else.
-        WeightsError, UsageError: those of `Segmenter`, which concern every patient.
+        WeightsError, UsageError: as for `Segmenter`; they concern every patient.
     """
     check_folder(output)
     path = shard_manifest(output, shard)
@@ -211,10 +211,10 @@ def check_cohort(
     tell: TellOf = lambda finding, patient: None,
     layout: str = "auto",
 ) -> dict[str, dict[str, Any]]:
-    """`check_patient` for each of ``patients``; nothing is computed or written, and a bad one does not stop the rest.
+    """Run `check_patient` for each of ``patients``; nothing is computed or written, and errors do not stop the rest.
 
     Returns:
-        Name -> what `check_patient` gives, with ``status``, ``exit_code`` and ``message`` as in a manifest.
+        Name -> result of `check_patient`, with ``status``, ``exit_code`` and ``message`` as in a manifest.
     """
     entries: dict[str, dict[str, Any]] = {}
     for name, source in patients.items():
@@ -250,7 +250,7 @@ def _remove_leftovers(output: Path, patients: Collection[str]) -> None:
 
 
 class Job(NamedTuple):
-    """One patient that is to be done."""
+    """One patient to segment."""
 
     name: str
     files: Mapping[str, Path]
@@ -275,12 +275,12 @@ def _attempt(
 
 
 def shard_manifest(output: Path, shard: tuple[int, int]) -> Path:
-    """The file of a shard, as ``(3, 16)``; there is one for a cohort in one piece."""
+    """Name of the manifest of a shard such as ``(3, 16)``, or of a cohort without shards."""
     return output / (MANIFEST if shard[1] == 1 else f"manifest-{shard[0]}of{shard[1]}.json")
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """The entry of the manifest of a patient that failed."""
+    """The manifest's entry for a patient that failed."""
     known = isinstance(error, PassionError)
     return {
         "status": "failed",
@@ -390,7 +390,11 @@ def _key(files: Mapping[str, Path], segmenter: Segmenter, options: Options) -> s
 
 
 def read_manifests(output: Path) -> dict[str, dict[str, Any]]:
-    """The entries of all manifests in a folder; of two about one patient the one written last."""
+    """The entries of all manifests in a folder; if two have the same patient, the later one counts.
+
+    Raises:
+        UsageError: a manifest is damaged, or ``output`` holds something else.
+    """
     manifest: dict[str, dict[str, Any]] = {}
     paths = sorted(output.glob("manifest*.json"), key=lambda path: path.stat().st_mtime_ns)
     for path in paths:
@@ -409,7 +413,11 @@ def _is_foreign(path: Path) -> bool:
 
 
 def write_manifest(path: Path, manifest: Mapping[str, Mapping[str, Any]], order: Sequence[str]) -> None:
-    """This run's manifest, then the table and the page of all patients that any manifest in the folder has."""
+    """Write this run's manifest, then the table and the page of all patients in any manifest of the folder.
+
+    Raises:
+        ResourceError: nothing can be written there.
+    """
     output = path.parent
     try:
         write_atomically(path, lambda temporary: temporary.write_text(json.dumps(manifest, indent=1) + "\n"))
@@ -424,7 +432,7 @@ def write_manifest(path: Path, manifest: Mapping[str, Mapping[str, Any]], order:
 
 
 def _row(name: str, report: Mapping[str, Any]) -> dict[str, Any]:
-    """Of ``volumes.csv``: regions and labels in mL, the Dice to expect with its interval, and the doubts in words."""
+    """A row of ``volumes.csv``: regions and labels in mL, the Dice to expect with interval, the findings in words."""
     measured = {f"{row['name']}_ml": row["volume_ml"] for row in (*report["regions"], *report["labels"])}
     quality = report["expected_quality"]
     known = {row["region"]: (row["dice"], row["low"], row["high"]) for row in quality}

@@ -1,4 +1,4 @@
-"""Two examinations of one patient side by side: what grew, what shrank, what is new."""
+"""Compare two examinations of one patient: what grew, what shrank, what is new."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ __all__ = [
 ]
 
 MEASURABLE_MM = 10.0
-"""Both diameters of a measurable lesion are at least as long."""
+"""Least length (mm) of both diameters of a measurable lesion."""
 TARGETS = 2
-"""So many of the largest measurable lesions are summed."""
+"""Number of the largest measurable lesions that are summed."""
 CUT = 0.05
-"""Part of a lesion that may lie outside the other image before how it changed is unknown: registration turns heads."""
+"""Share of a lesion that may lie outside the other image, since registration rotates heads; beyond it, its change is
+unknown."""
 PREFERRED = ("t1c", "flair", "t1", "t2")
 """The sequence of both examinations that they are registered by and shown in."""
 
@@ -48,20 +49,21 @@ class Examination(NamedTuple):
     labels: Volume
     images: Mapping[str, Volume]
     patient: str = ""
-    """What DICOM headers say of who it is; "" where they say nothing."""
+    """The patient by the DICOM headers; "" if they do not tell."""
 
 
 def open_examination(
     folder: Path, files: Mapping[str, Path] | None = None, max_voxels: int = MAX_VOXELS
 ) -> Examination:
-    """What ``predict`` wrote into ``folder``, and its images.
+    """Read the result of ``predict`` in ``folder``, and its images.
 
     Args:
         folder: with ``report.json`` and ``segmentation.nii.gz``.
-        files: modality -> NIfTI file or DICOM series; None for those that the report names (``predict --keep-names``).
+        files: modality -> NIfTI file or DICOM series; None for the files that the report names (``predict
+            --keep-names``).
 
     Raises:
-        InputError: no such files, or a report that is not as its schema wants it or does not name the images.
+        InputError: no such files, or a report that does not fit its schema or does not name the images.
     """
     path = folder / "report.json"
     report = read_json(path, "run predict for it again")
@@ -276,7 +278,7 @@ def _values(report: Mapping[str, Any], name: str) -> Sequence[int]:
 
 
 def change(before: float, after: float) -> dict[str, float | None]:
-    """Both numbers, the difference, and it in percent of the first; None where that is 0."""
+    """Both numbers, their difference, and the difference in percent of the first; None if the first is 0."""
     percent = round(100 * (after - before) / before, 1) if before else None
     return {"before": before, "after": after, "difference": round(after - before, 4), "percent": percent}
 
@@ -306,11 +308,11 @@ def lesion_changes(
     Args:
         before: rows of `find_lesions`, the largest first.
         after: likewise.
-        earlier: (X, Y, Z), on the later grid, which earlier lesion is there: 1 for the first of ``before``, beyond
-            their number one that has no row; 0 for none.
+        earlier: (X, Y, Z), on the later grid: the number of the earlier lesion, 1 for the first of ``before``; larger
+            numbers for lesions without a row; 0 for none.
         where_after: (X, Y, Z), the later region.
-        outside_before: for each of ``before``, the part of it (0 to 1) that the later grid does not hold.
-        seen_before: (X, Y, Z), what the earlier image shows of the later grid; None for all of it.
+        outside_before: for each of ``before``, its share (0 to 1) outside the later grid.
+        seen_before: (X, Y, Z), the part of the later grid that the earlier image shows; None for all of it.
 
     Returns:
         ``before`` and ``after`` (rows of the largest part, or None), ``parts`` (how many there are at each time),
@@ -375,7 +377,7 @@ def _change(kind: str, before: float, after: float, unseen: str) -> dict[str, fl
 
 
 def rano_category(region: Mapping[str, Any]) -> dict[str, str]:
-    """The category that RANO's thresholds for the sum of products give these numbers, and why.
+    """The category by RANO's thresholds for the sum of products, and the reason.
 
     RANO (Wen et al., J Clin Oncol 2010 and 2023): gone is complete response, 50 % less partial response, 25 % more or
     a new measurable lesion progression. It takes more than two segmentations: see ``caveat``.

@@ -1,4 +1,4 @@
-"""What the weights promise for such a patient: their scores, and what they were trained on against what is given."""
+"""What to expect of the weights for a patient: their scores, and their training data compared with the patient's."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ __all__ = [
 ]
 
 MEASURED = ("roi_size", "mirror_axes", "decision", "ensemble")
-"""Settings without which a Dice that was measured is not the one to expect."""
+"""Settings that must be equal for a measured Dice to be the one to expect."""
 COARSE = 1.5
-"""How many times the size of the training's voxels one may have."""
+"""Factor by which voxels may be larger than those of the training."""
 UNKNOWN = "expected quality unknown: evaluate these weights"
 UNRELIABLE = 0.5
-"""Mean Dice in validation under which a region is not to be relied on."""
+"""Mean Dice in validation below which a region is unreliable."""
 
 
 def find_summary(weights: Path) -> Path | None:
-    """``summary.json`` of the evaluation of these weights: beside them, or in ``eval`` beside them or their folder.
+    """Path of the ``summary.json`` about these weights: beside them, or in ``eval`` beside them or their folder.
 
-    One that names other weights by their SHA-256 is passed over.
+    A summary with the SHA-256 of other weights is ignored.
     """
     folder = weights.resolve().parent
     places = (folder, folder / "eval", folder.parent / "eval")
@@ -66,8 +66,8 @@ def expected_quality(summary: Path, task: Task) -> dict[str, list[dict[str, Any]
     """Mean Dice of each region in the evaluation, for each combination of modalities.
 
     Returns:
-        Combination, as ``"flair+t1"``, -> ``{"region", "dice", "low", "high", "patients"}`` for each region; nothing
-        where the file does not tell.
+        Combination, such as ``"flair+t1"`` -> ``{"region", "dice", "low", "high", "patients"}`` for each region; empty
+        if the file does not tell it.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     try:
@@ -83,7 +83,7 @@ def expected_quality(summary: Path, task: Task) -> dict[str, list[dict[str, Any]
 
 
 def check_measured(summary: Path, settings: Mapping[str, Any]) -> list[Finding]:
-    """A note where the Dice to expect was measured with other settings (`MEASURED`) than those of this segmentation."""
+    """A note if the Dice to expect was measured with other settings (`MEASURED`) than those of this segmentation."""
     try:
         told = json.loads(summary.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -98,7 +98,7 @@ def check_measured(summary: Path, settings: Mapping[str, Any]) -> list[Finding]:
 
 
 def check_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str], task: Task) -> list[Finding]:
-    """A warning for each region that was poor in the evaluation with these modalities; a note where there was none."""
+    """A warning for each region that was poor in the evaluation with these modalities; a note if there was none."""
     if not quality:
         return [Finding("note", UNKNOWN)]
     titles = {region.name: region.title for region in task.regions}
@@ -115,10 +115,10 @@ def check_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str],
 
 
 def check_training(facts: Mapping[str, Any], used: Sequence[str], task: Task) -> list[Finding]:
-    """A warning where nobody in the training of the weights had a modality; without any that was learned, more.
+    """A warning about modalities that no training patient had; "unusable" if the patient has no other.
 
     Args:
-        facts: the metadata of the weights; ``"missing_rates"``, modality -> share of the training items without it.
+        facts: the metadata of the weights; ``"missing_rates"``: modality -> share of the training items without it.
         used: the modalities of the patient.
         task: has their titles.
     """
@@ -134,7 +134,7 @@ def check_training(facts: Mapping[str, Any], used: Sequence[str], task: Task) ->
 
 
 def check_spacing(facts: Mapping[str, Any], affine: NDArray[np.float64]) -> list[Finding]:
-    """A warning where voxels are much coarser than those that the network was trained on.
+    """A warning if voxels are much coarser than those of the training.
 
     Args:
         facts: the metadata of the weights; ``"settings"`` with ``"spacing"``, mm; -1, that of each file, tells nothing.
@@ -160,7 +160,7 @@ def _resampled(facts: Mapping[str, Any], affine: NDArray[np.float64]) -> float |
 def seen_window(
     facts: Mapping[str, Any], shape: Sequence[int], affine: NDArray[np.float64]
 ) -> tuple[slice, slice] | None:
-    """The pixels of a slice that a network for slices looks at, the middle of (X, Y); None where it sees all of them.
+    """The central part of (X, Y), in pixels, that a network for slices sees; None if it sees all pixels.
 
     Args:
         facts: the metadata of the weights; ``"settings"`` with ``"crop_size"``, ``"coarsen"`` and ``"pixel_size"``.
@@ -183,7 +183,7 @@ def seen_window(
 
 
 def check_slices(facts: Mapping[str, Any], volume: Volume, task: Task) -> list[Finding]:
-    """Whether the third axis is across the slices, and how much of a slice is looked at; nothing for volumes.
+    """Findings about whether the third axis is across the slices, and how much of a slice is seen; none for volumes.
 
     Args:
         facts: see `seen_window`.
@@ -220,7 +220,7 @@ def check_slices(facts: Mapping[str, Any], volume: Volume, task: Task) -> list[F
 def check_edges(
     facts: Mapping[str, Any], labels: NDArray[np.unsignedinteger], affine: NDArray[np.float64]
 ) -> list[Finding]:
-    """A warning where a segmentation reaches the edge of what a network for slices looked at, and so is cut off.
+    """A warning if a segmentation is cut off at the edge of the part that a network for slices sees.
 
     Args:
         facts, affine: see `seen_window`.

@@ -1,4 +1,4 @@
-"""The way of one patient through `predict`: read, segment, measure, draw, put in place."""
+"""The steps of `predict` for one patient: read, segment, measure, draw, move into place."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ __all__ = ["Examined", "Options", "Stage", "Tell", "check_patient", "examine", "
 
 
 class Options(NamedTuple):
-    """How one patient is handled; see ``monai-passion predict --help``."""
+    """The options for one patient; see ``monai-passion predict --help``."""
 
     reference: str | None = None
     register: bool = False
@@ -84,17 +84,17 @@ BRAIN_ML = (800, 2000)
 
 
 class Stage(Protocol):
-    """Is called with the name of each step as it begins, and again with the share of it that is done, in [0, 1]."""
+    """Called with the name of each step as it begins, and again with the share that is done, in [0, 1]."""
 
     def __call__(self, name: str, share: float = 0.0) -> object: ...
 
 
 def silent(name: str, share: float = 0.0) -> None:
-    """The `Stage` that tells nobody."""
+    """A `Stage` that does nothing."""
 
 
 Tell = Callable[[Finding], object]
-"""Is called with each doubt as soon as there is one."""
+"""Called with each finding as soon as there is one."""
 
 
 class Examined(NamedTuple):
@@ -102,13 +102,13 @@ class Examined(NamedTuple):
 
     patient: Patient
     series: Mapping[str, Series]
-    """Modality -> the DICOM series it was given as."""
+    """Modality -> its DICOM series, if it was given as one."""
     findings: tuple[Finding, ...]
     """About the files and the images."""
     mask: NDArray[np.bool_] | None = None
-    """The brain, where skulls were stripped."""
+    """The brain, if skulls were stripped."""
     pictures: tuple[StagePicture, ...] = ()
-    """What registration and stripping did."""
+    """Pictures of registration and skull stripping."""
 
 
 def examine(
@@ -119,17 +119,18 @@ def examine(
     tell: Tell = lambda finding: None,
     start: Callable[[str], object] = lambda name: None,
 ) -> Examined:
-    """Read a patient's files and say what is doubtful about them, before anything is computed.
+    """Read a patient's files and find what is doubtful about them, before anything is computed.
 
     Args:
         files: modality -> NIfTI file or DICOM series.
         bundle: from `find_bundle`.
         options: see `Options`.
-        converted: an empty folder for NIfTI files of what was DICOM.
-        tell: called with each doubt.
+        converted: an empty folder for NIfTI files converted from DICOM.
+        tell: called with each finding.
         start: called with the name of each step as it begins.
 
     Raises:
+        UsageError: ``skull_strip`` for another anatomy, or ``dicom_seg`` without a DICOM series that allows one.
         PassionError: see `read_patient`.
     """
     start("reading and registering" if options.register else "reading")
@@ -178,7 +179,7 @@ def examine(
 
 
 def _misnamed(files: Mapping[str, str | os.PathLike[str]], task: Task) -> list[str]:
-    """Of NIfTI files whose names tell another sequence than they were given as."""
+    """Warnings about NIfTI files whose names tell another sequence than the given one."""
     names = {m: os.path.basename(path) for m, path in files.items()}
     told = {m: read_name(name, task).role for m, name in names.items() if name.lower().endswith(READ)}
     return [
@@ -219,7 +220,7 @@ def check_patient(
     """Judge the files of one patient and stop there: nothing is computed, nothing is written.
 
     Args:
-        weights: whose training and evaluation say what to expect; None where that is not wanted.
+        weights: their training and evaluation tell what to expect; None to leave that out.
 
     Returns:
         ``modalities``, ``expected_quality``, ``most_helpful`` and ``findings``, as in ``report.json``.
@@ -256,17 +257,18 @@ def predict_patient(
 ) -> dict[str, Any]:
     """Segment one patient into ``output``: ``segmentation.nii.gz``, ``report.json``, ``preview.png``, ``report.html``.
 
-    The folder is there as a whole, or not at all.
+    The folder appears complete or not at all.
 
     Args:
         files: modality -> NIfTI file or DICOM series (its folder, or one of its files), any non-empty subset of the
             bundle's modalities.
         output: the folder.
         bundle: from `find_bundle`.
-        open_segmenter: gives the `Segmenter`; called once the files are known to be good.
+        open_segmenter: returns the `Segmenter`; called after the files are checked.
         options: see `Options`.
-        stage: told what goes on.
-        tell: told every doubt as soon as there is one; those about the files before anything is computed.
+        stage: called with the progress.
+        tell: called with each finding as soon as there is one; findings about the files come before anything is
+            computed.
 
     Returns:
         The content of ``report.json``.
@@ -346,7 +348,7 @@ def predict_patient(
 
 
 class Stopwatch:
-    """Seconds of each stage; tells ``stage`` when one begins."""
+    """Measures the seconds of each stage; calls ``stage`` when one begins."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage

@@ -1,4 +1,4 @@
-"""`predict` scored on labeled patients: every combination of their images, on the grid of their files."""
+"""Score `predict` on labeled patients: every combination of their images, on the grid of their files."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def score_patients(
 ) -> list[dict[str, Any]]:
     """Rows of `monai_passion.evaluation.metrics.COLUMNS`, one per patient, combination and region.
 
-    Unlike an evaluation of the bundle, which scores on the grid of the network, this is what a user of `predict` gets:
-    at the spacing of the files, with all that is done to a segmentation afterwards.
+    Unlike an evaluation of the bundle, which scores on the grid of the network, this scores the result that a user of
+    `predict` gets: at the spacing of the files, after all post-processing.
 
     Args:
         items: of a datalist, with absolute paths: ``case``, ``patient``, ``image`` (modality -> path or None) and
             ``label``.
         segmenter: with the weights to score.
-        report: told the name of each case and its mean Dice over combinations and regions.
+        report: called with the name of each case and its mean Dice over combinations and regions.
 
     Raises:
         InputError: images or a label that cannot be used.

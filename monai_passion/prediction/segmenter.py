@@ -1,4 +1,4 @@
-"""A bundle's own inference configuration at work, as `predict` needs it."""
+"""Run a bundle's own inference configuration, for `predict`."""
 
 from __future__ import annotations
 
@@ -38,58 +38,58 @@ __all__ = ["Segmentation", "Segmenter"]
 
 
 class Segmentation(NamedTuple):
-    """What `Segmenter.segment` makes of a patient."""
+    """Result of `Segmenter.segment` for a patient."""
 
     labels: NDArray[np.unsignedinteger]
     """(X, Y, Z)."""
     uncertainty: NDArray[np.float32] | None
     """(X, Y, Z) in [0, 1], 0 outside the head."""
     agreement: dict[str, dict[str, float]]
-    """Modality -> region -> Dice of its decode alone with the fused one."""
+    """Modality -> region -> Dice between its decode alone and the fused one."""
     combinations: dict[str, NDArray[np.unsignedinteger]]
-    """Combination -> labels, of all but the fused one."""
+    """Combination -> labels, for all combinations but the fused one."""
     probabilities: NDArray[np.float32] | None = None
     """(X, Y, Z, K), background first."""
     device: str = "cpu"
-    """Where it was computed in the end."""
+    """The device that computed the result."""
     findings: tuple[Finding, ...] = ()
-    """What had to be done for lack of memory, and what was too small to be kept."""
+    """Changes for lack of memory, and regions that were too small to be kept."""
     outside: int = 0
-    """Voxels that the fused decode had segmented where every image is 0; they are background in ``labels``."""
+    """Voxels that the fused decode segmented where every image is 0; they are background in ``labels``."""
 
 
 class MemoryPlan(NamedTuple):
-    """How much memory an inference may use."""
+    """How an inference saves memory."""
 
     device: str
     together: bool
-    """Whether windows are batched and combinations decoded together, as the bundle says; else one after the other."""
+    """Whether windows are batched and combinations decoded together, as in the bundle; else one after the other."""
     halvings: int
-    """How many times the windows are halved."""
+    """Number of times that the windows are halved."""
     finding: Finding | None
 
 
 class Segmenter:
     """The inference of a bundle, by its own ``configs/inference.json``, on volumes in memory.
 
-    It leaves the process that it runs in as it was: seeds, hooks and torch's settings are those of programs.
+    It does not change the process: seeds, hooks and torch's settings belong to the program that runs it.
 
     Args:
         bundle: from `find_bundle`.
         weights: a file; None for the one in the bundle's ``models``, else the one that came with this package.
-        device: as torch names it; None for what the bundle chooses.
+        device: name of a torch device; None for the bundle's choice.
         roi_size: edges of the sliding window in voxels, one for all axes or one per axis; None for the bundle's.
             -1 for as large as memory allows.
         overlap: of neighboring windows, in [0, 1); None for the bundle's.
         precision: of the network, see `monai_passion.networks.precision.choose_precision`; None for the bundle's.
         mirror: average with the segmentation of the image mirrored left to right, at twice the time.
         ensemble: other networks, each with its own weights, windows and time, whose probabilities are averaged with
-            those of this one. What to expect and the rules for small regions are those of ``weights``.
+            those of this one. The expected quality and the rules for small regions are those of ``weights``.
         decision: how probabilities become labels, see `monai_passion.transforms.ProbabilitiesToLabels`; None for the
             bundle's.
 
     Raises:
-        WeightsError: there are no weights, or not for this network; members of the ensemble see other images.
+        WeightsError: there are no weights, or not for this network; or members of the ensemble need other images.
         UsageError: no such device; a window that the network does not take; a network twice in the ensemble.
     """
 
@@ -156,7 +156,7 @@ class Segmenter:
 
     @cached_property
     def network(self) -> nn.Module:
-        """With the weights in it, on the device."""
+        """The network with its weights, on the device."""
         import torch
 
         with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and then replaced
@@ -169,7 +169,7 @@ class Segmenter:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """The knobs that change the result; the precision is the one that this device computes in."""
+        """The settings that change the result; the precision is the one that this device computes in."""
         import torch
 
         from monai_passion.networks.precision import name_precision
@@ -187,19 +187,19 @@ class Segmenter:
     ) -> Segmentation:
         """Segment one patient; the result lies on the grid of the volumes, with the label values of the data set.
 
-        Every modality is encoded once, whatever is decoded; the fused label map is the same bit for bit. Where memory
-        does not suffice, windows and combinations are run one after the other, then on the CPU, both with the same
-        result; only then with smaller windows, which is a warning.
+        Every modality is encoded once; the fused label map is the same, bit for bit, for every ``decode``. If memory
+        does not suffice, windows and combinations run one after the other, then on the CPU, both with the same result;
+        only then with smaller windows, which gives a warning.
 
         Args:
-            volumes: one per modality in channel order, None where absent, all on one grid.
-            decode: ``"fused"``, what is there together; ``"alone"``, each modality alone too, for the uncertainty;
-                ``"all"``, every combination of what is there.
-            probabilities: give those of the fused decode too.
+            volumes: one per modality in channel order, None if absent, all on one grid.
+            decode: ``"fused"``: all available modalities together; ``"alone"``: each modality alone too, for the
+                uncertainty; ``"all"``: every combination of the available modalities.
+            probabilities: also return those of the fused decode.
             progress: called with the share that is done, in [0, 1], after each batch of windows.
 
         Raises:
-            ResourceError: not enough memory, whatever was tried.
+            ResourceError: not enough memory, after all of these steps.
         """
         import torch
 
@@ -233,7 +233,7 @@ class Segmenter:
             halvings += 1
 
     def window(self, halvings: int) -> tuple[int, ...]:
-        """Edges in voxels; where a window was as large as memory allows (-1), half of it is ten strides."""
+        """Edges of a window in voxels; if it was as large as memory allows (-1), half of it is ten strides."""
         sizes = tuple(int(size) for size in self._content("roi_size"))
         for _ in range(halvings):
             sizes = tuple(

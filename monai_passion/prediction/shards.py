@@ -1,4 +1,4 @@
-"""A cohort in shards, each a process that an engine starts: on this machine or wherever a Ray cluster has room."""
+"""A cohort in shards, each a process that an engine starts: on this machine or in a Ray cluster."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def predict_shards(
     stage: Stage = silent,
     pause: float = 1.0,
 ) -> dict[str, dict[str, Any]]:
-    """Run ``monai-passion WORDS --shard k/N`` for each k, and see to it that each patient has a result or a reason.
+    """Run ``monai-passion WORDS --shard k/N`` for each k, until each patient has a result or an error.
 
-    A shard whose process was killed is started again and goes on where it was, until it is killed twice at one patient:
-    what is left of it has failed. What each printed is in ``output``/shards.
+    A shard whose process was killed is started again and goes on where it was. If it is killed twice at one patient,
+    its remaining patients have failed. The output of each shard is in ``output``/shards.
 
     Args:
         words: of the command, without the shard.

@@ -1,4 +1,4 @@
-"""What `predict` says in a terminal: what goes on, doubts as soon as there are any, and the numbers at the end."""
+"""The messages of `predict` in a terminal: progress, findings as soon as there are any, and numbers at the end."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ STYLES = {"unusable": "bold red", "warning": "yellow", "note": "dim"}
 
 
 class Voice(NamedTuple):
-    """Where a run says what it has to say."""
+    """The functions through which a run prints."""
 
     stage: Stage
     finding: Callable[..., None]
-    """Called with a `Finding` and, in a cohort, the patient: one that was said of another patient is only counted."""
+    """Called with a `Finding` and, in a cohort, the patient; one that another patient had is only counted."""
     repeat: Callable[[], None]
-    """Says of whom else the same was true; called at the end."""
+    """Prints which other patients had the same findings; called at the end."""
 
 
 @contextmanager
 def speaking(quiet: bool) -> Iterator[Voice]:
-    """A line and a bar that change in a terminal; elsewhere a line per stage and per quarter of one, with time left.
+    """A changing line and bar in a terminal; elsewhere a line per stage and per quarter of a stage, with time left.
 
     All of it goes to standard error.
     """
@@ -118,7 +118,7 @@ class _Findings:
 
 
 def print_findings(findings: Iterable[Finding]) -> None:
-    """A plain line each, beside the output: for commands that have no `Voice`."""
+    """Print one plain line per finding, for commands without a `Voice`."""
     for finding in findings:
         print(f"{finding.level}: {finding.text}", file=sys.stderr)
 
@@ -134,7 +134,7 @@ def expected_text(quality: Sequence[Mapping[str, Any]], region: str) -> str:
 
 
 def unknown_text(quality: Sequence[Mapping[str, Any]]) -> str:
-    """What is said in one place where no quality is known; empty where some is."""
+    """The sentence for a report without any known quality; empty if some is known."""
     return "" if quality else UNKNOWN
 
 
@@ -178,7 +178,7 @@ def print_summary(report: Mapping[str, Any], output: Path) -> None:
 
 
 def print_check(found: Mapping[str, Any], patient: str = "") -> None:
-    """What `check_patient` found out besides its doubts, to standard output."""
+    """The results of `check_patient` besides its findings, to standard output."""
     used, absent = found["modalities"]["used"], found["modalities"]["absent"]
     whose = f"{patient}: " if patient else ""
     lines = [

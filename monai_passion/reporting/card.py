@@ -1,4 +1,4 @@
-"""What to expect of weights, as the tables in Markdown that stand in their card."""
+"""Tables of scores in Markdown for the card of weights."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def card_tables(rows: pd.DataFrame, titles: Mapping[str, str]) -> str:
     """Three tables: means by combination and region; their intervals; every patient with all sequences.
 
     Dice and sensitivity are in %, HD95 in mm, the absolute error of the volume in mL. Sensitivity follows from Dice and
-    the volumes, and is that of the patients who have the region.
+    the volumes, over the patients who have the region.
 
     Args:
         rows: of `monai_passion.evaluation.metrics.COLUMNS`.
-        titles: modality -> as it is shown, in channel order.
+        titles: modality -> name in the tables, in channel order.
 
     Returns:
         Markdown.

@@ -38,7 +38,7 @@ MARGIN = 3
 
 
 class Example(NamedTuple):
-    """What `monai_passion.evaluation.CombinationScores` keeps of a patient."""
+    """The example of a patient that `monai_passion.evaluation.CombinationScores` keeps."""
 
     image: np.ndarray
     """(M, H, W)."""
@@ -49,7 +49,7 @@ class Example(NamedTuple):
     combinations: tuple[str, ...]
     modalities: tuple[str, ...]
     affine: np.ndarray
-    """(4, 4) of the volume, whose third axis the slice is across; NaN where its place is unknown."""
+    """(4, 4) of the volume; the slice lies across its third axis. NaN if its place is unknown."""
 
 
 def read_example(path: Path) -> Example:
@@ -80,10 +80,10 @@ def example_figure(
     classes: Mapping[str, str],
     kind: str = "patient",
 ) -> Figure:
-    """A square of panels per method: the reference, then what each combination makes of it, with its Dice.
+    """A square of panels per method: the reference, then the result of each combination, with its Dice.
 
     Left and right are radiological, as in `monai_passion.prediction.output.preview`; panels of one grid show the same
-    voxels, whatever the method.
+    voxels for all methods.
 
     Args:
         examples: method -> its example.

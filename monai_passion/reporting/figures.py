@@ -1,4 +1,4 @@
-"""Figures of a report: color-blind-safe, told apart by marker and dash too, readable in print.
+"""Figures of a report: color-blind-safe, distinguishable by marker and dash too, readable in print.
 
 The colors are those of Okabe and Ito. Every figure carries the notice and the number of patients.
 """
@@ -153,7 +153,7 @@ def number_figure(
 def modality_curves(
     curves: pd.DataFrame, title: str, neutral: float, modalities: Mapping[str, str], patients: str
 ) -> Figure:
-    """One quantity of every modality over the epochs, a panel per method; the mean of its runs, which are drawn thinly.
+    """One quantity per modality over the epochs, a panel per method; single runs are thin lines, their mean is thick.
 
     Args:
         curves: `monai_passion.handlers.curves.COLUMNS`, ``method`` and ``run``, all of one ``name``.

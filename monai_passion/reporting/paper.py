@@ -41,9 +41,9 @@ __all__ = [
 ]
 
 PAPER_DATA = {"BraTS2020": 100, "MyoPS2020": 5}
-"""Data sets of the paper -> how many test patients its numbers are of."""
+"""Data sets of the paper -> number of its test patients."""
 METRICS = {"dice": "dice", "hd": "hd95"}
-"""The paper's HD -> what its released code computes under that name."""
+"""Metric of the paper -> metric that its released code computes under that name."""
 COMPONENTS = {
     "pixel": "L_pixel",
     "proto": "L_proto",
@@ -70,12 +70,12 @@ def paper_numbers() -> pd.DataFrame:
 
 
 def comparable(data: str) -> bool:
-    """Whether the paper's numbers may stand beside numbers of this data."""
+    """Whether the paper's numbers may stand beside numbers of these data."""
     return data in PAPER_DATA
 
 
 class Cells(NamedTuple):
-    """One row of a table: who, ours or the paper's, how many patients, and column -> number."""
+    """One row of a table: method, source (ours or the paper), number of patients, and column -> number."""
 
     place: Place
     source: str
@@ -149,7 +149,7 @@ def _to_own_first(
 
 
 def dots_differences(comparison: pd.DataFrame, results: Results, convention: str) -> Differences:
-    """The column of differences of `dots_table`, to the first method with the same backbone.
+    """The differences to the first method with the same backbone, as a column of `dots_table`.
 
     Args:
         comparison: of `monai_passion.evaluation.statistics.compare_methods`.
@@ -162,7 +162,7 @@ def dots_differences(comparison: pd.DataFrame, results: Results, convention: str
 
 
 def score_differences(comparison: pd.DataFrame, results: Results, convention: str) -> dict[str, dict[Place, str]]:
-    """The columns of differences of `score_table`, to the first method with the same setting and backbone.
+    """The differences to the first method with the same setting and backbone, as columns of `score_table`.
 
     Args:
         comparison: of `monai_passion.evaluation.statistics.compare_methods`, with `AVERAGE` as region too.

@@ -31,7 +31,7 @@ __all__ = ["write_report"]
 logger = logging.getLogger(__name__)
 
 SHOWN = ("dice", "hd95")
-"""Metrics whose tables the page shows; the other ones are files."""
+"""Metrics whose tables the page shows; those of others are only files."""
 EMPTY_REGIONS = {
     CHALLENGE.name: "Empty regions: one that only the network or only the reference has scores Dice 0 and, as a"
     " distance, the diagonal of the image, as in the BraTS challenge.",
@@ -54,7 +54,7 @@ WORST = (
     " stands here because a method was poor on it, which biases its difference in the other method's favor."
 )
 LONG = ("settings", "command")
-"""Columns of the table of runs that are wrapped."""
+"""Columns of the table of runs whose text is wrapped."""
 CURVES = {"beta": ("Beta", 1.0), "relative_preference": ("Relative preference", 0.0)}
 
 
@@ -63,13 +63,13 @@ class _Report(NamedTuple):
 
     results: Results
     summary: pd.DataFrame
-    """Of `summarize`, with a column ``method``."""
+    """The result of `summarize`, with a column ``method``."""
     comparison: pd.DataFrame | None
-    """Of all pairs of methods, means over combinations; None of one method."""
+    """All pairs of methods, means over combinations; None for a single method."""
     kind: str
     """patient or phantom."""
     patients: str
-    """How many, as ``n = 45 patients``."""
+    """Their number, such as ``n = 45 patients``."""
     files: dict[str, str]
     """Path below the output -> text."""
 
@@ -85,7 +85,7 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
     """Read the runs in ``folders`` and write ``report.html``, ``figures/``, ``tables/`` and ``summary.json``.
 
     Args:
-        folders: each holds the cells of a grid, of which those that are done are taken; or it is a run with its
+        folders: each holds the cells of a grid, of which the finished ones are used; or it is a run with its
             ``metrics.csv`` (`monai_passion.evaluation.metrics`), and may hold ``curves.csv`` with the columns ``epoch,
             name, modality, value`` and ``run.json`` with a ``label``. Runs of equal label are seeds.
         output: made where it is missing; files of an earlier report are replaced.

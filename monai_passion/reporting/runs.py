@@ -1,4 +1,4 @@
-"""What a report is made from: the folders of finished runs."""
+"""Read the folders of finished runs for a report."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ __all__ = ["Place", "Results", "load_runs", "run_facts", "run_folders"]
 
 logger = logging.getLogger(__name__)
 
+SEEDS_APART = 0.1
+"""By which missing rates of one method may differ: those that chance leaves of the patients drawn."""
+
 
 class Place(NamedTuple):
-    """Where a method stands in a table of the paper: the labels of its row."""
+    """The place of a method in a table of the paper: the labels of its row."""
 
     setting: str = ""
     backbone: str = ""
@@ -37,7 +40,7 @@ class Results(NamedTuple):
     """All runs together.
 
     Attributes:
-        rows: `monai_passion.evaluation.metrics.COLUMNS`, ``method``, ``run`` and ``seed`` (of ``run.json``, else the
+        rows: `monai_passion.evaluation.metrics.COLUMNS`, ``method``, ``run`` and ``seed`` (from ``run.json``, else the
             least number that no run of its method has); combinations in printed order.
         curves: `monai_passion.handlers.curves.COLUMNS`, ``method`` and ``run``; no rows where no run has curves.
         modalities: name -> title, in printed order, as the task has them.
@@ -46,7 +49,7 @@ class Results(NamedTuple):
         regions: in the order of the first run.
         methods: in the order of the runs.
         patients: how many.
-        data: what they are, as ``run.json`` says, see `monai_passion.data.datalists.describe_data`; may be empty.
+        data: name of the data set in ``run.json``, see `monai_passion.data.datalists.describe_data`; may be empty.
         table: number of the paper's table that the runs belong to; may be empty.
         places: method -> its row there.
         examples: method -> a segmented slice, of its first run that kept one.
@@ -69,7 +72,7 @@ class Results(NamedTuple):
 
 
 def run_folders(folders: Sequence[Path]) -> list[Path]:
-    """In place of a folder of experiments those of its cells that are done, in the order of their grid.
+    """The folders of runs; a folder of experiments is replaced by its finished cells, in the order of their grid.
 
     Raises:
         InputError: none of its cells is done.
@@ -88,11 +91,13 @@ def run_folders(folders: Sequence[Path]) -> list[Path]:
 def load_runs(folders: Sequence[Path]) -> Results:
     """Read ``metrics.csv`` and, where they are, ``curves.csv``, ``example.npz`` and ``run.json`` of every folder.
 
-    Runs with the same ``label`` in their ``run.json`` are seeds of one method. Without one, the folder's name is it.
+    Runs with the same ``label`` in their ``run.json`` are seeds of one method and differ only by chance. By default the
+    label is the folder's name.
 
     Raises:
         InputError: a missing or unreadable file, or runs that were not scored on the same regions, data or split.
-        UsageError: two runs without a label whose folders have the same name, or one folder twice.
+        UsageError: two runs without a label whose folders have the same name, one folder twice, or two trainings of one
+            label that are of another network, settings or missing rates.
     """
     seen: dict[Path | str, Path] = {}
     runs = []
@@ -108,6 +113,7 @@ def load_runs(folders: Sequence[Path]) -> Results:
         seen[key] = folder
         runs.append(run)
     _check_comparable(runs)
+    _check_seeds(runs)
     seeds = _numbered([(run.method, run.facts["seed"]) for run in runs])
     owners = [{"method": run.method, "run": number} for number, run in enumerate(runs)]
     rows = pd.concat(
@@ -195,8 +201,34 @@ def _check_comparable(runs: Sequence[_Run]) -> None:
                 raise InputError(f"{start} was scored on {expected}, {folder} on {what}; report them separately")
 
 
+def _check_seeds(runs: Sequence[_Run]) -> None:
+    """Refuse to take trainings of other networks or settings for seeds of one method; doubt those of other rates."""
+    first: dict[str, _Run] = {}
+    for run in runs:
+        other = first.setdefault(run.method, run)
+        both = f"{other.folder} and {run.folder} are both '{run.method}'"
+        remedy = 'give each its own --label of evaluate, or "label" in its run.json'
+        for what in ("network", "settings"):
+            mine, others = run.facts[what], other.facts[what]
+            if mine and others and (apart := _apart(mine, others)):
+                raise UsageError(f"{both}, but their {what} differ ({apart}); {remedy}")
+        mine, others = run.facts["missing_rates"], other.facts["missing_rates"]
+        if any(abs(rate - others.get(m, rate)) > SEEDS_APART for m, rate in mine.items()):
+            apart = _apart(mine, others)
+            logger.warning(f"{both}, but of other missing rates ({apart}); unless chance made them, {remedy}")
+
+
+def _apart(mine: Any, others: Any) -> str:
+    """Where two facts differ, in words; "" where they do not."""
+    if not isinstance(mine, dict) or not isinstance(others, dict):
+        return f"{others} and {mine}" if mine != others else ""
+    return ", ".join(
+        f"{k}: {others.get(k)} and {mine.get(k)}" for k in {**others, **mine} if others.get(k) != mine.get(k)
+    )
+
+
 def _first(runs: Sequence[_Run], fact: str) -> dict[str, str]:
-    """Of the first run that says it; empty where none does."""
+    """The value of the first run that has it; empty if none has."""
     return next((run.facts[fact] for run in runs if run.facts[fact]), {})
 
 
@@ -206,10 +238,10 @@ def _alike(rows: pd.DataFrame) -> bool:
 
 
 def run_facts(folder: Path) -> dict[str, Any]:
-    """What ``run.json`` says; of a cell what the grid says of it takes precedence, as an evaluation by hand knows less.
+    """The content of ``run.json``; for a cell, facts of the grid take precedence: an evaluation by hand has fewer.
 
     Raises:
-        InputError: not a JSON object, or not as the schema wants it.
+        InputError: not a JSON object, or it does not fit the schema.
     """
     path = folder / "run.json"
     if not path.exists():
@@ -222,8 +254,8 @@ def run_facts(folder: Path) -> dict[str, Any]:
 def _facts(folder: Path) -> dict[str, Any]:
     """What `load_runs` wants to know of `run_facts`, empty where that does not say it."""
     facts: dict[str, Any] = {
-        **dict.fromkeys(("label", "data", "split", "table"), ""),
-        **{"row": {}, "titles": {}, "classes": {}, "seed": None},
+        **dict.fromkeys(("label", "data", "split", "table", "network"), ""),
+        **{"row": {}, "titles": {}, "classes": {}, "settings": {}, "missing_rates": {}, "seed": None},
     }
     given = run_facts(folder)
     facts |= {key: given[key] for key in facts if given.get(key) is not None}

@@ -1,4 +1,4 @@
-"""Methods compared by several trainings: endpoints of every seed and patient, differences, and what could be seen."""
+"""Methods compared over several trainings: endpoints per seed and patient, differences, detectable differences."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from monai_passion.evaluation.summary import overlap_ml
 __all__ = ["ENDPOINTS", "compare_to_first", "endpoints"]
 
 ENDPOINTS = ("dice", "dice_rare", "false_positive_ml", "hd95", "ece")
-"""Mean Dice of all combinations; of those of rare modalities alone; false-positive volume (mL); HD95 (mm) where both
-regions are there; expected calibration error, where probabilities were scored."""
+"""Mean Dice of all combinations; of the combinations of rare modalities; false-positive volume (mL); HD95 (mm) if both
+regions exist; expected calibration error, if probabilities were scored."""
 CELL = ["seed", "patient", "case", "combination", "region"]
 
 
 def endpoints(rows: pd.DataFrame, rare: Sequence[str] = ()) -> pd.DataFrame:
     """The endpoints of every training and patient, means over its cases, regions and combinations.
 
-    The false-positive volume is what was predicted outside the reference: predicted - Dice (predicted + reference) / 2.
+    The false-positive volume is the predicted volume outside the reference: predicted - Dice (predicted + reference) /
+    2.
 
     Args:
         rows: the columns of `monai_passion.evaluation.metrics.COLUMNS`, ``method`` and ``seed``, of the convention
             ``challenge`` (others are left out).
-        rare: modalities, as ``combination`` spells them; a combination is rare if it has no other. Without any,
+        rare: modalities, as spelled in ``combination``; a combination is rare if it has only these. Without any,
             ``dice_rare`` is NaN.
 
     Returns:
@@ -38,8 +39,8 @@ def endpoints(rows: pd.DataFrame, rare: Sequence[str] = ()) -> pd.DataFrame:
 def compare_to_first(rows: pd.DataFrame, rare: Sequence[str] = ()) -> pd.DataFrame:
     """Every method against the first, endpoint by endpoint, over the seeds that both have.
 
-    An endpoint is compared in the cells (case, combination, region) where both have it: HD95 is undefined where a
-    method finds nothing, and one that finds nothing in the hard cells must not win by it.
+    An endpoint is compared over the rows (case, combination, region) where both methods have it: HD95 is undefined if a
+    method finds nothing, and a method must not gain by finding nothing in hard rows.
 
     Args:
         rows, rare: of `endpoints`.

@@ -48,7 +48,7 @@ class Scale(NamedTuple):
 
 
 class Differences(NamedTuple):
-    """A column of differences: what it says above, and its texts."""
+    """A column of differences: its head and its texts."""
 
     title: str
     texts: Mapping[tuple[str, str], str]
@@ -62,7 +62,7 @@ SCALES = {
     "nsd": Scale("NSD", "%", 100, 2, max),
 }
 WORST = 10
-"""Patients of each method that are listed as segmented worst."""
+"""Number of worst patients that are listed per method."""
 DASH = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 FILLED, EMPTY = "\N{BLACK CIRCLE}", "\N{WHITE CIRCLE}"
@@ -122,7 +122,7 @@ def csv_text(table: pd.DataFrame, patients: str) -> str:
 
 
 def wide(label: str, table: str) -> str:
-    """An HTML table that scrolls by itself where it is wider than the page; ``label`` names it to a screen reader."""
+    """An HTML table that scrolls if it is wider than the page; ``label`` names it for a screen reader."""
     return f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(label)}">{table}</div>'
 
 
@@ -178,7 +178,7 @@ def differences_to(comparison: pd.DataFrame, metric: str, convention: str, first
 
 
 def difference_text(mean: float, low: float, high: float, digits: int) -> str:
-    """``+1.3 (0.4 to 2.2)``; a dash where there is none."""
+    """``+1.3 (0.4 to 2.2)``; a dash if there is none."""
     if math.isnan(mean):
         return DASH
     return f"{'+' if mean > 0 else ''}{number_text(mean, digits)} ({_interval(low, high, digits)})"
@@ -192,15 +192,15 @@ def combination_html(
     differences: Differences | None = None,
     bold: bool = True,
 ) -> str:
-    """`combination_table` with the paper's header of dots: filled where the network was given the modality.
+    """`combination_table` with the paper's header of dots, which are filled for available modalities.
 
     Args:
-        table: see there.
+        table: from `combination_table`.
         metric: of `SCALES`.
         modalities: name -> title.
         caption: of the table.
-        differences: they get a column beside the averages.
-        bold: the best of each column; for methods that were scored on the same cases and combinations.
+        differences: for a column beside the averages.
+        bold: print the best of each column in bold, for methods scored on the same cases and combinations.
     """
     scale, combinations = SCALES[metric], list(table.columns[3:-3])
     extra = [html.escape(differences.title)] if differences else []
@@ -238,7 +238,7 @@ def worst_table(rows: pd.DataFrame, convention: str) -> pd.DataFrame:
     """The patients with the lowest mean Dice over combinations and regions, the worst first.
 
     Returns:
-        ``method, patient, <regions>, mean``, and of several methods ``difference, low, high``: to the first method on
+        ``method, patient, <regions>, mean``, and for several methods ``difference, low, high``: to the first method on
         the same patient, with a bootstrap interval over its combinations. In percent; at most `WORST` rows per method.
     """
     own = rows[rows["convention"] == convention]
@@ -278,7 +278,7 @@ def worst_html(table: pd.DataFrame, caption: str, kind: str = "patient") -> str:
 
 
 def latex_text(text: str) -> str:
-    """Text with what LaTeX would take for itself escaped; ASCII for the signs that tables use."""
+    """Text with LaTeX's special characters escaped, and the symbols of tables in ASCII."""
     text = text.translate(LATEX)
     for sign, command in SIGNS.items():
         text = text.replace(sign, command)

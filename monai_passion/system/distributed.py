@@ -17,7 +17,7 @@ __all__ = ["finish", "first_process_first", "local_device", "shard", "start"]
 
 
 def local_device() -> torch.device:
-    """The GPU of this process on its machine, the CPU where there is none.
+    """The GPU of this process on its machine; the CPU if there is none.
 
     Raises:
         UsageError: not started by ``torchrun``, or more processes than GPUs.
@@ -49,7 +49,7 @@ def finish() -> None:
 
 
 def shard(items: Sequence[Any]) -> list[Any]:
-    """The items that this process validates; all of them in every process where there are fewer than processes.
+    """The items that this process validates; all items in every process if there are fewer items than processes.
 
     Either way the mean over all processes is the mean over all items.
     """
@@ -59,7 +59,7 @@ def shard(items: Sequence[Any]) -> list[Any]:
 
 @contextmanager
 def first_process_first() -> Iterator[None]:
-    """Let the first process do something before the others, which then find its files."""
+    """Let the first process run the block before the others, which then find its files."""
     if idist.get_rank() > 0:
         idist.barrier()
     yield

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Write files so that they are complete or not there at all."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ def read_json(path: PathLike, remedy: str, kind: type[PassionError] = InputError
 
     Args:
         path: of the file.
-        remedy: what to do where it is none, the end of the message.
+        remedy: what to do, the end of the message.
         kind: of the error.
 
     Raises:
-        InputError: or ``kind``: it cannot be read or is not JSON; the message names the file, the reason, the remedy.
+        InputError: (or ``kind``) it cannot be read or is not JSON; the message names the file, the reason, the remedy.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def write_json(path: PathLike, content: Mapping[str, Any]) -> Path:
 
 
 def json_text(content: Mapping[str, Any]) -> str:
-    """What `write_json` writes."""
+    """The text that `write_json` writes."""
     plain = r'(?:"[^"\n]*"|[-+.\w]+)'
     listed = re.compile(rf"\[\s+({plain}(?:,\s+{plain})*)\s+\]")
 
@@ -101,7 +101,7 @@ def json_text(content: Mapping[str, Any]) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make sure that what was renamed in a folder stays so after a power cut."""
+    """Make sure that renamed files in a folder stay renamed after a power cut."""
     if os.name == "posix":
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -125,9 +125,9 @@ def sidecar(path: Path) -> Path:
 
 
 def checksums(path: Path) -> list[str] | None:
-    """What the `sidecar` of a file takes for its SHA-256; None where there is none.
+    """The SHA-256 sums in the `sidecar` of a file; None if there is none.
 
-    There are two while `monai_passion.handlers.checkpoint.write_checkpoint` replaces the file.
+    There are two sums while `monai_passion.handlers.checkpoint.write_checkpoint` replaces the file.
 
     Raises:
         OSError: it cannot be read.

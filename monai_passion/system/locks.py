@@ -1,4 +1,4 @@
-"""One writer a folder."""
+"""A lock for one writer per folder."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class RunLock:
     """Keeps a second writer out of a folder, such as a second training: ``train.lock`` names process and host of the
     first.
 
-    The operating system holds the lock (``lockf``) and lets go when the process ends, however it ends and on whichever
-    host of a shared file system, so the file that a killed training leaves behind is recognized as stale. Where this
-    process holds it already, by another `RunLock`, it stays that one's.
+    The operating system holds the lock (``lockf``) and releases it when the process ends in any way, on any host of a
+    shared file system. So the file that a killed training leaves behind is recognized as stale. If this process holds
+    the lock already by another `RunLock`, it stays with that one.
     """
 
     def __init__(self, folder: str | os.PathLike[str], name: str = "train.lock", work: str = "training") -> None:
@@ -69,7 +69,7 @@ class RunLock:
         _held.add(self._mark())
 
     def release(self) -> None:
-        """Delete the file and let go; nothing happens where this object does not hold the lock."""
+        """Delete the file and release the lock; nothing happens if this object does not hold it."""
         if self._file is not None:
             _held.discard(self._mark())
             self.path.unlink(missing_ok=True)
@@ -77,7 +77,7 @@ class RunLock:
             self._file = None
 
     def check(self) -> None:
-        """Leave the lock as it is.
+        """Check that no other process holds the lock, without taking it.
 
         Raises:
             UsageError: see `acquire`.
@@ -93,7 +93,7 @@ class RunLock:
         return UsageError(f"{who}; wait for it, stop it, or give another folder")
 
     def owner(self) -> str | None:
-        """Which other process holds the lock, in words; None where none does. Nothing is changed."""
+        """The other process that holds the lock, in words; None if there is none. Nothing is changed."""
         if fcntl is None or self._mark() in _held:
             return None
         try:

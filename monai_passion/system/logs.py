@@ -1,4 +1,4 @@
-"""Where records of a run go: few to the terminal, all to a file."""
+"""Log records of a run: few go to the terminal, all to a file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["LOG", "PROGRESS", "calm_terminal", "keep_log"]
 
 LOG = "log.txt"
 PROGRESS = "monai_passion.progress"
-"""Logger of what goes to the file only: each epoch has its line in the terminal anyway."""
+"""Logger of messages for the log file only: the terminal has a line of its own for each epoch."""
 
 
 def calm_terminal() -> None:
-    """From here on handlers of the terminal pass what this package says, without a date, and errors of others."""
+    """From now on, terminal handlers pass this package's messages, without a date, and errors of others."""
     for handler in logging.getLogger().handlers:
         if type(handler) is logging.StreamHandler and _for_terminal not in handler.filters:
             handler.addFilter(_for_terminal)
@@ -24,9 +24,9 @@ def calm_terminal() -> None:
 
 
 def keep_log(folder: str | os.PathLike[str]) -> None:
-    """From here on every record goes to ``folder``/log.txt too, and warnings of Python only there.
+    """From now on, every record also goes to ``folder``/log.txt, and Python warnings only there.
 
-    The file of an earlier call gets no more. It is made with the first record.
+    The file of an earlier call gets no further records. The file is made with the first record.
     """
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler, _RunFile)]:
@@ -45,7 +45,7 @@ class _RunFile(logging.FileHandler):
         return super()._open()
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (its name in Python)
-        """What a full disk does not take is in the terminal, where it matters."""
+        """Ignore errors of a full disk: records that matter are in the terminal."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
 

@@ -1,4 +1,4 @@
-"""Memory: how much this process needed, keeping what it freed, and how much is left."""
+"""Memory: the peak of this process, keeping freed memory, and the memory that is left."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 __all__ = ["free_memory", "keep_freed_memory", "peak_memory_mb"]
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
-"""Of mallopt(3)."""
+"""Parameters of mallopt(3)."""
 
 
 def peak_memory_mb() -> float:
-    """The most memory this process has held so far, in MB (10^6 bytes); 0 where the system does not tell (Windows)."""
+    """Peak memory of this process so far, in MB (10^6 bytes); 0 if the system does not tell it (Windows)."""
     status = Path("/proc/self/status")
     if status.is_file():  # what getrusage says of a Linux process counts its parent in, from before it was started
         kilobytes = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
@@ -27,10 +27,13 @@ def peak_memory_mb() -> float:
 
 
 def keep_freed_memory() -> bool:
-    """Hand freed memory out again rather than back to the system, which fills it with zeros before it returns it.
+    """Reuse freed memory instead of returning it to the system, which fills it with zeros before reuse.
 
-    By default the maps of a 3-D network go back and forth at every operation: half the time of a training step on a CPU
-    can go there. The process then keeps its peak until it ends. Whether it could be arranged: with glibc only.
+    By default the maps of a 3-D network are returned and requested at every operation, which can take half the time of
+    a training step on a CPU. The process then keeps its peak until it ends.
+
+    Returns:
+        Whether it worked; it does with glibc only.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -40,7 +43,7 @@ def keep_freed_memory() -> bool:
 
 
 def free_memory() -> int | None:
-    """Bytes that processes can still have: of the machine, or what their control group leaves; None where not known."""
+    """Bytes that are still free, on the machine or in the process's control group; None if not known."""
     found = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""The rule for results: older ones are refused unless they may be replaced, new ones are there whole or not at all."""
+"""Output of results: older results are replaced only on request; new ones appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from monai_passion.system.files import PathLike
 __all__ = ["check_folder", "leftovers", "output_folder", "refuse_older", "writing"]
 
 UNFINISHED = "unfinished"
-"""In the names of temporary folders, before the number of the process: what else stands beside a result is not ours."""
+"""Word in the names of our temporary folders, before the process number; nothing else beside a result is ours."""
 _own: set[Path] = set()
 """Temporary folders of this process."""
 
 
 def check_folder(output: Path) -> None:
-    """Check, before anything is computed, that files may be written to a folder, which need not be there.
+    """Check, before anything is computed, that files may be written to a folder, which need not exist.
 
     Raises:
-        UsageError: it is a file, or a link to what is not there.
+        UsageError: it is a file, or a broken link.
         ResourceError: nothing can be written there.
     """
     _refuse_dangling(output)
@@ -50,7 +50,7 @@ def refuse_older(path: Path, overwrite: bool = False, inputs: Iterable[PathLike 
     """Check, before anything is computed, that a file may be written, which must not be an input.
 
     Raises:
-        UsageError: it is a folder, an input or a link to what is not there; or it exists, without ``overwrite``.
+        UsageError: it is a folder, an input or a broken link; or it exists, without ``overwrite``.
         ResourceError: nothing can be written there.
     """
     _refuse_dangling(path)
@@ -71,22 +71,22 @@ def output_folder(
     last: str = "report.json",
     replaces: Iterable[str] = (),
 ) -> Iterator[Path]:
-    """A temporary folder whose files become those of ``output`` when the block ends well, and which is removed if not.
+    """A temporary folder; its files become those of ``output`` if the block succeeds, else it is removed.
 
-    A folder that is not there yet appears in one step. One that is there stays the same folder, since it may be a link
-    or where a disk is mounted: the files are moved into it, ``last`` as the last of them.
+    A new folder appears in one step. An existing folder stays, since it may be a link or a mount point: the files are
+    moved into it, ``last`` as the last of them.
 
     Args:
         output: missing, an empty folder or, given ``overwrite``, any folder: files and folders of the same name are
             replaced, others stay.
-        inputs: files that must not lie in ``output``, where they might be replaced.
+        inputs: files that must not lie in ``output``, since they might be replaced.
         overwrite: see ``output``.
-        last: the file that says that all others are there.
-        replaces: names of files and folders of an earlier result; those that the new one has not are removed.
+        last: the file that shows that all others are there.
+        replaces: names of files and folders of an earlier result; those that the new result lacks are removed.
 
     Raises:
-        UsageError: ``output`` holds files or an input, or is a file or a link to what is not there; another run writes
-            there, or did meanwhile.
+        UsageError: ``output`` holds files or an input, or is a file or a broken link; another run writes there, or did
+            meanwhile.
         ResourceError: nothing can be written there (found out at once), or the disk is full.
     """
     check_folder(output)
@@ -130,13 +130,17 @@ def output_folder(
 
 
 def leftovers(home: Path, names: Collection[str]) -> list[Path]:
-    """The temporary folders in ``home`` of runs into folders of these names, whether they go on or not."""
+    """The temporary folders in ``home`` of runs into folders with these names, running or not."""
     found = [path for path in home.glob(f".*.{UNFINISHED}.*") if path.is_dir() and path.suffix[1:].isdecimal()]
     return [path for path in found if path.name[1:].removesuffix(f".{UNFINISHED}{path.suffix}") in names]
 
 
 def _refuse_others(output: Path, home: Path) -> None:
-    """Remove the temporary folders of runs into ``output`` that were killed, and let none be that still goes on."""
+    """Remove temporary folders of killed runs into ``output``; refuse to go on while one of them is active.
+
+    Raises:
+        UsageError: another run still writes to ``output``.
+    """
     for path in leftovers(home, [output.resolve().name]):
         process = path.suffix[1:]
         # A number of this very process is that of an earlier one, as in a container, where each is number 1.

@@ -16,7 +16,7 @@ GRACE = 30.0
 
 
 def end_with(parent: int) -> None:
-    """End this process when its parent is another than ``parent``: by SIGTERM, and `GRACE` seconds later without it."""
+    """End this process once its parent is no longer ``parent``: by SIGTERM, then after `GRACE` seconds by force."""
     threading.Thread(target=_watch, args=(parent,), daemon=True).start()
 
 

@@ -17,7 +17,7 @@ LONGEST = 160
 
 
 def check_schema(content: Any, name: str, source: object) -> None:
-    """Refuse what is not as ``schemas/<name>.schema.json`` wants it.
+    """Refuse content that does not fit ``schemas/<name>.schema.json``.
 
     Args:
         content: parsed JSON.

@@ -1,4 +1,4 @@
-"""What goes on, said on standard error: one line that changes in a terminal, and lines that stay."""
+"""Progress on standard error: one line that changes in a terminal, and lines that stay."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import time
 __all__ = ["StatusLine", "time_text"]
 
 WIDTH = 110
-"""Letters of the line that changes; what was there before is written over."""
+"""Letters of the changing line, which overwrites the one before."""
 
 
 class StatusLine:
-    """A line on standard error that changes while something goes on, and lines that stay.
+    """A changing line on standard error for progress, and lines that stay.
 
-    Of several processes only one should speak.
+    Of several processes, only one should print.
 
     Args:
-        every: seconds between two lines of what passes where it cannot be written over, as in a file; None for never.
-        silent: whether to say nothing at all.
+        every: seconds between two progress lines if they cannot be overwritten, as in a file; None for never.
+        silent: whether to print nothing at all.
     """
 
     def __init__(self, every: float | None = None, silent: bool = False) -> None:
@@ -26,7 +26,7 @@ class StatusLine:
         self.last, self.open = time.monotonic(), False
 
     def passing(self, text: str) -> None:
-        """What is true for a moment."""
+        """Print a progress line."""
         now, shown = time.monotonic(), sys.stderr.isatty()
         if self.silent or now - self.last < (0.5 if shown else self.every or float("inf")):
             return
@@ -38,7 +38,7 @@ class StatusLine:
             print(text, file=sys.stderr, flush=True)
 
     def say(self, text: str) -> None:
-        """What stays."""
+        """Print a line that stays."""
         if self.silent:
             return
         start = f"\r{'':{WIDTH}}\r" if self.open else ""
@@ -47,7 +47,7 @@ class StatusLine:
 
 
 def time_text(seconds: float) -> str:
-    """As people say it: ``"40 s"``, ``"12 min"``, ``"3 h 20 min"``."""
+    """A duration in words: ``"40 s"``, ``"12 min"``, ``"3 h 20 min"``."""
     minutes = round(seconds / 60)
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -27,13 +27,13 @@ __all__ = [
 NOT_NUMBERS = "the network's probabilities are not numbers; were its weights damaged, or did their training diverge?"
 
 STEP = 0.001
-"""Of probabilities, in the search for the best threshold."""
+"""Step of probabilities in the search for the best threshold."""
 
 
 def most_probable_class(probability: Tensor) -> Tensor:
     """(K, *spatial) -> int16 classes (*spatial); of equal ones, the first.
 
-    As ``probability.argmax(0)``, which torch computes a voxel at a time (`make bench`).
+    Same as ``probability.argmax(0)``, which torch computes a voxel at a time (`make bench`).
     """
     plain = torch.as_tensor(probability).as_subclass(Tensor)
     best, classes = plain[0], torch.zeros(plain.shape[1:], dtype=torch.int16, device=plain.device)
@@ -44,26 +44,25 @@ def most_probable_class(probability: Tensor) -> Tensor:
 
 
 def largest_expected_dice(probability: Tensor, regions: Iterable[Sequence[int]]) -> Tensor:
-    """(K, *spatial) -> int16 classes (*spatial), regions within others as large as promises them the best Dice.
+    """(K, *spatial) -> int16 classes (*spatial); nested regions get the size with the largest expected Dice.
 
-    Whether a voxel is of any region is decided by probability: more than one half. Where regions leave nothing of what
-    they lie in, as the outermost ones of the foreground, the most probable one is taken. Within that, each region is
-    looked for that is a part of another one, as a tumor's core: all voxels with at least a certain probability of
-    it, the one that gives the largest expected Dice, each volume replaced by its mean. That probability is half
-    of that Dice, so 0.5 where a network is sure, and less where it is not, as without the sequence that shows a
-    region: there, more Dice is lost by voxels that a region lacks than by some that are wrong (Lipton et al.,
-    Optimal thresholding of classifiers to maximize F1 measure, ECML PKDD 2014; Dai and Li, RankSEG, JMLR 2023).
-    The expectation holds for a region that exists. So outermost regions are not enlarged, which would enlarge
-    whatever is found in a head without a tumor, and inner ones that are the most probable class nowhere are
-    left out.
+    A voxel is in any region if the probability of that is more than one half. Where regions together fill the one
+    around them, as the outermost ones fill the foreground, the most probable one is taken. Within that, each region
+    that is a part of another one, such as a tumor's core, gets all voxels with at least a certain probability of it:
+    the threshold with the largest expected Dice, each volume replaced by its mean. This threshold is half of that Dice:
+    0.5 if a network is sure, and less if it is not, for example without the sequence that shows the region. Missing
+    voxels then cost more Dice than some wrong ones (Lipton et al., Optimal thresholding of classifiers to maximize F1
+    measure, ECML PKDD 2014; Dai and Li, RankSEG, JMLR 2023). The expectation holds for a region that exists. So
+    outermost regions are not enlarged, which would enlarge false findings in a head without a tumor, and inner regions
+    that are nowhere the most probable class are left out.
 
     Args:
         probability: in [0, 1].
-        regions: the classes of each; any two are one in the other or apart. Background, 0, is in none; any other class
-            that is in none is a region of its own.
+        regions: the classes of each; any two are nested or disjoint. Background, 0, is in none; any other class that is
+            in none is a region of its own.
 
     Raises:
-        UsageError: two regions overlap otherwise.
+        UsageError: two regions overlap but are not nested.
     """
     families = _nested(regions)
     plain = torch.as_tensor(probability).as_subclass(Tensor)
@@ -137,7 +136,7 @@ DECISIONS: dict[str, Callable[[Tensor, Iterable[Sequence[int]]], Tensor]] = {
 
 
 class ProbabilitiesToLabels(Transform):
-    """Probabilities (K, *spatial) -> the label map (1, *spatial), with the same history.
+    """Probabilities (K, *spatial) -> the label map (1, *spatial), with the same transform history.
 
     Args:
         regions: region -> its classes, as ``{"wt": [1, 2, 3], "tc": [1, 3], "et": [3]}``.

@@ -1,4 +1,4 @@
-"""Poor images in place of absent ones: thick slices, noise, ghosts, bias fields, another contrast, cut-off ends."""
+"""Degraded images in place of absent ones: thick slices, noise, ghosts, bias fields, another contrast, cut-off ends."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["KINDS", "Degradation", "DegradeModality", "DegradeModalityd", "RandD
 
 
 class Degradation(NamedTuple):
-    """What befell one modality; `DegradeModality` of it does the same again."""
+    """The degradation of one modality; `DegradeModality` with it repeats it."""
 
     kind: str
     strength: float
-    """From 0, nothing, to 1, what a reader would send back."""
+    """From 0 (none) to 1 (an image that a reader would reject)."""
     seed: int = 0
     axis: int = -1
-    """Spatial axis: through the slices, or of the phase encoding."""
+    """Spatial axis: across the slices, or of the phase encoding."""
 
 
 def thick_slices(image: Tensor, degradation: Degradation) -> Tensor:
@@ -94,15 +94,18 @@ KINDS: dict[str, Callable[[Tensor, Degradation], Tensor]] = {
 
 
 class DegradeModality(Transform):
-    """One modality as a poorer scan would show it. Zeros, the background of a stripped skull, stay zero.
+    """Show one modality as a poorer scan would. Zeros, the background of a stripped head, stay zero.
 
-    An image with negative values, as after z-scoring, is taken as intensities above its minimum.
+    In an image with negative values, such as a z-scored one, intensities count from the minimum.
 
     Args:
         kind: one of ``KINDS``.
         strength: 0 to 1.
-        seed: of noise and bias; whether it is odd tells the direction of contrast, and the end that is cut off.
+        seed: of noise and bias; its parity sets the direction of contrast, and the end that is cut off.
         axis: spatial axis of thick slices, ghosts and the end that is cut off.
+
+    Raises:
+        ValueError: an unknown kind, or a strength outside [0, 1].
     """
 
     def __init__(self, kind: str, strength: float, seed: int = 0, axis: int = -1) -> None:
@@ -153,15 +156,18 @@ class RandDegradeModalityd(Randomizable, MapTransform):
     """Degrade each available modality with a chance of its own, in a random way.
 
     After a call, ``transform.degradations`` has channel -> `Degradation`; ``DegradeModalityd(keys, channel,
-    *degradation)`` for each does the same again.
+    *degradation)`` for each repeats them.
 
     Args:
         keys: of the image (M, *spatial).
-        prob: for all modalities, or one for each.
+        prob: one chance for all modalities, or one per modality.
         kinds: to choose from, all equally likely.
         strength: the range to draw from, uniformly.
-        available_key: of the flags (M,); where the item has none, all are available.
+        available_key: of the flags (M,); without it in the item, all are available.
         allow_missing_keys: see MapTransform.
+
+    Raises:
+        ValueError: an unknown kind; when called, a number of chances that is neither 1 nor M.
     """
 
     def __init__(

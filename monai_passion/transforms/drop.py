@@ -1,4 +1,4 @@
-"""Leaving modalities out of an image, and finding out which of them are there."""
+"""Drop modalities of an image, and find the available ones."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = [
 
 
 def zero_absent(image: Tensor, available: Tensor) -> Tensor:
-    """``image`` (M, *spatial) with exact zeros where ``available`` (M,) is False, whatever was there."""
+    """``image`` (M, *spatial) with exact zeros in the channels where ``available`` (M,) is False."""
     absent = ~available.to(image.device)
     return image.masked_fill(absent.reshape(-1, *[1] * (image.ndim - 1)), 0)
 
 
 class DropModalities(Transform):
-    """Keep of an image only some modalities.
+    """Keep only some modalities of an image.
 
     Args:
         kept: one bool per modality, in channel order; those that are not available stay so.
@@ -40,7 +40,7 @@ class DropModalities(Transform):
         self.kept = tuple(bool(keep) for keep in kept)
 
     def __call__(self, image: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
-        """``image`` (M, *spatial) and ``available`` (M,) bool -> both, without the others.
+        """``image`` (M, *spatial) and ``available`` (M,) bool -> both, without the other modalities.
 
         Raises:
             ValueError: ``kept`` is of another length, or leaves nothing.
@@ -54,12 +54,12 @@ class DropModalities(Transform):
 
 
 class RandDropModalities(RandomizableTransform):
-    """Keep of an image a subset of its available modalities, each non-empty subset equally likely.
+    """Keep a random subset of an image's available modalities, each non-empty subset equally likely.
 
-    After a call, ``DropModalities(transform.kept)`` does the same again.
+    After a call, ``DropModalities(transform.kept)`` repeats it.
 
     Args:
-        prob: of dropping at all.
+        prob: probability of dropping any.
     """
 
     def __init__(self, prob: float = 1.0) -> None:
@@ -98,7 +98,7 @@ class RandDropModalitiesd(RandomizableTransform, MapTransform):
 
     @property
     def kept(self) -> tuple[bool, ...]:
-        """What the last call kept."""
+        """The modalities that the last call kept, (M,) bools."""
         return self.drop.kept
 
     def set_random_state(self, seed: int | None = None, state: Any = None) -> RandDropModalitiesd:
@@ -115,7 +115,7 @@ class RandDropModalitiesd(RandomizableTransform, MapTransform):
 
 
 class RandMaskModalitiesd(RandomizableTransform, Transform):
-    """Pick the modalities that a training step fuses; all that are available stay visible to the encoders (PDT).
+    """Pick the modalities that a training step fuses; all available ones stay visible to the encoders (PDT).
 
     The item gets ``mask_key`` (M,) bool, each non-empty subset of what is available equally likely.
     """
@@ -137,9 +137,9 @@ class RandMaskModalitiesd(RandomizableTransform, Transform):
 
 
 class EnsureAvailabled(MapTransform):
-    """See to it that an item says which modalities its image has, as items from elsewhere (MONAI Label) do not.
+    """Add the available modalities to an item that lacks them, such as one from MONAI Label.
 
-    Where it does not, a channel that is constant over the whole volume is absent. What is absent becomes 0.
+    A channel that is constant over the whole volume then counts as absent. Absent channels become 0.
 
     Raises:
         InputError: an ``available`` of another length than the image has channels, none available, or voxels that are

@@ -1,4 +1,4 @@
-"""Where a skull-stripped image has anything to say."""
+"""Where a skull-stripped image shows something."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["KeepShownd", "is_foreground"]
 
 
 def is_foreground(image: Tensor) -> Tensor:
-    """Voxels that are not exactly zero: for `CropForegroundd`, whose default overlooks negative ones."""
+    """Voxels that are not exactly zero, for `CropForegroundd`, whose default ignores negative ones."""
     return image != 0
 
 
 class KeepShownd(Transform):
-    """Keeps where any image is not 0, on the grid that the images are on so far, for `MaskIntensityd`.
+    """Keep a mask of where any image is not 0, on the current grid of the images, for `MaskIntensityd`.
 
     Args:
         image_key: (M, *spatial).

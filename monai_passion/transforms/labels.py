@@ -1,4 +1,4 @@
-"""Labels that are missing or doubtful. Values are changed by MONAI's MapLabelValued."""
+"""Handle missing or doubtful labels. MONAI's MapLabelValued changes their values."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ __all__ = [
 
 
 class ReplaceDoubtful(Transform):
-    """Take a class that is there for no good reason for another one.
+    """Replace a doubtful class by another one.
 
-    Whether a glioma has enhancing tumor at all matters more than a few voxels of it, which are more often wrong than
-    right; they are taken for core that does not enhance. Of glioblastomas most of the core enhances, of low-grade
-    gliomas little or nothing: a small share, or a large one that is hardly brighter than the brain after contrast, is
-    what a network that has seen few of these gets wrong. In order: less than ``minimum_ml`` or ``minimum_share`` is
-    replaced as a whole; where the median is too low, what is not bright is replaced, and the rest as well if that is
-    less than ``minimum_ml``.
+    Whether a glioma has any enhancing tumor matters more than a few voxels of it, which are more often wrong than
+    right; they become non-enhancing core. In glioblastomas most of the core enhances, in low-grade gliomas little or
+    nothing. A network that has seen few low-grade gliomas wrongly finds a small share in them, or a large one that is
+    hardly brighter than the brain after contrast. The rules, in order: if the class has less than ``minimum_ml`` or
+    ``minimum_share``, all of it is replaced; if its median is too low, voxels that are not bright are replaced, and the
+    rest too if it is less than ``minimum_ml``.
 
     Args:
         label: the class.
         by: the class in its place.
         minimum_ml: mL; 0 changes nothing.
         minimum_share: of ``label`` in ``label`` and ``by``, in [0, 1]; 0 changes nothing.
-        channel: of the image that should be bright in ``label``. Zeros, as of an absent modality, say nothing.
+        channel: of the image that should be bright in ``label``. Zeros, for example of an absent modality, are ignored.
         minimum_median: of that image, z-scored over the head, in ``label``; None changes nothing. Partial volumes at
-            its rim are dim, so a median that suffices keeps all.
-        minimum_intensity: what counts as bright where the median is lower.
+            its rim are dim, so a sufficient median keeps all voxels.
+        minimum_intensity: least intensity of a bright voxel, used if the median is too low.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ReplaceDoubtful(Transform):
         self.minimum_median, self.minimum_intensity = minimum_median, float(minimum_intensity)
 
     def allowed(self, pred: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Where ``label`` is the most probable class, and where it may be: (*spatial) bool each.
+        """Where ``label`` is the most probable class, and where it is allowed: (*spatial) bool each.
 
         Args:
             pred: (K, *spatial), probabilities.
@@ -79,10 +79,10 @@ class ReplaceDoubtful(Transform):
         return found, bright if int((found & bright).sum()) * ml >= self.minimum_ml else nowhere
 
     def __call__(self, pred: Tensor, image: Tensor) -> Tensor:
-        """See `allowed`; gives (K, *spatial), each voxel of the same sum.
+        """Probabilities (K, *spatial) with the rules applied, see `allowed`; the sum of each voxel stays.
 
-        Where the class may not be, its probability goes to ``by`` if it was the most probable one, else to the one
-        that is, so that the class comes up neither between voxels of a finer grid nor by another decision.
+        Where the class is not allowed, its probability goes to ``by`` if it was the most probable class, else to the
+        most probable one. So it reappears neither between voxels of a finer grid nor by another decision.
         """
         found, allowed = self.allowed(pred, image)
         if allowed.all():
@@ -127,7 +127,7 @@ class ReplaceDoubtfuld(MapTransform):
 
 
 class EnsureLabeld(MapTransform):
-    """Give an item without a label, as a healthy head, a label map of zeros on the grid of its image.
+    """Give an item without a label, such as a healthy head, a label map of zeros on the grid of its image.
 
     Args:
         keys: of the label.

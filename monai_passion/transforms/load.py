@@ -1,4 +1,4 @@
-"""Any subset of a patient's files -> one stacked image and which of its channels are real."""
+"""Any subset of a patient's files -> one stacked image and the flags of its available channels."""
 
 from __future__ import annotations
 
@@ -46,9 +46,8 @@ class LoadModalities(Transform):
             path is given are not used.
         root: the folder that relative paths start from.
         max_voxels: larger files are refused before anything is allocated.
-        policy: what is done about a constant file, a background other than 0, and another grid, see `read_patient`:
-            "strict", for data whose presence is known and whose labels lie on the same grid, or "repair", which logs
-            what it does.
+        policy: handling of a constant file, a background other than 0 and another grid, see `read_patient`: "strict",
+            for data whose presence is known and whose labels lie on the same grid, or "repair", which logs its changes.
     """
 
     def __init__(
@@ -75,13 +74,13 @@ class LoadModalities(Transform):
         """Read and stack the files of one patient.
 
         Args:
-            paths: modality -> path or None; or a list of them in channel order; or one file. Where no ``channels`` say
-                what its volumes are, a 4-D file holds all modalities in channel order, constant ones absent, and a 3-D
-                file stands for its patient, see `monai_passion.data.studies.find_study`.
-            slice: only this slice of the third axis, as a 2-D image: its affine has the pixel sizes alone, its
+            paths: modality -> path or None; or a list of them in channel order; or one file. Without ``channels``, a
+                4-D file holds all modalities in channel order, with constant ones absent, and a 3-D file stands for its
+                patient, see `monai_passion.data.studies.find_study`.
+            slice: load only this slice of the third axis, as a 2-D image: its affine has only the pixel sizes, its
                 place in space is in ``meta["original_affine"]``.
             channels: in place of the ``channels`` of this transform.
-            sequence: what one 3-D file holds whose name does not tell.
+            sequence: modality of a single 3-D file whose name does not tell it.
 
         Returns:
             image: (M, X, Y, Z) or (M, X, Y), float32, with the affine of the files.
@@ -100,8 +99,12 @@ class LoadModalities(Transform):
         label: Path | None = None,
         sequence: str | None = None,
     ) -> list[Volume | None]:
-        """One volume per modality, None where absent, all on one grid, with "repair" that of ``label``; see
-        `read_patient`."""
+        """One volume per modality (None if absent), all on one grid; with "repair", on that of ``label``.
+
+        Raises:
+            InputError: no path at all, a file twice, or what the policy does not repair; see `read_patient`.
+            UsageError: an unknown modality, or a list of the wrong length.
+        """
         channels = self.channels if channels is None else channels
         policy = self.policy
         if channels is None and isinstance(paths, str | os.PathLike):
@@ -126,7 +129,7 @@ class LoadModalities(Transform):
         return volumes
 
     def stack(self, volumes: Sequence[Volume | None], slice: int | None = None) -> tuple[MetaTensor, Tensor]:
-        """The volumes along the channel axis, zeros for None, and which they are."""
+        """The volumes along the channel axis, with zeros for None, and the flags of the available ones."""
         present = [volume for volume in volumes if volume is not None]
         stack = np.zeros((len(volumes), *present[0].shape), dtype=np.float32)
         for m, volume in enumerate(volumes):
@@ -151,7 +154,7 @@ class LoadModalities(Transform):
         return [given.get(name) for name in self.modalities]
 
     def _volumes(self, files: Sequence[Path | None], channels: Sequence[str]) -> dict[str, Volume]:
-        """Of 4-D files."""
+        """The volumes of 4-D files."""
         order = [name and resolve(name, self.modalities) for name in channels]  # None: a volume that is not used
         volumes: dict[str, Volume] = {}
         for path in dict.fromkeys(path for path in files if path):
@@ -167,14 +170,15 @@ class LoadModalities(Transform):
 class LoadImageModalitiesd(MapTransform):
     """Dictionary version of `LoadModalities`, which also loads the label on the same grid.
 
-    Of an item it reads ``image_key`` (paths, see `LoadModalities`), ``label_key`` (a path, or null, or not there), and
-    where there are such ``"slice"``, ``"channels"`` and ``"sequence"``. It sets ``image_key``, ``available_key`` (M,)
-    bool and, given its path, ``label_key`` (1, *spatial) float32. ``"label_values"``, where there is such, has every
-    value that a label file may hold, and which one of the task it becomes. Without a path ``label_key`` is removed. The
-    image's metadata get ``"case"``, by which results are named.
+    It reads from an item ``image_key`` (paths, see `LoadModalities`), ``label_key`` (a path, null or missing), and if
+    present ``"slice"``, ``"channels"`` and ``"sequence"``. It sets ``image_key``, ``available_key`` (M,) bool and,
+    given a path, ``label_key`` (1, *spatial) float32; without a path ``label_key`` is removed. ``"label_values"``, if
+    present, maps every value that a label file may hold to one of the task. The image's metadata get ``"case"``, by
+    which results are named.
 
-    Text under a key that begins as ``image_key`` is removed, as MONAI Label's ``image_path``, since MONAI's `Spacingd`
-    takes it for the image's metadata. Label takes the format of its result from there: ``result_extension`` says it.
+    Text under a key that begins with ``image_key``, such as MONAI Label's ``image_path``, is removed, since MONAI's
+    `Spacingd` would take it for the image's metadata. Label reads the format of its result from it, so
+    ``result_extension`` is set instead.
 
     Args:
         slice_key: the item's number of a slice; None to load whole volumes whatever the item says, see `TakeSliced`.
@@ -226,7 +230,8 @@ class LoadImageModalitiesd(MapTransform):
 
 
 LoadModalitiesd = LoadImageModalitiesd
-"""In short. MONAI Deploy, which brings images of its own, leaves out what has LoadImage in the name of its class."""
+"""Short name. The full name has LoadImage in it because MONAI Deploy, which provides images itself, skips such
+classes."""
 
 
 def _tensor(data: NDArray[np.float32], volumes: Sequence[Volume], slice: int | None) -> MetaTensor:

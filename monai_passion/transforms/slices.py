@@ -1,4 +1,4 @@
-"""What a network for slices sees of a volume: the middle of each slice, and one slice at a time."""
+"""The part of a volume that a network for slices sees: the center of each slice, one slice at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class MiddleOfSlicesd(mt.ResizeWithPadOrCropd):
-    """As MONAI's, with a warning where a part of the label is cut off: it is neither learned nor scored.
+    """MONAI's center crop, with a warning if it cuts off a part of the label, which is neither learned nor scored.
 
     Args:
         label_key: of the label map, background 0.
@@ -45,8 +45,9 @@ class MiddleOfSlicesd(mt.ResizeWithPadOrCropd):
 
 
 class TakeSliced(MapTransform):
-    """Of 3-D images the slice that the item asks for, (C, X, Y, Z) -> (C, X, Y): for networks that see slices, after
-    what has to see the whole volume, as its normalization.
+    """Take the item's slice of 3-D images, (C, X, Y, Z) -> (C, X, Y), for networks that see slices.
+
+    It follows transforms that need the whole volume, such as normalization.
 
     Args:
         slice_key: the item's number of the slice along the third axis.

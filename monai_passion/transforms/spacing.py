@@ -1,4 +1,4 @@
-"""MONAI's `Spacingd`, exact where an image is 0, with a quicker way back, that leaves alone what is near enough."""
+"""MONAI's `Spacingd`, but exact where an image is 0, faster to invert, and without effect on nearly right spacings."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from monai_passion.data.geometry import is_near
 __all__ = ["Spacingd", "interpolate_axes", "turns"]
 
 TOLERANCE = 1e-3
-"""In voxels: what counts as no move, as in MONAI."""
+"""Shift (voxels) that counts as none, as in MONAI."""
 TRACE = 1e-5
-"""A smaller weight of a voxel is rounding, and would leave a trace of the head where the image is 0."""
+"""Smaller weights of a voxel are rounding, and would leave a trace of the head where the image is 0."""
 
 
 def interpolate_axes(image: Tensor, affine: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -64,10 +64,10 @@ def turns(affine: Tensor, size: tuple[int, ...]) -> bool:
 
 
 class Spacingd(mt.Spacingd):
-    """As MONAI's; linear interpolation, and its inverse, takes one axis after the other.
+    """MONAI's `Spacingd`, with linear interpolation and its inverse along one axis after the other.
 
-    So nothing is left of the head where an image is 0, and probabilities of every combination of modalities come back
-    to the grid of the files in less time than the network takes.
+    So no trace of the head is left where an image is 0, and resampling the probabilities of every combination to the
+    grid of the files takes less time than the network.
 
     Args:
         tolerance: images whose voxels differ by no more than this share from ``pixdim`` are not resampled.

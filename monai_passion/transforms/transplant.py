@@ -1,7 +1,7 @@
-"""Tumors of other patients, set into the patient at hand or into a healthy head, drawn anew each time.
+"""Transplant random tumors of other patients into a patient or a healthy head.
 
 After CarveMix (Zhang et al., NeuroImage 2023) and TumorCP (Yang et al., MICCAI 2021), which mix lesions between
-patients; here donors may be known in part, and what is not known of them is drawn from their own statistics.
+patients; here donors may be known in part, and unknown values are drawn from their own statistics.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LACKING = 0.03
 
 
 class Placement(NamedTuple):
-    """Where and how a donor's tumor is set; the default is its true place."""
+    """Where and how a donor's tumor is placed; the default is its true place."""
 
     shift: tuple[float, float, float] = (0.0, 0.0, 0.0)
     """mm to the right, front and top."""
@@ -40,11 +40,11 @@ class Placement(NamedTuple):
     """Radians about the three axes."""
     scale: float = 1.0
     mirror: bool = False
-    """To the other half of the brain."""
+    """Whether to mirror it to the other half of the brain."""
     contrast: tuple[float, ...] = ()
     """Factor of each modality's difference from the host's surroundings; all 1 by default."""
     seed: int = 0
-    """Of the texture where the donor is not known."""
+    """Seed of the texture where the donor is not known."""
 
 
 def _share(donor: Donor, k: int) -> float:
@@ -102,11 +102,11 @@ def _smooth_noise(seed: int, channels: int, shape: Sequence[int]) -> NDArray[np.
 
 
 class TransplantTumor(Transform):
-    """Set a donor's tumor into a head.
+    """Transplant a donor's tumor into a head.
 
-    The donor's voxels replace the host's inside the tumor and fade over ``FEATHER`` mm outside it, so far as they are
+    The donor's voxels replace the host's inside the tumor and fade over ``FEATHER`` mm outside it, as far as they are
     known; elsewhere in the tumor, values are drawn from the donor's mean and deviation of each class. Both are shifted
-    by what the donor's surroundings differ from the host's at the same place.
+    by the difference between the surroundings of donor and host at the same place.
 
     Args:
         donor: see `Donor`.
@@ -224,27 +224,27 @@ class TransplantTumord(MapTransform):
 
 
 class RandTransplantTumord(RandomizableTransform, MapTransform):
-    """With some probability, set a random donor's tumor into the patient, who may be made healthy before.
+    """With some probability, transplant a random donor's tumor into the patient, who may be made healthy before.
 
-    After a call, ``donor`` and ``placement`` are what was done (None: nothing), and ``healthy`` is whether the
-    patient's own tumor was taken out before: `make_healthy` and `TransplantTumord` of them do the same again.
+    After a call, ``donor`` and ``placement`` describe the transplant (None: none), and ``healthy`` is whether the
+    patient's own tumor was removed before; `make_healthy` and `TransplantTumord` with them repeat it.
 
-    Only donors who have every modality that the patient has are drawn, so that no image is made of what is missing.
+    Only donors with every modality of the patient are drawn, so that no missing image has to be made up.
 
     Args:
         keys: of the image (M, X, Y, Z) in RAS+, z-scored, and of the label (1, X, Y, Z) of classes.
         donors: see `monai_passion.data.donors.load_donors`.
         prob: of a transplant.
-        healthy_prob: of taking the patient's own tumor out before it.
+        healthy_prob: of removing the patient's own tumor before it.
         shift: standard deviation in mm of the distance from the donor's true place.
         rotation: standard deviation in radians.
         scale: range of the size.
         contrast: standard deviation of the logarithm of a modality's contrast.
         lacking: a class of tumor, such as that of enhancing tumor; None: all donors are drawn alike.
         lacking_share: share of the draws that are among donors with less than ``LACKING`` of their tumor in that class,
-            where there are any; the others are among all. Networks segment a class in every tumor when few that they
-            saw were without it.
-        patient_key: of the patient's name, who is no donor for him- or herself.
+            where there are any; the others are among all. A network that sees few tumors without a class segments it in
+            every tumor.
+        patient_key: of the patient's name; patients are not their own donors.
         allow_missing_keys: see MapTransform.
     """
 
@@ -277,7 +277,7 @@ class RandTransplantTumord(RandomizableTransform, MapTransform):
         self._choices: list[tuple[Donor, Placement]] = []
 
     def randomize(self, data: tuple[str, NDArray[np.bool_]]) -> None:
-        """Draw for a patient's name and the modalities, (M,), that he or she has what `__call__` tries."""
+        """Draw the transplants that `__call__` tries, for a patient's name and available modalities, (M,)."""
         super().randomize(None)
         patient, seen = data
         self.healthy, self._choices = False, []

@@ -3,6 +3,8 @@ cannot be written to is one line before anything is computed."""
 
 import inspect
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -171,3 +173,12 @@ def test_an_input_is_not_replaced(place, capsys, command):
     assert main([*command, "--output", f"deep/../{file}", "--overwrite"]) == 2
     assert capsys.readouterr().err.endswith(f"{file} is an input; give another file\n")
     assert (place / file).read_text() == "mine"
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_command_whose_output_nobody_reads_any_more_does_its_work(tmp_path, stream):
+    made = ["phantom", "brats", str(tmp_path / "made"), "--cases", "2", "--size", "24"]
+    process = subprocess.Popen([sys.executable, "-m", "monai_passion", *made], **{stream: subprocess.PIPE})
+    getattr(process, stream).close()
+    assert process.wait() == 0
+    assert len(list((tmp_path / "made").glob("BraTS20_*"))) == 2

@@ -1,6 +1,6 @@
 import pytest
 
-from monai_passion.data.splits import SPLITS, patient_of, random_split, repeated
+from monai_passion.data.splits import SPLITS, doubtful_patients, patient_of, random_split, repeated
 from monai_passion.errors import InputError, UsageError
 
 SAME = {
@@ -74,6 +74,19 @@ def test_beginnings_that_repeat_are_noticed_and_numbered_patients_are_not():
     assert repeated(["A_1", "A_2", "B_1", "B_2", "C_1", "C_3"]) == {"A": 2, "B": 2, "C": 2}
     assert repeated([f"BraTS20_Training_{k:03d}" for k in range(40)]) == {}
     assert repeated(SAME["UPENN-GBM"] + SAME["BIDS"]) == {}
+
+
+def test_a_site_s_number_may_be_taken_for_a_patient_s_which_is_told():
+    trial = [f"{site}-{patient:03d}" for site in (101, 102) for patient in (1, 2, 3, 4)]
+    doubt = doubtful_patients(trial)
+    assert "101-001, 101-002, 101-003, ... are taken for examinations of one patient, 101 (of 8 cases" in doubt
+    assert "'(.+)'" in doubt
+    assert patient_of("101-001", "(.+)") == "101-001"
+    for known in ("UPENN-GBM", "RHUH-GBM", "BIDS", "BraTS 2023", "OASIS"):
+        assert doubtful_patients(SAME[known]) == ""
+    assert doubtful_patients(["A_1", "A_2", "B_1", "B_2"]).startswith("4 cases share the beginning")
+    with pytest.raises(InputError, match=r"2 patients cannot be split into 3 parts \(of 8 cases; .*--patient-pattern"):
+        random_split([{"case": case, "patient": patient_of(case)} for case in trial], (0.7, 0.1, 0.2), 0)
 
 
 def test_everyone_may_be_for_the_test():

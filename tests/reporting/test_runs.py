@@ -123,3 +123,30 @@ def test_runs_without_a_seed_get_numbers_that_no_other_of_their_method_has(make_
     folders = [make_run(str(k), facts=own) for k, own in enumerate(facts)]
     rows = load_runs(folders).rows
     assert rows.groupby("run")["seed"].unique().map(list).tolist() == [[1], [0], [3], [0], [2]]
+
+
+FACTS = {"label": "passion", "network": "RFNet", "settings": {"width": 8, "spacing": [2.0] * 3}}
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({"network": "MMFormer"}, r"network differ \(RFNet and MMFormer\)"),
+        ({"settings": {"width": 4, "spacing": [2.0] * 3}}, r"settings differ \(width: 8 and 4\)"),
+        ({"settings": {"width": 8}}, r"settings differ \(spacing: \[2.0, 2.0, 2.0\] and None\)"),
+    ],
+)
+def test_trainings_of_other_networks_or_settings_are_no_seeds_of_one_method(make_run, other, said):
+    alike = make_run("a", facts=FACTS), make_run("b", facts=FACTS), make_run("c", facts={"label": "passion"})
+    assert load_runs(alike).methods == ("passion",)
+    with pytest.raises(UsageError, match=rf"a and .*d are both 'passion', but their {said}; give each its own --label"):
+        load_runs([*alike, make_run("d", facts=FACTS | other)])
+
+
+def test_other_missing_rates_under_one_label_are_told(make_run, caplog):
+    rates = [{"missing_rates": {"flair": rate, "t1": 0.5}} for rate in (0.5, 0.55, 0.8)]
+    folders = [make_run(str(k), facts=FACTS | own) for k, own in enumerate(rates)]
+    load_runs(folders[:2])
+    assert not caplog.text
+    load_runs(folders)
+    assert "of other missing rates (flair: 0.5 and 0.8)" in caplog.text

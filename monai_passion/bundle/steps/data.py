@@ -71,7 +71,9 @@ def training_data(
     first, see `monai_passion.data.verify.verify_datalist`, with the ``policy`` that the files are loaded with.
 
     Raises:
-        UsageError: no ``dataset_dir``; or see `monai_passion.data.training_set.prepare_datalist`.
+        UsageError: no ``dataset_dir``.
+        InputError: no training patients, or a problem that `verify_datalist` finds.
+        PassionError: see `monai_passion.data.training_set.prepare_datalist`.
     """
     _given(dataset_dir)
     datalist, presence = _or_none(datalist), _or_none(presence)
@@ -151,6 +153,8 @@ def training_donors(
 
 
 class PresenceFacts(NamedTuple):
+    """What the losses need to know about the presence matrix of the training items."""
+
     missing_rates: list[float]
     """Share of the training items that lack each modality, in channel order."""
     items: int

@@ -73,10 +73,9 @@ def _training_command(ckpt_dir: Path) -> str:
 def keep_summary(output_dir: str, weights: str, split: str) -> None:
     """Put the ``summary.json`` of an evaluation beside the weights that it scored, for `predict` to tell from it.
 
-    Not of their own training patients, as of the split or by the names in the datalist beside them, not beside weights
-    that came with this package, and not in place of one of the same weights that is of more patients or of combinations
-    that this one lacks. Where nothing can be
-    written there, or the older one stays, a warning says so: the results of the evaluation are what counts.
+    Nothing is kept for training patients (by split, or by name in the datalist beside the weights), for weights that
+    came with this package, or where a summary of the same weights is there with more patients or with combinations that
+    this one lacks. A failure to write is a warning.
     """
     path, package = Path(weights).resolve(), Path(__file__).resolve().parents[2]
     summary = Path(output_dir) / "summary.json"

@@ -38,7 +38,7 @@ SCOUT = CenteredGrid((45, 45, 45), (4.0, 4.0, 4.0))
 NOISE = 0.03
 INU = 0.20
 BRIGHTEST = {"t1": "wm", "t1c": "wm", "t2": "csf", "flair": "gm"}
-"""The tissue that noise is relative to, as BrainWeb has it."""
+"""The tissue whose signal the noise is relative to, as in BrainWeb."""
 
 
 class Atlas(NamedTuple):
@@ -56,7 +56,7 @@ class Tumor(NamedTuple):
     """Geometry of one glioma; lengths in mm."""
 
     radius: float
-    """Of the tumor core, on average."""
+    """Mean radius of the tumor core."""
     stretch: tuple[float, float, float]
     enhancing: bool
     rim: float
@@ -68,7 +68,7 @@ class Tumor(NamedTuple):
     push: float
     """How far the core's surface displaced the brain."""
     growth: float = 0.0
-    """What was added to the radius since, without displacing anything."""
+    """Growth of the radius since then, without displacing anything."""
 
 
 class Protocol(NamedTuple):
@@ -159,7 +159,7 @@ def draw_tissues(rng: np.random.Generator) -> dict[str, Tissue]:
 
 
 class Subject(NamedTuple):
-    """How one head differs from the atlas, and where its tumor is."""
+    """The differences of one head from the atlas, and its tumor."""
 
     matrix: np.ndarray
     """From mm about the center of the volume to atlas voxels about the center of the atlas."""
@@ -171,7 +171,7 @@ class Subject(NamedTuple):
     center: tuple[float, ...]
 
     def stream(self, purpose: int) -> np.random.Generator:
-        """The same numbers whenever the same field is drawn on another grid."""
+        """Random numbers of a field, the same on every grid."""
         return np.random.default_rng([self.fields, purpose])
 
 
@@ -203,8 +203,8 @@ def sample(volume: np.ndarray, points: np.ndarray) -> np.ndarray:
 def normal_tissue(subject: Subject, points: np.ndarray, detail: np.ndarray) -> dict[str, np.ndarray]:
     """Fractions of WM, GM and CSF at atlas points inside the brain.
 
-    The atlas is an average of many people and blurred so; its probabilities are sharpened, and ``detail`` (a random
-    field) shifts the balance, which gives each subject gyri of its own.
+    The atlas is an average of many people and therefore blurred. Its probabilities are sharpened, and ``detail`` (a
+    random field) shifts the balance, which gives each subject its own gyri.
     """
     wm, gm = sample(atlas().wm, points), sample(atlas().gm, points)
     csf = np.clip(1 - wm - gm, 0, 1) * subject.atrophy
@@ -214,9 +214,9 @@ def normal_tissue(subject: Subject, points: np.ndarray, detail: np.ndarray) -> d
 
 
 def travel_time(speed: np.ndarray, sources: np.ndarray, spacing: float) -> np.ndarray:
-    """Time to reach each voxel of a lattice from the nearest source, at a speed (mm a unit of time) per voxel.
+    """Time to reach each voxel of a lattice from the nearest source, at a speed (mm per unit of time) per voxel.
 
-    Shortest path over the 26 neighbors, so that what it spreads to hangs together and goes round what blocks it.
+    Shortest path over the 26 neighbors, so that the region stays connected and goes around obstacles.
     """
     nodes = np.arange(speed.size).reshape(speed.shape)
     rows, columns, costs = [], [], []
@@ -359,9 +359,9 @@ def brain_case(
 
     That is 240 x 240 x 155 voxels of 1 mm.
 
-    The same patient comes at each size; only the noise is another. Images are int16, exactly 0 outside the brain and
-    positive inside; the label is uint8 with the values of BraTS2020. With ``healthy`` there is no tumor, and the label
-    is 0. With ``growth`` it is the same head when its tumor core has grown by that share of its volume.
+    Every size shows the same patient, with other noise. Images are int16, exactly 0 outside the brain and positive
+    inside; the label is uint8 with the values of BraTS2020. With ``healthy`` there is no tumor, and the label is 0.
+    With ``growth`` it is the same head after its tumor core has grown by that share of its volume.
 
     Raises:
         UsageError: nilearn is not installed.

@@ -25,23 +25,23 @@ __all__ = ["MARKER", "PHANTOM_LAYOUTS", "PhantomLayout", "write_cohort"]
 MARKER = "phantom.json"
 """Beside the cases: which cohort the folder holds, and that this package wrote it."""
 GENERATOR = 1
-"""Counts up when the same seed no longer gives the same bytes."""
+"""Version of the generator; it changes when the same seed no longer gives the same bytes."""
 
 GROWTH = (-0.9, 3.0)
 """Shares by which the volume of a tumor core may change."""
 
 
 class PhantomLayout(NamedTuple):
-    """How a data set names its cases and files, and what makes a case."""
+    """The names of a data set's cases and files, and the function that makes a case."""
 
     case: Callable[[int, int, int], PhantomCase]
     """(seed, index, size) -> phantom."""
     prepare: Callable[[], object]
-    """Raises where something is missing, before anything is written."""
+    """Raises if something is missing, before anything is written."""
     name: str
     first: int
     files: dict[str, str]
-    """Modality -> what follows the case's name."""
+    """Modality -> the file name after the case's name."""
     label: str
     size: int
     sizes: range
@@ -86,8 +86,8 @@ def write_cohort(
 ) -> list[Path]:
     """Write cases 0 to ``cases`` - 1 of a cohort as ``out/<case>/<case>_<modality>.nii.gz``.
 
-    The same layout, seed and size give the same bytes, and case i is the same however many are asked for. A case
-    appears complete or not at all; cases that are there are kept, so a second call goes on where the first stopped.
+    The same layout, seed and size give the same bytes; case i does not depend on the number of cases. A case appears
+    complete or not at all. Existing cases are kept, so a second call goes on where the first stopped.
 
     Args:
         layout: a key of `PHANTOM_LAYOUTS`.

@@ -1,4 +1,4 @@
-"""What brain and heart share: sampling grids, smooth random fields, mixing of tissues, bias, noise."""
+"""Parts common to brain and heart: sampling grids, smooth random fields, mixing of tissues, bias, noise."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 FIELD_HALF_WIDTH = 128.0
-"""Random fields cover this many mm to each side of the center, whatever the grid: one patient at any resolution."""
+"""Random fields cover this many mm to each side of the center on any grid: one patient at any resolution."""
 
 
 class PhantomCase(NamedTuple):
@@ -59,7 +59,7 @@ class CenteredGrid(NamedTuple):
 
 
 class Streams(NamedTuple):
-    """Independent random numbers, so that one patient keeps the same anatomy at each resolution."""
+    """Independent random numbers, so that a patient has the same anatomy at each resolution."""
 
     anatomy: np.random.Generator
     tissue: np.random.Generator
@@ -67,12 +67,12 @@ class Streams(NamedTuple):
 
 
 def random_streams(seed: int, index: int) -> Streams:
-    """The random numbers of case ``index`` of cohort ``seed``; no other case has a part in them."""
+    """The random numbers of case ``index`` of cohort ``seed``, independent of other cases."""
     return Streams(*(np.random.default_rng(child) for child in np.random.SeedSequence([seed, index]).spawn(3)))
 
 
 def smooth_field(rng: np.random.Generator, grid: CenteredGrid, *knots: float) -> np.ndarray:
-    """Gaussian random field, mean 0, standard deviation about 1: one cubic B-spline for each distance of knots (mm).
+    """Gaussian random field, mean 0, standard deviation about 1: the sum of a cubic B-spline per knot distance (mm).
 
     The coefficients are drawn on lattices fixed in space, so a finer grid sees the same field in more detail.
 
@@ -93,7 +93,7 @@ def smooth_field(rng: np.random.Generator, grid: CenteredGrid, *knots: float) ->
 
 
 def block_mean(array: np.ndarray, factor: int) -> np.ndarray:
-    """Mean over blocks of ``factor`` voxels along each of the last three axes: what a larger voxel measures."""
+    """Mean over blocks of ``factor`` voxels along each of the last three axes: the signal of a larger voxel."""
     if factor == 1:
         return array
     *lead, i, j, k = array.shape

@@ -28,9 +28,9 @@ INU = 0.40
 BRIGHTEST = {"bssfp": "lv_blood", "lge": "scar", "t2": "edema"}
 """The tissue that noise is relative to."""
 BLOOD_LEFT = 0.05
-"""What the black-blood preparation of the T2 sequence leaves of flowing blood."""
+"""Share of the signal of flowing blood that the black-blood preparation of the T2 sequence leaves."""
 FAT_LEFT = 0.4
-"""What its spectral fat saturation leaves of fat."""
+"""Share of the signal of fat that its spectral fat saturation leaves."""
 
 MADE_OF = {"papillary": "myocardium", "trabecula": "myocardium", "rv_wall": "myocardium", "lung_vessel": "rv_blood"}
 """Structures that look like another tissue but carry another label."""
@@ -169,8 +169,8 @@ def paint_heart(fractions: dict[str, np.ndarray], rng: np.random.Generator, grid
 def heart_case(seed: int, index: int, size: int = 256) -> PhantomCase:
     """Case ``index`` of cohort ``seed``: 3 to 6 short-axis slices of ``size`` x ``size`` voxels over 187 mm.
 
-    The same patient comes at each size; only the noise is another. Images are int16, the label is int16 with the
-    values of MyoPS2020: 200 myocardium, 500 LV blood, 600 RV blood, 1220 edema, 2221 scar.
+    Every size shows the same patient, with other noise. Images are int16, the label is int16 with the values of
+    MyoPS2020: 200 myocardium, 500 LV blood, 600 RV blood, 1220 edema, 2221 scar.
     """
     streams = common.random_streams(seed, index)
     slices = int(streams.anatomy.choice(list(SLICES)))

@@ -1,4 +1,4 @@
-"""What each tissue is, and the MR signal that each pulse sequence makes of it.
+"""Properties of tissues, and the MR signal that each pulse sequence gives them.
 
 Times are in milliseconds, flip angles in radians, proton densities relative to CSF (brain) or free water (heart).
 Sequences are signed: voxels mix signals before the magnitude is taken.

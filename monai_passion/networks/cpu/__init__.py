@@ -1,1 +1,1 @@
-"""Operations that a CPU does faster than torch does them."""
+"""Operations that run faster on a CPU than torch's own."""

@@ -19,12 +19,12 @@ __all__ = ["SLOPE", "activate"]
 SLOPE = 0.2
 EPSILON = 1e-5
 FLAT = 1e-12
-"""Variance up to which a map is one value everywhere and rounding: the square root of `EPSILON` would make 300 times as
-much of that, and of its gradient, in every layer. It becomes 0 and has no gradient."""
+"""Variance up to which a map counts as constant up to rounding: dividing by the square root of `EPSILON` would enlarge
+the rounding, and its gradient, 300 times in every layer. Such a map becomes 0 and has no gradient."""
 WIDE = 64
-"""Channels that fill a processor's vectors: narrower maps are normalized several voxels at a time."""
+"""Channels that fill a processor's vectors; in narrower maps, several voxels are normalized at a time."""
 SMALL = 2**17
-"""Numbers below which torch's own operations are quicker: of all samples for what Numba compiles, else of one."""
+"""Number of values below which torch's own operations are faster: of all samples with Numba, else of one sample."""
 
 
 @cache
@@ -145,8 +145,8 @@ def _varies(x: Tensor) -> Tensor:
 def activate(x: Tensor) -> Tensor:
     """IN without parameters, then LReLU: (n, C, *spatial) of more than one voxel each.
 
-    Mean and deviation are single precision, whatever the maps have. A map that is one value everywhere, as of a crop
-    outside what a sequence shows, becomes 0 and has no gradient (see `FLAT`).
+    Mean and deviation are always computed in single precision. A constant map, for example of a crop outside what a
+    sequence shows, becomes 0 and has no gradient (see `FLAT`).
 
     Raises:
         ValueError: one voxel.

@@ -1,6 +1,6 @@
 """Instance normalization and activation in two passes through memory, compiled by Numba: torch takes twelve.
 
-numpy has no bfloat16, so such numbers go in and out as their bits.
+numpy has no bfloat16, so such numbers are passed as their bits.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ NOT_A_NUMBER = 0x7FC0
 SUMMED = 256
 """Rows that are summed in single precision; their sums are added up in double precision."""
 SAMPLED = 64
-"""Rows whose mean is the origin of the sums: near that of all, or the squares would lose what differs."""
+"""Rows whose mean is the origin of the sums: it is near the overall mean, so that squares keep their precision."""
 BUSY = 2**17
-"""Numbers that a thread has to do at least: to wake one takes as long as some ten thousand of them."""
+"""Least number of values per thread: waking a thread takes as long as computing some ten thousand values."""
 
 
 # What it compiles is not stored: a full disk would end a training at its first step.
@@ -171,7 +171,7 @@ def normalize(rows: Tensor, result: Tensor, channels: int, slope: float, epsilon
 
 
 def differentiate(upstream: Tensor, values: Tensor, inverse_std: Tensor, result: Tensor, slope: float) -> None:
-    """The gradient of what `normalize` got from that of its ``values``, into ``result``; all (n, rows, numbers)."""
+    """Write the gradient of `normalize`'s input, from that of its output, into ``result``; all (n, rows, numbers)."""
     u, v, out = map(_numbers, (upstream, values, result))
     mean, along = _means(_products, v, inverse_std.shape[1], u, v, np.float32(slope))
     scale = inverse_std.numpy()

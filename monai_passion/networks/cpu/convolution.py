@@ -27,7 +27,7 @@ class _Plan(NamedTuple):
     kernel: int
     stride: int
     rows: int
-    """Of the result, along its first axis."""
+    """Rows of the result along its first axis."""
     slabs: bool
     fold: int
     """See `_fold`."""
@@ -51,7 +51,7 @@ class _Plan(NamedTuple):
         return channels_last(padded)
 
     def restore(self, gradient: Tensor, x: Tensor) -> Tensor:
-        """The gradient of ``x``, which `prepare` got; writes into that of what it gave."""
+        """The gradient of the input of `prepare`; overwrites that of its output."""
         if self.slabs:
             size, start = self._slab
             rows = x.shape[2] + 2 * self.padding[0]  # with a stride, perhaps more than the slabs see
@@ -73,7 +73,7 @@ class _Plan(NamedTuple):
         return channels_last(torch.cat([first, second[:, :, self.overlap :]], dim=2))
 
     def split(self, gradient: Tensor) -> Tensor:
-        """The gradient of what `join` got."""
+        """The gradient of the input of `join`."""
         if self.slabs:
             second = F.pad(gradient[:, :, self.half :], (0, 0, 0, 0, self.overlap, 0))
             gradient = torch.cat([gradient[:, :, : self.half], second])
@@ -177,7 +177,7 @@ class _Convolve(torch.autograd.Function):
 def _gradients(
     x: Tensor, upstream: Tensor, weight: Tensor, plan: _Plan, wanted: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Of the padded input (if it is ``wanted``), the weight and the bias."""
+    """The gradients of the padded input (if ``wanted``), the weight and the bias."""
     fold, channels, narrow = plan.fold, len(weight), min(weight.shape[:2]) < VECTOR
     # As a convolution forward with the kernel turned round, which is quicker for narrow ones. (Maps one voxel deep are
     # another shape that AMX's kernels get wrong, see `_fold`.)
@@ -200,14 +200,14 @@ def _gradients(
 class Conv3d(nn.Conv3d):
     """`torch.nn.Conv3d` with the same parameters and, up to rounding, the same numbers.
 
-    Training with missing modalities convolves one crop of one modality at a time, into few channels. On a CPU torch is
-    slow at that in five ways, and wasteful in one (`make bench`):
+    Training with missing modalities convolves one crop of one modality at a time, into few channels. On a CPU, torch is
+    slow at that in five ways and wasteful in a sixth (`make bench`):
 
-    * Its layout, channels first, costs oneDNN up to twice the time. So they stand last, here and in what comes out.
+    * Its layout, channels first, costs oneDNN up to twice the time. So channels are last here, also in the result.
     * oneDNN fills its vectors with channels of the result. Where these are few, results of neighboring voxels fill them
       up: a wider kernel at a larger stride computes them as channels, which in this layout is the same memory.
-    * It leaves oneDNN for a lone small sample. So that is cut into two slabs along its first axis, each with the
-      overlap that the kernel needs, and they are convolved as a batch of two.
+    * It does not use oneDNN for a single small sample. So the sample is cut into two slabs along its first axis, with
+      the overlap that the kernel needs, which are convolved as a batch of two.
     * A 1x1x1 convolution is a product of matrices.
     * The gradients of a convolution in groups take many times as long as they need (`convolve_in_groups`).
     * It keeps the padded input for the gradients, beside the input itself.

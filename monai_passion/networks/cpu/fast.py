@@ -1,4 +1,4 @@
-"""Which tensors a CPU's own ways are for, and in which type they compute."""
+"""The tensors that the special CPU code handles, and the type in which it computes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ VECTOR = 16
 
 
 def compute_type(x: Tensor) -> torch.dtype:
-    """What a convolution of this tensor computes in: autocast's type where that is on, else the tensor's."""
+    """The type in which a convolution of this tensor computes: autocast's if that is on, else the tensor's."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
 
 
 def is_fast(x: Tensor) -> bool:
-    """Whether what is special here is for this tensor."""
+    """Whether the special CPU code handles this tensor."""
     if x.device.type != "cpu" or not x.numel() or torch.compiler.is_compiling() or is_tracing():
         return False
     if compute_type(x) == torch.bfloat16:
@@ -31,10 +31,10 @@ def is_fast(x: Tensor) -> bool:
 
 
 def has_tiles(dtype: torch.dtype) -> bool:
-    """Whether this processor multiplies matrices of such numbers in tiles: in bfloat16 with AMX."""
+    """Whether this processor multiplies matrices of this type in tiles: bfloat16 with AMX."""
     return dtype == torch.bfloat16 and cpu_has("amx_tile")
 
 
 def neighbors(channels: int, size: int, wide: int) -> int:
-    """Of ``size`` voxels (or groups), how many neighbors are computed as one, of ``wide`` channels in all at most."""
+    """How many of ``size`` neighboring voxels (or groups) are computed as one, of at most ``wide`` channels."""
     return next(n for n in range(max(wide // channels, 1), 0, -1) if size % n == 0)

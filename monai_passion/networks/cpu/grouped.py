@@ -15,7 +15,7 @@ __all__ = ["convolve_in_groups"]
 
 
 def convolve_in_groups(x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-    """As `torch.nn.functional.conv3d` at stride 1, padded by zeros so that the size stays.
+    """`torch.nn.functional.conv3d` at stride 1, zero-padded so that the size stays.
 
     Args:
         x: (n, C, *spatial).

@@ -12,14 +12,14 @@ __all__ = ["channels_last", "empty_channels_last", "from_rows", "split_rows", "t
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """(n, C, *spatial) with the channels last in memory; the same tensor where they are."""
+    """(n, C, *spatial) with the channels last in memory; the same tensor if they are already."""
     if x.shape[1] == 1:  # its strides would not say which layout it is, so that torch would take the other one
         return x.contiguous()[:, 0].unsqueeze(-1).movedim(-1, 1)
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def empty_channels_last(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Of this shape (n, C, *spatial), to be written into."""
+    """An empty tensor of this shape (n, C, *spatial), channels last, to write into."""
     layout = torch.channels_last_3d if len(shape) == 5 else torch.channels_last
     return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=layout)
 
@@ -35,7 +35,7 @@ def from_rows(rows: Tensor, like: Tensor) -> Tensor:
 
 
 def split_rows(x: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
-    """(n, ...) in parts of so many rows, as `torch.split`, whose gradient is laid out in memory as ``x`` is."""
+    """(n, ...) split into parts of these numbers of rows; the gradient has the memory layout of ``x``."""
     if torch.compiler.is_compiling() or not x.requires_grad:
         return x.split(list(sizes))
     return _SplitRows.apply(x, list(sizes))  # type: ignore[no-any-return, no-untyped-call]

@@ -1,4 +1,4 @@
-"""Padding of maps with the channels last, and its gradient: torch's take three and more times as long on a CPU."""
+"""Padding of maps with channels last, and its gradient: torch takes three times as long or more on a CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODES = ("zeros", "reflect")
 
 
 def pad(x: Tensor, widths: Sequence[int], mode: str) -> Tensor:
-    """As `torch.nn.functional.pad` by ``widths`` voxels at both ends of each axis.
+    """`torch.nn.functional.pad` by ``widths`` voxels at both ends of each axis.
 
     Args:
         x: (n, C, *spatial).
@@ -40,7 +40,7 @@ def pad(x: Tensor, widths: Sequence[int], mode: str) -> Tensor:
 
 
 def crop_gradient(gradient: Tensor, widths: Sequence[int], mode: str) -> Tensor:
-    """The gradient of what `pad` got from that of what it gave, which this writes into: a view of its inside."""
+    """The gradient of the input of `pad`: a view into that of its output, which is overwritten."""
     if mode == "reflect":
         for axis, width in enumerate(widths, 2):
             for outside, mirrored in _edges(gradient, axis, width):

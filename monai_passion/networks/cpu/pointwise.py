@@ -14,7 +14,7 @@ from monai_passion.networks.cpu.layout import from_rows, to_rows
 __all__ = ["pointwise"]
 
 TILES = 64
-"""Channels of a row that a product of matrices in AMX's tiles is quick for."""
+"""Channels of a row for which a matrix product in AMX's tiles is fast."""
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -14,16 +14,16 @@ from monai_passion.networks.cpu.layout import from_rows, to_rows
 __all__ = ["mix_regions"]
 
 PIECE = 2**15
-"""Voxels at a time, so that what is between the maps and the sum stays in a processor's cache."""
+"""Voxels at a time, so that intermediate results stay in a processor's cache."""
 
 
 def mix_regions(maps: Sequence[Tensor], probability: Tensor, kernel: Tensor) -> Tensor:
-    """sum_k q_k W_k y at every voxel, y the maps one after another; the probabilities get no gradient.
+    """sum_k q_k W_k y at every voxel, with y the concatenated maps; the probabilities get no gradient.
 
     Args:
         maps: (n, C, *spatial) each.
         probability: q, (n, K, *spatial).
-        kernel: W, (n, K, O, I), I the channels of all maps.
+        kernel: W, (n, K, O, I), with I the channels of all maps.
 
     Returns:
         (n, O, *spatial).

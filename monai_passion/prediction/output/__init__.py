@@ -1,1 +1,1 @@
-"""What a prediction writes: report, preview, page, files."""
+"""The output of a prediction: report, preview, page, files."""

@@ -20,17 +20,17 @@ __all__ = ["Diameters", "components", "deepest_point", "deepest_voxel", "diamete
 FINE = 0.1
 """Step along a line, in voxels."""
 SLICES, PIECES, POINTS = 12, 3, 250
-"""At most so many slices of a lesion (the largest), parts of a slice and points of an edge are tried: a segmentation
-that is mere noise must not take minutes."""
+"""Most slices of a lesion (the largest ones), parts of a slice and points of an edge that are tried: a segmentation of
+pure noise must not take minutes."""
 THICK = 1.2
-"""How much longer a voxel is along its slices' normal than within them where slices were acquired one by one."""
+"""Ratio of slice distance to in-plane voxel size from which slices count as acquired one by one."""
 
 
 class Diameters(NamedTuple):
-    """Of one lesion, in the slice where their product is largest."""
+    """The two diameters of one lesion, in the slice where their product is largest."""
 
     axis: int
-    """Of the array; the slice lies across it."""
+    """Axis of the array perpendicular to the slice."""
     slice: int
     """Index along ``axis``, from 0."""
     longest_mm: float
@@ -45,7 +45,7 @@ class Diameters(NamedTuple):
 
 
 def slice_axis(affine: NDArray[np.float64]) -> int:
-    """The array axis across the slices: of the largest spacing, or up the body where voxels are about cubes."""
+    """The array axis across the slices: that of the largest spacing, or along the body for nearly cubic voxels."""
     spacing = voxel_sizes(affine)
     thickest = int(np.argmax(spacing))
     if spacing[thickest] > THICK * np.median(spacing):
@@ -64,13 +64,13 @@ def components(where: NDArray[np.bool_]) -> list[NDArray[np.intp]]:
 
 
 def deepest_point(where: NDArray[np.bool_], affine: NDArray[np.float64]) -> tuple[int, int, int] | None:
-    """The voxel of the largest component that lies farthest from its surface, in mm; None where nothing is there."""
+    """The voxel of the largest component farthest (in mm) from its surface; None if there is no component."""
     parts = components(where)
     return deepest_voxel(parts[0], affine) if parts else None
 
 
 def deepest_voxel(lesion: NDArray[np.intp], affine: NDArray[np.float64]) -> tuple[int, int, int]:
-    """The voxel of one component, coordinates (N, 3), that lies farthest from its surface, in mm."""
+    """The voxel of one component, coordinates (N, 3), farthest (in mm) from its surface."""
     low = lesion.min(axis=0)
     box = np.zeros(lesion.max(axis=0) - low + 3, bool)
     box[tuple((lesion - low + 1).T)] = True
@@ -82,11 +82,11 @@ def deepest_voxel(lesion: NDArray[np.intp], affine: NDArray[np.float64]) -> tupl
 
 
 def diameters(lesion: NDArray[np.intp], affine: NDArray[np.float64], axis: int | None = None) -> Diameters | None:
-    """The longest diameter within a slice and the longest one that crosses it at a right angle.
+    """The longest diameter within a slice and the longest one perpendicular to it.
 
-    Both lie within the lesion's outline, holes in the slice filled: where the mask, interpolated linearly between the
-    centers of voxels, is 1/2. Of all slices the one with the largest product is taken. Right angles are those in space,
-    whatever the grid.
+    Both lie within the lesion's outline with holes in the slice filled; the outline is where the mask, interpolated
+    linearly between voxel centers, is 1/2. The slice with the largest product is taken. Angles are measured in space,
+    for any grid.
 
     Args:
         lesion: voxel coordinates (N, 3) of one component.

@@ -19,7 +19,7 @@ from monai_passion.tasks import ClassLabel
 __all__ = ["check_segmentable", "write_segmentation"]
 
 TISSUE = ("85756007", "SCT", "Tissue")
-"""What a class shows that has no code of its own."""
+"""Code for classes without a code of their own."""
 ABNORMAL = ("49755003", "SCT", "Morphologically Abnormal Structure")
 COPIED = {
     "PatientID": ".*",
@@ -31,10 +31,10 @@ COPIED = {
     "StudyTime": r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?",
     "AccessionNumber": ".*",
 }
-"""What a DICOM SEG takes over from its images, and how it has to look; empty where these lack it or have it otherwise,
-as when a patient's sex or the date was taken out."""
+"""Attributes that a DICOM SEG copies from its images -> required form; empty if the images lack one or have another
+form, for example if the patient's sex or a date was removed."""
 REFERRED = ("FrameOfReferenceUID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
-"""By what it refers to them."""
+"""Attributes by which it refers to the images."""
 
 
 def write_segmentation(
@@ -45,9 +45,9 @@ def write_segmentation(
     series: Series,
     algorithm: str,
 ) -> None:
-    """Write a label map as DICOM SEG, one segment a label, on the frames of a series.
+    """Write a label map as DICOM SEG, one segment per label, on the frames of a series.
 
-    Patient and study are those of the series, as the standard wants it.
+    Patient and study are those of the series, as the standard requires.
 
     Args:
         path: of the new file.
@@ -139,10 +139,10 @@ def _segmentation(
 
 
 def check_segmentable(series: Series) -> None:
-    """Refuse a series of which no DICOM SEG can be made; tried with an empty one.
+    """Refuse a series for which no DICOM SEG can be made; tested with an empty one.
 
     Raises:
-        UsageError: it is one multi-frame file, lacks its identifiers, or has what a DICOM SEG may not have.
+        UsageError: it is a single multi-frame file, lacks identifiers, or has values that a DICOM SEG must not have.
     """
     sources = _referred(series)
     try:

@@ -36,7 +36,7 @@ from monai_passion.prediction.terminal import expected_text, helpful_text
 __all__ = ["make_comparison_page", "make_page", "straightened"]
 
 THUMBNAIL = 160
-"""Pixels that the longer side of a picture has at least."""
+"""Least number of pixels of a picture's longer side."""
 
 
 def make_page(
@@ -47,15 +47,15 @@ def make_page(
     still: NDArray[np.uint8],
     stages: Sequence[StagePicture] = (),
 ) -> str:
-    """The page's HTML. The images in it have 8 bits and new headers: nothing of the files' own is left.
+    """The page's HTML. Its images have 8 bits and new headers, without the content of the files' headers.
 
     Args:
         images: modality -> (X, Y, Z).
         result: on their grid.
-        affine: of it.
+        affine: of that grid.
         report: the content of ``report.json``.
-        still: its preview, (height, width, 3), for paper and for browsers without WebGL.
-        stages: what was done to the images first.
+        still: its preview, (height, width, 3), for print and for browsers without WebGL.
+        stages: pictures of the steps before the segmentation.
     """
     used = report["modalities"]["used"]
     everything = {"modalities": used, "regions": report["regions"], "expected_quality": report["expected_quality"]}
@@ -150,9 +150,9 @@ def make_comparison_page(
 
 
 def straightened(affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The affine whose axes are the nearest of those of the body, for a viewer that shows a grid as if it were so.
+    """The affine with axes replaced by the nearest body axes, for a viewer that shows every grid in this way.
 
-    NiiVue does with oblique grids: only with this are its millimeters those of the slices that it shows.
+    NiiVue shows oblique grids so; only with this affine do its millimeters match the slices that it shows.
     """
     spacing, turn = voxel_sizes(affine), nib.io_orientation(affine)
     result = np.eye(4)
@@ -169,7 +169,7 @@ def _script_text(text: str) -> Markup:
 
 
 def _rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Of the table of volumes: the regions, then the labels that do not make up a region alone."""
+    """The rows of the table of volumes: the regions, then the labels that are not a region alone."""
     colors = {(row["value"],): row["color"] for row in report["labels"]}
     rows = [
         {

@@ -1,4 +1,4 @@
-"""Label maps and maps of real values in the geometry of the input."""
+"""Write label maps and maps of real values in the geometry of the input."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_labels(path: Path, labels: NDArray[np.unsignedinteger], like: Path) ->
 
 
 def write_map(path: Path, values: NDArray[np.float32], like: Path) -> None:
-    """Write real values, as `write_labels` does labels."""
+    """Write real values with the geometry of another file, like `write_labels`."""
     _write(path, values, like, "none")
 
 

@@ -24,7 +24,7 @@ __all__ = ["find_focus", "find_lesions", "make_report", "measure", "most_helpful
 
 SCHEMA_VERSION = 3
 LESIONS = 10
-"""Of each region, the largest are measured one by one."""
+"""Number of the largest lesions per region that are measured one by one."""
 
 
 def measure(labels: NDArray[np.unsignedinteger], values: Sequence[int], ml: float) -> dict[str, Any]:
@@ -45,11 +45,11 @@ def make_report(
     """The content of ``report.json``.
 
     Args:
-        result: what was found.
+        result: the segmentation.
         images: modality -> (X, Y, Z), those that were used.
         affine: of their grid and that of the result.
         task: names, colors and values of the classes and regions.
-        expected: combination -> what `expected_quality` gives for it.
+        expected: combination -> result of `expected_quality` for it.
         facts: the other entries, see ``schemas/report.schema.json``.
     """
     labels, expected = result.labels, expected or {}
@@ -136,9 +136,9 @@ def find_lesions(where: NDArray[np.bool_], affine: NDArray[np.float64]) -> list[
 
 
 def find_focus(labels: NDArray[np.unsignedinteger], affine: NDArray[np.float64], task: Task) -> dict[str, Any] | None:
-    """Where to look first: the deepest point of the largest core, else of all that was found; None where nothing was.
+    """The point to look at first: the deepest one of the largest core, else of the segmentation; None if it is empty.
 
-    The core is the largest region that is a part of another one, as the tumor core is of the whole tumor.
+    The core is the largest region within another one, such as the tumor core within the whole tumor.
     """
     sets = {region.name: set(region.classes) for region in task.regions}
     inner = [name for name, own in sets.items() if any(own < other for other in sets.values())]
@@ -155,7 +155,7 @@ def find_focus(labels: NDArray[np.unsignedinteger], affine: NDArray[np.float64],
 def most_helpful(
     expected: Mapping[str, Sequence[Mapping[str, Any]]], used: Sequence[str], modalities: Sequence[str]
 ) -> dict[str, Any] | None:
-    """The one absent modality with which a region's expected Dice would rise most; None where that is not known."""
+    """The absent modality that would raise a region's expected Dice most; None if that is not known."""
     now = {row["region"]: row["dice"] for row in expected.get("+".join(used), ())}
     gains = []
     for m in modalities:

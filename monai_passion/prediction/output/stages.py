@@ -1,4 +1,4 @@
-"""Pictures of what happens to images on their way from the scanner to the network, one row per stage."""
+"""Pictures of the steps from the scanner's images to the network's input, one row per stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monai_passion.prediction.output.preview import AXIS, canonical, draw_outlin
 __all__ = ["StagePicture", "stage_picture"]
 
 WIDTH, HEIGHT, LINE = 1.9, 2.1, 0.25
-"""Of an image, and of a line of text, in inches."""
+"""Size of an image, and height of a line of text, in inches."""
 
 
 class StagePicture(NamedTuple):
@@ -34,7 +34,7 @@ def stage_picture(
     Args:
         title: of the stage.
         volumes: modality -> image.
-        titles: modality -> as people read it.
+        titles: modality -> its name for people.
         mask: (X, Y, Z) on the grid of all volumes.
     """
     count, planes = len(volumes), ("axial", "coronal")

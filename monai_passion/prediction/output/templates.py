@@ -1,4 +1,4 @@
-"""HTML from the templates in ``prediction/viewer``: text is escaped, and a page needs nothing but itself."""
+"""HTML from the templates in ``prediction/viewer``: text is escaped, and a page needs no other file."""
 
 from __future__ import annotations
 

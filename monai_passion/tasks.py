@@ -21,6 +21,7 @@ from monai_passion.system.resources import resource_folder
 from monai_passion.system.schemas import check_schema
 
 __all__ = [
+    "PALETTE",
     "ClassLabel",
     "Modality",
     "Region",

@@ -13,7 +13,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "Makefile")),
     *sorted(path for folder in ("docs", "configs") for path in (ROOT / folder).rglob("*.md")),
-    *sorted(path for path in (ROOT / "monai_passion").rglob("*.py") if path.name not in ("labels.py", "naming.py")),
+    *sorted(
+        path
+        for path in (ROOT / "monai_passion").rglob("*.py")
+        if path.name not in ("labels.py", "naming.py", "vocabulary.py")
+    ),
 ]
 THINGS = "one|row|column|value|bool|channel|folder|file|image|volume|slice|number|score|rate|iterations|items"
 """Of which there is one, or are some, per something."""

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from monai_passion.bundle.settings import as_text, check_ranges
 from monai_passion.errors import UsageError, did_you_mean
 from monai_passion.system.devices import usable_device
-from monai_passion.system.settings import as_text, check_ranges
 
 __all__ = ["check_arguments", "setting_flag"]
 

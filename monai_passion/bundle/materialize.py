@@ -25,7 +25,7 @@ from monai_passion.system.output import check_folder
 from monai_passion.system.resources import resource_folder
 from monai_passion.tasks import Task, load_task, task_names
 
-__all__ = ["FRAGMENTS", "bundle_files", "drift", "make_bundle", "materialize", "network_names"]
+__all__ = ["FRAGMENTS", "bundle_files", "drift", "make_bundle", "manifest", "materialize", "network_names"]
 
 FRAGMENTS = {
     "train": [

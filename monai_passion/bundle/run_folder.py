@@ -122,7 +122,7 @@ def _only_moved(key: str, before: Mapping[str, Any], now: Mapping[str, Any], out
 
 def _path(value: Any) -> Path | None:
     """What a setting may name; None where it is no text or an expression."""
-    from monai_passion.system.settings import from_text
+    from monai_passion.bundle.settings import from_text
 
     try:
         return Path(from_text(value)).resolve()

@@ -154,7 +154,7 @@ def _export_network(bundle: BundleFacts, output: Path, weights: Path | None, tru
 
     if not trust:
         check_trusted(bundle.path)
-    segmenter = Segmenter(bundle, weights, "cpu")
+    segmenter = Segmenter(bundle, weights=weights, device="cpu")
     print_findings(segmenter.findings)
     if not isinstance(segmenter.network, MultiModalBackbone):
         raise UsageError(f"the network of {bundle.name} takes no mask of what is available; export it by MONAI's means")

@@ -67,7 +67,6 @@ def compare(
     from monai_passion.bundle.facts import find_networks
     from monai_passion.data.patient import Finding
     from monai_passion.prediction.compare import compare as compared
-    from monai_passion.prediction.compare import of_the_days
     from monai_passion.prediction.output.html import make_comparison_page
     from monai_passion.prediction.output.images import write_labels
     from monai_passion.prediction.output.preview import preview
@@ -78,7 +77,7 @@ def compare(
 
     facts, _ = find_networks(bundle, None, trust)
     file = None if weights is None else Path(weights)
-    open_segmenter = functools.cache(functools.partial(Segmenter, facts, file, device))
+    open_segmenter = functools.cache(functools.partial(Segmenter, facts, weights=file, device=device))
     options = Options(register=register)
     target = Path(output)
     _check_apart(target, (Path(before), Path(after)))
@@ -89,8 +88,8 @@ def compare(
         first = _examination(Path(before), folder / "before", facts, open_segmenter, options, voice)
         second = _examination(Path(after), folder / "after", facts, open_segmenter, options, voice)
         voice.stage("registering")
-        result, views = compared(first, second)
-        for finding in result["findings"][len(of_the_days(first, second)) :]:  # those were said of the days
+        result, views, findings = compared(first, second)
+        for finding in findings:
             voice.finding(Finding(**finding))
         voice.stage("writing")
         labels = np.rint(second.labels.data).astype(np.uint16)

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from monai_passion.errors import InputError, UsageError
 from monai_passion.system.files import PathLike
+
+if TYPE_CHECKING:
+    from monai_passion.transforms import RandTransplantTumord
 
 __all__ = ["composite"]
 
@@ -55,18 +60,16 @@ def composite(
         InputError: patients or files that cannot be used.
         UsageError: ``output`` is not empty, no case is wanted, or a negative seed.
     """
-    import nibabel as nib
     import numpy as np
     from monai.bundle import ConfigParser
     from monai.transforms import Compose
 
-    from monai_passion.bundle.steps import training_donors, with_healthy
+    from monai_passion.bundle.steps.data import training_donors, with_healthy
     from monai_passion.data.datalists import labeled_items
-    from monai_passion.data.donors import FILES
+    from monai_passion.data.seeds import check_seed
     from monai_passion.data.training_set import prepare_datalist
     from monai_passion.system.output import output_folder
     from monai_passion.system.resources import resource_folder
-    from monai_passion.system.settings import check_seed
     from monai_passion.tasks import load_task
     from monai_passion.transforms import RandTransplantTumord
 
@@ -102,17 +105,32 @@ def composite(
             for k in range(cases):
                 host = hosts["training"][order.integers(len(hosts["training"]))]
                 item = transplant(preprocess(host))
-                case, place = f"Composite_{k + 1:03d}", transplant.placement
-                (folder / case).mkdir()
-                affine = np.asarray(item["image"].affine)
-                for m, image in zip(modalities, np.asarray(item["image"]), strict=True):
-                    nib.save(nib.Nifti1Image(image, affine), folder / case / f"{case}_{FILES[m]}.nii.gz")
-                label = values[np.asarray(item["label"])[0].astype(int)]
-                nib.save(nib.Nifti1Image(label, affine), folder / case / f"{case}_seg.nii.gz")
-                told = ["", "", "", ""]
-                if transplant.donor is not None and place is not None:
-                    shift = " ".join(f"{x:.1f}" for x in place.shift)
-                    told = [transplant.donor.patient, shift, f"{place.scale:.2f}", str(place.mirror)]
-                rows.writerow([case, host["patient"], transplant.healthy, *told])
-                print(f"{case}: tumor of {told[0] or 'nobody'} in {host['patient']}", flush=True)
+                case, (donor, *placement) = f"Composite_{k + 1:03d}", _placement(transplant)
+                _write_case(folder / case, item, modalities, values)
+                rows.writerow([case, host["patient"], transplant.healthy, donor, *placement])
+                print(f"{case}: tumor of {donor or 'nobody'} in {host['patient']}", flush=True)
     return output
+
+
+def _write_case(folder: Path, item: Mapping[str, Any], modalities: Sequence[str], values: Any) -> None:
+    """The images and the label map of a composite; ``values`` are those of the classes in files."""
+    import nibabel as nib
+    import numpy as np
+
+    from monai_passion.data.donors import FILES
+
+    folder.mkdir()
+    affine = np.asarray(item["image"].affine)
+    for m, image in zip(modalities, np.asarray(item["image"]), strict=True):
+        nib.save(nib.Nifti1Image(image, affine), folder / f"{folder.name}_{FILES[m]}.nii.gz")
+    label = values[np.asarray(item["label"])[0].astype(int)]
+    nib.save(nib.Nifti1Image(label, affine), folder / f"{folder.name}_seg.nii.gz")
+
+
+def _placement(transplant: RandTransplantTumord) -> list[str]:
+    """Donor, shift in mm, scale and mirroring of the last tumor; empty words where there was none."""
+    place = transplant.placement
+    if transplant.donor is None or place is None:
+        return ["", "", "", ""]
+    shift = " ".join(f"{x:.1f}" for x in place.shift)
+    return [transplant.donor.patient, shift, f"{place.scale:.2f}", str(place.mirror)]

@@ -71,13 +71,13 @@ def evaluate(
         WeightsError: no weights, or those of another network.
     """
     from monai_passion.bundle.facts import find_bundle
+    from monai_passion.bundle.settings import as_text, check_settings, from_text, read_config, read_value
     from monai_passion.bundle.trust import check_trusted
     from monai_passion.bundle.weights import find_weights, trained_settings
     from monai_passion.data.datalists import is_of
     from monai_passion.networks.weights import load_weights
     from monai_passion.system.files import write_text
     from monai_passion.system.output import output_folder
-    from monai_passion.system.settings import as_text, check_settings, from_text, read_config, read_value
 
     run = Path(run)
     if not run.exists():

@@ -78,6 +78,7 @@ def run(
         InputError: no patients to score.
         PassionError: cells failed, with the exit code of the first; the message names them.
     """
+    from monai_passion.bundle.settings import read_value
     from monai_passion.data.datalists import describe_data, write_datalist
     from monai_passion.experiment.cost import cost_lines
     from monai_passion.experiment.folders import Source, prepare
@@ -85,7 +86,6 @@ def run(
     from monai_passion.experiment.runner import run_cells
     from monai_passion.system.engines import LocalEngine, RayEngine
     from monai_passion.system.output import check_folder
-    from monai_passion.system.settings import read_value
 
     grid, output, dataset_dir = Path(grid), Path(output), Path(dataset_dir)
     content = load_grid(grid)

@@ -180,7 +180,16 @@ def predict(
         if not check or weights:
             raise
     open_segmenter = functools.partial(
-        Segmenter, facts, file, device, roi_size, overlap, precision, mirror, members, decision
+        Segmenter,
+        facts,
+        weights=file,
+        device=device,
+        roi_size=roi_size,
+        overlap=overlap,
+        precision=precision,
+        mirror=mirror,
+        ensemble=members,
+        decision=decision,
     )
     with warnings.catch_warnings(), speaking(quiet) as voice:
         if not verbose:

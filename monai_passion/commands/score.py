@@ -93,8 +93,8 @@ def score(
     with output_folder(output, overwrite=overwrite, last="summary.json") as folder:
         segmenter = Segmenter(
             facts,
-            file,
-            device,
+            weights=file,
+            device=device,
             roi_size=roi_size,
             overlap=overlap,
             precision=precision,

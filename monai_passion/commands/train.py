@@ -76,10 +76,10 @@ def train(
         InputError: patients that cannot be trained on.
         ResourceError: not enough memory or disk.
     """
+    from monai_passion.bundle.settings import as_text, check_settings, read_config, read_value
     from monai_passion.bundle.trust import check_trusted
     from monai_passion.system.files import write_text
     from monai_passion.system.resources import resource_folder
-    from monai_passion.system.settings import as_text, check_settings, read_config, read_value
 
     data, output = Path(data), Path(output)
     if not data.is_dir():

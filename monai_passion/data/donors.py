@@ -15,7 +15,7 @@ from monai_passion.data.presence import Presence
 from monai_passion.data.tables import read_table
 from monai_passion.errors import InputError
 
-__all__ = ["Donor", "donor_from_cubes", "donor_from_patient", "load_donors", "read_cube_donors"]
+__all__ = ["FILES", "Donor", "donor_from_cubes", "donor_from_patient", "load_donors", "read_cube_donors"]
 
 ATLAS_CENTER = np.array([120.0, 127.5, 70.0])
 ATLAS_SIZE = np.array([138.0, 168.0, 137.0])

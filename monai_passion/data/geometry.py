@@ -17,6 +17,7 @@ __all__ = [
     "FULL_COVERAGE",
     "LPS",
     "MIN_COVERAGE",
+    "NEAR",
     "bring_onto",
     "choose_reference",
     "coverage",

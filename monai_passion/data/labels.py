@@ -31,6 +31,7 @@ __all__ = [
     "readable_values",
     "task_values",
     "values_in",
+    "whole_numbers",
 ]
 
 BACKGROUND = "background"

@@ -37,6 +37,8 @@ from monai_passion.tasks import Task, load_task, task_names
 
 __all__ = [
     "LAYOUTS",
+    "NUMBER",
+    "READ",
     "Case",
     "Cohort",
     "channels_of",

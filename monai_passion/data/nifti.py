@@ -26,6 +26,7 @@ __all__ = [
     "GRID_TOLERANCE_MM",
     "MAX_VOXELS",
     "SPACING_MM",
+    "Grid",
     "Header",
     "Volume",
     "check_same_grid",

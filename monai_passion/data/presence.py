@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from monai_passion.data.seeds import check_seed
 from monai_passion.data.tables import read_table
 from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import combination_mask, combinations, resolve
 from monai_passion.system.files import write_text
-from monai_passion.system.settings import check_seed
 from monai_passion.tasks import load_task, task_names
 
 __all__ = [

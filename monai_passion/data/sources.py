@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 DEPTHS = ("*", "*/*", "*/*/*", "*/*/*/*")
 """Where DICOM files are searched."""
+EMPTY = {"", "nan", "na", "n/a", "none", "null", "-", "–", "—"}  # noqa: RUF001
+"""Content of a cell that stands for an absent file."""
 
 
 def find_files(
@@ -200,10 +202,6 @@ def _find_dicom(folder: Path, task: Task, given: Mapping[str, Path]) -> dict[str
         logger.warning(text)
     paths = {**given, **{m: found[0].check().files[0] for m, found in candidates.items()}}
     return {m: paths[m] for m in task.modality_names if m in paths}
-
-
-EMPTY = {"", "nan", "na", "n/a", "none", "null", "-", "–", "—"}  # noqa: RUF001
-"""Content of a cell that stands for an absent file."""
 
 
 def read_cohort(path: Path, modalities: Task | Sequence[str]) -> dict[str, dict[str, Path]]:

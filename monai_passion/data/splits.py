@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from monai_passion.data.presence import plain_case_name
+from monai_passion.data.seeds import check_seed
 from monai_passion.data.slices import SLICE
 from monai_passion.errors import InputError, UsageError
-from monai_passion.system.settings import check_seed
 
 __all__ = [
     "FRACTIONS",

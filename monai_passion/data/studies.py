@@ -14,12 +14,12 @@ from monai_passion.errors import InputError
 from monai_passion.modalities import resolve
 from monai_passion.tasks import as_task
 
-__all__ = ["find_study", "patient_of"]
+__all__ = ["case_of_file", "find_study"]
 
 logger = logging.getLogger(__name__)
 
 
-def patient_of(path: str | os.PathLike[str], modalities: Sequence[str]) -> str:
+def case_of_file(path: str | os.PathLike[str], modalities: Sequence[str]) -> str:
     """The patient of a file, by its name: ``anna`` for ``anna_t2.nii.gz``; the stem if the name does not tell."""
     return read_name(Path(path).name, as_task(modalities)).patient or stem_of(Path(path).name)
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_passion.bundle.settings import check_settings, read_config
 from monai_passion.data.sampling import CombinationSampler, combination_items
 from monai_passion.data.slices import slices_of
 from monai_passion.experiment.grid import Cell
-from monai_passion.system.settings import check_settings, read_config
 
 __all__ = ["cost_lines", "count_steps", "measure_step", "training_config"]
 
@@ -53,7 +53,7 @@ def measure_step(config: Mapping[str, Any], threads: int) -> float | None:
     import torch
     from monai.bundle import ConfigParser
 
-    from monai_passion.bundle.steps import PresenceFacts
+    from monai_passion.bundle.steps.data import PresenceFacts
     from monai_passion.errors import PassionError, find_passion_error
 
     torch.set_num_threads(threads)

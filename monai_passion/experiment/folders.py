@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from monai_passion.bundle.settings import as_text, check_settings, read_config
 from monai_passion.errors import InputError, PassionError, UsageError
 from monai_passion.experiment.grid import TRAINING_ONLY, Cell
 from monai_passion.system.files import read_json, sha256, write_text
 from monai_passion.system.locks import RunLock
-from monai_passion.system.settings import as_text, check_settings, read_config
 
 __all__ = ["Source", "State", "cell_facts", "finished_cells", "is_done", "prepare", "read_state"]
 

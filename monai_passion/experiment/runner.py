@@ -9,7 +9,7 @@ from pathlib import Path
 
 from monai_passion.experiment.cell import EXIT_BUSY
 from monai_passion.experiment.folders import is_done, read_state
-from monai_passion.system.engines import Engine, Task, end_tasks
+from monai_passion.system.engines import Engine, Process, end_processes
 from monai_passion.system.locks import RunLock
 from monai_passion.system.status import time_text
 
@@ -39,7 +39,7 @@ def run_cells(
     waiting = deque(folder for folder in folders if not is_done(folder))
     total, skipped = len(folders), len(folders) - len(waiting)
     report(f"{total} cells, {skipped} of them done before, {len(waiting)} to run")
-    running: dict[Path, Task] = {}
+    running: dict[Path, Process] = {}
     failed: dict[Path, int] = {}
     began = last = time.monotonic()
     before = _work(folders)
@@ -56,8 +56,8 @@ def run_cells(
                 else:
                     running[folder] = engine.start(("monai_passion.experiment.cell", str(folder)), folder / "log.txt")
                     report(f"{folder.name} started, from epoch {read_state(folder).epoch}")
-            for folder, task in list(running.items()):
-                code = task.poll()
+            for folder, process in list(running.items()):
+                code = process.poll()
                 if code is None:
                     continue
                 del running[folder]
@@ -77,7 +77,7 @@ def run_cells(
             if waiting or running:
                 time.sleep(pause)
     finally:
-        end_tasks(running.values(), pause)
+        end_processes(running.values(), pause)
     return failed
 
 
@@ -85,7 +85,7 @@ def _work(folders: Sequence[Path]) -> float:
     return sum(read_state(folder).fraction for folder in folders)
 
 
-def _progress(running: dict[Path, Task]) -> list[str]:
+def _progress(running: dict[Path, Process]) -> list[str]:
     states = {folder: read_state(folder) for folder in running}
     return [f"{folder.name} {s.epoch}/{s.epochs}" for folder, s in states.items()] or ["all cells are busy elsewhere"]
 

@@ -21,12 +21,11 @@ from monai_passion.errors import ResourceError, UsageError, WeightsError, first_
 from monai_passion.handlers.settings import apply_settings, changes, plain_attributes, read_settings
 from monai_passion.handlers.signals import deferred_signals
 from monai_passion.networks.weights import unwrapped
-from monai_passion.system.files import checksums, sha256, sidecar, sync_folder, write_text
+from monai_passion.system.files import PathLike, checksums, sha256, sidecar, sync_folder, write_text
 from monai_passion.system.locks import RunLock
 
 __all__ = ["CheckpointHandler", "newest_checkpoint", "read_checkpoint", "verify_checkpoint", "write_checkpoint"]
 
-PathLike = str | os.PathLike[str]
 NAME = re.compile(r"checkpoint_epoch=(\d+)\.pt")
 
 logger = logging.getLogger(__name__)

@@ -19,6 +19,8 @@ from monai_passion.errors import PassionError
 
 __all__ = ["NonFiniteHandler", "case_names"]
 
+logger = logging.getLogger(__name__)
+
 
 def case_names(batch: Any) -> list[str]:
     """The cases of a collated batch: its ``case``, else the file names of its images, else ``["unknown"]``."""
@@ -52,7 +54,6 @@ class NonFiniteHandler:
         if patience < 1:
             raise ValueError(f"patience is {patience}; it must be at least 1")
         self.patience = patience
-        self.logger = logging.getLogger(__name__)
         self._cases: list[str] = []
         self._in_a_row = 0
         self._learned = False
@@ -99,7 +100,7 @@ class NonFiniteHandler:
                 parameter.grad.fill_(math.nan)
         for name, buffer in _buffers(engine):
             buffer.detach().copy_(self._buffers[name])
-        self.logger.warning(f"{what} at iteration {engine.state.iteration}, case {', '.join(cases)}: step skipped")
+        logger.warning(f"{what} at iteration {engine.state.iteration}, case {', '.join(cases)}: step skipped")
         if self._in_a_row >= self.patience:
             raise self._lost(f"{self._in_a_row} times in a row")
 

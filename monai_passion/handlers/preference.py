@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from ignite.engine import Engine, Events
 
 from monai_passion.losses import MultiModalLoss
+from monai_passion.system.logs import PROGRESS
 
 __all__ = ["PreferenceHandler"]
+
+logger = logging.getLogger(PROGRESS)
 
 
 class PreferenceHandler:
@@ -25,7 +28,6 @@ class PreferenceHandler:
     def __init__(self, loss: MultiModalLoss, modalities: Sequence[str]) -> None:
         self.loss = loss
         self.modalities = tuple(modalities)
-        self.logger = logging.getLogger(self.__class__.__name__)
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
@@ -36,4 +38,4 @@ class PreferenceHandler:
             f"{name} {float(p):+.3f} (beta {float(b):.3f})"
             for name, p, b in zip(self.modalities, preference, self.loss.beta, strict=True)
         )
-        self.logger.info("epoch %d: relative preference %s", engine.state.epoch, text)
+        logger.info("epoch %d: relative preference %s", engine.state.epoch, text)

@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 __all__ = ["apply_settings", "changes", "plain_attributes", "read_settings"]
 
-PROGRESS = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter"}
+PROGRESS_KEYS = {"last_epoch", "best", "num_bad_epochs", "cooldown_counter"}
 """Keys of a schedule's state that describe the course of the training; other public keys are settings."""
 
 FORM = {"foreach", "fused", "capturable", "differentiable"}
@@ -30,7 +30,7 @@ def read_settings(objects: Mapping[str, Any]) -> dict[tuple[str, int, str], Any]
                 group.setdefault("initial_lr", group["lr"])
                 found |= {(name, k, key): value for key, value in group.items() if key not in {"params", "lr"} | FORM}
         elif _is_plain_schedule(thing):
-            state = {key: value for key, value in thing.state_dict().items() if key not in PROGRESS}
+            state = {key: value for key, value in thing.state_dict().items() if key not in PROGRESS_KEYS}
             found |= {(name, 0, key): value for key, value in state.items() if not key.startswith("_")}
     return found
 

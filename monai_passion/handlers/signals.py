@@ -18,6 +18,8 @@ from monai_passion.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, ResourceErro
 
 __all__ = ["SignalHandler", "deferred_signals"]
 
+logger = logging.getLogger(__name__)
+
 EXIT_CODES = {signal.SIGTERM: EXIT_TERMINATED, signal.SIGINT: EXIT_INTERRUPTED}
 HELD = (*EXIT_CODES, *({signal.SIGCHLD} if hasattr(signal, "SIGCHLD") else ()))
 """The last, which Windows lacks, is how torch hears of a dead worker: it raises in the midst of whatever runs."""
@@ -65,7 +67,6 @@ class SignalHandler:
     """
 
     def __init__(self) -> None:
-        self.logger = logging.getLogger(__name__)
         self._engine: Engine | None = None
         self._previous: dict[signal.Signals, Any] = {}
         self._process = 0
@@ -79,7 +80,7 @@ class SignalHandler:
 
     def started(self, engine: Engine) -> None:
         if threading.current_thread() is not threading.main_thread():
-            self.logger.warning("training outside the main thread: SIGTERM and Ctrl-C are left to the program")
+            logger.warning("training outside the main thread: SIGTERM and Ctrl-C are left to the program")
             return
         self._engine, self._process, self._arrived = engine, os.getpid(), None
         self._previous = {number: signal.signal(number, self._receive) for number in EXIT_CODES}
@@ -113,7 +114,7 @@ class SignalHandler:
         self.restore()
         self._arrived = signal.Signals(number)
         epoch = self._engine.state.epoch if self._engine is not None else 0
-        self.logger.warning(
+        logger.warning(
             f"{self._arrived.name} in epoch {epoch}: stopping; the same command resumes after the last "
             "checkpoint and repeats this epoch exactly"
         )

@@ -20,7 +20,7 @@ from monai_passion.networks.backbone import Decoded
 from monai_passion.networks.precision import to_single
 from monai_passion.networks.self_distillation import SelfDistillationNet, SelfDistillationOutput
 
-__all__ = ["LossTerms", "MultiModalLoss", "scatter", "students"]
+__all__ = ["LossTerms", "MultiModalLoss", "over_processes", "scatter", "students"]
 
 
 class LossTerms(NamedTuple):

@@ -17,6 +17,7 @@ from torch import Tensor
 from monai_passion.losses.segmentation import PROBABILITY_FLOOR, enlarge
 
 __all__ = [
+    "EPSILON",
     "pixel_distillation",
     "pixel_distillation_released",
     "prototype_distillation",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 __all__ = [
+    "PROBABILITY_FLOOR",
     "Target",
     "cross_entropy",
     "deep_supervision",

@@ -29,7 +29,7 @@ from monailabel.tasks.train.bundle import BundleTrainTask
 
 from monai_passion.bundle.facts import find_bundle
 from monai_passion.data.slices import slices_of
-from monai_passion.data.studies import patient_of
+from monai_passion.data.studies import case_of_file
 from monai_passion.errors import InputError, find_passion_error
 from monai_passion.handlers.checkpoint import read_checkpoint, write_checkpoint
 from monai_passion.monailabel_app.studies import label_values, training_items
@@ -161,7 +161,7 @@ class BatchInfer(BatchInferTask):
         first: dict[str, str] = {}
         for image in sorted(super().get_images(request, datastore)):
             path = datastore.get_image_uri(image)
-            first.setdefault(str(Path(path).parent / patient_of(path, self.modalities)), image)
+            first.setdefault(str(Path(path).parent / case_of_file(path, self.modalities)), image)
         return list(first.values())
 
     def __call__(self, request: Mapping[str, Any], datastore: Datastore, infer: Callable[..., Any]) -> dict[str, Any]:

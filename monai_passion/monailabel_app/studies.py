@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_passion.data.studies import find_study, patient_of
+from monai_passion.data.studies import case_of_file, find_study
 from monai_passion.errors import InputError
 
 __all__ = ["label_values", "training_items"]
@@ -26,7 +26,7 @@ def training_items(pairs: Iterable[Mapping[str, Any]], modalities: Sequence[str]
     items: dict[str, dict[str, Any]] = {}
     for pair in pairs:
         image = find_study(pair["image"], modalities)
-        case = patient_of(pair["image"], modalities)
+        case = case_of_file(pair["image"], modalities)
         patient = str(Path(pair["image"]).parent / case)
         # Of a 4-D file, the channels are all there.
         paths = dict.fromkeys(modalities, image) if isinstance(image, str) else image

@@ -19,7 +19,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from monai_passion.errors import ResourceError, WeightsError, first_line
 from monai_passion.system.files import checksums, sha256, sidecar, write_atomically, write_text
 
-__all__ = ["load_into", "load_weights", "read_torch_state", "save_weights", "unwrapped", "write_sidecar"]
+__all__ = ["check_maker", "load_into", "load_weights", "read_torch_state", "save_weights", "unwrapped", "write_sidecar"]
 
 METADATA_KEY = "monai_passion"
 """Entry of the safetensors header that holds the metadata, as JSON."""

@@ -50,14 +50,14 @@ MANIFEST = "manifest.json"
 VOLUMES = "volumes.csv"
 REPORT = "report.json"
 
-Source = Path | Mapping[str, Path]
+PatientFiles = Path | Mapping[str, Path]
 """The folder of a patient, or modality -> file."""
 TellOf = Callable[[Finding, str], object]
 """Called with each finding and its patient, as soon as it is known."""
 
 
 def predict_cohort(
-    patients: Mapping[str, Source],
+    patients: Mapping[str, PatientFiles],
     output: Path,
     bundle: BundleFacts,
     open_segmenter: Callable[[], Segmenter],
@@ -129,7 +129,7 @@ class _Cohort:
 
     def __init__(
         self,
-        patients: Mapping[str, Source],
+        patients: Mapping[str, PatientFiles],
         shard: tuple[int, int],
         output: Path,
         segmenter: Segmenter,
@@ -203,7 +203,7 @@ class _Cohort:
 
 
 def check_cohort(
-    patients: Mapping[str, Source],
+    patients: Mapping[str, PatientFiles],
     bundle: BundleFacts,
     options: Options,
     weights: Path | None = None,
@@ -228,7 +228,7 @@ def check_cohort(
     return entries
 
 
-def _without_paths(message: str, name: str, source: Source, files: Mapping[str, Path]) -> str:
+def _without_paths(message: str, name: str, source: PatientFiles, files: Mapping[str, Path]) -> str:
     """A message with modalities in place of the paths of a patient's files: names of files may be those of people."""
     inside = sorted(source.rglob("*")) if isinstance(source, Path) else []
     words = [(path, m) for m, path in files.items()] + [

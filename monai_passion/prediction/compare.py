@@ -27,7 +27,6 @@ __all__ = [
     "change",
     "compare",
     "lesion_changes",
-    "of_the_days",
     "open_examination",
     "rano_category",
 ]
@@ -82,15 +81,22 @@ def open_examination(
     return Examination(report, read_volume(folder / "segmentation.nii.gz"), images, patient)
 
 
-def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+class Comparison(NamedTuple):
+    """What `compare` finds."""
+
+    content: dict[str, Any]
+    """Of ``comparison.json``."""
+    views: dict[str, NDArray[Any]]
+    """On the grid of the later segmentation: ``before`` and ``after``, the images, and ``labels_before``."""
+    findings: list[dict[str, str]]
+    """Those of the two together; ``content`` has those of each day before them."""
+
+
+def compare(before: Examination, after: Examination) -> Comparison:
     """What changed between two examinations; the earlier one is registered rigidly onto the later one.
 
     Volumes and diameters are those of each segmentation on its own grid: registration serves to tell which lesion is
     which, and to show both at one place.
-
-    Returns:
-        The content of ``comparison.json``; and, on the grid of the later segmentation, ``before`` and ``after``, the
-        images, and ``labels_before``.
 
     Raises:
         InputError: no sequence that both have, segmentations of different tasks, or two patients by DICOM headers.
@@ -143,7 +149,8 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         )
     brain = after.report["task"]["anatomy"] == "brain"
     enhancing = min(regions, key=lambda row: len(_values(after.report, row["name"])))
-    return {
+    findings = [*_unregistered(registered), *_apart(name, overlap), *_unseen(regions), *_uneven(before, after)]
+    content = {
         "notice": NOTICE,
         "bundle": after.report["bundle"],
         "shown": name,
@@ -154,16 +161,13 @@ def compare(before: Examination, after: Examination) -> tuple[dict[str, Any], di
         "category": {"region": enhancing["name"], **rano_category(enhancing)}
         if brain and overlap >= SAME_HEAD
         else None,
-        "findings": of_the_days(before, after)
-        + _unregistered(registered)
-        + _apart(name, overlap)
-        + _unseen(regions)
-        + _uneven(before, after),
-    }, views
+        "findings": [*_of_the_days(before, after), *findings],
+    }
+    return Comparison(content, views, findings)
 
 
-def of_the_days(before: Examination, after: Examination) -> list[dict[str, str]]:
-    """What was doubtful about either day by itself; the first of the findings of `compare`."""
+def _of_the_days(before: Examination, after: Examination) -> list[dict[str, str]]:
+    """What was doubtful about either day by itself."""
     return [
         {"level": finding["level"], "text": f"{when}: {finding['text']}"}
         for when, day in (("before", before), ("after", after))

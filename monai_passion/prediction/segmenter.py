@@ -96,6 +96,7 @@ class Segmenter:
     def __init__(
         self,
         bundle: BundleFacts,
+        *,
         weights: Path | None = None,
         device: str | None = None,
         roi_size: Sequence[int] | int | None = None,
@@ -141,8 +142,8 @@ class Segmenter:
         self.parser.update({key: value for key, value in changes.items() if value is not None})
         self._check_window()  # which loads the weights: what does not fit is told before an image is read
         self._content("decide")  # and that regions overlap
-        own = (device, roi_size, overlap, precision, mirror)
-        self.others = [type(self)(member.bundle, member.weights, *own) for member in ensemble]
+        own: dict[str, Any] = {"device": device, "roi_size": roi_size, "overlap": overlap, "precision": precision}
+        self.others = [type(self)(one.bundle, weights=one.weights, mirror=mirror, **own) for one in ensemble]
         for k, other in enumerate(self.others):
             self._check_member(other)
             if sha256(other.weights) in {sha256(one.weights) for one in (self, *self.others[:k])}:

@@ -11,7 +11,7 @@ from typing import Any
 from monai_passion.errors import ResourceError
 from monai_passion.prediction.cohort import failure, read_manifests, shard_manifest, write_manifest
 from monai_passion.prediction.run import Stage, silent
-from monai_passion.system.engines import Engine, Task, end_tasks
+from monai_passion.system.engines import Engine, Process, end_processes
 
 __all__ = ["predict_shards"]
 
@@ -48,7 +48,7 @@ def predict_shards(
     logs.mkdir(parents=True, exist_ok=True)
     first = {name: there[name] for name in own[1] if name in there}
     write_manifest(shard_manifest(output, (1, shards)), first, patients)  # the folder is known as that of a cohort
-    waiting, running, ended_before = deque(own), dict[int, Task](), dict[int, int]()
+    waiting, running, ended_before = deque(own), dict[int, Process](), dict[int, int]()
     try:
         while waiting or running:
             while waiting and (engine.jobs is None or len(running) < engine.jobs):
@@ -57,8 +57,8 @@ def predict_shards(
                 running[k] = engine.start(arguments, logs / f"{k}of{shards}.txt")
             ended = len(read_manifests(output))
             stage(f"{ended} of {len(patients)} patients", ended / max(len(patients), 1))
-            for k, task in list(running.items()):
-                if (code := task.poll()) is None:
+            for k, process in list(running.items()):
+                if (code := process.poll()) is None:
                     continue
                 del running[k]
                 done = len(read_manifests(output).keys() & set(own[k]))
@@ -68,7 +68,7 @@ def predict_shards(
             if running:
                 time.sleep(pause)
     finally:
-        end_tasks(running.values())
+        end_processes(running.values())
     found = read_manifests(output)
     for k, names in own.items():
         killed = ResourceError(f"its process was killed or could not be started; see {logs / f'{k}of{shards}.txt'}")

@@ -15,6 +15,9 @@ from monai_passion.evaluation.statistics import bootstrap_mean
 from monai_passion.evaluation.summary import AVERAGE
 
 __all__ = [
+    "DASH",
+    "EMPTY",
+    "FILLED",
     "SCALES",
     "Differences",
     "Scale",

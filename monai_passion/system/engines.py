@@ -14,12 +14,12 @@ from typing import Any, Protocol
 from monai_passion.errors import UsageError
 from monai_passion.system.parent import GRACE
 
-__all__ = ["Engine", "LocalEngine", "RayEngine", "Task", "end_tasks"]
+__all__ = ["Engine", "LocalEngine", "Process", "RayEngine", "end_processes"]
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-class Task(Protocol):
+class Process(Protocol):
     """A process that runs; `subprocess.Popen` is one."""
 
     def poll(self) -> int | None:
@@ -41,7 +41,7 @@ class Engine(Protocol):
 
     jobs: int | None
 
-    def start(self, arguments: Sequence[str], log: Path) -> Task: ...
+    def start(self, arguments: Sequence[str], log: Path) -> Process: ...
 
 
 class LocalEngine:
@@ -50,7 +50,7 @@ class LocalEngine:
     def __init__(self, jobs: int = 1, threads: int = 1) -> None:
         self.jobs, self.threads = jobs, threads
 
-    def start(self, arguments: Sequence[str], log: Path) -> Task:
+    def start(self, arguments: Sequence[str], log: Path) -> Process:
         return start_process(arguments, log, self.threads)
 
 
@@ -91,7 +91,7 @@ class RayEngine:
         # what is started resumes by itself, so a lost node costs little; three attempts, then it counts as failed
         self.remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=2)(run_process)
 
-    def start(self, arguments: Sequence[str], log: Path) -> Task:
+    def start(self, arguments: Sequence[str], log: Path) -> Process:
         return _RayTask(self.ray, self.remote.remote(list(arguments), str(log), self.threads))
 
 
@@ -119,14 +119,14 @@ class _RayTask:
     kill = terminate
 
 
-def end_tasks(tasks: Iterable[Task], pause: float = 0.1) -> None:
+def end_processes(processes: Iterable[Process], pause: float = 0.1) -> None:
     """Ask them to end, and end those that do not within `GRACE` seconds."""
-    tasks = list(tasks)
-    for task in tasks:
-        task.terminate()
+    processes = list(processes)
+    for process in processes:
+        process.terminate()
     deadline = time.monotonic() + GRACE
-    while any(task.poll() is None for task in tasks) and time.monotonic() < deadline:
+    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
         time.sleep(min(pause, 0.1))
-    for task in tasks:
-        if task.poll() is None:
-            task.kill()
+    for process in processes:
+        if process.poll() is None:
+            process.kill()

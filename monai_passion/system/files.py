@@ -13,6 +13,7 @@ from typing import Any
 from monai_passion.errors import InputError, PassionError, ResourceError
 
 __all__ = [
+    "PathLike",
     "checksums",
     "json_text",
     "read_json",

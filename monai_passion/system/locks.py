@@ -16,6 +16,8 @@ except ImportError:  # Windows
 
 __all__ = ["RunLock"]
 
+logger = logging.getLogger(__name__)
+
 _held: set[tuple[int, Path]] = set()
 """Process and file. The system would give a process its own lock again, and take both when either file is closed."""
 
@@ -32,7 +34,6 @@ class RunLock:
     def __init__(self, folder: str | os.PathLike[str], name: str = "train.lock", work: str = "training") -> None:
         self.path = Path(folder) / name
         self.work = work
-        self.logger = logging.getLogger(__name__)
         self._file: int | None = None
 
     def acquire(self) -> None:
@@ -44,7 +45,7 @@ class RunLock:
         if self._mark() in _held:
             return
         if fcntl is None:
-            self.logger.warning(f"this system has no file locks; start no second {self.work} in the same folder")
+            logger.warning(f"this system has no file locks; start no second {self.work} in the same folder")
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while True:
@@ -56,14 +57,12 @@ class RunLock:
                 os.close(file)
                 raise self._taken(owner or "just starting") from None
             except OSError as error:
-                self.logger.warning(
-                    f"{self.path} cannot be locked ({error}); start no second {self.work} in this folder"
-                )
+                logger.warning(f"{self.path} cannot be locked ({error}); start no second {self.work} in this folder")
             if self.path.exists() and os.path.samestat(os.fstat(file), self.path.stat()):
                 break
             os.close(file)  # its owner finished and deleted it between our two steps
         if owner:
-            self.logger.warning(f"{self.path} is stale: that {self.work} ({owner}) is gone; taking over")
+            logger.warning(f"{self.path} is stale: that {self.work} ({owner}) is gone; taking over")
         os.ftruncate(file, 0)
         os.pwrite(file, f"process {os.getpid()} on host {socket.gethostname()}\n".encode(), 0)
         self._file = file

@@ -12,7 +12,7 @@ __all__ = ["LOG", "PROGRESS", "calm_terminal", "keep_log"]
 
 LOG = "log.txt"
 PROGRESS = "monai_passion.progress"
-"""Logger of messages that the terminal shows in any case."""
+"""Logger of messages for the log file only: the terminal has a line of its own for each epoch."""
 
 
 def calm_terminal() -> None:

@@ -17,7 +17,7 @@ LONGEST = 160
 
 
 def check_schema(content: Any, name: str, source: object) -> None:
-    """Refuse content that does not fit ``bundle/schemas/<name>.schema.json``.
+    """Refuse content that does not fit ``schemas/<name>.schema.json``.
 
     Args:
         content: parsed JSON.
@@ -32,7 +32,7 @@ def check_schema(content: Any, name: str, source: object) -> None:
 
 
 def fault(content: Any, name: str) -> str | None:
-    """The most telling fault of ``content`` by ``bundle/schemas/<name>.schema.json``, with its place."""
+    """The most telling fault of ``content`` by ``schemas/<name>.schema.json``, with its place."""
     from jsonschema.exceptions import best_match
 
     error = best_match(_validator(name).iter_errors(content))
@@ -52,7 +52,7 @@ def _validator(name: str) -> Any:
     types = Draft202012Validator.TYPE_CHECKER.redefine_many(
         {"integer": lambda _, value: _is_number(value, int), "number": lambda _, value: _is_number(value, int | float)}
     )
-    folder = resources.files("monai_passion") / "bundle" / "schemas"
+    folder = resources.files("monai_passion") / "schemas"
     schema = json.loads((folder / f"{name}.schema.json").read_text(encoding="utf-8"))
     return extend(Draft202012Validator, type_checker=types)(schema)
 

@@ -19,6 +19,7 @@ __all__ = [
     "RandDropModalities",
     "RandDropModalitiesd",
     "RandMaskModalitiesd",
+    "zero_absent",
 ]
 
 

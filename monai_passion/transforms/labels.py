@@ -97,7 +97,7 @@ class ReplaceDoubtful(Transform):
 
 
 class ReplaceDoubtfuld(MapTransform):
-    """Dictionary version of `ReplaceDoubtful`, which takes ``rule`` and ``limits``; ``keys`` are probabilities.
+    """Dictionary version of `ReplaceDoubtful`; ``keys`` are probabilities.
 
     They and ``image_key`` are on one grid.
     """
@@ -105,13 +105,18 @@ class ReplaceDoubtfuld(MapTransform):
     def __init__(
         self,
         keys: KeysCollection,
-        *rule: Any,
+        label: int,
+        by: int,
+        minimum_ml: float = 0.0,
+        minimum_share: float = 0.0,
+        channel: int = 0,
+        minimum_median: float | None = None,
+        minimum_intensity: float = 0.0,
         image_key: str = "image",
         allow_missing_keys: bool = False,
-        **limits: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.replace = ReplaceDoubtful(*rule, **limits)
+        self.replace = ReplaceDoubtful(label, by, minimum_ml, minimum_share, channel, minimum_median, minimum_intensity)
         self.image_key = image_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:

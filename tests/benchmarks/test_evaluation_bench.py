@@ -111,7 +111,7 @@ def test_all_combinations_are_four_times_faster_than_one_run_each_with_the_same_
 def test_all_combinations_by_the_shipped_weights_are_twelve_times_faster_than_one_run_each():
     """As `score` does it with its defaults, from images in memory to rows, against plain windows at 2 mm in fp32."""
     keep_freed_memory()
-    segmenter = Segmenter(find_bundle(), None, "cpu")
+    segmenter = Segmenter(find_bundle(), device="cpu")
     volumes, true = patient(4), tumor()
     preds = {name: tumor(0.002 * n) for n, name in enumerate(NAMES)}  # made up, as above
     apart = {"network": 0.0, "scores": 0.0}

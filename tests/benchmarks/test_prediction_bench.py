@@ -53,9 +53,12 @@ def compare(opened, given, plain_ways):
 @pytest.mark.bench
 @pytest.mark.parametrize(("given", "wanted"), [(4, 1.5), (1, 3.0)])
 def test_predict_is_faster_than_a_plain_sliding_window(weights, given, wanted):
-    opened = {p: Segmenter(find_bundle(), weights, "cpu", [ROI], 0.5, p) for p in PRECISIONS}
-    opened["by default"] = Segmenter(find_bundle(), weights, "cpu", [ROI])
-    opened["windows as large as memory allows"] = Segmenter(find_bundle(), weights, "cpu", -1)
+    opened = {
+        p: Segmenter(find_bundle(), weights=weights, device="cpu", roi_size=[ROI], overlap=0.5, precision=p)
+        for p in PRECISIONS
+    }
+    opened["by default"] = Segmenter(find_bundle(), weights=weights, device="cpu", roi_size=[ROI])
+    opened["windows as large as memory allows"] = Segmenter(find_bundle(), weights=weights, device="cpu", roi_size=-1)
     maps, ratio = compare(opened, given, {"plain": ((ROI,) * 3,), "plain, head alone": ((ROI,) * 3, 1, True)})
     assert maps["fp32"].shape == maps["plain"].shape
     assert ratio >= wanted
@@ -64,7 +67,7 @@ def test_predict_is_faster_than_a_plain_sliding_window(weights, given, wanted):
 @pytest.mark.bench
 @pytest.mark.parametrize("given", [4, 1])
 def test_the_shipped_weights_see_a_head_at_2_mm(given):
-    opened = {p: Segmenter(find_bundle(), None, "cpu", precision=p) for p in PRECISIONS}
+    opened = {p: Segmenter(find_bundle(), device="cpu", precision=p) for p in PRECISIONS}
     window = opened["fp32"].settings["roi_size"]
     _, ratio = compare(opened, given, {f"plain at {step} mm": (window, step) for step in (2, 1)})
     assert ratio > 1
@@ -73,7 +76,7 @@ def test_the_shipped_weights_see_a_head_at_2_mm(given):
 @pytest.mark.bench
 @pytest.mark.parametrize("given", [4, 1])
 def test_the_weights_at_1_mm(given):
-    opened = {p: Segmenter(find_bundle(), ONE_MM, "cpu", precision=p) for p in PRECISIONS}
+    opened = {p: Segmenter(find_bundle(), weights=ONE_MM, device="cpu", precision=p) for p in PRECISIONS}
     plain = {"plain": ((ROI,) * 3,), "plain, head alone": ((ROI,) * 3, 1, True)}
     _, ratio = compare(opened, given, plain)
     assert ratio > 1

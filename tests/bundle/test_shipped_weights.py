@@ -23,4 +23,4 @@ def test_a_bundle_without_weights_of_its_own_takes_those_of_the_package(package,
     folder = shutil.copytree(weights.parent, package / "weights" / bundle.name)
     assert places.shipped_weights(bundle.name) == folder / "model.safetensors"
     assert Segmenter(bundle).weights == folder / "model.safetensors"
-    assert Segmenter(bundle, weights).weights == weights
+    assert Segmenter(bundle, weights=weights).weights == weights

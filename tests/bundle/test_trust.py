@@ -129,5 +129,5 @@ def test_settings_of_weights_cannot_run_anything(tmp_path):
     weights = tmp_path / "model.safetensors"
     save_weights(RFNet(4, 4, width=8), weights, {"settings": {"seed": RUNS.format(flag=flag)}})
     with pytest.raises(WeightsError, match="settings"):
-        Segmenter(find_bundle(), weights, "cpu")
+        Segmenter(find_bundle(), weights=weights, device="cpu")
     assert not flag.exists()

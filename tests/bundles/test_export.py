@@ -81,7 +81,7 @@ def test_a_zip_has_one_folder_and_no_path_out_of_it(name, tmp_path):
         paths = archive.namelist()
     assert {path.split("/")[0] for path in paths} == {name}
     assert not any(".." in Path(path).parts or path.startswith("/") or "\\" in path for path in paths)
-    assert f"{name}/monai_passion/bundle/steps.py" in paths
+    assert f"{name}/monai_passion/bundle/steps/__init__.py" in paths
 
 
 def test_the_same_bundle_gives_the_same_bytes(tmp_path):

@@ -102,7 +102,7 @@ def test_the_script_without_pytorch_imports_three_packages():
 def test_the_script_without_pytorch_segments_a_phantom_as_predict_does(tmp_path, monkeypatch, capsys):
     """By the facts that an exported file has, and with the network itself in the place of onnxruntime."""
     weights = shipped_weights(PHANTOM)
-    segmenter = Segmenter(find_bundle(BUNDLE), weights, "cpu")
+    segmenter = Segmenter(find_bundle(BUNDLE), weights=weights, device="cpu")
     facts = {key: segmenter.parser[key] for key in ("roi_size", "overlap", "spacing")}
     about = describe_network(segmenter.bundle.path, weights, **facts)
 

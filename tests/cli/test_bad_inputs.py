@@ -227,7 +227,7 @@ class Threshold:
     settings = {"roi_size": [16, 16, 16], "overlap": 0.5, "precision": "fp32", "mirror_axes": []}  # noqa: RUF012
     facts: dict[str, object] = {}  # noqa: RUF012
 
-    def __init__(self, bundle, weights, *rest):
+    def __init__(self, bundle, *, weights, **rest):
         self.bundle, self.weights = bundle, weights
 
     def segment(self, volumes, decode, probabilities, progress):

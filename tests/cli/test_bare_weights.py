@@ -20,7 +20,7 @@ STEPS = (
     "prediction.scoring.score_patients",
     "bundle.export.export_torchscript",
     "bundle.export.export_onnx",
-    "bundle.steps._check_modalities",
+    "bundle.steps.networks._check_modalities",
 )
 """What follows on the loading of weights, and is not wanted here."""
 

@@ -17,11 +17,11 @@ from fire.parser import DefaultParseValue
 from monai_passion.bundle.facts import find_bundle
 from monai_passion.bundle.run import ARGUMENTS, command_line
 from monai_passion.bundle.run_folder import run_folder
+from monai_passion.bundle.settings import as_text
 from monai_passion.cli import main
 from monai_passion.commands.train import train as train_command
 from monai_passion.errors import InputError, UsageError
 from monai_passion.networks.weights import load_weights
-from monai_passion.system.settings import as_text
 from tests.bundles.conftest import write_case
 
 LOCKED = """

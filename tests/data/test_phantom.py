@@ -130,14 +130,14 @@ def test_a_subjects_contrast_agent_always_shortens_t1():
 
 
 def test_a_field_is_the_same_on_a_finer_grid():
-    coarse = common.Grid((9, 9, 9), (4.0, 4.0, 4.0))
-    fine = common.Grid((17, 17, 17), (2.0, 2.0, 2.0))
+    coarse = common.CenteredGrid((9, 9, 9), (4.0, 4.0, 4.0))
+    fine = common.CenteredGrid((17, 17, 17), (2.0, 2.0, 2.0))
     a, b = (common.smooth_field(np.random.default_rng(1), grid, 20.0, 7.0) for grid in (coarse, fine))
     np.testing.assert_allclose(a, b[::2, ::2, ::2], atol=1e-5)
 
 
 def test_a_field_has_unit_variance():
-    grid = common.Grid((64, 64, 64), (3.3, 3.3, 3.3))
+    grid = common.CenteredGrid((64, 64, 64), (3.3, 3.3, 3.3))
     field = common.smooth_field(np.random.default_rng(0), grid, 13.0, 7.0)
     assert field.mean() == pytest.approx(0, abs=0.05)
     assert field.std() == pytest.approx(1, abs=0.05)
@@ -153,7 +153,7 @@ def test_painting_keeps_the_sum_of_fractions():
 
 
 def test_bias_field_spans_the_non_uniformity():
-    field = common.bias_field(np.random.default_rng(0), common.Grid((40, 40, 40), (5.0, 5.0, 5.0)), 0.2)
+    field = common.bias_field(np.random.default_rng(0), common.CenteredGrid((40, 40, 40), (5.0, 5.0, 5.0)), 0.2)
     assert np.abs(field - 1).max() == pytest.approx(0.1, abs=1e-6)
 
 
@@ -444,8 +444,8 @@ def test_values_out_of_range(tmp_path, values):
 
 def test_without_nilearn_one_line_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "nilearn", None)
-    unprepared = cohort.LAYOUTS["brats"]._replace(prepare=brain.atlas.__wrapped__)
-    monkeypatch.setitem(cohort.LAYOUTS, "brats", unprepared)
+    unprepared = cohort.PHANTOM_LAYOUTS["brats"]._replace(prepare=brain.atlas.__wrapped__)
+    monkeypatch.setitem(cohort.PHANTOM_LAYOUTS, "brats", unprepared)
     assert main(["phantom", "brats", str(tmp_path / "a"), "--cases", "1"]) == 2
     assert 'pip install "monai_passion[phantom]"' in capsys.readouterr().err
     assert not (tmp_path / "a").exists()

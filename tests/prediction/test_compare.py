@@ -70,7 +70,7 @@ def compared(request):
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "known":
             patch.setattr(registration, "rigid", lambda fixed, moving: np.eye(4))
-        return before, after, *compare(before, after)
+        return before, after, *compare(before, after)[:2]
 
 
 def test_volumes_and_what_is_new_grown_and_gone_are_told_across_a_movement(compared):
@@ -118,13 +118,13 @@ def test_the_category_is_what_ranos_thresholds_say(products, volumes, new, categ
 def test_other_sequences_or_weights_are_warned_of_and_none_in_common_is_an_error(monkeypatch):
     monkeypatch.setattr(registration, "rigid", lambda fixed, moving: np.eye(4))
     one, two = examination([], BEFORE, ("t1c", "t2")), examination([], BEFORE, ("t1c",), "1" * 64)
-    texts = [finding["text"] for finding in compare(one, two)[0]["findings"]]
+    texts = [finding["text"] for finding in compare(one, two).findings]
     assert any("sequences differ" in text for text in texts)
     assert any("different weights" in text for text in texts)
     two = examination([], BEFORE, ("t1c",))
-    assert not any("different weights" in finding["text"] for finding in compare(one, two)[0]["findings"])
+    assert not any("different weights" in finding["text"] for finding in compare(one, two).findings)
     two.report["settings"]["ensemble"] = ["1" * 64]
-    assert any("different weights" in finding["text"] for finding in compare(one, two)[0]["findings"])
+    assert any("different weights" in finding["text"] for finding in compare(one, two).findings)
     with pytest.raises(InputError, match="share no sequence"):
         compare(examination([], BEFORE, ("t2",)), two)
 
@@ -135,11 +135,11 @@ def test_stacks_of_few_slices_are_compared_by_their_headers_and_it_is_said(monke
         labels=day.labels._replace(data=day.labels.data[:, :, 15:25]),
         images={m: image._replace(data=image.data[:, :, 15:25]) for m, image in day.images.items()},
     )
-    content = compare(few, few)[0]
+    content = compare(few, few).content
     assert content["moved_mm"] == 0
     assert any("too few slices to be registered" in finding["text"] for finding in content["findings"])
     monkeypatch.setattr(registration, "rigid", lambda fixed, moving: np.eye(4))
-    assert not any("too few slices" in finding["text"] for finding in compare(day, day)[0]["findings"])
+    assert not any("too few slices" in finding["text"] for finding in compare(day, day).findings)
 
 
 def test_days_of_two_patients_by_their_headers_are_refused(monkeypatch):
@@ -181,7 +181,7 @@ def test_an_image_that_was_registered_for_its_segmentation_is_where_that_is(monk
     raw = two.images["t1c"]._replace(affine=motion @ BEFORE)
     two = two._replace(images={**two.images, "t1c": raw})
     two.report["modalities"]["registered"] = True
-    _, views = compare(one, two)
+    views = compare(one, two).views
     (flair, moving), (fixed, _) = found
     assert (flair, moving) == (two.images["flair"], raw)
     np.testing.assert_allclose(fixed.affine, BEFORE, atol=1e-9)
@@ -193,7 +193,7 @@ def test_days_that_do_not_lie_on_each_other_have_no_category_and_it_is_said(monk
     monkeypatch.setattr(
         registration, "rigid", lambda fixed, moving: np.array([*np.eye(4)[:2], [0, 0, 1, 60], [0, 0, 0, 1]])
     )
-    result, _ = compare(examination([((60, 60, 60), 12)], BEFORE), examination([((60, 60, 60), 12)], BEFORE))
+    result = compare(examination([((60, 60, 60), 12)], BEFORE), examination([((60, 60, 60), 12)], BEFORE)).content
     assert result["category"] is None
     said = [finding["text"] for finding in result["findings"] if finding["level"] == "unusable"]
     assert len(said) == 1

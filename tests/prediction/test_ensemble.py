@@ -55,7 +55,7 @@ def test_the_probabilities_of_the_members_are_averaged(weights, volumes):
     shares = []
 
     def probabilities(first, *others):
-        segmenter = Segmenter(find_bundle(), first, "cpu", overlap=0.0, ensemble=members(*others))
+        segmenter = Segmenter(find_bundle(), weights=first, device="cpu", overlap=0.0, ensemble=members(*others))
         return segmenter.segment(volumes, probabilities=True, progress=shares.append).probabilities
 
     alone = [probabilities(file) for file in weights]
@@ -69,10 +69,10 @@ def test_the_probabilities_of_the_members_are_averaged(weights, volumes):
 def test_members_may_be_other_networks_each_in_its_own_windows(weights, volumes, tmp_path):
     narrow = make(tmp_path / "narrow.safetensors", 1, width=2, roi_size=[48, 48, 48])
     files = [weights[0], narrow, make_mmformer(tmp_path / "mmformer.safetensors")]
-    together = Segmenter(find_bundle(), files[0], "cpu", ensemble=members(*files[1:]))
+    together = Segmenter(find_bundle(), weights=files[0], device="cpu", ensemble=members(*files[1:]))
     assert [member.window(0) for member in (together, *together.others)] == [(32,) * 3, (48,) * 3, (32,) * 3]
     alone = [
-        Segmenter(bundle, file, "cpu").segment(volumes, probabilities=True).probabilities
+        Segmenter(bundle, weights=file, device="cpu").segment(volumes, probabilities=True).probabilities
         for bundle, file in members(*files)
     ]
     mean = together.segment(volumes, probabilities=True).probabilities
@@ -88,25 +88,25 @@ def test_a_member_is_given_by_its_weights_or_by_a_bundle(weights):
 def test_members_that_see_other_images_are_refused_and_other_windows_and_rules_are_not(weights, tmp_path):
     other = make(tmp_path / "other.safetensors", 3, spacing=[2.0, 2.0, 2.0])
     with pytest.raises(WeightsError, match=r"other.* trained with spacing \[2.0, 2.0, 2.0\], .*0.safetensors with"):
-        Segmenter(find_bundle(), weights[0], "cpu", ensemble=members(weights[1], other))
+        Segmenter(find_bundle(), weights=weights[0], device="cpu", ensemble=members(weights[1], other))
     with pytest.raises(WeightsError, match=r"is for Myocardial pathology CMR, .* for Brain tumor MRI"):
-        Segmenter(find_bundle(), weights[0], "cpu", ensemble=members("myops_mmformer"))
+        Segmenter(find_bundle(), weights=weights[0], device="cpu", ensemble=members("myops_mmformer"))
     alike = make(tmp_path / "alike.safetensors", 3, roi_size=[48, 48, 48], minimum_et_ml=1.0)
-    Segmenter(find_bundle(), weights[0], "cpu", ensemble=members(alike))
+    Segmenter(find_bundle(), weights=weights[0], device="cpu", ensemble=members(alike))
 
 
 def test_a_network_is_not_averaged_with_itself(weights):
     for twice in (weights[:1], weights[1:2] * 2):
         with pytest.raises(UsageError, match=r"safetensors is in the ensemble twice"):
-            Segmenter(find_bundle(), weights[0], "cpu", ensemble=members(*twice))
+            Segmenter(find_bundle(), weights=weights[0], device="cpu", ensemble=members(*twice))
 
 
 def test_weights_of_another_network_are_told_as_such_before_their_settings(weights, tmp_path):
     with pytest.raises(WeightsError, match="weights of RFNet, not of MMFormer"):
-        Segmenter(find_bundle("brats_mmformer"), weights[0], "cpu")
+        Segmenter(find_bundle("brats_mmformer"), weights=weights[0], device="cpu")
     save_weights(HeteroModalUNet(4, 4, channels=(2, 4)), tmp_path / "unet.safetensors", {"modalities": list(BRATS_MRI)})
     with pytest.raises(WeightsError, match="weights of HeteroModalUNet, not of RFNet"):
-        Segmenter(find_bundle(), weights[0], "cpu", ensemble=members(tmp_path / "unet.safetensors"))
+        Segmenter(find_bundle(), weights=weights[0], device="cpu", ensemble=members(tmp_path / "unet.safetensors"))
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def volume(seed=0, size=48):
 @pytest.fixture
 def segmenter(weights):
     # In bfloat16 a batch of windows and one of them are rounded differently, on processors that compute in it.
-    made = Segmenter(find_bundle(), weights, "cpu", [32], 0.0, precision="fp32")
+    made = Segmenter(find_bundle(), weights=weights, device="cpu", roi_size=[32], overlap=0.0, precision="fp32")
     made.parser["sw_batch_size"] = 4
     return made
 
@@ -117,7 +117,7 @@ def test_when_nothing_helps_one_line_says_so(segmenter, weights, monkeypatch, tm
     refuse(segmenter, lambda image: True)
     with pytest.raises(ResourceError, match="16x16x16"):
         segmenter.segment([volume(), None, None, None])
-    monkeypatch.setattr("monai_passion.prediction.segmenter.Segmenter", lambda *_: segmenter)
+    monkeypatch.setattr("monai_passion.prediction.segmenter.Segmenter", lambda *_, **__: segmenter)
     nib.save(nib.Nifti1Image(volume().data, np.eye(4)), tmp_path / "flair.nii.gz")
     command = ["predict", "--weights", str(weights), "--flair", str(tmp_path / "flair.nii.gz")]
     assert main([*command, "--output", str(tmp_path / "out")]) == 5
@@ -134,7 +134,9 @@ def test_another_failure_is_not_taken_for_a_lack_of_memory(segmenter):
 
 
 def test_probabilities_add_up_to_one_and_their_largest_is_the_label_where_that_is_the_decision(weights):
-    segmenter = Segmenter(find_bundle(), weights, "cpu", [32], 0.0, decision="most_probable")
+    segmenter = Segmenter(
+        find_bundle(), weights=weights, device="cpu", roi_size=[32], overlap=0.0, decision="most_probable"
+    )
     result = segmenter.segment([volume(), None, volume(1), None], probabilities=True)
     np.testing.assert_allclose(result.probabilities.sum(-1), 1, atol=1e-4)
     assert (result.probabilities[0, 0, 0] == [1, 0, 0, 0]).all()

@@ -42,7 +42,7 @@ def write(path, data, affine=AFFINE):
 
 @pytest.fixture(scope="module")
 def segmenter(weights):
-    return Segmenter(find_bundle(), weights, "cpu", [32], 0.0)
+    return Segmenter(find_bundle(), weights=weights, device="cpu", roi_size=[32], overlap=0.0)
 
 
 @pytest.fixture

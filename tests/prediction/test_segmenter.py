@@ -31,11 +31,11 @@ def state():
 
 
 def test_a_segmenter_in_a_notebook_changes_nothing_in_its_host(weights, monkeypatch):
-    for importer in ("bundle.steps", "cli"):
+    for importer in ("bundle.steps.startup", "cli"):
         name = f"monai_passion.{importer}.keep_freed_memory"
         monkeypatch.setattr(name, lambda: pytest.fail("mallopt was called"))
     before = state()
-    segmenter = Segmenter(find_bundle(), weights, "cpu")
+    segmenter = Segmenter(find_bundle(), weights=weights, device="cpu")
     assert segmenter.network is not None
     assert state() == before
 
@@ -56,7 +56,7 @@ def test_weights_say_how_large_their_network_is_and_how_coarse_its_pixels(tmp_pa
     save_weights(network, path, {"network": "MMFormer", "settings": {**sizes, "coarsen": 2}})
     data = np.random.default_rng(0).normal(100, 10, (70, 64, 3)).astype(np.float32)
     volume = Volume(data, np.diag([0.75, 0.75, 8.0, 1.0]), Path("file"), ())
-    result = Segmenter(find_bundle("myops_mmformer"), path, "cpu").segment([None, volume, volume])
+    result = Segmenter(find_bundle("myops_mmformer"), weights=path, device="cpu").segment([None, volume, volume])
     assert result.labels.shape == data.shape
     inner = result.labels[3:67]
     assert (inner[::2, ::2] == inner[1::2, 1::2]).mean() > 0.95
@@ -71,7 +71,7 @@ def test_hearts_of_any_size_of_pixels_are_seen_as_large_as_in_the_training(size,
     settings = {"width": 2, "embedding": 16, "mlp": 16, "crop_size": [96, 96], "roi_size": [96, 96], "coarsen": 1}
     save_weights(network, path, {"network": "MMFormer", "settings": settings})
     volume = Volume(heart, np.diag([size, size, 8.0, 1.0]), Path("file"), ())
-    segmenter = Segmenter(find_bundle("myops_mmformer"), path, "cpu")
+    segmenter = Segmenter(find_bundle("myops_mmformer"), weights=path, device="cpu")
     assert segmenter.segment([volume, None, None]).labels.shape == heart.shape
     item = {"image": MetaTensor(heart[None].repeat(3, 0), affine=volume.affine), "available": [True] * 3}
     seen = segmenter._content("preprocessing")(item, start=1)["image"][0].numpy()
@@ -87,7 +87,7 @@ def test_enhancing_tumor_that_is_too_small_to_be_kept_is_named(share, weights, t
     save_weights(network, path, {**facts, "settings": {"minimum_et_share": share}})
     data = np.random.default_rng(0).normal(100, 10, (32, 32, 32)).astype(np.float32)
     volume = Volume(data, np.eye(4), Path("file"), ())
-    result = Segmenter(find_bundle(), path, "cpu", roi_size=[32]).segment([volume, None, None, None])
+    result = Segmenter(find_bundle(), weights=path, device="cpu", roi_size=[32]).segment([volume, None, None, None])
     texts = [finding.text for finding in result.findings if "too little" in finding.text]
     assert len(texts) == (result.labels != 4).all() == (share == 1)
     assert all(t.startswith("enhancing tumor of ") and "shown as necrotic and non-enhancing" in t for t in texts)
@@ -102,7 +102,8 @@ def test_what_is_not_bright_after_contrast_is_core_and_said_so_and_only_where_t1
     limits = {"minimum_et_median": 99.0, "minimum_et_intensity": limit}
     save_weights(RFNet(4, 4, width=8), path, {**load_into(RFNet(4, 4, width=8), weights), "settings": limits})
     plain, strict = (
-        Segmenter(find_bundle(), file, "cpu", roi_size=[32], decision="most_probable") for file in (weights, path)
+        Segmenter(find_bundle(), weights=file, device="cpu", roi_size=[32], decision="most_probable")
+        for file in (weights, path)
     )
     strict.network.load_state_dict(plain.network.state_dict())
     volumes = [Volume(smooth_noise((32,) * 3, k, 100, 10), np.eye(4), Path("file"), ()) for k in range(2)]

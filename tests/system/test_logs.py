@@ -23,7 +23,7 @@ def test_libraries_speak_to_the_file_and_this_package_to_the_terminal_too(root, 
     keep_log(tmp_path / "run")
     assert not (tmp_path / "run").exists()
     logging.getLogger("ignite.engine").info("Engine run starting")
-    logging.getLogger("monai_passion.bundle.steps").info("3 patients")
+    logging.getLogger("monai_passion.bundle.steps.data").info("3 patients")
     logging.getLogger(PROGRESS).info("epoch 1")
     logging.getLogger("ignite.engine").error("it ended badly")
     warnings.warn("Num foregrounds 0", stacklevel=1)

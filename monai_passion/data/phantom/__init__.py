@@ -4,8 +4,8 @@ Research use only. Numbers measured on phantoms are never comparable with number
 """
 
 from monai_passion.data.phantom.brain import brain_case
-from monai_passion.data.phantom.cohort import LAYOUTS, write_cohort
-from monai_passion.data.phantom.common import Case
+from monai_passion.data.phantom.cohort import PHANTOM_LAYOUTS, write_cohort
+from monai_passion.data.phantom.common import PhantomCase
 from monai_passion.data.phantom.heart import heart_case
 
-__all__ = ["LAYOUTS", "Case", "brain_case", "heart_case", "write_cohort"]
+__all__ = ["PHANTOM_LAYOUTS", "PhantomCase", "brain_case", "heart_case", "write_cohort"]

@@ -13,7 +13,7 @@ from scipy.sparse.csgraph import dijkstra
 from scipy.special import ndtri
 
 from monai_passion.data.phantom import common
-from monai_passion.data.phantom.common import Case, Grid, paint, smooth_field, soft_step
+from monai_passion.data.phantom.common import CenteredGrid, PhantomCase, paint, smooth_field, soft_step
 from monai_passion.data.phantom.signal import (
     BRAIN,
     LESIONS,
@@ -27,12 +27,12 @@ from monai_passion.errors import UsageError
 
 __all__ = ["Protocol", "Tumor", "acquire", "brain_case", "draw_protocol", "draw_tumor"]
 
-FULL = Grid((240, 240, 155), (1.0, 1.0, 1.0))
+FULL = CenteredGrid((240, 240, 155), (1.0, 1.0, 1.0))
 CENTER = np.array([-119.5, 119.5, 77.0])
 """Center of a BraTS2020 volume in its own world coordinates (mm, RAS+)."""
 FIELD_OF_VIEW = 180.0
 """Edge of the cube that ``size`` voxels divide: the whole head."""
-SCOUT = Grid((45, 45, 45), (4.0, 4.0, 4.0))
+SCOUT = CenteredGrid((45, 45, 45), (4.0, 4.0, 4.0))
 """Where the tumor is placed and the edema spreads."""
 
 NOISE = 0.03
@@ -175,7 +175,7 @@ class Subject(NamedTuple):
         return np.random.default_rng([self.fields, purpose])
 
 
-def atlas_points(subject: Subject, grid: Grid, mass_effect: bool = True) -> np.ndarray:
+def atlas_points(subject: Subject, grid: CenteredGrid, mass_effect: bool = True) -> np.ndarray:
     """Atlas voxel that each grid point shows, (3, *shape)."""
     rng = subject.stream(0)
     warp = [3.2 * smooth_field(rng, grid, 55.0) + 1.5 * smooth_field(rng, grid, 20.0) for _ in range(3)]
@@ -234,7 +234,7 @@ def travel_time(speed: np.ndarray, sources: np.ndarray, spacing: float) -> np.nd
     return np.minimum(time, 60.0).reshape(speed.shape).astype(np.float32)
 
 
-def core_distance(subject: Subject, grid: Grid) -> np.ndarray:
+def core_distance(subject: Subject, grid: CenteredGrid) -> np.ndarray:
     """Signed distance (mm, roughly) to the lumpy surface of the tumor core; negative inside."""
     rng = subject.stream(1)
     offset = (axis - c for axis, c in zip(grid.axes, subject.center, strict=True))
@@ -294,7 +294,9 @@ def spread_edema(subject: Subject) -> np.ndarray:
     return travel_time(speed, sources, SCOUT.spacing[0])
 
 
-def tissue_fractions(subject: Subject, grid: Grid, healthy: bool = False) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def tissue_fractions(
+    subject: Subject, grid: CenteredGrid, healthy: bool = False
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The brain's mask on the grid, and what each of its n voxels is made of: {tissue: (n,)}, of sum 1."""
     points = atlas_points(subject, grid, mass_effect=not healthy)
     brain = sample(atlas().brain, points) > 0.6
@@ -350,7 +352,9 @@ def mix_signals(
     return signals
 
 
-def brain_case(seed: int, index: int, size: int = FULL.shape[0], healthy: bool = False, growth: float = 0.0) -> Case:
+def brain_case(
+    seed: int, index: int, size: int = FULL.shape[0], healthy: bool = False, growth: float = 0.0
+) -> PhantomCase:
     """Case ``index`` of cohort ``seed``: ``size``^3 voxels over the whole head, or for 240 the grid of BraTS2020.
 
     That is 240 x 240 x 155 voxels of 1 mm.
@@ -363,7 +367,7 @@ def brain_case(seed: int, index: int, size: int = FULL.shape[0], healthy: bool =
         UsageError: nilearn is not installed.
     """
     streams = common.random_streams(seed, index)
-    grid = FULL if size == FULL.shape[0] else Grid((size,) * 3, (FIELD_OF_VIEW / size,) * 3)
+    grid = FULL if size == FULL.shape[0] else CenteredGrid((size,) * 3, (FIELD_OF_VIEW / size,) * 3)
     factor = 2 if grid.spacing[0] > 1.5 else 1  # coarse voxels average finer ones: partial volume
     fine = grid.finer(factor)
 
@@ -399,4 +403,4 @@ def brain_case(seed: int, index: int, size: int = FULL.shape[0], healthy: bool =
     x, y, z = grid.spacing
     affine = np.diag([-x, -y, z, 1.0])
     affine[:3, 3] = CENTER - affine[:3, :3] @ (np.array(grid.shape) - 1) / 2
-    return Case(images, label, affine)
+    return PhantomCase(images, label, affine)

@@ -14,13 +14,13 @@ import nibabel as nib
 import numpy as np
 
 from monai_passion.data.phantom import brain, heart
-from monai_passion.data.phantom.common import Case
+from monai_passion.data.phantom.common import PhantomCase
+from monai_passion.data.seeds import check_seed
 from monai_passion.errors import UsageError
 from monai_passion.system.files import write_text
 from monai_passion.system.output import check_folder, writing
-from monai_passion.system.settings import check_seed
 
-__all__ = ["LAYOUTS", "MARKER", "Layout", "write_cohort"]
+__all__ = ["MARKER", "PHANTOM_LAYOUTS", "PhantomLayout", "write_cohort"]
 
 MARKER = "phantom.json"
 """Beside the cases: which cohort the folder holds, and that this package wrote it."""
@@ -31,10 +31,10 @@ GROWTH = (-0.9, 3.0)
 """Shares by which the volume of a tumor core may change."""
 
 
-class Layout(NamedTuple):
+class PhantomLayout(NamedTuple):
     """The names of a data set's cases and files, and the function that makes a case."""
 
-    case: Callable[[int, int, int], Case]
+    case: Callable[[int, int, int], PhantomCase]
     """(seed, index, size) -> phantom."""
     prepare: Callable[[], object]
     """Raises if something is missing, before anything is written."""
@@ -47,8 +47,8 @@ class Layout(NamedTuple):
     sizes: range
 
 
-LAYOUTS = {
-    "brats": Layout(
+PHANTOM_LAYOUTS = {
+    "brats": PhantomLayout(
         case=brain.brain_case,
         prepare=brain.atlas,
         name="BraTS20_Training_{:03d}",
@@ -58,7 +58,7 @@ LAYOUTS = {
         size=brain.FULL.shape[0],
         sizes=range(24, 241),
     ),
-    "myops": Layout(
+    "myops": PhantomLayout(
         case=heart.heart_case,
         prepare=lambda: None,
         name="myops_training_{:03d}",
@@ -70,7 +70,7 @@ LAYOUTS = {
     ),
 }
 
-LAYOUTS["brats-healthy"] = LAYOUTS["brats"]._replace(
+PHANTOM_LAYOUTS["brats-healthy"] = PHANTOM_LAYOUTS["brats"]._replace(
     case=partial(brain.brain_case, healthy=True), name="Healthy_{:03d}"
 )
 
@@ -90,7 +90,7 @@ def write_cohort(
     complete or not at all. Existing cases are kept, so a second call goes on where the first stopped.
 
     Args:
-        layout: a key of `LAYOUTS`.
+        layout: a key of `PHANTOM_LAYOUTS`.
         size: voxels along an edge, of the cube (brats) or in the plane (myops); by default the data set's own size.
         report: called after each case with its name and whether it was written now.
         growth: of the tumor core since the cohort of the same seed without it, as a share of its volume; brats only.
@@ -102,7 +102,7 @@ def write_cohort(
         UsageError: a value out of range, ``out`` holds something else, or an optional package is missing.
         ResourceError: the disk is full, or nothing can be written there.
     """
-    spec = LAYOUTS[layout]
+    spec = PHANTOM_LAYOUTS[layout]
     size = spec.size if size is None else size
     if cases < 1:
         raise UsageError(f"cases is {cases}; ask for at least 1")
@@ -155,7 +155,7 @@ def claim(out: Path, cohort: dict[str, object], names: list[str]) -> None:
     write_text(marker, json.dumps(cohort) + "\n")
 
 
-def write_case(out: Path, name: str, spec: Layout, case: Case) -> None:
+def write_case(out: Path, name: str, spec: PhantomLayout, case: PhantomCase) -> None:
     """Write one case's files into a folder beside, then move it to its name."""
     draft = out / f".{name}.tmp"
     shutil.rmtree(draft, ignore_errors=True)  # of a run that was killed

@@ -11,8 +11,8 @@ from scipy.interpolate import BSpline
 from monai_passion.data.phantom.signal import Tissue
 
 __all__ = [
-    "Case",
-    "Grid",
+    "CenteredGrid",
+    "PhantomCase",
     "Streams",
     "bias_field",
     "block_mean",
@@ -29,7 +29,7 @@ FIELD_HALF_WIDTH = 128.0
 """Random fields cover this many mm to each side of the center on any grid: one patient at any resolution."""
 
 
-class Case(NamedTuple):
+class PhantomCase(NamedTuple):
     """One phantom: an int16 image per modality, its label, and the affine voxel -> mm (RAS+) of both."""
 
     images: dict[str, np.ndarray]
@@ -37,7 +37,7 @@ class Case(NamedTuple):
     affine: np.ndarray
 
 
-class Grid(NamedTuple):
+class CenteredGrid(NamedTuple):
     """A lattice of voxels, centered on 0; sizes in voxels, spacing in mm."""
 
     shape: tuple[int, int, int]
@@ -51,11 +51,11 @@ class Grid(NamedTuple):
         ]
         return tuple(np.meshgrid(*lines, indexing="ij", sparse=True))
 
-    def finer(self, factor: int) -> Grid:
+    def finer(self, factor: int) -> CenteredGrid:
         """The lattice that `block_mean` with ``factor`` brings back to this one."""
         i, j, k = self.shape
         u, v, w = self.spacing
-        return Grid((i * factor, j * factor, k * factor), (u / factor, v / factor, w / factor))
+        return CenteredGrid((i * factor, j * factor, k * factor), (u / factor, v / factor, w / factor))
 
 
 class Streams(NamedTuple):
@@ -71,7 +71,7 @@ def random_streams(seed: int, index: int) -> Streams:
     return Streams(*(np.random.default_rng(child) for child in np.random.SeedSequence([seed, index]).spawn(3)))
 
 
-def smooth_field(rng: np.random.Generator, grid: Grid, *knots: float) -> np.ndarray:
+def smooth_field(rng: np.random.Generator, grid: CenteredGrid, *knots: float) -> np.ndarray:
     """Gaussian random field, mean 0, standard deviation about 1: the sum of a cubic B-spline per knot distance (mm).
 
     The coefficients are drawn on lattices fixed in space, so a finer grid sees the same field in more detail.
@@ -126,7 +126,7 @@ def vary(rng: np.random.Generator, tissues: Mapping[str, Tissue], cv: Mapping[st
     return subject
 
 
-def bias_field(rng: np.random.Generator, grid: Grid, inu: float, knots: float = 70.0) -> np.ndarray:
+def bias_field(rng: np.random.Generator, grid: CenteredGrid, inu: float, knots: float = 70.0) -> np.ndarray:
     """Smooth intensity non-uniformity between 1 - inu/2 and 1 + inu/2 (BrainWeb: "20 %" is 0.9 to 1.1)."""
     field = smooth_field(rng, grid, knots)
     return 1 + inu / 2 * field / np.abs(field).max()

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from monai_passion.data.phantom import common
-from monai_passion.data.phantom.common import Case, Grid, paint, smooth_field, soft_step
+from monai_passion.data.phantom.common import CenteredGrid, PhantomCase, paint, smooth_field, soft_step
 from monai_passion.data.phantom.signal import HEART, Tissue, bssfp, inversion_recovery, null_inversion_time, spin_echo
 
 __all__ = ["Infarct", "acquire", "draw_infarct", "heart_case"]
@@ -84,7 +84,9 @@ def disc(x: np.ndarray, y: np.ndarray, radii: tuple[float, float], turn: float =
     return (np.hypot(u / radii[0], v / radii[1]) - 1) * min(radii)
 
 
-def paint_chest(fractions: dict[str, np.ndarray], rng: np.random.Generator, grid: Grid, edge: float) -> np.ndarray:
+def paint_chest(
+    fractions: dict[str, np.ndarray], rng: np.random.Generator, grid: CenteredGrid, edge: float
+) -> np.ndarray:
     """Lung, liver, spleen and the chest wall; returns the distance (mm) from the front of the chest."""
     x, y, _ = grid.axes
     fractions["lung"] = np.ones(grid.shape, np.float32)
@@ -112,7 +114,7 @@ def paint_chest(fractions: dict[str, np.ndarray], rng: np.random.Generator, grid
     return np.maximum(wall + 20, 0)
 
 
-def paint_heart(fractions: dict[str, np.ndarray], rng: np.random.Generator, grid: Grid, edge: float) -> None:
+def paint_heart(fractions: dict[str, np.ndarray], rng: np.random.Generator, grid: CenteredGrid, edge: float) -> None:
     """Both ventricles from base (first slice) to apex, with the infarct, in a coat of fat."""
     x, y, z = grid.axes
     apical = (z - z.min()) / np.ptp(z)
@@ -164,7 +166,7 @@ def paint_heart(fractions: dict[str, np.ndarray], rng: np.random.Generator, grid
         )
 
 
-def heart_case(seed: int, index: int, size: int = 256) -> Case:
+def heart_case(seed: int, index: int, size: int = 256) -> PhantomCase:
     """Case ``index`` of cohort ``seed``: 3 to 6 short-axis slices of ``size`` x ``size`` voxels over 187 mm.
 
     Every size shows the same patient, with other noise. Images are int16, the label is int16 with the values of
@@ -172,7 +174,7 @@ def heart_case(seed: int, index: int, size: int = 256) -> Case:
     """
     streams = common.random_streams(seed, index)
     slices = int(streams.anatomy.choice(list(SLICES)))
-    grid = Grid((size, size, slices), (FIELD_OF_VIEW / size, FIELD_OF_VIEW / size, SLICES[slices]))
+    grid = CenteredGrid((size, size, slices), (FIELD_OF_VIEW / size, FIELD_OF_VIEW / size, SLICES[slices]))
     edge = max(1.2, grid.spacing[0])  # surfaces cross a voxel over this many mm: partial volume
 
     fractions: dict[str, np.ndarray] = {}
@@ -209,4 +211,4 @@ def heart_case(seed: int, index: int, size: int = 256) -> Case:
     affine = np.eye(4)
     affine[:3, :3] = directions * grid.spacing
     affine[:3, 3] = -affine[:3, :3] @ (np.array(grid.shape) - 1) / 2
-    return Case(images, label, affine)
+    return PhantomCase(images, label, affine)

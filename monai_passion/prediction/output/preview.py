@@ -136,69 +136,40 @@ def preview(
         RGB, (height, width, 3).
     """
     maps = labels if isinstance(labels, Mapping) else dict.fromkeys(images, labels)
-    scenes = {m: canonical({m: image}, maps[m], affine) for m, image in images.items()}
+    outlined = {m: canonical({}, maps[m], affine).labels for m in images}
     scene = canonical(images, next(iter(maps.values())), affine)
-    shape = next(iter(images.values())).shape
-    voxel, mm = view_point(images, report, affine)
-    turn = nib.io_orientation(affine)
-    file_axis = [int(np.flatnonzero(turn[:, 0] == a)[0]) for a in range(3)]
-    point = [voxel[a] if turn[a, 1] > 0 else shape[a] - 1 - voxel[a] for a in file_axis]
-    head = np.any([image != 0 for image in scene.images.values()], axis=0)
-    box = bounding_box(head, MARGIN)
-    across, up, high = (scene.spacing[a] * (box[a].stop - box[a].start) for a in range(3))
-    columns = max(len(scene.images), 2)
+    cut = _cut(scene, images, report, affine)
+    across, up, high = (scene.spacing[a] * (cut.box[a].stop - cut.box[a].start) for a in range(3))
+    columns = max(len(images), 2)
     wide = WIDTH * columns
-    bands = _bands(report, int(wide * 13))
-    texts = _texts(report, int(wide * 13))
+    bands, texts = _bands(report, int(wide * 13)), _texts(report, int(wide * 13))
     names = [row["title"] for row in report["labels"]]
     in_a_line = names_in_a_line(names, wide, 9)
     top = LINE * (len(bands) + 2 + math.ceil(len(names) / in_a_line))
-    left = 1.5 * LINE / wide
-    spare = (1 - len(scene.images) / columns) / 2
     bottom = LINE * (len(texts) + 0.5)
-    body = WIDTH * (up + 2 * high) / max(across, up)
-    height = body + top + bottom
+    height = WIDTH * (up + 2 * high) / max(across, up) + top + bottom
+    left, spare = 1.5 * LINE / wide, (1 - len(images) / columns) / 2
     figure = Figure(figsize=(wide, height), facecolor="black", dpi=130)
     rows = figure.add_gridspec(
         3,
-        len(scene.images),
+        len(images),
         height_ratios=(up, high, high),
         **{"left": left + spare, "right": 0.99 - spare, "wspace": 0.02, "hspace": 0.03},
         top=1 - top / height,
         bottom=bottom / height,
     )
     for row, plane in enumerate(PLANES):
-        axis = AXIS[plane]
-        within = tuple(slice(None) if a == axis else box[a] for a in range(3))
-        where = f"{plane}, {'ijk'[file_axis[axis]]} = {voxel[file_axis[axis]]}, {'xyz'[axis]} = {mm[axis]:.1f} mm"
-        for column, (m, image) in enumerate(scene.images.items()):
-            low, high = window(image)
-            outlines = plane_slice(scenes[m].labels[within], plane, point[axis])
+        for column, m in enumerate(images):
             ax = figure.add_subplot(rows[row, column])
-            ax.set_axis_off()
-            shown = plane_slice(np.where(image[within] == 0, low, image[within]), plane, point[axis])
-            ax.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=plane_aspect(scene, plane))
-            areas = [(_with_what_it_surrounds(outlines, row["value"]), row["color"]) for row in report["labels"]]
-            for area, color in sorted(areas, key=lambda drawn: -int(drawn[0].sum())):  # small ones on top
-                draw_outline(ax, area, color)
-            mark_edges(ax, EDGES[plane])
+            _draw_slice(ax, scene, m, outlined[m], plane, cut, report["labels"])
             if row == 0:
                 ax.set_title(report["titles"].get(m, m), color="white", fontsize=12, pad=3, y=1.0)
             if column == 0:
-                box_of = ax.get_position()
-                middle = (box_of.y0 + box_of.y1) / 2
-                figure.text(0.35 * left, middle, where, rotation=90, va="center", color="white", fontsize=8)
-    for number, (color, text) in enumerate(bands):
-        y = 1 - LINE * (number + 1) / height
-        figure.patches.append(
-            Rectangle((0, y), 1, LINE / height, transform=figure.transFigure, facecolor=color, edgecolor="none")
-        )
-        figure.text(0.01, y + 0.25 * LINE / height, text, color="white", fontsize=9, fontweight="bold")
-    for number, text in enumerate(texts):
-        y = (bottom - LINE * (number + 1)) / height
-        figure.text(
-            0.5, y, text, ha="center", color="white" if number < len(report["regions"]) else "#BBBBBB", fontsize=9
-        )
+                place = ax.get_position()
+                middle = (place.y0 + place.y1) / 2
+                figure.text(0.35 * left, middle, cut.where[plane], rotation=90, va="center", color="white", fontsize=8)
+    _write_bands(figure, bands)
+    _write_beneath(figure, texts, bottom, len(report["regions"]))
     figure.legend(
         handles=[Line2D([], [], color=row["color"], linewidth=3, label=row["title"]) for row in report["labels"]],
         loc="upper center",
@@ -211,6 +182,75 @@ def preview(
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+class _Cut(NamedTuple):
+    """Where the planes are, in the axes of a `Canonical`."""
+
+    point: list[int]
+    """The voxel through which they go."""
+    box: tuple[slice, ...]
+    """What the images show."""
+    where: dict[str, str]
+    """Each plane in words, with its place in the axes of the file."""
+
+
+def _cut(
+    scene: Canonical, images: Mapping[str, NDArray[np.float32]], report: Mapping[str, Any], affine: NDArray[np.float64]
+) -> _Cut:
+    """The planes through the point to look at."""
+    shape = next(iter(images.values())).shape
+    voxel, mm = view_point(images, report, affine)
+    turn = nib.io_orientation(affine)
+    file_axis = [int(np.flatnonzero(turn[:, 0] == a)[0]) for a in range(3)]
+    point = [voxel[a] if turn[a, 1] > 0 else shape[a] - 1 - voxel[a] for a in file_axis]
+    box = bounding_box(np.any([image != 0 for image in scene.images.values()], axis=0), MARGIN)
+    where = {
+        plane: f"{plane}, {'ijk'[file_axis[axis]]} = {voxel[file_axis[axis]]}, {'xyz'[axis]} = {mm[axis]:.1f} mm"
+        for plane, axis in AXIS.items()
+    }
+    return _Cut(point, box, where)
+
+
+def _draw_slice(
+    ax: Any,
+    scene: Canonical,
+    modality: str,
+    labels: NDArray[np.unsignedinteger],
+    plane: str,
+    cut: _Cut,
+    classes: Sequence[Mapping[str, Any]],
+) -> None:
+    """One slice of one modality in gray, with its labels outlined."""
+    image, axis = scene.images[modality], AXIS[plane]
+    within = tuple(slice(None) if a == axis else cut.box[a] for a in range(3))
+    low, high = window(image)
+    shown = plane_slice(np.where(image[within] == 0, low, image[within]), plane, cut.point[axis])
+    outlines = plane_slice(labels[within], plane, cut.point[axis])
+    ax.set_axis_off()
+    ax.imshow(shown, cmap="gray", vmin=low, vmax=high, aspect=plane_aspect(scene, plane))
+    areas = [(_with_what_it_surrounds(outlines, row["value"]), row["color"]) for row in classes]
+    for area, color in sorted(areas, key=lambda drawn: -int(drawn[0].sum())):  # small ones on top
+        draw_outline(ax, area, color)
+    mark_edges(ax, EDGES[plane])
+
+
+def _write_bands(figure: Figure, bands: Sequence[tuple[str, str]]) -> None:
+    """Lines of doubts from the top of the figure, each on its color."""
+    line = LINE / figure.get_figheight()
+    for number, (color, text) in enumerate(bands):
+        y = 1 - line * (number + 1)
+        figure.patches.append(
+            Rectangle((0, y), 1, line, transform=figure.transFigure, facecolor=color, edgecolor="none")
+        )
+        figure.text(0.01, y + 0.25 * line, text, color="white", fontsize=9, fontweight="bold")
+
+
+def _write_beneath(figure: Figure, texts: Sequence[str], bottom: float, bright: int) -> None:
+    """Lines beneath the images, which end ``bottom`` inches above the edge; the first ``bright`` stand out."""
+    for number, text in enumerate(texts):
+        y = (bottom - LINE * (number + 1)) / figure.get_figheight()
+        figure.text(0.5, y, text, ha="center", color="white" if number < bright else "#BBBBBB", fontsize=9)
 
 
 def _with_what_it_surrounds(labels: NDArray[np.unsignedinteger], value: int) -> NDArray[np.bool_]:

@@ -50,7 +50,7 @@ def make_report(
         affine: of their grid and that of the result.
         task: names, colors and values of the classes and regions.
         expected: combination -> result of `expected_quality` for it.
-        facts: the other entries, see ``bundle/schemas/report.schema.json``.
+        facts: the other entries, see ``schemas/report.schema.json``.
     """
     labels, expected = result.labels, expected or {}
     ml = voxel_ml(affine)

@@ -14,7 +14,7 @@ from monai_passion.errors import UsageError, did_you_mean
 from monai_passion.system.files import read_json
 from monai_passion.system.schemas import fault
 
-__all__ = ["as_text", "check_ranges", "check_seed", "check_settings", "from_text", "read_config", "read_value"]
+__all__ = ["as_text", "check_ranges", "check_settings", "from_text", "read_config", "read_value"]
 
 WORDS = {"true": True, "false": False, "none": None, "null": None}
 
@@ -84,7 +84,7 @@ def check_settings(settings: Mapping[str, Any], config: Mapping[str, Any]) -> No
 
 
 def check_ranges(settings: Mapping[str, Any]) -> None:
-    """Check the values that ``bundle/schemas/settings.schema.json`` knows; expressions are left alone.
+    """Check the values that ``schemas/settings.schema.json`` knows; expressions are left alone.
 
     Raises:
         UsageError: one that is out of range.
@@ -103,16 +103,6 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
         raise UsageError(
             f"num_classes is {classes} and label_values has {len(values)}; leave both as the task has them"
         )
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a negative seed, which NumPy does not take.
-
-    Raises:
-        UsageError: it is negative.
-    """
-    if seed < 0:
-        raise UsageError(f"seed is {seed}; give a number from 0 on")
 
 
 def _parts(place: Any) -> dict[str, Any]:

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from monai_passion.bundle.settings import check_ranges, check_settings
 from monai_passion.errors import UsageError
-from monai_passion.system.settings import check_ranges, check_settings
 
 CONFIG = {"epochs": 3, "network_def": {"_target_": "monai_passion.networks.MMFormer", "num_modalities": 4}}
 
@@ -60,7 +60,7 @@ def test_values_in_range_and_expressions_go_through():
 
 def test_every_number_at_the_top_of_a_configuration_has_a_range():
     root = Path(__file__).parents[2]
-    schema = json.loads((root / "monai_passion" / "bundle" / "schemas" / "settings.schema.json").read_text())
+    schema = json.loads((root / "monai_passion" / "schemas" / "settings.schema.json").read_text())
     files = [*(root / "bundles").glob("*/configs/[!m]*.json"), *(root / "configs").glob("[!e]*/**/*.json")]
     numbers = {
         key

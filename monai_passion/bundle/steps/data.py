@@ -1,13 +1,10 @@
-"""What the bundles' configurations call: the named steps of a training, an evaluation, an inference."""
+"""What a bundle trains on, is evaluated on and segments, and how a batch reaches the network."""
 
 from __future__ import annotations
 
-import inspect
-import json
 import logging
 import math
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,56 +13,29 @@ from typing import Any, NamedTuple, TypeVar
 import ignite.distributed as idist
 import torch
 from monai.transforms.compose import Compose
-from monai.utils import CommonKeys, set_determinism
-from torch import Tensor, nn
+from monai.utils import CommonKeys
+from torch import Tensor
 
-from monai_passion import __version__
-from monai_passion.bundle.arguments import check_arguments, setting_flag
-from monai_passion.bundle.run import ARGUMENTS, command_line
-from monai_passion.bundle.weights import check_settings, find_weights, trained_unknown
+from monai_passion.bundle.arguments import setting_flag
 from monai_passion.data.cache import cached
-from monai_passion.data.datalists import SPLITS, describe_data, load_datalist, make_datalist
+from monai_passion.data.datalists import make_datalist
 from monai_passion.data.donors import Donor, load_donors
-from monai_passion.data.geometry import NEAR
 from monai_passion.data.presence import read_presence
-from monai_passion.data.sampling import combination_items
 from monai_passion.data.slices import slices_of, whole_files
-from monai_passion.data.studies import find_study, patient_of
+from monai_passion.data.splits import SPLITS
+from monai_passion.data.studies import case_of_file, find_study
 from monai_passion.data.training_set import describe_training_set, prepare_datalist
 from monai_passion.data.verify import verify_datalist
-from monai_passion.errors import InputError, PassionError, UsageError, WeightsError, install_excepthook
-from monai_passion.evaluation.summary import read_metrics
-from monai_passion.losses.base import MultiModalLoss
-from monai_passion.networks.backbone import strides_of, suits
-from monai_passion.networks.weights import load_into, load_weights, unwrapped
+from monai_passion.errors import InputError, UsageError
 from monai_passion.system.distributed import first_process_first
-from monai_passion.system.files import sha256, write_text
-from monai_passion.system.logs import calm_terminal
-from monai_passion.system.logs import keep_log as log_to
-from monai_passion.system.memory import keep_freed_memory
 from monai_passion.tasks import TaskLike, load_task
 
 __all__ = [
-    "NEAR",
     "PresenceFacts",
-    "__version__",
-    "cached",
-    "combination_items",
-    "describe_run",
     "evaluation_data",
-    "find_bundle_root",
-    "find_weights",
     "inference_data",
-    "initial_network",
-    "keep_log",
-    "keep_summary",
-    "load_network",
-    "load_teacher",
-    "objective",
     "prepare_batch",
     "presence_facts",
-    "result_name",
-    "start",
     "training_data",
     "training_donors",
     "with_healthy",
@@ -75,52 +45,6 @@ logger = logging.getLogger(__name__)
 
 Item = dict[str, Any]
 T = TypeVar("T")
-
-
-def find_bundle_root(bundle_name: str) -> str:
-    """The folder of the bundle whose configuration runs, from any working directory.
-
-    MONAI's workflow, which asks, knows where its configuration lies, and puts the folder on ``sys.path`` before it
-    runs; elsewhere (MONAI Label) ``bundle_root`` is given.
-    """
-    frame = inspect.currentframe()
-    while frame is not None:
-        folder = getattr(frame.f_locals.get("self"), "__dict__", {}).get("config_root_path")
-        if isinstance(folder, Path) and (folder / "metadata.json").is_file():
-            return str(folder.parent)
-        frame = frame.f_back
-    for entry in (*sys.path, "."):
-        folder = Path(entry or ".")
-        if folder.resolve().name == bundle_name and (folder / "configs" / "metadata.json").is_file():
-            return str(folder)
-    return "."
-
-
-def start(seed: int | None, deterministic: bool = False) -> None:
-    """Before anything is built: seed everything (unless ``None``), keep freed memory, let errors end in one line.
-
-    The terminal gets what this package says, and of the libraries only errors.
-
-    ``deterministic`` also makes torch choose the deterministic form of each operation; one that has none warns.
-
-    Raises:
-        UsageError: a setting on MONAI's command line that the configuration does not have; see `check_arguments`.
-    """
-    install_excepthook()
-    calm_terminal()
-    check_arguments(sys.argv)
-    keep_freed_memory()
-    if seed is not None:
-        set_determinism(seed)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
-        torch.use_deterministic_algorithms(True, warn_only=True)
-
-
-def keep_log(ckpt_dir: str) -> None:
-    """All that is logged goes to ``ckpt_dir``/log.txt, of several processes' that of the first."""
-    if idist.get_rank() == 0:
-        log_to(ckpt_dir)
 
 
 def training_data(
@@ -347,7 +271,7 @@ def _listed(item: Any, root: Path, k: int, task: str) -> tuple[Item, str]:
         first = next(filter(None, found.values()), "")
     else:
         raise InputError(f"datalist[{k}] has no image; give a path, or one per modality")
-    return {"case": patient_of(first, load_task(task).modality_names), **item}, first
+    return {"case": case_of_file(first, load_task(task).modality_names), **item}, first
 
 
 def _named_apart(items: Sequence[Item], files: Sequence[str]) -> list[Item]:
@@ -374,12 +298,6 @@ def _named_apart(items: Sequence[Item], files: Sequence[str]) -> list[Item]:
     return [{**item, "case": name} for item, name in zip(items, names, strict=True)]
 
 
-def result_name(meta: Mapping[str, Any], saver: Any) -> dict[str, Any]:
-    """What `monai.transforms.SaveImage` calls a result: by the case, or by the file where there is no case."""
-    case = meta.get("case")
-    return {"subject": f"{case}.nii.gz" if case else meta["filename_or_obj"], "idx": None}
-
-
 def _given(dataset_dir: str) -> None:
     if not dataset_dir:
         raise UsageError("no data set is given; add --dataset_dir FOLDER (one folder per patient, as in BraTS2020)")
@@ -396,182 +314,3 @@ def prepare_batch(
     label = batchdata.get(CommonKeys.LABEL)
     extra = {key: batchdata[key].to(device) for key in ("available", "mask") if key in batchdata}
     return batchdata[CommonKeys.IMAGE].to(**move), None if label is None else label.to(**move), (), extra
-
-
-def describe_run(
-    output_dir: str,
-    ckpt_dir: str,
-    weights: str,
-    label: str | None,
-    split: str,
-    task: TaskLike,
-    dataset_dir: str,
-    items: Sequence[Item],
-) -> None:
-    """Put beside the scores what a report needs: ``run.json`` (what was evaluated) and the training's ``curves.csv``.
-
-    ``label`` names the run in tables; by default the method that the weights were trained with. ``items`` are those
-    scored; data that cannot be told from them and their folder stay unnamed.
-    """
-    _, trained = load_weights(weights)
-    task, data = load_task(task), describe_data(Path(dataset_dir), {split: items})
-    facts = {
-        "label": label or trained.get("method") or "",
-        "data": "" if data == "other" else data,
-        "split": split,
-        "weights_sha256": sha256(weights),
-        "command": _training_command(Path(ckpt_dir)),
-        "titles": {m: task.titles[m] for m in task.printed},
-        "classes": {label.title: label.color for label in task.classes[1:]},
-        **trained,
-    }
-    write_text(Path(output_dir) / "run.json", json.dumps(facts, indent=2) + "\n")
-    curves = Path(ckpt_dir) / "curves.csv"
-    if curves.is_file() and curves.resolve().parent != Path(output_dir).resolve():
-        write_text(Path(output_dir) / "curves.csv", curves.read_text())
-
-
-def _training_command(ckpt_dir: Path) -> str:
-    """The line that trained what is in a folder, where it was kept there or, as of a grid, one above."""
-    for path in (ckpt_dir / ARGUMENTS, ckpt_dir.parent / ARGUMENTS):
-        if path.is_file():
-            given = json.loads(path.read_text(encoding="utf-8"))
-            files = [Path(name) for name in given.pop("config_file", [])]
-            return command_line(given.pop("run_id", "training"), files, given) if files else ""
-    return ""
-
-
-def keep_summary(output_dir: str, weights: str, split: str) -> None:
-    """Put the ``summary.json`` of an evaluation beside the weights that it scored, for `predict` to tell from it.
-
-    Nothing is kept for training patients (by split, or by name in the datalist beside the weights), for weights that
-    came with this package, or where a summary of the same weights is there with more patients or with combinations that
-    this one lacks. A failure to write is a warning.
-    """
-    path, package = Path(weights).resolve(), Path(__file__).resolve().parents[1]
-    summary = Path(output_dir) / "summary.json"
-    if split == "training" or path.is_relative_to(package) or not summary.is_file():
-        return
-    facts = {"weights_sha256": sha256(path), "split": split, **json.loads(summary.read_text(encoding="utf-8"))}
-    beside = path.with_name("summary.json")
-    try:
-        if again := _trained_on(path) & _scored(Path(output_dir)):
-            names = ", ".join(sorted(again)[:5]) + ", ..." * (len(again) > 5)
-            logger.warning("predict will not tell these results of the weights: %s may be of their training", names)
-            return
-        older = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
-        if older.get("weights_sha256") == facts["weights_sha256"]:
-            more = "patients" if _patients_in(older) > _patients_in(facts) else ""
-            more = more or ("combinations" if _combinations_in(older) - _combinations_in(facts) else "")
-            if more:
-                logger.warning("%s is of more %s, and stays what predict tells of these weights", beside, more)
-                return
-        write_text(beside, json.dumps(facts, indent=2) + "\n")
-    except (OSError, ValueError, PassionError) as error:
-        logger.warning("predict will not tell these results of the weights: %s", error)
-
-
-def _trained_on(weights: Path) -> set[str]:
-    stored = weights.with_name("datalist.json")
-    return {str(item["patient"]) for item in load_datalist(stored)["training"]} if stored.is_file() else set()
-
-
-def _scored(folder: Path) -> set[str]:
-    """The patients of an evaluation."""
-    metrics = folder / "metrics.csv"
-    return set(read_metrics(metrics)["patient"].astype(str)) if metrics.is_file() else set()
-
-
-def _patients_in(summary: Mapping[str, Any]) -> int:
-    return max((int(row.get("n") or 0) for row in summary.get("results", ())), default=0)
-
-
-def _combinations_in(summary: Mapping[str, Any]) -> set[str]:
-    return {row["combination"] for row in summary.get("results", ())}
-
-
-def load_teacher(
-    network: nn.Module, weights: str, modalities: Sequence[str], settings: Mapping[str, Any] | None = None
-) -> nn.Module:
-    """The frozen teacher of a distillation, see `load_network`; of ``settings`` it must have the size of voxels.
-
-    Raises:
-        UsageError: no ``weights`` given; the message says how to make them.
-    """
-    if not weights:
-        raise UsageError(
-            "no teacher given; train one with every modality (methods/baseline.json and missing/complete.json, in its "
-            f"own ckpt_dir), then add {setting_flag('teacher_weights', 'CKPT_DIR/model.pt')}"
-        )
-    own = {key: value for key, value in (settings or {}).items() if key in ("spacing", "pixel_size", "coarsen")}
-    return load_network(network, weights, modalities, own).requires_grad_(False)
-
-
-def objective(loss: nn.Module, network: nn.Module) -> nn.Module:
-    """``loss``, once it is sure that ``network`` computes all that it learns from.
-
-    Raises:
-        UsageError: it does not; see `monai_passion.losses.base.MultiModalLoss.check_network`.
-    """
-    if isinstance(loss, MultiModalLoss):
-        loss.check_network(unwrapped(network))
-    return loss
-
-
-def initial_network(
-    network: nn.Module, weights: str | None, modalities: Sequence[str], settings: Mapping[str, Any] | None = None
-) -> nn.Module:
-    """``network`` as a training starts with it: at random, or with the ``weights`` of another training of its kind.
-
-    Their method, spacing and sizes may be others than here; a checkpoint that is resumed takes precedence.
-
-    Args:
-        settings: of the configuration; its crops and windows must suit the network.
-
-    Raises:
-        UsageError: they do not.
-        WeightsError: damaged weights, or of another network or other modalities.
-    """
-    _check_windows(network, settings or {})
-    if weights:
-        _check_modalities(weights, load_into(network, weights), modalities)
-        logger.info("starting from the weights %s", weights)
-    return network
-
-
-def _check_windows(network: nn.Module, settings: Mapping[str, Any]) -> None:
-    for name in ("crop_size", "roi_size"):
-        if size := settings.get(name):
-            strides = strides_of(network, getattr(network, "spatial_dims", len(size)))
-            if len(size) != len(strides):
-                raise UsageError(f"{name} is {list(size)}; give {len(strides)} numbers, one per axis")
-            if not suits(size, strides):
-                kind = type(network).__name__
-                raise UsageError(f"{name} is {list(size)}; {kind} needs multiples of {strides}, at least twice that")
-
-
-def _check_modalities(weights: str, facts: Mapping[str, Any], modalities: Sequence[str]) -> None:
-    trained_on = facts.get("modalities")
-    if trained_on is not None and list(trained_on) != list(modalities):
-        raise WeightsError(f"{weights} belong to the modalities {trained_on}, not {list(modalities)}")
-
-
-def load_network(
-    network: nn.Module, weights: str, modalities: Sequence[str], settings: Mapping[str, Any] | None = None
-) -> nn.Module:
-    """``network`` with trained weights, in evaluation mode, once they are known to fit.
-
-    Args:
-        settings: of the configuration, which must be those that the weights were trained with.
-
-    Raises:
-        UsageError: windows that do not suit the network.
-        WeightsError: damaged weights, or of another network, other modalities or settings.
-    """
-    _check_windows(network, settings or {})
-    check_settings(weights, load_weights(weights)[1], settings or {})
-    facts = load_into(network, weights)
-    if not facts:
-        logger.warning("warning: %s", trained_unknown(weights))
-    _check_modalities(weights, facts, modalities)
-    return network.eval()

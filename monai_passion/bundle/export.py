@@ -20,7 +20,7 @@ from monai.data import save_net_with_metadata
 from torch import nn
 
 from monai_passion.bundle.exported import JudgingAvailable, RefusingNothing
-from monai_passion.bundle.weights import find_weights, trained_settings, trained_unknown
+from monai_passion.bundle.weights import check_task, find_weights, trained_settings, trained_unknown
 from monai_passion.errors import UsageError, WeightsError
 from monai_passion.networks import MultiModalBackbone
 from monai_passion.networks.weights import check_maker, load_weights, save_weights, write_sidecar
@@ -258,6 +258,7 @@ def _check_fit(weights: Path, facts: Mapping[str, Any], inference: Path) -> None
     config = json.loads(inference.read_text(encoding="utf-8"))
     if target := config.get("network_def", {}).get("_target_"):
         check_maker(weights, facts, target.rpartition(".")[2])
+    check_task(weights, facts, load_task(config["task"]))
     for key in {"modalities", "num_classes"} & config.keys():
         if facts.get(key, config[key]) != config[key]:
             raise WeightsError(f"{weights} has {key} {facts[key]}, the bundle {config[key]}; choose weights to match")

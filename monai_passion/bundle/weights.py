@@ -12,10 +12,12 @@ from typing import Any
 from monai_passion.bundle.arguments import setting_flag
 from monai_passion.errors import PassionError, WeightsError
 from monai_passion.system.resources import resource_folder
+from monai_passion.tasks import Task
 
 __all__ = [
     "PHANTOM",
     "check_settings",
+    "check_task",
     "find_weights",
     "shipped_weights",
     "trained_settings",
@@ -113,6 +115,27 @@ def trained_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
         facts: the metadata of the weights, which `monai_passion.networks.weights.load_weights` has checked.
     """
     return dict(facts.get("settings", {}))
+
+
+def check_task(weights: str | os.PathLike[str], facts: Mapping[str, Any], task: Task) -> None:
+    """Refuse weights of another task: with another name, or with other classes or another order of them.
+
+    Args:
+        weights: the file, for the message.
+        facts: the metadata of the weights; what they do not say is not checked.
+        task: what is segmented with them.
+
+    Raises:
+        WeightsError: they are of another task.
+    """
+    if (name := facts.get("task", task.name)) != task.name:
+        raise WeightsError(f"{weights} were trained for the task {name}, not {task.name}; give a bundle of that task")
+    own = [label.name for label in task.classes]
+    if (names := list(facts.get("class_names", own))) != own:
+        raise WeightsError(
+            f"{weights} were trained for the classes {', '.join(names)}, in this order, not {', '.join(own)}; give the "
+            "bundle that they were trained with"
+        )
 
 
 def check_settings(weights: str | os.PathLike[str], facts: Mapping[str, Any], here: Mapping[str, Any]) -> None:

@@ -66,6 +66,7 @@ def score(
     """
     from monai_passion.bundle.facts import find_networks
     from monai_passion.data.datalists import absolute, labeled_items, load_datalist, make_datalist
+    from monai_passion.data.verify import verify_datalist
     from monai_passion.errors import InputError, UsageError
     from monai_passion.evaluation.summary import read_metrics, summarize, write_metrics, write_summary
     from monai_passion.prediction.scoring import score_patients
@@ -84,11 +85,14 @@ def score(
     else:
         lists = absolute(make_datalist(root, task=facts.task, fractions=(0, 0, 1), labels=labels), root)
     chosen = ("training", "validation", "test") if split == "all" else (split,)
-    items, unlabeled = labeled_items(item for name in chosen for item in lists[name])
+    labeled = {name: labeled_items(lists[name]) for name in chosen}
+    items = [item for found, _ in labeled.values() for item in found]
     if not items:
         raise InputError(f"{data} has no patients with a label map in {' or '.join(chosen)}; give others")
-    if unlabeled:
+    if unlabeled := [case for _, others in labeled.values() for case in others]:
         print(f"warning: not scored for lack of a label: {', '.join(unlabeled)}")
+    scored = {name: found for name, (found, _) in labeled.items()}
+    verify_datalist({"labels": lists.get("labels"), **scored}, chosen, "repair", facts.spatial_dims)
     file = None if weights is None else Path(weights)
     with output_folder(output, overwrite=overwrite, last="summary.json") as folder:
         segmenter = Segmenter(

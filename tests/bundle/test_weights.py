@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from monai_passion.bundle.weights import check_settings, find_weights
+from monai_passion.bundle.weights import check_settings, check_task, find_weights
 from monai_passion.errors import WeightsError
 from monai_passion.networks.weights import save_weights
+from monai_passion.tasks import load_task
 
 
 @pytest.mark.parametrize(("change", "found", "warned"), [(0.0, "model.safetensors", 0), (1.0, "model.pt", 1)])
@@ -46,3 +47,14 @@ def test_other_settings_than_those_of_the_training_are_refused_with_the_flags_th
         WeightsError, match=r"w\.pt was trained with spacing .*; add --set spacing='\[2\.0, 2\.0, 2\.0\]'$"
     ):
         check_settings("w.pt", TRAINED, {"spacing": [1.0, 1.0, 1.0], "width": 4, "roi_size": [80, 80, 80]})
+
+
+def test_weights_of_another_task_or_of_classes_in_another_order_are_refused():
+    brain, heart = load_task("brats_mri"), load_task("myops_cmr")
+    names = [label.name for label in brain.classes]
+    for facts in ({}, {"task": "brats_mri"}, {"task": "brats_mri", "class_names": names}):
+        check_task("w", facts, brain)
+    with pytest.raises(WeightsError, match="trained for the task brats_mri, not myops_cmr"):
+        check_task("w", {"task": "brats_mri"}, heart)
+    with pytest.raises(WeightsError, match="trained for the classes background, ET, ED, NCR/NET, in this order, not"):
+        check_task("w", {"class_names": [names[0], *names[:0:-1]]}, brain)

@@ -53,6 +53,10 @@ def copy(trained, tmp_path):
         ({"absent_gradients": "zero"}, "absent_gradients was skip, now zero"),
         ({"lambda_unimodal": 0.5}, "objective lambda_unimodal was 0.0, now 0.5"),
         ({"gamma": 0.5}, "objective gamma was 0.01, now 0.5"),
+        (
+            {"method_augment": [{"_target_": "monai_passion.transforms.RandMaskModalitiesd"}]},
+            "method_augment was [], now ['RandMaskModalitiesd']",
+        ),
     ],
 )
 def test_what_may_change_is_said_and_the_training_goes_on_at_a_rate_above_zero(

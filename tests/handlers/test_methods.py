@@ -187,3 +187,12 @@ def test_wrong_rates_end_the_bundle_with_one_line_and_exit_code_2(cohort, tmp_pa
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("monai-passion: error: missing rate 1.0 of t1c is not in [0, 1)")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("method", ["passion", "hga"])
+def test_the_missing_rates_are_those_of_the_patients_also_where_a_method_repeats_them(cohort, tmp_path, method):
+    """Of four training patients two lack T2; HGA has an item per combination that a patient has."""
+    fragments = [ROOT / "configs" / "methods" / f"{method}.json"]
+    train(cohort, tmp_path, *fragments, missing_rates=[0.0, 0.0, 0.0, 0.5])
+    rates = torch.load(tmp_path / "model_last.pt", weights_only=True)["metadata"]["missing_rates"]
+    assert rates == {"flair": 0.0, "t1c": 0.0, "t1": 0.0, "t2": 0.5}

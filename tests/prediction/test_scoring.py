@@ -83,3 +83,13 @@ def test_a_folder_without_label_maps_cannot_be_scored(tmp_path, weights):
 def test_labels_are_not_given_beside_a_datalist(tmp_path, weights):
     with pytest.raises(UsageError, match="leave one out"):
         score(tmp_path, output=tmp_path / "out", datalist=tmp_path / "list.json", labels="brats2015", weights=weights)
+
+
+def test_a_file_that_cannot_be_used_is_found_before_anybody_is_scored(tmp_path, weights, monkeypatch):
+    for case in ("P1", "P2"):
+        write(tmp_path / "data", case, ["flair", "seg"])
+    damaged = tmp_path / "data" / "P2" / "P2_flair.nii.gz"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    monkeypatch.setattr("monai_passion.prediction.scoring.read_patient", lambda *_: pytest.fail("somebody is scored"))
+    with pytest.raises(InputError, match=r"P2_flair\.nii\.gz is cut short"):
+        score(tmp_path / "data", output=tmp_path / "out", weights=weights, device="cpu", roi_size=32, overlap=0)

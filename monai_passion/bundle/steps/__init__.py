@@ -2,6 +2,7 @@
 
 from monai_passion import __version__
 from monai_passion.bundle.steps.data import (
+    crop_shares,
     evaluation_data,
     inference_data,
     prepare_batch,
@@ -23,6 +24,7 @@ __all__ = [
     "__version__",
     "cached",
     "combination_items",
+    "crop_shares",
     "describe_run",
     "evaluation_data",
     "find_bundle_root",

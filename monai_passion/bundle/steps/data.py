@@ -32,6 +32,7 @@ from monai_passion.tasks import TaskLike, load_task
 
 __all__ = [
     "PresenceFacts",
+    "crop_shares",
     "evaluation_data",
     "inference_data",
     "prepare_batch",
@@ -123,6 +124,20 @@ def with_healthy(data: Mapping[str, Any], healthy_dir: str | None) -> Mapping[st
         head["image"] = {m: path and str(root / path) for m, path in head["image"].items()}
     healthy = [{**head, "label": None} for head in heads]
     return {**data, "training": [*data["training"], *healthy]}
+
+
+def crop_shares(whole: float, batch_size: int) -> list[float]:
+    """The shares of crops of ``crop_size`` and of those as large as ``whole`` windows, whose sizes differ.
+
+    Raises:
+        UsageError: crops of both sizes would come into one batch.
+    """
+    if whole and batch_size > 1:
+        raise UsageError(
+            f"batch_size is {batch_size}, but {whole:g} of the crops (whole_share) are of another size, which cannot "
+            f"lie in one batch; give batch_size 1 and accumulate {batch_size}, or whole_share 0"
+        )
+    return [1 - whole, whole]
 
 
 def training_donors(

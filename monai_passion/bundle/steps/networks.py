@@ -9,11 +9,12 @@ from typing import Any
 from torch import nn
 
 from monai_passion.bundle.arguments import setting_flag
-from monai_passion.bundle.weights import check_settings, trained_unknown
+from monai_passion.bundle.weights import check_settings, check_task, trained_unknown
 from monai_passion.errors import UsageError, WeightsError
 from monai_passion.losses.base import MultiModalLoss
 from monai_passion.networks.backbone import strides_of, suits
 from monai_passion.networks.weights import load_into, load_weights, unwrapped
+from monai_passion.tasks import TaskLike, load_task
 
 __all__ = ["initial_network", "load_network", "load_teacher", "objective"]
 
@@ -42,19 +43,27 @@ def initial_network(
 
 
 def load_network(
-    network: nn.Module, weights: str, modalities: Sequence[str], settings: Mapping[str, Any] | None = None
+    network: nn.Module,
+    weights: str,
+    modalities: Sequence[str],
+    settings: Mapping[str, Any] | None = None,
+    task: TaskLike | None = None,
 ) -> nn.Module:
     """``network`` with trained weights, in evaluation mode, once they are known to fit.
 
     Args:
         settings: of the configuration, which must be those that the weights were trained with.
+        task: what is segmented, see `monai_passion.bundle.weights.check_task`.
 
     Raises:
         UsageError: windows that do not suit the network.
-        WeightsError: damaged weights, or of another network, other modalities or settings.
+        WeightsError: damaged weights, or of another network, other modalities, settings or another task.
     """
     _check_windows(network, settings or {})
-    check_settings(weights, load_weights(weights)[1], settings or {})
+    trained = load_weights(weights)[1]
+    if task is not None:
+        check_task(weights, trained, load_task(task))
+    check_settings(weights, trained, settings or {})
     facts = load_into(network, weights)
     if not facts:
         logger.warning("warning: %s", trained_unknown(weights))

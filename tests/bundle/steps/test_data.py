@@ -2,8 +2,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_passion.bundle.steps import inference_data, presence_facts, training_data
-from monai_passion.errors import InputError
+from monai_passion.bundle.steps import crop_shares, inference_data, presence_facts, training_data
+from monai_passion.errors import InputError, UsageError
 from monai_passion.modalities import all_masks
 from monai_passion.tasks import load_task
 from tests.data.layouts import write_image
@@ -64,3 +64,10 @@ def test_listed_patients_whose_files_have_one_name_get_names_of_their_own(tmp_pa
     assert cases({"image": {"flair": "a/flair.nii.gz"}, "case": "me"}, "b/flair.nii.gz") == ["me", "flair"]
     with pytest.raises(InputError, match=r"a/flair.nii.gz twice"):
         cases("a/flair.nii.gz", "a/flair.nii.gz")
+
+
+def test_crops_of_two_sizes_do_not_share_a_batch():
+    assert crop_shares(0.2, 1) == [0.8, 0.2]
+    assert crop_shares(0.0, 4) == [1.0, 0.0]
+    with pytest.raises(UsageError, match="batch_size 1 and accumulate 2, or whole_share 0"):
+        crop_shares(0.2, 2)

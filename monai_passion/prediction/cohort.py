@@ -33,6 +33,7 @@ from monai_passion.prediction.terminal import unknown_text
 from monai_passion.system.files import read_json, write_atomically
 from monai_passion.system.locks import RunLock
 from monai_passion.system.output import check_folder, leftovers, writing
+from monai_passion.system.parent import end_with
 
 __all__ = [
     "MANIFEST",
@@ -305,7 +306,7 @@ def _in_processes(
     try:
         while True:
             if pool is None:
-                start = (open_segmenter, max(threads // workers, 1))
+                start = (open_segmenter, max(threads // workers, 1), os.getpid())
                 pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, start)
             while len(running) < workers and (job := again.popleft() if again else next(jobs, None)):
                 _tell(stage, job.name, "segmenting")
@@ -348,10 +349,11 @@ _own: list[Segmenter] = []
 """That of a worker process."""
 
 
-def _start(open_segmenter: Callable[[], Segmenter], threads: int) -> None:
-    """Make a process a worker. Ctrl-C is for the one that started it, which then ends it by SIGTERM."""
+def _start(open_segmenter: Callable[[], Segmenter], threads: int, parent: int) -> None:
+    """Make a process a worker of ``parent``, and end it with that. Ctrl-C is for the parent, which sends SIGTERM."""
     import torch
 
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warnings.simplefilter("ignore")
     torch.set_num_threads(threads)

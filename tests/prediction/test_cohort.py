@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 
 import nibabel as nib
 import numpy as np
@@ -374,3 +375,32 @@ def test_names_that_a_spreadsheet_would_compute_are_quoted(tmp_path):
     add(tmp_path, "=1+1")
     run_all(tmp_path)
     assert (tmp_path / "out" / "volumes.csv").read_text().splitlines()[1].startswith("'=1+1,")
+
+
+POOL = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from monai_passion.prediction.cohort import _start
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _start, (int, 1, os.getpid()))
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows ends no process that way")
+def test_workers_end_with_the_process_that_started_them_however_it_ends(tmp_path):
+    (tmp_path / "pool.py").write_text(POOL)
+    process = subprocess.Popen([sys.executable, tmp_path / "pool.py"], stdout=subprocess.PIPE, text=True)
+    worker = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    for _ in range(200):
+        try:
+            os.kill(worker, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    pytest.fail("the worker lives on")

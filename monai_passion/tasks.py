@@ -178,11 +178,13 @@ def load_task(task: TaskLike) -> Task:
     """
     if isinstance(task, Task):
         return task
-    return task_from_json(task) if isinstance(task, Mapping) else _read_task(os.fspath(task))
+    if isinstance(task, Mapping):
+        return task_from_json(task)
+    path = _task_file(os.fspath(task)).absolute()
+    return _read_task(path, path.stat().st_mtime_ns)
 
 
-@lru_cache
-def _read_task(task: str) -> Task:
+def _task_file(task: str) -> Path:
     path = Path(task)
     if path.suffix == ".json":
         if not path.is_file():
@@ -195,6 +197,12 @@ def _read_task(task: str) -> Task:
                 f"unknown task '{task}'; known are {', '.join(known)}, or give a task file (.json)"
                 f"{did_you_mean(task, known)}"
             )
+    return path
+
+
+@lru_cache
+def _read_task(path: Path, changed: int) -> Task:
+    """The task in a file; ``changed`` is the time of the file, which is read again if that is another."""
     content = read_json(path, "correct the task file")
     check_schema(content, "task", path)
     return task_from_json(content, path)

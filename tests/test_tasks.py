@@ -93,3 +93,16 @@ def test_a_file_that_its_schema_refuses_says_where(tmp_path, change, said):
     (tmp_path / "t.json").write_text(json.dumps({**MINIMAL, **change}))
     with pytest.raises(InputError, match=said):
         load_task(tmp_path / "t.json")
+
+
+def test_a_task_file_is_read_again_once_it_has_changed_and_belongs_to_its_folder(tmp_path, monkeypatch):
+    def write(folder, *names):
+        folder.mkdir(exist_ok=True)
+        classes = [{"name": "background", "value": 0}, {"name": "lesion", "value": 1}]
+        content = {"task": "own", "modalities": [{"name": name} for name in names], "classes": classes}
+        (folder / "own.json").write_text(json.dumps(content))
+
+    for folder, names in (("a", ("flair", "t1")), ("b", ("ct", "pet")), ("b", ("ct", "pet", "t2"))):
+        write(tmp_path / folder, *names)
+        monkeypatch.chdir(tmp_path / folder)
+        assert load_task("own.json").modality_names == names

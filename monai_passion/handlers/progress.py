@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 import ignite.distributed as idist
@@ -51,9 +52,10 @@ class ProgressHandler:
         output = engine.state.output
         output = output[0] if isinstance(output, list) and output else output
         if isinstance(output, dict) and "loss" in output:
-            samples = len(output["image"]) if "image" in output else 1
-            self.loss_sum += samples * float(output["loss"])
-            self.loss_count += samples
+            samples, loss = len(output["image"]) if "image" in output else 1, float(output["loss"])
+            if math.isfinite(loss):  # else `NonFiniteHandler` skipped the step
+                self.loss_sum += samples * loss
+                self.loss_count += samples
         length = engine.state.epoch_length or 1
         done = f"{(engine.state.iteration - 1) % length + 1}/{length}"
         self.status.passing(", ".join([*self.parts(engine, done), self.left(engine)]))

@@ -114,6 +114,11 @@ def load_runs(folders: Sequence[Path]) -> Results:
         runs.append(run)
     _check_comparable(runs)
     _check_seeds(runs)
+    if unknown := [run for run in runs if run.facts["seed"] is None and sum(run.method == o.method for o in runs) > 1]:
+        logger.warning(
+            f"{unknown[0].folder} does not say the seed of its training; seeds without a number are compared in the "
+            'order in which their folders are given (or put "seed" into each run.json)'
+        )
     seeds = _numbered([(run.method, run.facts["seed"]) for run in runs])
     owners = [{"method": run.method, "run": number} for number, run in enumerate(runs)]
     rows = pd.concat(
@@ -204,10 +209,14 @@ def _check_comparable(runs: Sequence[_Run]) -> None:
 def _check_seeds(runs: Sequence[_Run]) -> None:
     """Refuse to take trainings of other networks or settings for seeds of one method; doubt those of other rates."""
     first: dict[str, _Run] = {}
+    seeds = set[tuple[str, int | None]]()
     for run in runs:
         other = first.setdefault(run.method, run)
         both = f"{other.folder} and {run.folder} are both '{run.method}'"
         remedy = 'give each its own --label of evaluate, or "label" in its run.json'
+        if run is not other and run.facts["seed"] is not None and (run.method, run.facts["seed"]) in seeds:
+            raise UsageError(f"{both}, with seed {run.facts['seed']}; give each training once, or {remedy}")
+        seeds.add((run.method, run.facts["seed"]))
         for what in ("network", "settings"):
             mine, others = run.facts[what], other.facts[what]
             if mine and others and (apart := _apart(mine, others)):

@@ -194,5 +194,6 @@ def test_the_missing_rates_are_those_of_the_patients_also_where_a_method_repeats
     """Of four training patients two lack T2; HGA has an item per combination that a patient has."""
     fragments = [ROOT / "configs" / "methods" / f"{method}.json"]
     train(cohort, tmp_path, *fragments, missing_rates=[0.0, 0.0, 0.0, 0.5])
-    rates = torch.load(tmp_path / "model_last.pt", weights_only=True)["metadata"]["missing_rates"]
-    assert rates == {"flair": 0.0, "t1c": 0.0, "t1": 0.0, "t2": 0.5}
+    said = torch.load(tmp_path / "model_last.pt", weights_only=True)["metadata"]
+    assert said["missing_rates"] == {"flair": 0.0, "t1c": 0.0, "t1": 0.0, "t2": 0.5}
+    assert (said["seed"], said["class_names"]) == (0, ["background", "NCR/NET", "ED", "ET"])

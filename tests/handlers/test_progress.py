@@ -5,7 +5,7 @@ from ignite.engine import Engine, Events
 from monai_passion.handlers import ProgressHandler
 
 
-def run(epochs, every=15.0):
+def run(epochs, every=15.0, losses=(1.0, 3.0)):
     trainer = Engine(lambda engine, batch: {"loss": float(batch)})
     evaluator = Engine(lambda engine, batch: None)
     evaluator.add_event_handler(
@@ -19,7 +19,7 @@ def run(epochs, every=15.0):
         evaluator.state.epoch = engine.state.epoch
 
     ProgressHandler(evaluator, every=every).attach(trainer)
-    trainer.run([1.0, 3.0], max_epochs=epochs)
+    trainer.run(losses, max_epochs=epochs)
 
 
 def test_a_training_prints_one_line_an_epoch_with_loss_validation_and_time_left(capsys):
@@ -37,3 +37,8 @@ def test_an_only_epoch_says_how_far_it_is(capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("1/2, loss 1.0000")
     assert lines[-1].startswith("loss 2.0000")
+
+
+def test_the_loss_of_an_epoch_is_that_of_the_steps_that_were_done(capsys):
+    run(2, every=0.0, losses=(1.0, float("nan"), 3.0))
+    assert "epoch 2/2, loss 2.0000" in capsys.readouterr().err

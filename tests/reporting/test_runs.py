@@ -145,8 +145,19 @@ def test_trainings_of_other_networks_or_settings_are_no_seeds_of_one_method(make
 
 def test_other_missing_rates_under_one_label_are_told(make_run, caplog):
     rates = [{"missing_rates": {"flair": rate, "t1": 0.5}} for rate in (0.5, 0.55, 0.8)]
-    folders = [make_run(str(k), facts=FACTS | own) for k, own in enumerate(rates)]
+    folders = [make_run(str(k), facts=FACTS | own | {"seed": k}) for k, own in enumerate(rates)]
     load_runs(folders[:2])
     assert not caplog.text
     load_runs(folders)
     assert "of other missing rates (flair: 0.5 and 0.8)" in caplog.text
+
+
+def test_seeds_are_those_of_the_trainings_in_whatever_order_they_are_given(make_run, caplog):
+    folders = {seed: make_run(f"s{seed}", facts=FACTS | {"seed": seed}) for seed in (1, 2, 3)}
+    results = load_runs([folders[3], folders[1]])
+    assert results.rows.groupby("run")["seed"].unique().map(list).tolist() == [[3], [1]]
+    assert not caplog.text
+    with pytest.raises(UsageError, match=r"s1 and .*again are both 'passion', with seed 1"):
+        load_runs([folders[1], make_run("again", facts=FACTS | {"seed": 1})])
+    load_runs([make_run("x", facts=FACTS), make_run("y", facts=FACTS)])
+    assert "x does not say the seed of its training" in caplog.text

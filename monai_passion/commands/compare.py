@@ -134,13 +134,18 @@ def _examination(
     source: Path, folder: Path, facts: BundleFacts, open_segmenter: Any, options: Any, voice: Voice
 ) -> Examination:
     """What is in a folder of results; a folder of images is segmented into ``folder`` first."""
+    from monai_passion.data.patient import Finding
     from monai_passion.data.sources import find_files
     from monai_passion.prediction.compare import open_examination
     from monai_passion.prediction.run import predict_patient
 
-    if (source / "report.json").is_file():
-        return open_examination(source)
-    files = find_files(source, facts.task)
     tell = functools.partial(voice.finding, patient=folder.name)
+    if (source / "report.json").is_file():
+        result = open_examination(source)
+        for finding in result.report["findings"]:
+            if finding["level"] != "note":
+                tell(Finding(**finding))
+        return result
+    files = find_files(source, facts.task)
     predict_patient(files, folder, facts, open_segmenter, options, voice.stage, tell)
     return open_examination(folder, files, options.max_voxels)

@@ -38,7 +38,9 @@ TARGETS = 2
 CUT = 0.05
 """Share of a lesion that may lie outside the other image, since registration rotates heads; beyond it, its change is
 unknown."""
-PREFERRED = ("t1c", "flair", "t1", "t2")
+CONTRAST = "t1c"
+"""The sequence that shows what RANO measures."""
+PREFERRED = (CONTRAST, "flair", "t1", "t2")
 """The sequence of both examinations that they are registered by and shown in."""
 
 
@@ -147,7 +149,9 @@ def compare(before: Examination, after: Examination) -> Comparison:
                 "lesions": lesions,
             }
         )
-    brain = after.report["task"]["anatomy"] == "brain"
+    lacking = [
+        when for when, day in (("before", before), ("after", after)) if CONTRAST not in day.report["modalities"]["used"]
+    ]
     enhancing = min(regions, key=lambda row: len(_values(after.report, row["name"])))
     findings = [*_unregistered(registered), *_apart(name, overlap), *_unseen(regions), *_uneven(before, after)]
     content = {
@@ -158,8 +162,8 @@ def compare(before: Examination, after: Examination) -> Comparison:
         "used": {"before": before.report["modalities"]["used"], "after": after.report["modalities"]["used"]},
         "regions": regions,
         "lesions_of": enhancing["name"],
-        "category": {"region": enhancing["name"], **rano_category(enhancing)}
-        if brain and overlap >= SAME_HEAD
+        "category": {"region": enhancing["name"], **rano_category(enhancing, lacking)}
+        if _is_for_rano(after.report) and overlap >= SAME_HEAD
         else None,
         "findings": [*_of_the_days(before, after), *findings],
     }
@@ -376,7 +380,13 @@ def _change(kind: str, before: float, after: float, unseen: str) -> dict[str, fl
     return {**known, unseen: None} if kind == "unseen" else known
 
 
-def rano_category(region: Mapping[str, Any]) -> dict[str, str]:
+def _is_for_rano(report: Mapping[str, Any]) -> bool:
+    """Whether a result is of a brain whose task knows images with contrast agent, in which tumor enhances."""
+    known = [*report["modalities"]["used"], *report["modalities"]["absent"]]
+    return bool(report["task"]["anatomy"] == "brain" and CONTRAST in known)
+
+
+def rano_category(region: Mapping[str, Any], lacking: Sequence[str] = ()) -> dict[str, str]:
     """The category by RANO's thresholds for the sum of products, and the reason.
 
     RANO (Wen et al., J Clin Oncol 2010 and 2023): gone is complete response, 50 % less partial response, 25 % more or
@@ -384,10 +394,13 @@ def rano_category(region: Mapping[str, Any]) -> dict[str, str]:
 
     Args:
         region: a row of ``comparison.json``.
+        lacking: the days without T1c, in which enhancing tumor cannot be seen.
     """
     product, volume = region["product_mm2"], region["volume_ml"]
     new = [row for row in region["lesions"] if row["kind"] == "new" and _measurable([row["after"]])]
-    if any(row["kind"] in ("unseen", "cut") for row in region["lesions"]):
+    if lacking:
+        category, why = "not comparable", f"without T1c ({' and '.join(lacking)}) enhancing tumor cannot be seen"
+    elif any(row["kind"] in ("unseen", "cut") for row in region["lesions"]):
         category, why = "not comparable", "a lesion lies outside the image of the other day, or a part of it"
     elif new:
         category, why = "progression", f"{len(new)} new measurable lesion(s)"

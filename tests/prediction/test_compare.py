@@ -22,6 +22,7 @@ from monai_passion.prediction.output.html import make_comparison_page
 from monai_passion.prediction.output.report import find_lesions, make_report
 from monai_passion.prediction.segmenter import Segmentation
 from monai_passion.tasks import load_task
+from tests.helpers.tasks import BRATS_MRI
 
 SHAPE, TASK = (48, 48, 40), load_task("brats_mri")
 
@@ -320,10 +321,37 @@ def test_the_command_compares_two_results_and_says_what_it_wrote(tmp_path, monke
         (tmp_path / day).mkdir()
         for name, data in (("t1c", made.images["t1c"].data), ("segmentation", made.labels.data.astype(np.uint8))):
             nib.save(nib.Nifti1Image(data, BEFORE), tmp_path / day / f"{name}.nii.gz")
-        report = {**made.report, "files": {"t1c": str(tmp_path / day / "t1c.nii.gz")}}
+        doubt = [{"level": "warning", "text": f"{day}: unreliable"}]
+        report = {**made.report, "findings": doubt, "files": {"t1c": str(tmp_path / day / "t1c.nii.gz")}}
         (tmp_path / day / "report.json").write_text(json.dumps(report))
     assert main(["compare", str(tmp_path / "one"), str(tmp_path / "two"), "--output", str(tmp_path / "out")]) == 0
     files = "comparison.html, comparison.json, preview.png, segmentation_before.nii.gz"
-    said = capsys.readouterr().out
+    said, doubts = capsys.readouterr()
     assert f"{tmp_path / 'out'}: {files}" in said
     assert "by the thresholds of RANO" in said
+    assert "one: unreliable" in doubts
+    assert "two: unreliable" in doubts
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        (("flair", "t1c"), ("flair",), "without T1c (after)"),
+        (("flair",), ("t1c", "flair"), "without T1c (before)"),
+        (("flair",), ("flair", "t2"), "without T1c (before and after)"),
+    ],
+)
+def test_without_t1c_on_both_days_there_is_no_category(monkeypatch, before, after, said):
+    monkeypatch.setattr(registration, "rigid", lambda fixed, moving: np.eye(4))
+    days = [examination([((60, 60, 60), radius)], BEFORE, names) for radius, names in ((12, before), (15, after))]
+    for day in days:
+        day.report["modalities"]["absent"] = [m for m in BRATS_MRI if m not in day.images]
+    category = compare(*days).content["category"]
+    assert category["category"] == "not comparable"
+    assert category["why"].startswith(said)
+
+
+def test_a_task_without_t1c_has_no_category(monkeypatch):
+    monkeypatch.setattr(registration, "rigid", lambda fixed, moving: np.eye(4))
+    days = [examination([((60, 60, 60), 12)], BEFORE, ("flair",)) for _ in range(2)]
+    assert compare(*days).content["category"] is None

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from monai_passion.data.naming import read_description
 from monai_passion.errors import InputError, PassionError, UsageError, first_line
+from monai_passion.system.files import sha256
 from monai_passion.tasks import Task
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "read_header",
     "recognize_series",
     "slice_affine",
+    "sums_of",
 ]
 
 logger = logging.getLogger(__name__)
@@ -271,6 +273,16 @@ def as_nifti(
             logger.warning(f"not used: {one.copies[0]}{more} (copies of images of '{one.description}')")
     converted = {m: _convert(one, folder / m, max_voxels) for m, one in series.items()}
     return {**files, **converted}, series, doubts
+
+
+def sums_of(files: Mapping[str, Path], series: Mapping[str, Series]) -> dict[str, str]:
+    """SHA-256 of each image by its modality: of its file, or of all images of its series one after the other.
+
+    Args:
+        files: modality -> NIfTI file or DICOM series.
+        series: those that are DICOM, from `as_nifti`.
+    """
+    return {m: sha256(*(series[m].files if m in series else (path,))) for m, path in files.items()}
 
 
 @contextmanager

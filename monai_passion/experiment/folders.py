@@ -162,9 +162,9 @@ def _check_same(folder: Path, cell: Mapping[str, Any]) -> None:
     if not (folder / "cell.json").is_file():
         return
     before = read_json(folder / "cell.json", AGAIN)
-    if before.get("hash") == cell["hash"]:
+    if before.get("hash") == cell["hash"] and before.get("data") == cell["data"]:
         return
-    old, new = _flat(before.get("specification", {})), _flat(cell["specification"])
+    old, new = ({**_flat(one.get("specification", {})), "data": one.get("data")} for one in (before, cell))
     what = "; ".join(
         f"{key} {old.get(key)} -> {new.get(key)}" for key in {**old, **new} if old.get(key) != new.get(key)
     )

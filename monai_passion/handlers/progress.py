@@ -7,6 +7,7 @@ import math
 import time
 
 import ignite.distributed as idist
+import torch
 from ignite.engine import Engine, Events
 
 from monai_passion.system.logs import PROGRESS
@@ -33,7 +34,7 @@ class ProgressHandler:
         self.status = StatusLine()
         self.began = 0.0
         self.first_iteration = 0
-        self.loss_sum, self.loss_count = 0.0, 0
+        self.loss_sum, self.loss_count = 0.0, 0.0
 
     def attach(self, engine: Engine) -> None:
         engine.add_event_handler(Events.STARTED, self.start)
@@ -64,6 +65,8 @@ class ProgressHandler:
         self.status.passing(f"validation {engine.state.iteration}/{engine.state.epoch_length}")
 
     def epoch(self, engine: Engine) -> None:
+        sums = torch.tensor([self.loss_sum, self.loss_count], dtype=torch.float64)
+        self.loss_sum, self.loss_count = idist.all_reduce(sums).tolist()
         parts = self.parts(engine)
         for source in (engine, self.evaluator):
             if source is not None and source.state.epoch == engine.state.epoch:
@@ -73,7 +76,7 @@ class ProgressHandler:
         line = ", ".join([*parts, self.left(engine)])
         self.status.say(line)
         logger.info(line)
-        self.loss_sum, self.loss_count = 0.0, 0
+        self.loss_sum, self.loss_count = 0.0, 0.0
 
     def parts(self, engine: Engine, done: str = "") -> list[str]:
         several = (engine.state.max_epochs or 1) > 1

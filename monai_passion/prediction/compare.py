@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_passion import NOTICE
-from monai_passion.data.dicom import as_nifti
+from monai_passion.data.dicom import as_nifti, sums_of
 from monai_passion.data.geometry import moved_onto
 from monai_passion.data.nifti import MAX_VOXELS, Volume, read_volume
 from monai_passion.data.plausibility import SAME_HEAD, STRIPPED
@@ -65,7 +65,8 @@ def open_examination(
             --keep-names``).
 
     Raises:
-        InputError: no such files, or a report that does not fit its schema or does not name the images.
+        InputError: no such files, or others than at that time; or a report that does not fit its schema or does not
+            name the images.
     """
     path = folder / "report.json"
     report = read_json(path, "run predict for it again")
@@ -78,6 +79,12 @@ def open_examination(
         )
     with TemporaryDirectory() as converted:
         nifti, series, _ = as_nifti({m: Path(paths[m]) for m in used}, Path(converted), max_voxels)
+        now = sums_of({m: Path(paths[m]) for m in used}, series)
+        if others := [m for m, known in report.get("files_sha256", {}).items() if now.get(m, known) != known]:
+            raise InputError(
+                f"{paths[others[0]]} is not the image that {folder} was segmented from ({others[0]}): its content has "
+                "changed; run predict for that day's images again"
+            )
         images = {m: read_volume(nifti[m], max_voxels=max_voxels) for m in used}
     patient = next((one.patient for one in series.values()), "")
     return Examination(report, read_volume(folder / "segmentation.nii.gz"), images, patient)

@@ -15,7 +15,7 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from monai_passion.bundle.facts import BundleFacts
-from monai_passion.data.dicom import Series, as_nifti, original_names
+from monai_passion.data.dicom import Series, as_nifti, original_names, sums_of
 from monai_passion.data.layouts import READ
 from monai_passion.data.naming import read_name
 from monai_passion.data.nifti import MAX_VOXELS, read_volume
@@ -311,7 +311,10 @@ def predict_patient(
         ]
         for finding in about:
             tell(finding)
-        named = {"files": {m: str(path.absolute()) for m, path in given.items()}} if options.keep_names else {}
+        named = {
+            "files": {m: str(path.absolute()) for m, path in given.items()},
+            "files_sha256": sums_of(given, series),
+        }
         report = make_report(
             result,
             {m: volume.data for m, volume in patient.used.items()},
@@ -324,7 +327,7 @@ def predict_patient(
             settings=segmenter.settings,
             modalities={**_modalities(patient), "registered": options.register},
             findings=[finding._asdict() for finding in (*findings, *expectation, *about)],
-            **named,
+            **(named if options.keep_names else {}),
         )
         seconds.start("writing")
         with writing(output):

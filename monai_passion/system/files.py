@@ -110,12 +110,13 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def sha256(path: PathLike) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
+def sha256(*paths: PathLike) -> str:
+    """The SHA-256 of a file, or of several one after the other, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 

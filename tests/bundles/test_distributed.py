@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,7 +45,10 @@ def train(tmp_path, cohort, processes):
         **small(row_of(bundle), "train"),
         "dataset_dir": str(cohort),
         "datalist": str(cohort / "list.json"),
-        "augment": [{"_target_": "CenterSpatialCropd", "keys": ["image", "label"], "roi_size": "@crop_size"}],
+        "augment": [
+            {"_target_": "SpatialPadd", "keys": ["image", "label"], "spatial_size": "@crop_size"},
+            {"_target_": "CenterSpatialCropd", "keys": ["image", "label"], "roi_size": "@crop_size"},
+        ],
         "batch_size": 2 // processes,
         # Not AdamW, which makes whole steps of gradients that are nothing but rounding, as before a normalization.
         "optimizer": {
@@ -65,6 +69,8 @@ def train(tmp_path, cohort, processes):
     assert done.returncode == 0, done.stderr[-3000:]
     with open(bundle / "models" / "curves.csv") as file:
         curves = {(row["name"], row["modality"]): float(row["value"]) for row in csv.DictReader(file)}
+    shown = re.findall(r"epoch 1/1, loss ([\d.]+)", (bundle / "models" / "log.txt").read_text())
+    assert [float(loss) for loss in shown] == [pytest.approx(curves["loss/total", ""], abs=1e-4)]  # of all processes
     return read_checkpoint(newest_checkpoint(bundle / "models")), curves
 
 

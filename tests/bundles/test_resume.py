@@ -54,8 +54,8 @@ def copy(trained, tmp_path):
         ({"lambda_unimodal": 0.5}, "objective lambda_unimodal was 0.0, now 0.5"),
         ({"gamma": 0.5}, "objective gamma was 0.01, now 0.5"),
         (
-            {"method_augment": [{"_target_": "monai_passion.transforms.RandMaskModalitiesd"}]},
-            "method_augment was [], now ['RandMaskModalitiesd']",
+            {"missing_augment": [{"_target_": "monai_passion.transforms.RandMaskModalitiesd"}]},
+            "random transforms added was [], now ['RandMaskModalitiesd']",
         ),
     ],
 )

@@ -186,6 +186,8 @@ def test_what_a_method_does_to_the_images_does_not_depend_on_the_order_of_the_fr
         parser = ConfigParser()
         base = CONFIGS.parent / "bundles" / "brats_mri_segmentation_rfnet_passion" / "configs" / "train.json"
         parser.read_config([str(base), *(str(CONFIGS / f"{name}.json") for name in order)])
-        found.append([step["_target_"] for step in (*parser["augment"], *parser["method_augment"])])
+        found.append(
+            [step["_target_"] for step in (*parser["augment"], *parser["method_augment"], *parser["missing_augment"])]
+        )
     assert found[0] == found[1]
     assert found[0][-1].rpartition(".")[2] in ("RandDropModalitiesd", "RandMaskModalitiesd", "RandDegradeModalityd")

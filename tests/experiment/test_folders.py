@@ -151,3 +151,12 @@ def test_a_presence_table_in_any_encoding_is_part_of_what_a_cell_is(tmp_path):
     (data / "who.csv").write_bytes("case\n".encode("utf-16"))
     with pytest.raises(UsageError, match=r"presence \w{8} -> \w{8}"):
         prepare(cells, tmp_path / "runs", source)
+
+
+def test_cells_of_other_data_are_refused(tmp_path):
+    cells = expand(load_grid(write_project(tmp_path)))
+    data = tmp_path / "data"
+    source = Source(tmp_path / "configs", tmp_path / "bundles", data, data / "datalist.json", data, data="phantom")
+    prepare(cells, tmp_path / "runs", source)
+    with pytest.raises(UsageError, match="data phantom -> BraTS2020"):
+        prepare(cells, tmp_path / "runs", source._replace(data="BraTS2020"))

@@ -197,3 +197,9 @@ def test_the_missing_rates_are_those_of_the_patients_also_where_a_method_repeats
     said = torch.load(tmp_path / "model_last.pt", weights_only=True)["metadata"]
     assert said["missing_rates"] == {"flair": 0.0, "t1c": 0.0, "t1": 0.0, "t2": 0.5}
     assert (said["seed"], said["class_names"]) == (0, ["background", "NCR/NET", "ED", "ET"])
+
+
+def test_modalities_are_dropped_before_those_to_fuse_are_picked(cohort, tmp_path):
+    """In the other order, a mask could ask for what was dropped."""
+    fragments = [ROOT / "configs" / name for name in ("missing/pdt.json", "methods/moddrop.json")]
+    assert "loss/total" in train(cohort, tmp_path, *fragments, epochs=3)[0]

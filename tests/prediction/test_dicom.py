@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from monai_passion.cli import main
+from monai_passion.errors import InputError
 from monai_passion.prediction import segmenter as bundle_module
 from monai_passion.prediction.output import dicom_seg
 from monai_passion.prediction.segmenter import Segmentation
@@ -199,6 +200,12 @@ def test_results_that_name_dicom_images_can_be_compared(predict, tmp_path):
     assert opened.images["flair"].shape == opened.labels.shape == SHAPE
     np.testing.assert_allclose(opened.images["flair"].affine, opened.labels.affine, atol=1e-3)
     assert opened.patient
+    first = next(iter((tmp_path / "in").iterdir()))
+    image = pydicom.dcmread(first)
+    image.PixelData = image.PixelData[::-1]
+    image.save_as(first)
+    with pytest.raises(InputError, match="its content has changed"):
+        open_examination(tmp_path / "out")
 
 
 @pytest.mark.parametrize("implicit", [True, False])

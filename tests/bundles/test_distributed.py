@@ -69,7 +69,7 @@ def train(tmp_path, cohort, processes):
     assert done.returncode == 0, done.stderr[-3000:]
     with open(bundle / "models" / "curves.csv") as file:
         curves = {(row["name"], row["modality"]): float(row["value"]) for row in csv.DictReader(file)}
-    shown = re.findall(r"epoch 1/1, loss ([\d.]+)", (bundle / "models" / "log.txt").read_text())
+    shown = re.findall(r"loss ([\d.]+), mean dice", (bundle / "models" / "log.txt").read_text())
     assert [float(loss) for loss in shown] == [pytest.approx(curves["loss/total", ""], abs=1e-4)]  # of all processes
     return read_checkpoint(newest_checkpoint(bundle / "models")), curves
 

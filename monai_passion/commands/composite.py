@@ -18,6 +18,8 @@ __all__ = ["composite"]
 
 BUNDLE = "brats_mri_segmentation_rfnet_passion"
 """The bundle whose transforms load the patients."""
+TRIES = 50
+"""Heads that are drawn for a composite at most, until a tumor goes into one."""
 
 
 def composite(
@@ -38,8 +40,8 @@ def composite(
     Example:
         monai-passion composite DATA --output COMPOSITES --cases 5
 
-    Each is one patient's head, made healthy about half the time, with another patient's tumor. Images are z-scored over
-    the brain.
+    Each is one patient's head, made healthy about half the time, with another patient's tumor, in the sequences that
+    the head has. Images are z-scored over the brain.
 
     Args:
         data: labeled patients with FLAIR, T1c, T1 and T2, as in BraTS2020: hosts, and donors.
@@ -103,12 +105,20 @@ def composite(
             rows = csv.writer(table)
             rows.writerow(["case", "host", "host_made_healthy", "donor", "shift_mm", "scale", "mirrored"])
             for k in range(cases):
-                host = hosts["training"][order.integers(len(hosts["training"]))]
-                item = transplant(preprocess(host))
+                for _ in range(TRIES):
+                    host = hosts["training"][order.integers(len(hosts["training"]))]
+                    item = transplant(preprocess(host))
+                    if transplant.donor is not None:
+                        break
+                else:
+                    raise InputError(
+                        f"{data}: no tumor went into any of {TRIES} heads that were drawn; a donor needs all sequences "
+                        "of the head, so add patients with more of them"
+                    )
                 case, (donor, *placement) = f"Composite_{k + 1:03d}", _placement(transplant)
                 _write_case(folder / case, item, modalities, values)
                 rows.writerow([case, host["patient"], transplant.healthy, donor, *placement])
-                print(f"{case}: tumor of {donor or 'nobody'} in {host['patient']}", flush=True)
+                print(f"{case}: tumor of {donor} in {host['patient']}", flush=True)
     return output
 
 
@@ -122,15 +132,17 @@ def _write_case(folder: Path, item: Mapping[str, Any], modalities: Sequence[str]
     folder.mkdir()
     affine = np.asarray(item["image"].affine)
     for m, image in zip(modalities, np.asarray(item["image"]), strict=True):
+        if not image.any():
+            continue  # the host lacks it
         nib.save(nib.Nifti1Image(image, affine), folder / f"{folder.name}_{FILES[m]}.nii.gz")
     label = values[np.asarray(item["label"])[0].astype(int)]
     nib.save(nib.Nifti1Image(label, affine), folder / f"{folder.name}_seg.nii.gz")
 
 
 def _placement(transplant: RandTransplantTumord) -> list[str]:
-    """Donor, shift in mm, scale and mirroring of the last tumor; empty words where there was none."""
+    """Donor, shift in mm, scale and mirroring of the last tumor."""
     place = transplant.placement
-    if transplant.donor is None or place is None:
-        return ["", "", "", ""]
+    assert transplant.donor is not None
+    assert place is not None
     shift = " ".join(f"{x:.1f}" for x in place.shift)
     return [transplant.donor.patient, shift, f"{place.scale:.2f}", str(place.mirror)]

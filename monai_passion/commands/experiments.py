@@ -50,7 +50,7 @@ def run(
         monai-passion experiments run configs/experiments/table3.json --output RUNS --dataset-dir PATIENTS
 
     Args:
-        grid: such as configs/experiments/table3.json.
+        grid: a file such as configs/experiments/table3.json, or the name of one of these, such as table3.
         output: a folder, in which each cell gets its own.
         dataset_dir: the patients.
         datalist: their split (default: datalist.json in the output, made when missing).
@@ -82,12 +82,12 @@ def run(
     from monai_passion.data.datalists import describe_data, write_datalist
     from monai_passion.experiment.cost import cost_lines
     from monai_passion.experiment.folders import Source, prepare
-    from monai_passion.experiment.grid import expand, load_grid
+    from monai_passion.experiment.grid import expand, find_grid, load_grid
     from monai_passion.experiment.runner import run_cells
     from monai_passion.system.engines import LocalEngine, RayEngine
     from monai_passion.system.output import check_folder
 
-    grid, output, dataset_dir = Path(grid), Path(output), Path(dataset_dir)
+    grid, output, dataset_dir = find_grid(grid), Path(output), Path(dataset_dir)
     content = load_grid(grid)
     last = {key: read_value(value) for key, value in (set or {}).items()}
     if own := [key for key in last if key in OF_A_CELL]:

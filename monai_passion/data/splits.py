@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +28,8 @@ __all__ = [
     "read_lists",
     "repeated",
 ]
+
+logger = logging.getLogger(__name__)
 
 SPLITS = {"training": "train", "validation": "val", "test": "test"}
 """Key in a datalist -> name of the published list of its patients."""
@@ -189,12 +192,20 @@ def listed_split(
 ) -> dict[str, list[dict[str, Any]]]:
     """The items by split, where their case or patient is listed; a listed slice lists its patient.
 
+    A warning names those that are listed and not there.
+
     Raises:
         InputError: no list names an item, or a patient is in two.
     """
     chosen: dict[str, list[dict[str, Any]]] = {}
+    known = {name for item in items for name in (item["case"], item["patient"])}
     for split, listed in lists.items():
         names = {plain_case_name(name) for name in listed}
+        if others := sorted(name for name in names if not {name, SLICE.sub("", name)} & known):
+            logger.warning(
+                "%s.txt in %s names %d of %d that the data do not have: %s",
+                *(SPLITS[split], source, len(others), len(names), ", ".join(others[:3]) + ", ..." * (len(others) > 3)),
+            )
         names |= {SLICE.sub("", name) for name in names}
         chosen[split] = [item for item in items if item["case"] in names or item["patient"] in names]
     if not any(chosen.values()):

@@ -27,11 +27,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_passion.errors import InputError, UsageError
-from monai_passion.system.files import read_json
+from monai_passion.errors import InputError, UsageError, did_you_mean
+from monai_passion.system.files import PathLike, read_json
+from monai_passion.system.resources import resource_folder
 from monai_passion.system.schemas import check_schema
 
-__all__ = ["TRAINING_ONLY", "Cell", "expand", "load_grid"]
+__all__ = ["TRAINING_ONLY", "Cell", "expand", "find_grid", "load_grid"]
 
 TRAINING_ONLY = ("methods/", "missing/")
 """Fragments that do not affect the evaluation; neither do those that change keys of ``train``."""
@@ -58,6 +59,24 @@ class Cell(NamedTuple):
     overrides: dict[str, Any]
     presence: str | None
     seed: int
+
+
+def find_grid(grid: PathLike) -> Path:
+    """A grid by the path of its file, or by the name of one that comes with the package, such as ``table3``.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    path, shipped = Path(grid), resource_folder("configs") / "experiments"
+    if path.is_file():
+        return path
+    own = shipped / f"{path.stem}.json"
+    if str(grid) in (path.stem, f"configs/experiments/{own.name}") and own.is_file():
+        return own
+    known = sorted(one.stem for one in shipped.glob("*.json"))
+    raise UsageError(
+        f"no grid {grid}; give the path of one, or one of {', '.join(known)}{did_you_mean(path.stem, known)}"
+    )
 
 
 def load_grid(path: Path) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import csv
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from monai_passion.commands.composite import composite
 from monai_passion.data.datalists import make_datalist
-from monai_passion.errors import UsageError
+from monai_passion.errors import InputError, UsageError
 from tests.bundles.conftest import write_case
 
 
@@ -60,3 +61,23 @@ def test_no_composites_are_not_written(patients, tmp_path, wrong, remedy):
     with pytest.raises(UsageError, match=remedy):
         composite(patients, output=tmp_path / "out", **wrong)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_composite_has_the_sequences_of_its_head_and_always_a_tumor(patients, tmp_path):
+    """P0 and P1 lack T1, P2 has all: the tumor of P0 or P1 does not suit it."""
+    for case in patients.iterdir():
+        shutil.copytree(case, tmp_path / "in" / case.name)
+    for case in ("P0", "P1"):
+        (tmp_path / "in" / case / f"{case}_t1.nii.gz").unlink()
+    composite(tmp_path / "in", output=tmp_path / "out", cases=4, seed=1)
+    with (tmp_path / "out" / "composites.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["host"] for row in rows} <= {"P0", "P1"}
+    assert all(row["donor"] for row in rows)
+    for path in (tmp_path / "out").glob("*/*.nii.gz"):
+        assert np.asarray(nib.load(path).dataobj).any(), path
+    for case in ("P0", "P2"):
+        shutil.rmtree(tmp_path / "in" / case)
+    with pytest.raises(InputError, match="no tumor went into any of 50 heads"):
+        composite(tmp_path / "in", output=tmp_path / "alone", cases=1)
+    assert not (tmp_path / "alone").exists()

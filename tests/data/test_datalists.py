@@ -304,3 +304,9 @@ def test_the_table_of_grades_is_read_as_spreadsheets_save_it(brats):
 def test_cases_without_a_label_are_told_from_the_others():
     listed = [{"case": "b"}, {"case": "a", "label": None}, {"case": "c", "label": "c.nii"}, {"case": "b", "slice": 1}]
     assert labeled_items(listed) == ([listed[2]], ["a", "b"])
+
+
+def test_who_is_listed_and_not_there_is_named(brats, tmp_path, caplog):
+    make_datalist(brats, split_dir=lists(tmp_path, ["P00", "p01", "P77"], ["P19"]))
+    assert "names 2 of 3 that the data do not have: P77, p01" in caplog.text
+    assert caplog.text.count("do not have") == 1

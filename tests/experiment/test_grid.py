@@ -1,9 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from monai_passion.errors import InputError
-from monai_passion.experiment.grid import expand, load_grid
+from monai_passion.errors import InputError, UsageError
+from monai_passion.experiment.grid import expand, find_grid, load_grid
 
 
 def test_a_cell_is_one_choice_of_every_axis_and_a_seed():
@@ -86,3 +87,13 @@ def test_a_grid_that_extends_itself_is_named(tmp_path):
     (tmp_path / "b.json").write_text(json.dumps({"extends": "a"}))
     with pytest.raises(InputError, match=r"a\.json extends itself \(a -> b -> a\)"):
         load_grid(tmp_path / "a.json")
+
+
+def test_a_grid_of_the_package_goes_by_its_name_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_grid(find_grid("table3"))["axes"]
+    assert find_grid("configs/experiments/table3.json") == find_grid("table3")
+    (tmp_path / "table3.json").touch()
+    assert find_grid("table3.json") == Path("table3.json")
+    with pytest.raises(UsageError, match=r"no grid tabel3; .*did you mean table3"):
+        find_grid("tabel3")

@@ -64,7 +64,7 @@ def composite(
     """
     import numpy as np
     from monai.bundle import ConfigParser
-    from monai.transforms import Compose
+    from monai.transforms import Compose, NormalizeIntensity
 
     from monai_passion.bundle.steps.data import training_donors, with_healthy
     from monai_passion.data.datalists import labeled_items
@@ -100,6 +100,7 @@ def composite(
         donors = training_donors(hosts, transforms, modalities, *places)
         transplant = RandTransplantTumord(["image", "label"], donors, prob=1.0).set_random_state(seed)
         preprocess, order = Compose(transforms), np.random.default_rng(seed)
+        normalize = NormalizeIntensity(nonzero=True, channel_wise=True)
         values = np.array(load_task("brats_mri").label_values, np.uint8)
         with (folder / "composites.csv").open("w", newline="") as table:
             rows = csv.writer(table)
@@ -115,6 +116,7 @@ def composite(
                         f"{data}: no tumor went into any of {TRIES} heads that were drawn; a donor needs all sequences "
                         "of the head, so add patients with more of them"
                     )
+                item["image"] = normalize(item["image"])
                 case, (donor, *placement) = f"Composite_{k + 1:03d}", _placement(transplant)
                 _write_case(folder / case, item, modalities, values)
                 rows.writerow([case, host["patient"], transplant.healthy, donor, *placement])

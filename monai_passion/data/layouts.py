@@ -228,7 +228,7 @@ def guess_task(folder: Path, preferred: Task | None = None) -> Task:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """All images and their like, hidden ones and those of macOS left out."""
-    for place, folders, names in os.walk(folder, followlinks=True):
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         folders[:] = sorted(name for name in folders if not is_ignored(name))
         if len(Path(place).relative_to(folder).parts) >= DEPTH:
             folders.clear()
@@ -236,6 +236,12 @@ def _walk(folder: Path) -> Iterator[Path]:
             told = name.lower().endswith((*READ, *OTHER_FORMATS, *ARCHIVES)) or UNFINISHED.search(name)
             if told and not is_ignored(name):
                 yield Path(place, name)
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(
+        f"{error.filename} cannot be read ({error.strerror}); get access to it, or take it out of the data"
+    ) from error
 
 
 def _not_read(path: Path) -> str | None:

@@ -75,7 +75,11 @@ def test_a_composite_has_the_sequences_of_its_head_and_always_a_tumor(patients, 
     assert {row["host"] for row in rows} <= {"P0", "P1"}
     assert all(row["donor"] for row in rows)
     for path in (tmp_path / "out").glob("*/*.nii.gz"):
-        assert np.asarray(nib.load(path).dataobj).any(), path
+        values = np.asarray(nib.load(path).dataobj)
+        if "_seg" not in path.name:
+            shown = values[values != 0]
+            assert (shown.mean(), shown.std()) == (pytest.approx(0, abs=1e-3), pytest.approx(1, abs=1e-3))
+        assert values.any(), path
     for case in ("P0", "P2"):
         shutil.rmtree(tmp_path / "in" / case)
     with pytest.raises(InputError, match="no tumor went into any of 50 heads"):

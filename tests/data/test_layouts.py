@@ -1,6 +1,9 @@
 """Folders as data sets, sites and operating systems leave them: who has which file, and what is not used."""
 
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -370,3 +373,18 @@ def test_a_name_that_begins_with_an_entity_of_bids_alone_is_read(tmp_path):
 def test_the_plain_file_is_taken_and_not_a_corrected_one_whatever_the_patient_is_called(tmp_path, name, form):
     touch(tmp_path, *(f"a/{name}_{file}.nii.gz" for file in ("T1", form, "FLAIR")))
     assert cases(tmp_path)["a"] == {"flair": [f"{name}_FLAIR.nii.gz"], "t1": [f"{name}_T1.nii.gz"]}
+
+
+def test_a_folder_that_may_not_be_read_is_an_error_and_not_a_patient_less(tmp_path, monkeypatch):
+    touch(tmp_path, *(f"{name}/{name}_{m}.nii.gz" for name in ("a", "b") for m in ("T1", "FLAIR")))
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"b cannot be read \(Permission denied\)"):
+        find_cohort(tmp_path, BRATS)
+    assert set(cases(tmp_path / "a")) == {"a"}

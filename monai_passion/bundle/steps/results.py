@@ -70,18 +70,21 @@ def _training_command(ckpt_dir: Path) -> str:
     return ""
 
 
-def keep_summary(output_dir: str, weights: str, split: str) -> None:
+def keep_summary(output_dir: str, weights: str, split: str, roi_size: Sequence[int] | None = None) -> None:
     """Put the ``summary.json`` of an evaluation beside the weights that it scored, for `predict` to tell from it.
 
     Nothing is kept for training patients (by split, or by name in the datalist beside the weights), for weights that
     came with this package, or where a summary of the same weights is there with more patients or with combinations that
-    this one lacks. A failure to write is a warning.
+    this one lacks. A failure to write is a warning. How it was measured is kept with it (``roi_size`` and the most
+    probable class), for `predict` to say if it decides otherwise.
     """
     path, package = Path(weights).resolve(), Path(__file__).resolve().parents[2]
     summary = Path(output_dir) / "summary.json"
     if split == "training" or path.is_relative_to(package) or not summary.is_file():
         return
-    facts = {"weights_sha256": sha256(path), "split": split, **json.loads(summary.read_text(encoding="utf-8"))}
+    own = {} if roi_size is None else {"roi_size": [int(size) for size in roi_size]}
+    how = {"decision": "most_probable", "mirror_axes": [], "ensemble": [], **own}
+    facts = {"weights_sha256": sha256(path), "split": split, **how, **json.loads(summary.read_text(encoding="utf-8"))}
     beside = path.with_name("summary.json")
     try:
         if again := _trained_on(path) & _scored(Path(output_dir)):

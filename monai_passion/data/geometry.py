@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, voxel_sizes
 from numpy.typing import NDArray
 from scipy import ndimage
 
@@ -29,6 +29,8 @@ __all__ = [
     "voxel_ml",
 ]
 
+FINE = 1.0
+"""Edge of a voxel in mm below which an image is no finer for a segmentation."""
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """The axes of DICOM and ITK point left and posterior, those of NIfTI right and anterior."""
 MIN_COVERAGE = 0.1
@@ -56,10 +58,11 @@ def is_near(sizes: Sequence[float], wanted: Sequence[float], tolerance: float = 
 def choose_reference(volumes: Mapping[str, Volume]) -> str:
     """The modality with the smallest voxels, the first of equals in channel order; slabs are left out.
 
-    A slab covers less than ``SLAB`` of what another one shows. If all are slabs, as for images of different places, all
-    count.
+    An edge below ``FINE`` counts as that: slices of 0.4 x 0.4 x 6 mm are coarser than voxels of 1 mm. A slab covers
+    less than ``SLAB`` of what another one shows. If all are slabs, as for images of different places, all count.
     """
-    sizes = {m: round(abs(float(np.linalg.det(volume.affine[:3, :3]))), 3) for m, volume in volumes.items()}
+    edges = {m: voxel_sizes(volume.affine) for m, volume in volumes.items()}
+    sizes = {m: [round(float(np.prod(np.maximum(e, least))), 3) for least in (FINE, 0)] for m, e in edges.items()}
     shown = {m: shown_voxels(volume) for m, volume in volumes.items()}
 
     def is_slab(m: str) -> bool:

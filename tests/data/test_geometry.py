@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_passion.data.geometry import bring_onto
+from monai_passion.data.geometry import bring_onto, choose_reference
 from monai_passion.data.nifti import Volume
 
 SPACING = np.array([1.0, 1.0, 10.0])
@@ -55,3 +55,21 @@ def test_where_an_image_is_0_rounding_leaves_nothing_of_what_is_beside_it():
     assert not moved[:3].any()
     assert not moved[13:].any()
     assert (moved[3:13] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "chosen"),
+    [
+        ({"flair": (0.4, 0.4, 6.0), "t1c": (1, 1, 1), "t1": (1, 1, 1)}, "t1c"),  # 0.96 and 1 mm3
+        ({"flair": (0.9, 0.9, 5), "t2": (0.45, 0.45, 5)}, "t2"),
+        ({"flair": (1, 1, 1), "t1c": (0.5, 0.5, 0.5)}, "t1c"),
+        ({"flair": (2, 2, 2), "t1c": (1.5, 1.5, 4)}, "flair"),
+        ({"flair": (1, 1, 1), "t1c": (1, 1, 1)}, "flair"),
+    ],
+)
+def test_the_reference_is_not_the_one_with_thick_slices(sizes, chosen):
+    volumes = {}
+    for m, edges in sizes.items():
+        shape = [round(48 / edge) for edge in edges]
+        volumes[m] = Volume(np.ones(shape, np.float32), np.diag([*edges, 1.0]), None, ())
+    assert choose_reference(volumes) == chosen

@@ -6,8 +6,10 @@ Every message is one line: what is wrong, with which file or value, and what to 
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import sys
+import tempfile
 from collections.abc import Iterable
 from types import TracebackType
 
@@ -26,6 +28,7 @@ __all__ = [
     "first_line",
     "install_excepthook",
     "is_out_of_memory",
+    "no_room",
     "passion_cause",
 ]
 
@@ -103,6 +106,20 @@ def is_out_of_memory(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def no_room(error: BaseException | None) -> str | None:
+    """A line about a disk that is full or folders that cannot be written to, if an error comes from that."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            where = f" to {error.filename}" if error.filename else ""
+            return f"cannot write{where} ({error.strerror}); free some space or give another folder"
+        error = error.__cause__ or error.__context__
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError:
+        return "no folder for temporary files can be written to; set TMPDIR to one, and MPLCONFIGDIR as well"
+    return None
 
 
 def passion_cause(error: BaseException) -> PassionError | KeyboardInterrupt | None:

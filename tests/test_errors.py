@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -71,3 +72,17 @@ def test_the_traceback_can_be_asked_for():
     code, text = end("raise WeightsError('x')", MONAI_PASSION_DEBUG="1")
     assert code == 4
     assert "Traceback" in text
+
+
+def test_a_full_disk_or_no_place_for_temporary_files_is_told_wherever_it_shows(monkeypatch):
+    full, wrapped = OSError(errno.ENOSPC, "No space left on device", "/x/log"), RuntimeError("wrapped")
+    wrapped.__cause__ = full
+    line = "cannot write to /x/log (No space left on device); free some space or give another folder"
+    assert errors.no_room(wrapped) == line
+    assert errors.no_room(ValueError("other")) is None
+
+    def nowhere():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    assert "set TMPDIR" in errors.no_room(RuntimeError("of matplotlib"))

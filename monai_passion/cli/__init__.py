@@ -33,6 +33,7 @@ from monai_passion.errors import (
     UsageError,
     did_you_mean,
     is_out_of_memory,
+    no_room,
 )
 from monai_passion.system.memory import keep_freed_memory
 
@@ -65,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
+        if (full := no_room(error)) is not None:
+            print(f"{PROGRAM}: error: {full}", file=sys.stderr)
+            return ResourceError.exit_code
         if is_out_of_memory(error):
             print(f"{PROGRAM}: error: not enough memory; close other programs or use smaller images", file=sys.stderr)
             return ResourceError.exit_code

@@ -92,9 +92,9 @@ def score(
     if unlabeled := [case for _, others in labeled.values() for case in others]:
         print(f"warning: not scored for lack of a label: {', '.join(unlabeled)}")
     scored = {name: found for name, (found, _) in labeled.items()}
-    verify_datalist({"labels": lists.get("labels"), **scored}, chosen, "repair", facts.spatial_dims)
     file = None if weights is None else Path(weights)
     with output_folder(output, overwrite=overwrite, last="summary.json") as folder:
+        verify_datalist({"labels": lists.get("labels"), **scored}, chosen, "repair", facts.spatial_dims)
         segmenter = Segmenter(
             facts,
             weights=file,

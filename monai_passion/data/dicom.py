@@ -9,12 +9,14 @@ import filecmp
 import logging
 import os
 import re
+import shutil
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -22,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_passion.data.naming import read_description
-from monai_passion.errors import InputError, PassionError, UsageError, first_line
+from monai_passion.errors import InputError, PassionError, ResourceError, UsageError, first_line
 from monai_passion.system.files import sha256
 from monai_passion.tasks import Task
 
@@ -31,6 +33,7 @@ __all__ = [
     "as_nifti",
     "check_one_patient",
     "find_series",
+    "folder_for_conversions",
     "is_dicom",
     "open_series",
     "original_names",
@@ -286,6 +289,16 @@ def sums_of(files: Mapping[str, Path], series: Mapping[str, Series]) -> dict[str
 
 
 @contextmanager
+def folder_for_conversions(files: Mapping[str, Path]) -> Iterator[Path]:
+    """A temporary folder for `as_nifti`, gone at the end; none is made where nothing is DICOM, and so converted."""
+    if any(path.is_dir() or is_dicom(path) for path in files.values()):
+        with TemporaryDirectory() as folder:
+            yield Path(folder)
+    else:
+        yield Path()
+
+
+@contextmanager
 def original_names(converted: Mapping[str, Path], given: Mapping[str, Path]) -> Iterator[None]:
     """Within the block, errors about converted files name the original files."""
     try:
@@ -509,6 +522,8 @@ def _convert(series: Series, folder: Path, max_voxels: int) -> Path:
         raise InputError(f"{where} cannot be converted ({first_line(error)}); convert it by other means") from error
     made = sorted((folder / "out").glob("*.nii"))
     if len(made) != 1:
+        if shutil.disk_usage(folder).free < 4 * count:
+            raise ResourceError(f"no room to convert {where} in {folder.parent}; free some space, or set TMPDIR")
         said = first_line(next(iter((done.stderr or done.stdout).strip().splitlines()[::-1]), ""))
         raise InputError(
             f"{where} gives {len(made)} volumes where one is expected (dcm2niix: {said}); convert it by other means"

@@ -38,6 +38,8 @@ __all__ = [
     "same_grid",
 ]
 
+UNITS = {1: "meters", 3: "micrometers"}
+"""Of space, by their codes in ``xyzt_units``, other than mm."""
 SPACING_MM = (0.2, 30.0)
 """Distances between voxels that occur in MRI of patients; cardiac short-axis stacks reach 23 mm."""
 MAX_VOXELS = 2**28
@@ -304,6 +306,7 @@ def _judge(path: Path, raw: nib.Nifti1Header, num_volumes: int, max_voxels: int)
 
 def _affine(path: Path, raw: nib.Nifti1Header) -> tuple[NDArray[np.float64], tuple[str, ...]]:
     notes: list[str] = []
+    unit = UNITS.get(int(raw["xyzt_units"]) & 0b111, "")
     with np.errstate(all="ignore"):
         try:
             qform = raw.get_qform(coded=True)[0]
@@ -327,9 +330,12 @@ def _affine(path: Path, raw: nib.Nifti1Header) -> tuple[NDArray[np.float64], tup
         spacing = voxel_sizes(affine)
         if not ((spacing >= SPACING_MM[0]) & (spacing <= SPACING_MM[1])).all():
             sizes = " x ".join(f"{size:.3g}" for size in spacing)
+            remedy = f"convert it to mm from {unit}" if unit else "correct its header"
             raise InputError(
-                f"{path} has voxels of {sizes} mm, outside {SPACING_MM[0]} to {SPACING_MM[1]} mm; correct its header"
+                f"{path} has voxels of {sizes} mm, outside {SPACING_MM[0]} to {SPACING_MM[1]} mm; {remedy}"
             )
+        if unit:
+            notes.append(f"its header has the unit {unit}; the numbers are taken as mm, as they would be for a head")
         axes = affine[:3, :3] / spacing
         if abs(np.linalg.det(axes)) < 1e-3:
             raise InputError(f"{path} has a singular affine (its axes lie in one plane); set its affine")

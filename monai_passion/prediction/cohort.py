@@ -9,6 +9,7 @@ import json
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -49,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 VOLUMES = "volumes.csv"
+OWN_FILES = re.compile(r"manifest.*\.json|volumes\.csv|index\.html", re.IGNORECASE)
+"""Names of what lies beside the patients' folders."""
 REPORT = "report.json"
 
 PatientFiles = Path | Mapping[str, Path]
@@ -90,10 +93,12 @@ def predict_cohort(
         "key"}``, and of one that is done its ``row`` of ``volumes.csv`` and the ``titles`` of what stands in it.
 
     Raises:
-        UsageError: ``output`` holds something else.
+        UsageError: ``output`` holds something else, or a patient has the name of a file of the result.
         WeightsError, UsageError: as for `Segmenter`; they concern every patient.
     """
     check_folder(output)
+    if taken := sorted(name for name in patients if OWN_FILES.fullmatch(name)):
+        raise UsageError(f"a patient is called {taken[0]}, as a file of the result; give that patient another name")
     path = shard_manifest(output, shard)
     read_manifests(output)  # which refuses another folder before a network is loaded; a run that ends now may add to it
     segmenter = open_segmenter()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from monai_passion import NOTICE
-from monai_passion.data.dicom import as_nifti, sums_of
+from monai_passion.data.dicom import as_nifti, folder_for_conversions, sums_of
 from monai_passion.data.geometry import moved_onto
 from monai_passion.data.nifti import MAX_VOXELS, Volume, read_volume
 from monai_passion.data.plausibility import SAME_HEAD, STRIPPED
@@ -77,9 +76,10 @@ def open_examination(
             f"{folder}/report.json does not say where its images are ({', '.join(missing)}); run predict again with "
             "--keep-names, or give the folder of the images in place of that of the result"
         )
-    with TemporaryDirectory() as converted:
-        nifti, series, _ = as_nifti({m: Path(paths[m]) for m in used}, Path(converted), max_voxels)
-        now = sums_of({m: Path(paths[m]) for m in used}, series)
+    given = {m: Path(paths[m]) for m in used}
+    with folder_for_conversions(given) as converted:
+        nifti, series, _ = as_nifti(given, converted, max_voxels)
+        now = sums_of(given, series)
         if others := [m for m, known in report.get("files_sha256", {}).items() if now.get(m, known) != known]:
             raise InputError(
                 f"{paths[others[0]]} is not the image that {folder} was segmented from ({others[0]}): its content has "

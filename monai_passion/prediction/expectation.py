@@ -110,7 +110,7 @@ def check_expectation(quality: Sequence[Mapping[str, Any]], used: Sequence[str],
             f"weights (n = {row['patients']})",
         )
         for row in quality
-        if row["dice"] < UNRELIABLE
+        if round(row["dice"], 2) < UNRELIABLE  # as it is shown
     ]
 
 

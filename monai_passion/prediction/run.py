@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,7 +14,7 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from monai_passion.bundle.facts import BundleFacts
-from monai_passion.data.dicom import Series, as_nifti, original_names, sums_of
+from monai_passion.data.dicom import Series, as_nifti, folder_for_conversions, original_names, sums_of
 from monai_passion.data.layouts import READ
 from monai_passion.data.naming import read_name
 from monai_passion.data.nifti import MAX_VOXELS, read_volume
@@ -229,8 +228,8 @@ def check_patient(
         PassionError: see `read_patient`.
     """
     given = {m: Path(path) for m, path in files.items()}
-    with TemporaryDirectory() as converted:
-        patient, _, findings, *_ = examine(given, bundle, options, Path(converted), tell, stage)
+    with folder_for_conversions(given) as converted:
+        patient, _, findings, *_ = examine(given, bundle, options, converted, tell, stage)
     expected = _expected(find_summary(weights) if weights else None, bundle)
     used = list(patient.used)
     quality = expected.get("+".join(used), [])
@@ -277,16 +276,13 @@ def predict_patient(
         PassionError: see `read_patient`, `Segmenter` and `output_folder`.
     """
     output, seconds = Path(output), Stopwatch(stage)
-    paths = [Path(path) for path in files.values()]
+    given = {m: Path(path) for m, path in files.items()}
     results = [f"segmentation_{'+'.join(names)}.nii.gz" for names in combinations(bundle.modalities)]
     with (
-        output_folder(output, paths, options.overwrite, replaces=(*RESULTS, *results)) as folder,
-        TemporaryDirectory() as converted,
+        output_folder(output, list(given.values()), options.overwrite, replaces=(*RESULTS, *results)) as folder,
+        folder_for_conversions(given) as converted,
     ):
-        given = {m: Path(path) for m, path in files.items()}
-        patient, series, findings, mask, pictures = examine(
-            given, bundle, options, Path(converted), tell, seconds.start
-        )
+        patient, series, findings, mask, pictures = examine(given, bundle, options, converted, tell, seconds.start)
         seconds.start("loading the network")
         segmenter = open_segmenter()
         summary = find_summary(segmenter.weights)

@@ -5,6 +5,7 @@ import inspect
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -182,3 +183,13 @@ def test_a_command_whose_output_nobody_reads_any_more_does_its_work(tmp_path, st
     getattr(process, stream).close()
     assert process.wait() == 0
     assert len(list((tmp_path / "made").glob("BraTS20_*"))) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full is Linux's")
+def test_standard_output_on_a_full_disk_is_a_full_disk(tmp_path):
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "monai_passion", "info"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 5
+    assert "Traceback" not in done.stderr
+    assert "No space left" in done.stderr

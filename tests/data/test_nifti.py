@@ -256,3 +256,21 @@ def test_an_all_zero_sform_gives_way_to_the_qform(tmp_path):
     assert "its sform is all zero; the qform is used" in header.notes
     write_labels(tmp_path / "labels.nii.gz", np.ones(DATA.shape, np.uint8), tmp_path / "x.nii")
     np.testing.assert_allclose(nib.load(tmp_path / "labels.nii.gz").affine, header.affine, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("unit", "size", "said"), [("micron", 2000.0, "from micrometers"), ("meter", 1000.0, "from meters")]
+)
+def test_a_file_in_another_unit_is_refused_with_it(tmp_path, unit, size, said):
+    image = nib.Nifti1Image(np.ones((8, 8, 8), np.float32), np.diag([size, size, size, 1.0]))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "x.nii")
+    with pytest.raises(InputError, match=f"convert it to mm {said}"):
+        read_header(tmp_path / "x.nii")
+
+
+def test_a_unit_that_the_numbers_contradict_is_noted(tmp_path):
+    image = nib.Nifti1Image(np.ones((8, 8, 8), np.float32), np.eye(4))
+    image.header.set_xyzt_units("meter")
+    nib.save(image, tmp_path / "x.nii")
+    assert any("the unit meters" in note for note in read_header(tmp_path / "x.nii").notes)

@@ -404,3 +404,10 @@ def test_workers_end_with_the_process_that_started_them_however_it_ends(tmp_path
         time.sleep(0.1)
     os.kill(worker, signal.SIGKILL)
     pytest.fail("the worker lives on")
+
+
+@pytest.mark.parametrize("name", ["volumes.csv", "index.html", "manifest_2.json"])
+def test_a_patient_called_like_a_file_of_the_result_is_refused(tmp_path, name):
+    with pytest.raises(UsageError, match="as a file of the result"):
+        predict_cohort({name: {"flair": tmp_path / "f.nii"}}, tmp_path / "out", find_bundle(), Threshold, Options())
+    assert not (tmp_path / "out").exists()

@@ -164,7 +164,7 @@ def most_helpful(
             gains += [
                 {"modality": m, "region": row["region"], "now": now[row["region"]], "then": row["dice"]}
                 for row in expected.get(more, ())
-                if row["region"] in now and row["dice"] > now[row["region"]]
+                if row["region"] in now and round(row["dice"], 2) > round(now[row["region"]], 2)
             ]
     return max(gains, key=lambda row: row["then"] - row["now"], default=None)
 

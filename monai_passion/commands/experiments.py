@@ -13,7 +13,7 @@ __all__ = ["run", "status"]
 
 OF_A_CELL = {
     "seed": "the grid has the seeds, and --only chooses among them",
-    "dataset_dir": "give --dataset-dir",
+    "dataset_dir": "give --data",
     "datalist": "give --datalist or --split-dir",
     "presence": "the grid names the tables, and --presence-dir says where they are",
     "ckpt_dir": "give --output",
@@ -26,12 +26,12 @@ def run(
     grid: PathLike,
     *,
     output: PathLike,
-    dataset_dir: PathLike,
+    data: PathLike,
     datalist: PathLike | None = None,
     split_dir: PathLike | None = None,
     presence_dir: PathLike | None = None,
     split: Literal["validation", "test"] = "validation",
-    data: str | None = None,
+    data_name: str | None = None,
     engine: Literal["local", "ray"] = "local",
     jobs: int | None = None,
     threads: int = 1,
@@ -47,17 +47,17 @@ def run(
     """Run the cells of a grid of trainings that are not done yet.
 
     Example:
-        monai-passion experiments run configs/experiments/table3.json --output RUNS --dataset-dir PATIENTS
+        monai-passion experiments run configs/experiments/table3.json --output RUNS --data PATIENTS
 
     Args:
         grid: a file such as configs/experiments/table3.json, or the name of one of these, such as table3.
         output: a folder, in which each cell gets its own.
-        dataset_dir: the patients.
+        data: folder of the patients.
         datalist: their split (default: datalist.json in the output, made when missing).
         split_dir: folder with train.txt, val.txt and test.txt to make the datalist with.
         presence_dir: folder of published presence tables, in place of drawn ones.
         split: the patients that are scored.
-        data: the name of the data set in reports (default: found out).
+        data_name: the name of the data set in reports (default: found out).
         engine: where the cells run.
         jobs: cells at a time (default: 1; ray: what the cluster holds).
         threads: CPU threads of a cell.
@@ -87,7 +87,7 @@ def run(
     from monai_passion.system.engines import LocalEngine, RayEngine
     from monai_passion.system.output import check_folder
 
-    grid, output, dataset_dir = find_grid(grid), Path(output), Path(dataset_dir)
+    grid, output, data = find_grid(grid), Path(output), Path(data)
     content = load_grid(grid)
     last = {key: read_value(value) for key, value in (set or {}).items()}
     if own := [key for key in last if key in OF_A_CELL]:
@@ -107,19 +107,19 @@ def run(
     is_new = datalist is None and not lists.is_file()
     if dry_run:
         try:
-            training = _split_patients(dataset_dir, None if is_new else lists, split_dir)["training"]
+            training = _split_patients(data, None if is_new else lists, split_dir)["training"]
         except PassionError:  # the cells can be listed without data
             training = None
-        print("\n".join(cost_lines(cells, fragments, shipped, training, dataset_dir, threads, measure)))
+        print("\n".join(cost_lines(cells, fragments, shipped, training, data, threads, measure)))
         return []
     if (jobs is not None and jobs < 1) or threads < 1:
         raise UsageError("--jobs and --threads must be 1 or more")
     if gpus and engine == "local":
         raise UsageError("--gpus shares cards among the cells of --engine ray; choose a card with --device cuda:0")
     check_folder(output)
-    patients = _split_patients(dataset_dir, None if is_new else lists, split_dir)
+    patients = _split_patients(data, None if is_new else lists, split_dir)
     if not patients[split]:
-        source = (split_dir or dataset_dir) if is_new else lists
+        source = (split_dir or data) if is_new else lists
         raise InputError(f"{source} has no {split} patients to score; choose another --split, or other lists")
     if is_new:
         write_datalist(lists, patients)
@@ -129,11 +129,11 @@ def run(
         Source(
             fragments,
             shipped,
-            dataset_dir,
+            data,
             lists,
             None if presence_dir is None else Path(presence_dir),
             split,
-            data or describe_data(dataset_dir, patients),
+            data_name or describe_data(data, patients),
             device,
         ),
         content.get("table"),

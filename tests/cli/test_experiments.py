@@ -10,7 +10,7 @@ from tests.experiment.fake import write_project
 @pytest.fixture
 def command(tmp_path):
     grid = write_project(tmp_path)
-    data = ["--dataset-dir", str(tmp_path / "data"), "--datalist", str(tmp_path / "data" / "datalist.json")]
+    data = ["--data", str(tmp_path / "data"), "--datalist", str(tmp_path / "data" / "datalist.json")]
     return lambda *more: main(["experiments", "run", str(grid), "--output", str(tmp_path / "runs"), *data, *more])
 
 
@@ -26,7 +26,7 @@ def test_a_dry_run_counts_the_patients_of_the_lists_that_the_runs_have(tmp_path,
     grid, runs = write_project(tmp_path), tmp_path / "runs"
     runs.mkdir()
     listed = json.loads((tmp_path / "data" / "datalist.json").read_text())
-    command = ["experiments", "run", str(grid), "--output", str(runs), "--dataset-dir", str(tmp_path / "data")]
+    command = ["experiments", "run", str(grid), "--output", str(runs), "--data", str(tmp_path / "data")]
     for length in (1, 2):
         training = [{**listed["training"][0], "case": name, "patient": name} for name in "ab"[:length]]
         (runs / "datalist.json").write_text(json.dumps({**listed, "training": training}))
@@ -79,7 +79,7 @@ def test_lists_without_patients_to_score_leave_no_datalist_behind(tmp_path, caps
         (tmp_path / "patients" / f"P{n}").mkdir(parents=True)
         (tmp_path / "patients" / f"P{n}" / f"P{n}_flair.nii.gz").touch()
         (lists / ("train.txt" if n else "test.txt")).write_text(f"P{n}\n")
-    options = ["--dataset-dir", str(tmp_path / "patients"), "--split-dir", str(lists)]
+    options = ["--data", str(tmp_path / "patients"), "--split-dir", str(lists)]
     assert main(["experiments", "run", str(grid), "--output", str(tmp_path / "runs"), *options]) == 3
     assert "lists has no validation patients to score; choose another --split" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
@@ -102,7 +102,7 @@ def test_status_of_another_folder_is_exit_code_3(tmp_path, capsys):
 def test_other_lists_than_those_of_an_earlier_run_are_refused(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("monai_passion.experiment.runner.run_cells", lambda *args: {})
     grid, data = write_project(tmp_path), cohort(tmp_path / "images", "ABC")
-    command = ["experiments", "run", str(grid), "--output", str(tmp_path / "runs"), "--dataset-dir", str(data)]
+    command = ["experiments", "run", str(grid), "--output", str(tmp_path / "runs"), "--data", str(data)]
     for name, order in (("one", "ABC"), ("other", "BAC")):
         (tmp_path / name).mkdir()
         for split, patient in zip(("train", "val", "test"), order, strict=True):

@@ -36,7 +36,7 @@ ADDED_TO = {
     "predict of a cohort": ["predict", "cohort", "--output", "old", "--weights", "weights"],
     "bundles make": ["bundles", "make", "--task", "brats_mri", "--network", "rfnet", "--output", "old"],
     "phantom": ["phantom", "brats", "old", "--cases", "1", "--size", "24"],
-    "experiments run": ["experiments", "run", GRID, "--dataset-dir", ".", "--output", "old"],
+    "experiments run": ["experiments", "run", GRID, "--data", ".", "--output", "old"],
     "demo": ["demo", "--output", "old"],
 }
 """Folders that these go on with, or that must be new: there is no --overwrite of what they lack."""

@@ -51,7 +51,7 @@ def runner(tmp_path):
         "--output",
         str(tmp_path / "runs"),
     ]
-    command += ["--dataset-dir", str(tmp_path / "data"), "--datalist", str(tmp_path / "data" / "datalist.json")]
+    command += ["--data", str(tmp_path / "data"), "--datalist", str(tmp_path / "data" / "datalist.json")]
     command += ["--presence-dir", str(tmp_path / "data"), "--only", "seed1", "--jobs", "2"]
     command += ["--set", f"epochs={EPOCHS}", "--set", f"wait={WAIT}"]
     started = []

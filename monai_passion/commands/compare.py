@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,23 +100,37 @@ def compare(
             maps = {"before": views["labels_before"], "after": labels}
             titles = {**second.report["titles"], "before": "before", "after": "after"}
             shown = {**second.report, "titles": titles, "findings": result["findings"]}
-            still = preview(images, maps, affine, shown)
+            still = preview(images, maps, affine, shown, _told(result, second.report["titles"]))
             imsave(folder / "preview.png", still)
             page = make_comparison_page(result, views, labels, affine, second.report, still)
             (folder / "comparison.html").write_text(page, encoding="utf-8")
             (folder / "comparison.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         voice.repeat()
     if not quiet:
-        for row in result["regions"]:
-            volume = row["volume_ml"]
-            percent = "" if volume["percent"] is None else f" ({volume['percent']:+.0f} %)"
-            print(f"{row['title']}: {volume['before']:.2f} -> {volume['after']:.2f} mL{percent}")
+        print("\n".join(_changes(result)))
         if category := result["category"]:
-            print(f"{category['category']} by the thresholds of RANO for {category['region']}: {category['why']}")
             print(category["caveat"])
         print(f"{target}: {', '.join(sorted(path.name for path in target.iterdir()))}")
         print(result["notice"])
     return result
+
+
+def _changes(result: Mapping[str, Any]) -> list[str]:
+    """A line per region, and one for the category."""
+    lines = []
+    for row in result["regions"]:
+        volume = row["volume_ml"]
+        percent = "" if volume["percent"] is None else f" ({volume['percent']:+.0f} %)"
+        lines.append(f"{row['title']}: {volume['before']:.2f} -> {volume['after']:.2f} mL{percent}")
+    if category := result["category"]:
+        lines.append(f"{category['category']} by the thresholds of RANO for {category['region']}: {category['why']}")
+    return lines
+
+
+def _told(result: Mapping[str, Any], titles: Mapping[str, str]) -> list[str]:
+    """What stands beneath the picture: the changes, the sequences of each day, the notice."""
+    used = (f"{day} from {', '.join(titles.get(m, m) for m in result['used'][day])}" for day in ("before", "after"))
+    return [*_changes(result), "; ".join(used), result["notice"]]
 
 
 def _check_apart(output: Path, sources: Sequence[Path]) -> None:

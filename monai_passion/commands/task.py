@@ -15,7 +15,7 @@ def task(
     *,
     output: PathLike,
     modalities: Sequence[str] | None = None,
-    labels: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
     name: str | None = None,
     anatomy: str = "other",
     skull_stripped: bool = False,
@@ -25,18 +25,18 @@ def task(
     """Write a task file: the modalities, label values and sizes of a data set, for ``bundles make --task``.
 
     Example:
-        monai-passion task PATIENTS --modalities flair t1 pd --labels lesion=1 --output my_task.json
-        monai-passion task PATIENTS --modalities t2 adc hbv=b1400 --labels PZ=1 TZ=2 --output my_task.json
+        monai-passion task PATIENTS --modalities flair t1 pd --classes lesion=1 --output my_task.json
+        monai-passion task PATIENTS --modalities t2 adc hbv=b1400 --classes PZ=1 TZ=2 --output my_task.json
         monai-passion task Dataset005_Prostate/dataset.json --output my_task.json
 
     Titles, other names of a modality, regions of several classes and SNOMED codes may be added to the file by hand;
     docs/reference/task-files.md has every key.
 
     Args:
-        source: a folder of patients, or a dataset.json of nnU-Net or the Decathlon, which tells modalities and labels.
+        source: a folder of patients, or a dataset.json of nnU-Net or the Decathlon, which tells modalities and classes.
         output: the JSON file to write.
         modalities: their names, as in the file names; NAME=ALIAS if the files use another name.
-        labels: NAME=VALUE of each class, background (0) left out.
+        classes: NAME=VALUE of each class, its value in the label maps; background (0) left out.
         name: of the task (default: from the source).
         anatomy: brain, heart, prostate, ...; heads have checks of their own.
         skull_stripped: the images are 0 outside the brain.
@@ -47,7 +47,7 @@ def task(
         ``output``.
 
     Raises:
-        UsageError: modalities or labels are missing or wrong, or ``output`` exists.
+        UsageError: modalities or classes are missing or wrong, or ``output`` exists.
         InputError: ``source`` is neither, or has no file of these modalities.
     """
     from monai_passion.data.describe_task import describe_task, doubts_of
@@ -55,7 +55,7 @@ def task(
     from monai_passion.system.output import refuse_older
 
     refuse_older(Path(output), overwrite, [source])
-    made = describe_task(Path(source), modalities, labels, name, anatomy, skull_stripped, spatial_dims)
+    made = describe_task(Path(source), modalities, classes, name, anatomy, skull_stripped, spatial_dims)
     write_json(Path(output), made.to_json())
     for label, value in (
         ("task", made.name),
@@ -64,7 +64,7 @@ def task(
         *made.settings.items(),
     ):
         print(f"{label:<12}{value}")
-    for doubt in doubts_of(Path(source), made) if labels and Path(source).is_dir() else ():
+    for doubt in doubts_of(Path(source), made) if classes and Path(source).is_dir() else ():
         print(f"warning: {doubt}")
     print(f"wrote {output}")
     return Path(output)

@@ -31,7 +31,7 @@ STEP, CROP, PLANE = 16, 80, 512
 def describe_task(
     source: Path,
     modalities: Sequence[str] | None = None,
-    labels: Sequence[str] | None = None,
+    classes: Sequence[str] | None = None,
     name: str | None = None,
     anatomy: str = "other",
     skull_stripped: bool = False,
@@ -41,15 +41,15 @@ def describe_task(
 
     Args:
         source: a folder of patients; or a ``dataset.json`` of nnU-Net or the Decathlon, or the folder that holds it,
-            which tells modalities and labels.
+            which tells modalities and classes.
         modalities: as in the file names; their order is that of the network's channels. ``NAME=ALIAS`` is for files
             with another name, and may be repeated for one modality.
-        labels: ``NAME=VALUE`` of each class but the background, which is 0.
+        classes: ``NAME=VALUE`` of each class but the background, which is 0.
         name: of the task; by default that of the folder.
         anatomy, skull_stripped, spatial_dims: see `monai_passion.tasks.Task`.
 
     Raises:
-        UsageError: modalities or labels are missing or wrong; a single modality.
+        UsageError: modalities or classes are missing or wrong; a single modality.
         InputError: no such source, or no files of these modalities.
     """
     index = source / "dataset.json" if source.is_dir() else source
@@ -63,9 +63,9 @@ def describe_task(
     titles = list(other) or (list(channels_of(listed).values()) if listed else [])
     if not titles:
         raise UsageError("no modalities given; add --modalities NAME NAME ..., as the names of the files have them")
-    values = _parse(_words(labels)) or _labels(listed)
+    values = _parse(_words(classes)) or _labels(listed)
     if not values:
-        raise UsageError("no labels given; add --labels NAME=VALUE ...")
+        raise UsageError("no classes given; add --classes NAME=VALUE ...")
     names = [_plain(title) for title in titles]
     aliases = {
         m: [
@@ -112,7 +112,7 @@ def doubts_of(folder: Path, task: Task) -> list[str]:
     found = set[int]().union(*(values for _, values in readable_values(sample)))
     if more := sorted(found - set(task.label_values)):
         doubts.append(
-            f"label maps have the values {', '.join(map(str, more))}, too; add NAME=VALUE of each to --labels"
+            f"label maps have the values {', '.join(map(str, more))}, too; add NAME=VALUE of each to --classes"
         )
     if never := [f"{c.value} ({c.name})" for c in task.classes[1:] if found and c.value not in found]:
         doubts.append(f"no label map of {len(sample)} has the value {' or '.join(never)}")
@@ -138,8 +138,8 @@ def _labels(listed: Mapping[str, Any]) -> dict[str, int]:
         label, number = (value, key) if str(key).isdigit() else (key, value)
         if isinstance(number, list):
             raise InputError(
-                f"the label '{label}' of dataset.json is a region of {number}; give --labels NAME=VALUE of each class, "
-                "then write the regions into the task file"
+                f"the label '{label}' of dataset.json is a region of {number}; give --classes NAME=VALUE of each "
+                "class, then write the regions into the task file"
             )
         if not str(number).isdigit():
             raise InputError(f"the label '{label}' of dataset.json has the value {number!r}; give a whole number")
@@ -148,14 +148,14 @@ def _labels(listed: Mapping[str, Any]) -> dict[str, int]:
     return found
 
 
-def _parse(labels: Iterable[str]) -> dict[str, int]:
+def _parse(classes: Iterable[str]) -> dict[str, int]:
     found = {}
-    for text in labels:
+    for text in classes:
         label, _, value = text.partition("=")
         if not label.strip() or not value.strip().isdigit() or int(value) == 0:
-            raise UsageError(f"'{text}' is not a label; give NAME=VALUE with a whole number from 1, as in lesion=1")
+            raise UsageError(f"'{text}' is not a class; give NAME=VALUE with a whole number from 1, as in lesion=1")
         if label.strip() in found:
-            raise UsageError(f"--labels names '{label.strip()}' twice; give each label once")
+            raise UsageError(f"--classes names '{label.strip()}' twice; give each class once")
         found[label.strip()] = int(value)
     return found
 

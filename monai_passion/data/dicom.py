@@ -106,10 +106,16 @@ class Series(NamedTuple):
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM, with the mark "DICM" or, as old software writes it, without."""
+    """Whether a file begins as DICOM, with the mark "DICM" or, as old software writes it, without.
+
+    Raises:
+        InputError: the file may not be read.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(132)
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); get access to it, or take it away") from error
     except OSError:
         return False
     return head[128:] == b"DICM" or _starts_bare(head)
@@ -197,7 +203,7 @@ def _beside(path: Path) -> list[Path]:
     study = _value(path, "StudyInstanceUID")
     folders: dict[Path, list[Path]] = defaultdict(list)
     for file in path.parent.parent.glob("*/*"):  # without what may not be read
-        if file.parent != path.parent and file.is_file():
+        if file.parent != path.parent and file.is_file() and os.access(file, os.R_OK):
             folders[file.parent].append(file)
     found: list[Path] = []
     for files in folders.values():
@@ -291,7 +297,7 @@ def sums_of(files: Mapping[str, Path], series: Mapping[str, Series]) -> dict[str
 @contextmanager
 def folder_for_conversions(files: Mapping[str, Path]) -> Iterator[Path]:
     """A temporary folder for `as_nifti`, gone at the end; none is made where nothing is DICOM, and so converted."""
-    if any(path.is_dir() or is_dicom(path) for path in files.values()):
+    if any(os.path.isdir(path) or is_dicom(path) for path in files.values()):
         with TemporaryDirectory() as folder:
             yield Path(folder)
     else:

@@ -53,7 +53,7 @@ def test_what_a_task_and_its_files_do_not_share_is_told(tmp_path, capsys):
     for name in ("p1_flair", "p1_seg", "p2_flair", "p2_seg"):
         values = np.full((8, 8, 8), 4 if "seg" in name else 1, np.int16)
         write(tmp_path / "data" / name[:2] / f"{name}.nii.gz", values)
-    words = ["--modalities", "flair,pd", "--labels", "lesion=1", "--output", str(tmp_path / "task.json")]
+    words = ["--modalities", "flair,pd", "--classes", "lesion=1", "--output", str(tmp_path / "task.json")]
     assert main(["task", str(tmp_path / "data"), *words]) == 0
     warnings = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
     told = ("no file is named pd", "label maps have the values 4, too", "no label map of 2 has the value 1 (lesion)")
@@ -65,7 +65,7 @@ def test_a_new_task_needs_no_python(cohort, tmp_path, capsys):
     modalities, nobody, labels, dims = TASKS[name]
     file, run = tmp_path / f"{name}.json", tmp_path / "run"
     known = [f"{label}={value}" for label, value in labels.items()]
-    words = ["--labels", *known, "--spatial-dims", str(dims), "--name", name, "--output", str(file)]
+    words = ["--classes", *known, "--spatial-dims", str(dims), "--name", name, "--output", str(file)]
     assert main(["task", str(data), "--modalities", ",".join(modalities), *words]) == 0
 
     assert train(data, file, run, dims) == 0
@@ -110,8 +110,8 @@ def test_a_training_makes_its_bundle_once_and_only_where_it_can_begin(tmp_path, 
     write(data / "p0" / "p0_ct.nii.gz", np.ones((8, 8, 2), np.float32))
     file, other = tmp_path / "petct.json", tmp_path / "other.json"
     words = ["--modalities", "ct", "pet", "--spatial-dims", "2", "--name", "petct"]
-    assert main(["task", str(data), *words, "--labels", "tumor=1", "--output", str(file)]) == 0
-    assert main(["task", str(data), *words, "--labels", "tumor=2", "--output", str(other)]) == 0
+    assert main(["task", str(data), *words, "--classes", "tumor=1", "--output", str(file)]) == 0
+    assert main(["task", str(data), *words, "--classes", "tumor=2", "--output", str(other)]) == 0
     assert train(data, file, run, 2, "widht=3") == 2
     assert train(data, file, run, 2) == 3  # nobody has a label
     assert not run.exists()
@@ -147,7 +147,7 @@ def test_files_that_call_a_modality_otherwise_need_no_other_name(tmp_path):
         "adc",
         "hbv=b1400",
         "hbv=highb",
-        "--labels",
+        "--classes",
         "PZ=1",
         "--output",
         str(tmp_path / "t.json"),
@@ -166,13 +166,13 @@ def test_files_that_call_a_modality_otherwise_need_no_other_name(tmp_path):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["task", "{data}", "--labels", "a=1"], 2, "--modalities"),
-        (["task", "{data}", "--modalities", "t1"], 2, "--labels NAME=VALUE"),
-        (["task", "{data}", "--modalities", "t1", "--labels", "a"], 2, "NAME=VALUE"),
-        (["task", "{data}", "--modalities", "t1", "--labels", "a=0"], 2, "from 1"),
-        (["task", "{data}", "--modalities", "t3", "--labels", "a=1"], 3, "whose name tells t3"),
-        (["task", "{data}/nothing", "--modalities", "t1", "--labels", "a=1"], 3, "does not exist"),
-        (["task", "{data}", "--modalities", "t1", "--labels", "a=1"], 2, "t1 is a single modality"),
+        (["task", "{data}", "--classes", "a=1"], 2, "--modalities"),
+        (["task", "{data}", "--modalities", "t1"], 2, "--classes NAME=VALUE"),
+        (["task", "{data}", "--modalities", "t1", "--classes", "a"], 2, "NAME=VALUE"),
+        (["task", "{data}", "--modalities", "t1", "--classes", "a=0"], 2, "from 1"),
+        (["task", "{data}", "--modalities", "t3", "--classes", "a=1"], 3, "whose name tells t3"),
+        (["task", "{data}/nothing", "--modalities", "t1", "--classes", "a=1"], 3, "does not exist"),
+        (["task", "{data}", "--modalities", "t1", "--classes", "a=1"], 2, "t1 is a single modality"),
         (["bundles", "make", "--task", "brats", "--network", "rfnet"], 2, "did you mean brats_mri"),
         (["bundles", "make", "--task", "brats_mri", "--network", "rfnets"], 2, "known are rfnet"),
         (["bundles", "make", "--task", "brats_mri", "--method", "passions"], 2, "known are baseline"),

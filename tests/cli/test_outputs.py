@@ -20,7 +20,7 @@ FILES = {
     "presence": ["presence", "--cases", "3", "--missing-rates", "0", "0", "0", "0", "--output", "old.csv"],
     "convert": ["convert", "x.pth", "--network", "rfnet", "--output", "old.safetensors"],
     "bundles export": ["bundles", "export", BUNDLE, "--weights", "weights", "--output", "old.zip"],
-    "task": ["task", ".", "--modalities", "flair", "t1", "--labels", "lesion=1", "--output", "old.json"],
+    "task": ["task", ".", "--modalities", "flair", "t1", "--classes", "lesion=1", "--output", "old.json"],
     "verify": ["verify", ".", "--output", "old.json"],
 }
 FOLDERS = {

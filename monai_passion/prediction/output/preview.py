@@ -121,6 +121,7 @@ def preview(
     labels: NDArray[np.unsignedinteger] | Mapping[str, NDArray[np.unsignedinteger]],
     affine: NDArray[np.float64],
     report: Mapping[str, Any],
+    beneath: Sequence[str] | None = None,
 ) -> NDArray[np.uint8]:
     """Axial, coronal and sagittal slices (rows) of each modality (columns) through one point, labels outlined.
 
@@ -131,6 +132,7 @@ def preview(
         labels: (X, Y, Z), or one for each of ``images``.
         affine: of them.
         report: the content of ``report.json``.
+        beneath: texts beneath the images, a line per region first, in place of those of the report.
 
     Returns:
         RGB, (height, width, 3).
@@ -142,7 +144,9 @@ def preview(
     across, up, high = (scene.spacing[a] * (cut.box[a].stop - cut.box[a].start) for a in range(3))
     columns = max(len(images), 2)
     wide = WIDTH * columns
-    bands, texts = _bands(report, int(wide * 13)), _texts(report, int(wide * 13))
+    letters = int(wide * 13)
+    bands = _bands(report, letters)
+    texts = [line for text in beneath or _beneath(report) for line in textwrap.wrap(text, letters)]
     names = [row["title"] for row in report["labels"]]
     in_a_line = names_in_a_line(names, wide, 9)
     top = LINE * (len(bands) + 2 + math.ceil(len(names) / in_a_line))
@@ -272,8 +276,8 @@ def _bands(report: Mapping[str, Any], letters: int) -> list[tuple[str, str]]:
     return [*lines, (BANDS["warning"], f"and {more} more; see report.json")] if more > 0 else lines
 
 
-def _texts(report: Mapping[str, Any], letters: int) -> list[str]:
-    """What stands beneath the images."""
+def _beneath(report: Mapping[str, Any]) -> list[str]:
+    """What stands beneath the images: volumes, what made them, the notice."""
     quality = report["expected_quality"]
     volumes = [
         f"{row['title']}: {row['volume_ml']:.1f} mL"
@@ -285,8 +289,7 @@ def _texts(report: Mapping[str, Any], letters: int) -> list[str]:
     )
     source = f"from {used}" + (f", without {absent}" if absent else "")
     bundle = f"{report['bundle']['name']} {report['bundle']['version']}, {source}"
-    lines = (*volumes, unknown_text(quality), bundle, report["notice"])
-    return [line for text in lines if text for line in textwrap.wrap(text, letters)]
+    return [text for text in (*volumes, unknown_text(quality), bundle, report["notice"]) if text]
 
 
 def plane_aspect(scene: Canonical, plane: str) -> float:

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
@@ -316,12 +317,12 @@ def original_names(converted: Mapping[str, Path], given: Mapping[str, Path]) -> 
         raise type(error)(text) from error
 
 
-def _pydicom() -> ModuleType:
+def _package(name: str) -> ModuleType:
+    """A package of the extra ``dicom``."""
     try:
-        import pydicom
+        return import_module(name)
     except ImportError as error:
         raise UsageError("DICOM needs more packages: pip install 'monai_passion[dicom]'") from error
-    return pydicom
 
 
 @lru_cache(maxsize=2**14)
@@ -341,7 +342,7 @@ def read_header(path: Path, **options: Any) -> Any:
         InputError: the file is damaged.
         UsageError: the extra ``dicom`` is not installed.
     """
-    pydicom = _pydicom()
+    pydicom = _package("pydicom")
     try:
         with path.open("rb") as file:
             bare = file.read(132)[128:] != b"DICM"
@@ -503,11 +504,7 @@ def slice_affine(header: Any) -> NDArray[np.float64]:
 
 
 def _convert(series: Series, folder: Path, max_voxels: int) -> Path:
-    try:
-        from dcm2niix import bin as program
-    except ImportError as error:
-        raise UsageError("DICOM needs more packages: pip install 'monai_passion[dicom]'") from error
-
+    program = _package("dcm2niix").bin
     where = f"the series '{series.description}' in {series.files[0].parent}"
     if (count := int(np.prod(series.shape, dtype=object))) > max_voxels:
         raise InputError(f"{where} has {count} voxels, more than the {max_voxels} allowed; crop or resample it")

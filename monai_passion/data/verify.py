@@ -89,7 +89,6 @@ def verify_cohort(
     labeled: bool = True,
     policy: str = "strict",
     voxels: bool = True,
-    progress: Callable[[float], object] = lambda share: None,
 ) -> Verdict:
     """Find the problems of a folder of patients; files are only read.
 
@@ -134,7 +133,7 @@ def verify_cohort(
     except InputError as error:
         problems.append(Problem("error", "label", "", str(error)))
     whole = chosen if cohort.layout != "cubes" else None
-    problems += _of_cases(cohort.cases, chosen.spatial_dims, convention, voxels, policy, whole, progress)
+    problems += _of_cases(cohort.cases, chosen.spatial_dims, convention, voxels, policy, whole)
     problems += _duplicates(cohort.cases, patients)
     return Verdict(
         chosen, cohort.layout, tuple(cohort.cases), convention, tuple(problems), tuple(cohort.unused), patients
@@ -148,7 +147,6 @@ def _of_cases(
     voxels: bool,
     policy: str,
     whole: Task | None = None,
-    progress: Callable[[float], object] = lambda share: None,
 ) -> Iterator[Problem]:
     """What is wrong with each case by itself.
 
@@ -161,9 +159,8 @@ def _of_cases(
         return list(dict.fromkeys(found))  # of a 4-D file the same is wrong for each modality
 
     with ThreadPoolExecutor(THREADS) as pool:  # most of the time is that of unpacking, which threads share
-        for k, problems in enumerate(pool.map(look, cases)):
+        for problems in pool.map(look, cases):
             yield from problems
-            progress((k + 1) / len(cases))
 
 
 def _of_cohort(cohort: Cohort, task: Task, patient_pattern: str | None, labeled: bool) -> Iterator[Problem]:

@@ -26,6 +26,8 @@ from monai_passion.system.locks import RunLock
 
 __all__ = ["CheckpointHandler", "newest_checkpoint", "read_checkpoint", "verify_checkpoint", "write_checkpoint"]
 
+SHOWN = 2
+"""Differences of a network that a message names."""
 NAME = re.compile(r"checkpoint_epoch=(\d+)\.pt")
 
 logger = logging.getLogger(__name__)
@@ -330,7 +332,7 @@ def _flat(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, **settings} if isinstance(settings, Mapping) else dict(metadata)
 
 
-def _tensor_differences(name: str, there: Mapping[str, Any], here: Mapping[str, Any], show: int = 2) -> list[str]:
+def _tensor_differences(name: str, there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     found = [f"{name}.{key} is only there" for key in there if key not in here]
     found += [f"{name}.{key} is only here" for key in here if key not in there]
     found += [
@@ -338,7 +340,7 @@ def _tensor_differences(name: str, there: Mapping[str, Any], here: Mapping[str, 
         for key in here
         if key in there and isinstance(here[key], torch.Tensor) and there[key].shape != here[key].shape
     ]
-    return found[:show] + ([f"{len(found) - show} more in {name}"] if len(found) > show else [])
+    return found[:SHOWN] + ([f"{len(found) - SHOWN} more in {name}"] if len(found) > SHOWN else [])
 
 
 def _surroundings(engine: SupervisedTrainer) -> dict[str, Any]:

@@ -97,13 +97,11 @@ class _Conv3dBeforeNorm(_BeforeNorm, Conv3d):
     pass
 
 
-def upsample(x: Tensor, factor: int = 2) -> Tensor:
-    """Bi- or trilinear up-sampling, corners aligned."""
-    if factor == 1:
-        return x
+def upsample(x: Tensor) -> Tensor:
+    """Twice the size along each axis, bi- or trilinear, corners aligned."""
     mode = "bilinear" if x.ndim == 4 else "trilinear"
     with torch.autocast("cpu", enabled=False):  # which would make single precision of half there, to no use
-        return F.interpolate(x, scale_factor=factor, mode=mode, align_corners=True)
+        return F.interpolate(x, scale_factor=2, mode=mode, align_corners=True)
 
 
 def initialize(network: nn.Module) -> None:

@@ -70,6 +70,10 @@ def _cross_tokens(released: str, ours: str) -> list[Rule]:
     return rules
 
 
+_FUSION: list[Rule] = [
+    (r"D\.RFM(L)\.fusion_layer\.0\.conv\.(W)", "fuse.{0}.{1}"),
+    (r"D\.RFM(L)\.fusion_layer\.(L)\.conv\.(W)", "fused.{0}.{1}.conv.{2}"),
+]
 RULES: dict[str, list[Rule]] = {
     "m2ftrans": [
         *_ENCODER,
@@ -78,8 +82,7 @@ RULES: dict[str, list[Rule]] = {
         *_transformer(r"Bottleneck\.trans_bottle", "transformer"),
         (r"pos", "positions"),
         (r"fusion", "fusion_tokens"),
-        (r"D\.RFM(L)\.fusion_layer\.0\.conv\.(W)", "fuse.{0}.{1}"),
-        (r"D\.RFM(L)\.fusion_layer\.(L)\.conv\.(W)", "fused.{0}.{1}.conv.{2}"),
+        *_FUSION,
         (r"D\.prm_fusion(L)\.prm_layer\.0\.conv\.(W)", "deep_heads.{0}.0.conv.{1}"),
         (r"D\.prm_fusion(L)\.prm_layer\.1\.(W)", "deep_heads.{0}.1.{1}"),
         *_cross_tokens("CT4", "cross.0"),
@@ -96,8 +99,7 @@ RULES: dict[str, list[Rule]] = {
         (r"multimodal_decode_conv\.(W)", "bottleneck.{0}"),
         (r"D\.seg_d(L)\.(W)", "deep_heads.{0}.{1}"),
         (r"D\.RFM5\.fusion_layer\.0\.conv\.(W)", "fuse_bottleneck.conv.{0}"),
-        (r"D\.RFM(L)\.fusion_layer\.0\.conv\.(W)", "fuse.{0}.{1}"),
-        (r"D\.RFM(L)\.fusion_layer\.(L)\.conv\.(W)", "fused.{0}.{1}.conv.{2}"),
+        *_FUSION,
     ],
     "rfnet": [
         *_ENCODER,

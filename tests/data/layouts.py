@@ -14,6 +14,13 @@ def touch(path):
     path.touch()
 
 
+def touch_all(folder, *names):
+    """Empty files below a folder, which is returned."""
+    for name in names:
+        touch(folder / name)
+    return folder
+
+
 def write_image(path, shape=(4, 4, 3)):
     """An image of one value, another for each path; or, by its name, a label map."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,15 +13,9 @@ from monai_passion.data.sources import find_files, find_patients
 from monai_passion.data.splits import patient_of
 from monai_passion.errors import InputError
 from monai_passion.tasks import load_task
+from tests.data.layouts import touch_all
 
 BRATS, MYOPS = load_task("brats_mri"), load_task("myops_cmr")
-
-
-def touch(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
 
 
 def cases(folder, task=BRATS, layout="auto"):
@@ -167,13 +161,13 @@ FOUND = {
 @pytest.mark.parametrize("name", FOUND)
 def test_a_layout_gives_each_patient_the_right_files(tmp_path, name):
     files, expected = FOUND[name]
-    folder = touch(tmp_path / name, *files)
+    folder = touch_all(tmp_path / name, *files)
     assert roles(folder) == expected
 
 
 @pytest.mark.parametrize("name", FOUND)
 def test_every_file_is_used_or_named(tmp_path, name):
-    folder = touch(tmp_path / name, *FOUND[name][0])
+    folder = touch_all(tmp_path / name, *FOUND[name][0])
     cohort = find_cohort(folder, BRATS)
     used = [path for case in cohort.cases for paths in case.files.values() for path in paths]
     files = {
@@ -187,7 +181,7 @@ def test_every_file_is_used_or_named(tmp_path, name):
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_what_a_system_keeps_beside_files_is_nobodys(tmp_path, name):
-    folder = touch(tmp_path, "A/A_t1.nii.gz", "A/Thumbs.db", f"{name}/A_t1.nii.gz", f"A/{name}/A_t1.nii.gz")
+    folder = touch_all(tmp_path, "A/A_t1.nii.gz", "A/Thumbs.db", f"{name}/A_t1.nii.gz", f"A/{name}/A_t1.nii.gz")
     cohort = find_cohort(folder, BRATS)
     assert (roles(folder), cohort.unused) == ({"A": "t1"}, [])
 
@@ -195,7 +189,7 @@ def test_what_a_system_keeps_beside_files_is_nobodys(tmp_path, name):
 @pytest.mark.parametrize("name", [name for name in FOUND if name != "flat, one file each"])
 def test_predict_finds_the_same_patients(tmp_path, name):
     files, expected = FOUND[name]
-    folder = touch(tmp_path / name, *files)
+    folder = touch_all(tmp_path / name, *files)
     patients = find_patients(folder, BRATS) or {name: folder}
     found = {
         patient: "+".join(sorted(find_files(source, BRATS) if not isinstance(source, dict) else source))
@@ -205,21 +199,21 @@ def test_predict_finds_the_same_patients(tmp_path, name):
 
 
 def test_the_examinations_in_the_folder_of_one_patient_are_of_one_patient(tmp_path):
-    folder = touch(tmp_path / "anna", "ses-1/flair.nii.gz", "ses-2/flair.nii.gz", "ses-2/t1.nii.gz")
+    folder = touch_all(tmp_path / "anna", "ses-1/flair.nii.gz", "ses-2/flair.nii.gz", "ses-2/t1.nii.gz")
     assert roles(folder) == {"anna_ses-1": "flair", "anna_ses-2": "flair+t1"}
     assert {patient_of(name) for name in roles(folder)} == {"anna"}
 
 
 def test_a_label_map_below_its_patients_images_is_named_with_the_remedy(tmp_path):
     name = "p1/HD-GLIO-AUTO-segmentation/registered/segmentation.nii.gz"
-    unused = find_cohort(touch(tmp_path, "p1/FLAIR.nii.gz", "p2/FLAIR.nii.gz", name), BRATS).unused
+    unused = find_cohort(touch_all(tmp_path, "p1/FLAIR.nii.gz", "p2/FLAIR.nii.gz", name), BRATS).unused
     assert [why for _, why in unused] == [
         "a label map below a patient's folder; put it beside the images that it was drawn on"
     ]
 
 
 def test_two_files_for_a_sequence_are_an_error_that_names_both(tmp_path):
-    folder = touch(tmp_path, "p1/p1_t1ce.nii.gz", "p1/p1_t1gd.nii.gz")
+    folder = touch_all(tmp_path, "p1/p1_t1ce.nii.gz", "p1/p1_t1gd.nii.gz")
     (case,) = find_cohort(folder, BRATS).cases
     with pytest.raises(InputError, match=r"p1 has two files for t1c: .*p1_t1ce.nii.gz and .*p1_t1gd.nii.gz"):
         _ = case.images
@@ -227,11 +221,11 @@ def test_two_files_for_a_sequence_are_an_error_that_names_both(tmp_path):
 
 def test_files_of_two_patients_in_one_folder_are_not_segmented_as_one(tmp_path):
     with pytest.raises(InputError, match=r"files of 2 patients by their names \(anna, bob\)"):
-        find_files(touch(tmp_path, "anna_flair.nii.gz", "bob_t1.nii.gz"), BRATS)
+        find_files(touch_all(tmp_path, "anna_flair.nii.gz", "bob_t1.nii.gz"), BRATS)
 
 
 def test_files_in_formats_that_are_not_read_are_named_with_the_remedy(tmp_path):
-    touch(tmp_path, "p1/VSD.Brain.XX.O.MR_T1c.685.mha", "p1/p1_t1.nii.gz")
+    touch_all(tmp_path, "p1/VSD.Brain.XX.O.MR_T1c.685.mha", "p1/p1_t1.nii.gz")
     cohort = find_cohort(tmp_path, BRATS)
     assert [why for _, why in cohort.unused] == ["a .mha file, which is not read; convert it to .nii.gz"]
 
@@ -263,7 +257,9 @@ def test_a_channel_that_the_task_does_not_use_is_none(tmp_path):
 
 
 def test_an_nnunet_data_set_is_read_by_its_channels(tmp_path):
-    touch(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz")
+    touch_all(
+        tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/a_0001.nii.gz", "labelsTr/a.nii.gz", "imagesTs/b_0000.nii.gz"
+    )
     index = {
         "channel_names": {"0": "FLAIR", "1": "T1ce"},
         "labels": {"background": 0, "edema": 1},
@@ -275,7 +271,7 @@ def test_an_nnunet_data_set_is_read_by_its_channels(tmp_path):
 
 
 def test_images_of_other_formats_in_an_nnunet_data_set_are_named(tmp_path):
-    touch(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nrrd", "imagesTr/c_0000.mha", "imagesTr/notes.txt")
+    touch_all(tmp_path, "imagesTr/a_0000.nii.gz", "imagesTr/b_0000.nrrd", "imagesTr/c_0000.mha", "imagesTr/notes.txt")
     (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "FLAIR"}, "labels": {}}))
     cohort = find_cohort(tmp_path, BRATS)
     assert [path.name for path, why in cohort.unused if "convert it to .nii.gz" in why] == ["b_0000.nrrd", "c_0000.mha"]
@@ -300,8 +296,8 @@ def test_a_damaged_dataset_json_is_an_error_that_names_it(tmp_path, text):
 
 
 def test_the_task_is_the_one_whose_modalities_the_names_tell(tmp_path):
-    assert guess_task(touch(tmp_path / "heart", "m/m_C0.nii.gz", "m/m_LGE.nii.gz", "m/m_T2.nii.gz")) == MYOPS
-    assert guess_task(touch(tmp_path / "head", "p/p_T2.nii.gz", "p/p_T1.nii.gz")) == BRATS
+    assert guess_task(touch_all(tmp_path / "heart", "m/m_C0.nii.gz", "m/m_LGE.nii.gz", "m/m_T2.nii.gz")) == MYOPS
+    assert guess_task(touch_all(tmp_path / "head", "p/p_T2.nii.gz", "p/p_T1.nii.gz")) == BRATS
 
 
 def test_what_is_not_used_is_one_line_with_one_file_of_each_kind(tmp_path):
@@ -315,21 +311,23 @@ def test_what_is_not_used_is_one_line_with_one_file_of_each_kind(tmp_path):
 def test_numbered_patients_in_one_folder_stay_apart(tmp_path, name):
     one, two = name.format(1), name.format(2)
     files = [f"{one}_flair.nii.gz", f"{one}_t1.nii.gz", f"{two}_t2.nii.gz", f"{two}_t1ce.nii.gz"]
-    assert roles(touch(tmp_path / "two", *files)) == {one: "flair+t1", two: "t1c+t2"}
+    assert roles(touch_all(tmp_path / "two", *files)) == {one: "flair+t1", two: "t1c+t2"}
     with pytest.raises(InputError, match="files of 2 patients"):
         find_files(tmp_path / "two", BRATS)
-    alone = touch(tmp_path / "flat", f"{one}_flair.nii.gz", f"{two}_t1.nii.gz")
+    alone = touch_all(tmp_path / "flat", f"{one}_flair.nii.gz", f"{two}_t1.nii.gz")
     assert set(cases(alone, layout="flat")) == {one, two}
 
 
 def test_numbers_that_are_all_different_are_those_of_series(tmp_path):
-    folder = touch(tmp_path / "anna", "1_flair.nii.gz", "2_t1.nii.gz", "AX3_t2.nii.gz", "scan4_t1ce.nii.gz")
+    folder = touch_all(tmp_path / "anna", "1_flair.nii.gz", "2_t1.nii.gz", "AX3_t2.nii.gz", "scan4_t1ce.nii.gz")
     assert roles(folder) == {"anna": "flair+t1+t1c+t2"}
 
 
 @pytest.mark.parametrize(("names", "told"), [(("001", "002"), True), (("001", "001"), False)])
 def test_numbers_in_folders_of_sequences_that_may_be_patients_are_told(tmp_path, caplog, names, told):
-    folder = touch(tmp_path / "anna", *(f"{m}/{name}.nii.gz" for m, name in zip(("flair", "t2"), names, strict=True)))
+    folder = touch_all(
+        tmp_path / "anna", *(f"{m}/{name}.nii.gz" for m, name in zip(("flair", "t2"), names, strict=True))
+    )
     assert roles(folder) == {"anna": "flair+t2"}
     assert ("--layout flat takes them for patients" in caplog.text) == told
     assert len(cases(folder, layout="flat")) == (2 if told else 1)
@@ -347,36 +345,36 @@ def test_numbers_in_folders_of_sequences_that_may_be_patients_are_told(tmp_path,
 )
 def test_a_folder_per_sequence_is_a_part_of_its_patients(tmp_path, pattern):
     for p in ("anna", "bob"):
-        touch(tmp_path, *(pattern.format(p=p, k=k, m=m) for k, m in enumerate(("T1", "T1c", "T2", "FLAIR"), 3)))
+        touch_all(tmp_path, *(pattern.format(p=p, k=k, m=m) for k, m in enumerate(("T1", "T1c", "T2", "FLAIR"), 3)))
     assert roles(tmp_path) == dict.fromkeys(("anna", "bob"), "flair+t1+t1c+t2")
 
 
 def test_folders_of_patients_with_one_sequence_each_are_patients(tmp_path):
-    touch(tmp_path, "MS_T1_001/T1.nii.gz", "MS_T1_002/T1.nii.gz", "MS_T1_003/flair.nii.gz")
+    touch_all(tmp_path, "MS_T1_001/T1.nii.gz", "MS_T1_002/T1.nii.gz", "MS_T1_003/flair.nii.gz")
     assert len(roles(tmp_path)) == 3
 
 
 @pytest.mark.parametrize("file", ["{p}_flair.nii.gz", "flair.nii.gz"])
 def test_examinations_in_folders_above_their_patients_are_of_the_same_patients(tmp_path, file):
-    touch(tmp_path, *(f"{when}/P{k}/{file.format(p=f'P{k}')}" for k in (1, 2) for when in ("baseline", "followup")))
+    touch_all(tmp_path, *(f"{when}/P{k}/{file.format(p=f'P{k}')}" for k in (1, 2) for when in ("baseline", "followup")))
     assert {name: patient_of(name) for name in roles(tmp_path)} == {
         f"P{k}_{when}": f"P{k}" for k in (1, 2) for when in ("baseline", "followup")
     }
 
 
 def test_a_name_that_begins_with_an_entity_of_bids_alone_is_read(tmp_path):
-    assert roles(touch(tmp_path, "P1/ses-01_T1w.nii.gz", "P2/run-01_FLAIR.nii.gz")) == {"P1": "t1", "P2": "flair"}
+    assert roles(touch_all(tmp_path, "P1/ses-01_T1w.nii.gz", "P2/run-01_FLAIR.nii.gz")) == {"P1": "t1", "P2": "flair"}
 
 
 @pytest.mark.parametrize("name", ["session4", "tobias", "s1"])
 @pytest.mark.parametrize("form", ["T1_bias", "T1_n4itk", "T1N4", "T1_BiasFieldCorrected", "T1_unstripped"])
 def test_the_plain_file_is_taken_and_not_a_corrected_one_whatever_the_patient_is_called(tmp_path, name, form):
-    touch(tmp_path, *(f"a/{name}_{file}.nii.gz" for file in ("T1", form, "FLAIR")))
+    touch_all(tmp_path, *(f"a/{name}_{file}.nii.gz" for file in ("T1", form, "FLAIR")))
     assert cases(tmp_path)["a"] == {"flair": [f"{name}_FLAIR.nii.gz"], "t1": [f"{name}_T1.nii.gz"]}
 
 
 def test_a_folder_that_may_not_be_read_is_an_error_and_not_a_patient_less(tmp_path, monkeypatch):
-    touch(tmp_path, *(f"{name}/{name}_{m}.nii.gz" for name in ("a", "b") for m in ("T1", "FLAIR")))
+    touch_all(tmp_path, *(f"{name}/{name}_{m}.nii.gz" for name in ("a", "b") for m in ("T1", "FLAIR")))
     scan = os.scandir
 
     def refuse(path):

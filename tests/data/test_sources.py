@@ -4,31 +4,25 @@ import pytest
 
 from monai_passion.data.sources import find_files, find_patients, read_cohort
 from monai_passion.errors import InputError
+from tests.data.layouts import touch_all
 from tests.helpers.tasks import BRATS_MRI
 
 
-def touch(folder, *names):
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
-
-
 def test_the_files_of_a_folder_are_found_in_channel_order(tmp_path):
-    touch(tmp_path, "p_t2.nii.gz", "p_flair.nii.gz", "p_seg.nii.gz", "notes.txt")
+    touch_all(tmp_path, "p_t2.nii.gz", "p_flair.nii.gz", "p_seg.nii.gz", "notes.txt")
     assert find_files(tmp_path, BRATS_MRI) == {"flair": tmp_path / "p_flair.nii.gz", "t2": tmp_path / "p_t2.nii.gz"}
     assert list(find_files(tmp_path, BRATS_MRI)) == ["flair", "t2"]
 
 
 def test_two_files_for_a_sequence_are_an_error_that_lists_both_and_a_flag_decides(tmp_path):
-    touch(tmp_path, "a_flair.nii.gz", "b_flair.nii.gz")
+    touch_all(tmp_path, "a_flair.nii.gz", "b_flair.nii.gz")
     with pytest.raises(InputError, match=r"2 files for flair \(a_flair.nii.gz, b_flair.nii.gz\); add --flair"):
         find_files(tmp_path, BRATS_MRI)
     assert find_files(tmp_path, BRATS_MRI, {"flair": tmp_path / "b_flair.nii.gz"})["flair"].name == "b_flair.nii.gz"
 
 
 def test_a_word_that_nobody_knows_is_told_and_one_of_a_derived_image_gives_way_to_the_plain_one(tmp_path, caplog):
-    touch(tmp_path, "T1_charite.nii.gz", "T1_cortex.nii.gz", "FLAIR.nii.gz", "FLAIR_laesion.nii.gz")
+    touch_all(tmp_path, "T1_charite.nii.gz", "T1_cortex.nii.gz", "FLAIR.nii.gz", "FLAIR_laesion.nii.gz")
     found = find_files(tmp_path, BRATS_MRI)
     assert {m: path.name for m, path in found.items()} == {"flair": "FLAIR.nii.gz", "t1": "T1_charite.nii.gz"}
     unused, doubt = (record.getMessage() for record in caplog.records)
@@ -41,11 +35,11 @@ def test_a_folder_without_sequences_says_what_it_has(tmp_path):
     with pytest.raises(InputError, match="no NIfTI files"):
         find_files(tmp_path, BRATS_MRI)
     with pytest.raises(InputError, match=r"scan7.nii.gz"):
-        find_files(touch(tmp_path, "scan7.nii.gz"), BRATS_MRI)
+        find_files(touch_all(tmp_path, "scan7.nii.gz"), BRATS_MRI)
 
 
 def test_patients_are_folders_bids_sessions_among_them(tmp_path):
-    touch(
+    touch_all(
         tmp_path,
         "p1/p1_t1.nii.gz",
         "sub-2/ses-1/anat/sub-2_T1w.nii.gz",
@@ -132,12 +126,12 @@ def test_a_patient_without_any_file_is_an_error_that_names_it(tmp_path):
 
 
 def test_an_image_beside_the_patients_does_not_hide_them(tmp_path):
-    touch(tmp_path, "p1/p1_t1.nii.gz", "p2/p2_t1.nii.gz", "template_T1.nii.gz", "x_T1.nii.gz")
+    touch_all(tmp_path, "p1/p1_t1.nii.gz", "p2/p2_t1.nii.gz", "template_T1.nii.gz", "x_T1.nii.gz")
     assert sorted(find_patients(tmp_path, BRATS_MRI)) == ["p1", "p2"]
 
 
 def test_what_is_not_used_is_logged(tmp_path, caplog):
-    find_files(touch(tmp_path, "p_t1.nii.gz", "p_adc.nii.gz", "p_T2star.nii.gz"), BRATS_MRI)
+    find_files(touch_all(tmp_path, "p_t1.nii.gz", "p_adc.nii.gz", "p_T2star.nii.gz"), BRATS_MRI)
     (line,) = caplog.messages
     assert line.startswith("not used: ")
     assert "p_adc.nii.gz (a diffusion image (adc))" in line
@@ -145,8 +139,8 @@ def test_what_is_not_used_is_logged(tmp_path, caplog):
 
 
 def test_what_is_none_s_in_a_folder_of_many_patients_is_logged(tmp_path, caplog):
-    touch(tmp_path, "A_flair.nii.gz", "A_t1.nii.gz", "B_flair.nii.gz", "B_t1.nii.gz")
-    touch(tmp_path, "C_axial.nii.gz", "B_mystery.nii.gz", "B_t2.mha")
+    touch_all(tmp_path, "A_flair.nii.gz", "A_t1.nii.gz", "B_flair.nii.gz", "B_t1.nii.gz")
+    touch_all(tmp_path, "C_axial.nii.gz", "B_mystery.nii.gz", "B_t2.mha")
     assert sorted(find_patients(tmp_path, BRATS_MRI)) == ["A", "B"]
     told = " ".join(caplog.messages)
     assert "C_axial.nii.gz and 1 more" in told or "B_mystery.nii.gz and 1 more" in told
@@ -155,5 +149,5 @@ def test_what_is_none_s_in_a_folder_of_many_patients_is_logged(tmp_path, caplog)
 
 @pytest.mark.parametrize("name", ["t2.mgh", "t2.mif", "t2.nhdr", "t1c.mnc", "t1ce.nii.gzip", "t1c.hdr.gz"])
 def test_images_of_other_formats_are_named(tmp_path, caplog, name):
-    find_files(touch(tmp_path, "flair.nii.gz", name), BRATS_MRI)
+    find_files(touch_all(tmp_path, "flair.nii.gz", name), BRATS_MRI)
     assert f"not used: {name} (" in " ".join(caplog.messages)

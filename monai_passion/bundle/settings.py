@@ -103,6 +103,12 @@ def check_ranges(settings: Mapping[str, Any]) -> None:
         raise UsageError(
             f"num_classes is {classes} and label_values has {len(values)}; leave both as the task has them"
         )
+    task = plain.get("task")
+    own = [label["value"] for label in task["classes"]] if isinstance(task, Mapping) and "classes" in task else values
+    if values != own:
+        raise UsageError(
+            f"label_values is {values} where the task has {own}; leave it, and say by labels what files mean"
+        )
 
 
 def _parts(place: Any) -> dict[str, Any]:

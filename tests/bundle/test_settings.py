@@ -5,6 +5,7 @@ import pytest
 
 from monai_passion.bundle.settings import check_ranges, check_settings
 from monai_passion.errors import UsageError
+from monai_passion.tasks import load_task
 
 CONFIG = {"epochs": 3, "network_def": {"_target_": "monai_passion.networks.MMFormer", "num_modalities": 4}}
 
@@ -52,6 +53,14 @@ def test_the_number_of_classes_is_that_of_the_label_values():
     check_ranges({"num_classes": 4, "label_values": [0, 1, 2, 4]})
     with pytest.raises(UsageError, match="num_classes is 3 and label_values has 4"):
         check_ranges({"num_classes": 3, "label_values": [0, 1, 2, 4]})
+
+
+def test_the_label_values_are_those_of_the_task_in_its_order():
+    """By another order, every class would be named as another one afterwards."""
+    task = load_task("brats_mri").to_json()
+    check_ranges({"num_classes": 4, "label_values": [0, 1, 2, 4], "task": task})
+    with pytest.raises(UsageError, match=r"label_values is \[0, 4, 2, 1\] where the task has \[0, 1, 2, 4\]"):
+        check_ranges({"num_classes": 4, "label_values": [0, 4, 2, 1], "task": task})
 
 
 def test_values_in_range_and_expressions_go_through():

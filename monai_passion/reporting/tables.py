@@ -307,9 +307,9 @@ def combination_latex(
         lines: list[str] = []
         for method, cells in rows:
             texts = [f"\\textbf{{{latex_text(text)}}}" if best else latex_text(text) for text, best in cells]
-            average, beside, others = texts[:1], texts[1 : len(heads)], texts[len(heads) :]
             first = "" if lines else latex_text(region)
-            lines.append(" & ".join([first, latex_text(method), *average, *others, *beside]) + " \\\\")
+            numbers = [*texts[len(heads) :], *texts[: len(heads)]]
+            lines.append(" & ".join([first, latex_text(method), *numbers]) + " \\\\")
         blocks.append(lines)
     columns = "ll" + "c" * (len(table.columns) - 6) + "rc" + ("c" if differences else "") + "r"
     return latex_table(caption, columns, head, blocks)

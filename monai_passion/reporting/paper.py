@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -24,7 +23,7 @@ from monai_passion.reporting.tables import (
     latex_table,
     latex_text,
     number_text,
-    wide_table,
+    table_html,
 )
 
 __all__ = [
@@ -235,13 +234,8 @@ def score_html(
     differences: Mapping[str, Mapping[Place, str]] = MappingProxyType({}),
 ) -> str:
     """`score_table` with `score_differences` as HTML; the paper's rows are gray and italic, beneath ours."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in _head(table, number, differences))
-    body = []
-    for source, lead, numbers in _texts(table, number, differences):
-        texts = "".join(f'<th scope="row">{html.escape(text)}</th>' for text in [*lead, source])
-        cells = "".join(f"<td>{text}</td>" for text in numbers)
-        body.append(f'<tr class="{source}">{texts}{cells}</tr>')
-    return wide_table(caption, f"<tr>{head}</tr>", f"<tbody>{''.join(body)}</tbody>")
+    rows = [(source, [*lead, source], numbers) for source, lead, numbers in _texts(table, number, differences)]
+    return table_html("listed", caption, _head(table, number, differences), rows)
 
 
 def score_latex(

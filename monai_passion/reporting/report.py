@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import datetime
-import html
 import io
 import logging
 from collections.abc import Iterable, Sequence
@@ -25,6 +24,7 @@ from monai_passion.reporting.seeds import compare_to_first, endpoints
 from monai_passion.reporting.tables import SCALES
 from monai_passion.system.files import write_atomically
 from monai_passion.system.output import writing
+from monai_passion.system.templates import template
 
 __all__ = ["write_report"]
 
@@ -80,6 +80,24 @@ class _Picture(NamedTuple):
     caption: str
     alt: str
 
+    @property
+    def data(self) -> str:
+        """The PNG as a page embeds it."""
+        return base64.b64encode(self.png).decode()
+
+
+class _Section(NamedTuple):
+    """What the page shows under one title, in this order."""
+
+    title: str
+    notes: Sequence[str] = ()
+    tables: Sequence[str] = ()
+    pictures: Sequence[_Picture] = ()
+    details: Sequence[tuple[str, str, str]] = ()
+    """Folded away: summary, note, table."""
+    folded: str = ""
+    """Summary, of a section that is folded away."""
+
 
 def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()) -> Path:
     """Read the runs in ``folders`` and write ``report.html``, ``figures/``, ``tables/`` and ``summary.json``.
@@ -115,31 +133,18 @@ def write_report(folders: Sequence[Path], output: Path, rare: Sequence[str] = ()
     comparison = compare_methods(pool_regions(results.rows), SHOWN, pooled=True) if several else None
     report = _Report(results, summary, comparison, kind, tables.patients_text(results.patients, kind), {})
     _add_table(report, "summary", summary)
-    pictures: list[_Picture] = []
     sections = [_paper_table(report)] if results.table else []
-    for convention in dict.fromkeys(results.rows["convention"]):
-        rule = html.escape(EMPTY_REGIONS.get(convention, ""))
-        parts = [] if convention == RELEASED.name else [f"<p>{rule}</p>"]
-        parts += _combination_tables(report, convention)
-        pictures += (own := _score_pictures(report, convention))
-        parts += map(_embed, own)
-        parts.append(_worst_cases(report, convention))
-        title, text = f"Scores, {convention} convention", "".join(parts)
-        if convention == RELEASED.name:  # for comparison only
-            text = f"<details><summary>{rule}</summary>{text}</details>"
-        sections.append(f"<h2>{title}</h2>{text}")
+    sections += [_scores(report, convention) for convention in dict.fromkeys(results.rows["convention"])]
     if several:
-        sections.append(f"<h2>Paired comparisons</h2>{_comparisons(report)}")
+        sections.append(_comparisons(report))
         _add_table(report, "seeds", endpoints(results.rows, rare).reset_index())
         _add_table(report, "seeds_comparison", compare_to_first(results.rows, rare))
     if results.examples:
-        pictures += (own := [_example_picture(report)])
-        sections.append(f"<h2>Example</h2>{''.join(map(_embed, own))}")
+        sections.append(_Section("Example", pictures=[_example_picture(report)]))
     if len(results.curves):
-        pictures += (own := _training_pictures(report))
-        sections.append(f"<h2>Training</h2>{''.join(map(_embed, own))}")
+        sections.append(_Section("Training", pictures=_training_pictures(report)))
     sections.append(_runs(runs, results))
-    for picture in pictures:
+    for picture in (picture for section in sections for picture in section.pictures):
         _write(output / "figures" / f"{picture.name}.png", picture.png)
     for name, text in report.files.items():
         _write(output / name, text.encode())
@@ -151,29 +156,33 @@ def _add_table(report: _Report, name: str, table: pd.DataFrame, note: str = "") 
     report.files[f"tables/{name}.csv"] = tables.csv_text(table, f"{report.patients}{note}")
 
 
-def _worst_cases(report: _Report, convention: str) -> str:
-    """The patients that were segmented worst, folded away."""
+def _scores(report: _Report, convention: str) -> _Section:
+    """Tables and figures of one convention; the released one is for comparison only and folded away."""
+    rule, folded = EMPTY_REGIONS.get(convention, ""), convention == RELEASED.name
+    legend, shown = _combination_tables(report, convention)
+    return _Section(
+        f"Scores, {convention} convention",
+        notes=[legend] if folded else [rule, legend],
+        tables=shown,
+        pictures=_score_pictures(report, convention),
+        details=[_worst_cases(report, convention)],
+        folded=rule if folded else "",
+    )
+
+
+def _worst_cases(report: _Report, convention: str) -> tuple[str, str, str]:
+    """The patients that were segmented worst, as one of the details of a section."""
     table, kind = tables.worst_table(report.results.rows, convention), report.kind
     _add_table(report, f"worst_{convention}", table)
     caption = (
         f"Dice (%) of the {kind}s segmented worst, mean over combinations, {convention} convention, {report.patients}. "
         f"{NOTICE}"
     )
-    note = f"<p>{WORST.format(kind=kind)}</p>" if len(report.results.methods) > 1 else ""
-    return f"<details><summary>Worst cases</summary>{note}{tables.worst_html(table, caption, kind)}</details>"
+    note = WORST.format(kind=kind) if len(report.results.methods) > 1 else ""
+    return "Worst cases", note, tables.worst_html(table, caption, kind)
 
 
-def _contents(sections: Sequence[str]) -> tuple[str, list[str]]:
-    """A list of links to the sections, and the sections with their anchors."""
-    links, anchored = [], []
-    for number, section in enumerate(sections):
-        title = section.partition("<h2>")[2].partition("</h2>")[0]
-        links.append(f'<li><a href="#s{number}">{title}</a></li>')
-        anchored.append(section.replace("<h2>", f'<h2 id="s{number}">', 1))
-    return f'<nav aria-label="contents"><ol>{"".join(links)}</ol></nav>', anchored
-
-
-def _runs(folders: Sequence[Path], results: Results) -> str:
+def _runs(folders: Sequence[Path], results: Results) -> _Section:
     """What was read: folder, method, when it was scored, with which version and split."""
     rows = []
     for folder, (_, own) in zip(folders, results.rows.groupby("run", sort=True), strict=True):
@@ -182,27 +191,21 @@ def _runs(folders: Sequence[Path], results: Results) -> str:
         settings = ", ".join(f"{key} {value}" for key, value in (facts.get("settings") or {}).items())
         facts = {**facts, "settings": settings}
         known = [str(facts.get(key) or tables.DASH) for key in ("data", "split", "seed", "version", *LONG)]
-        cells = [str(own["method"].iloc[0]), folder.name, f"{scored:%Y-%m-%d %H:%M} UTC", *known]
-        short, long = cells[: -len(LONG)], cells[-len(LONG) :]
-        columns = [f"<td>{html.escape(cell)}</td>" for cell in short]
-        columns += [f'<td class="long">{html.escape(cell)}</td>' for cell in long]
-        rows.append(f"<tr>{''.join(columns)}</tr>")
-    head = "".join(
-        f"<th>{name}</th>" for name in ("method", "folder", "scored", "data", "split", "seed", "version", *LONG)
-    )
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return f"<h2>Runs</h2>{tables.wide('runs', table)}"
+        rows.append([str(own["method"].iloc[0]), folder.name, f"{scored:%Y-%m-%d %H:%M} UTC", *known])
+    head = ["method", "folder", "scored", "data", "split", "seed", "version", *LONG]
+    return _Section("Runs", tables=[tables.table_html("runs", head, rows, LONG)])
 
 
 def _write(path: Path, content: bytes) -> Path:
     return write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def _combination_tables(report: _Report, convention: str) -> list[str]:
+def _combination_tables(report: _Report, convention: str) -> tuple[str, list[str]]:
+    """What is to be known of the tables of a convention, and those that are shown."""
     results = report.results
     beside = "" if len(results.methods) == 1 else (BOLD if results.alike else f" {UNEQUAL}") + BESIDE
     legend = (LEGEND + beside).format(kind=report.kind)
-    shown = [f"<p>{legend}</p>"]
+    shown = []
     for metric in METRICS:
         scale = SCALES[metric]
         regions = [*results.regions, AVERAGE]
@@ -224,10 +227,10 @@ def _combination_tables(report: _Report, convention: str) -> list[str]:
             shown.append(
                 tables.combination_html(table, metric, results.modalities, caption, differences, results.alike)
             )
-    return shown
+    return legend, shown
 
 
-def _paper_table(report: _Report) -> str:
+def _paper_table(report: _Report) -> _Section:
     """The table of the paper that the runs belong to, with its numbers where the data are the same."""
     results, summary, comparison, kind, patients, files = report
     beside = paper.comparable(results.data)
@@ -268,7 +271,7 @@ def _paper_table(report: _Report) -> str:
         shown = paper.score_html(table, results.table, caption, columns)
         files[f"tables/{name}.tex"] = paper.score_latex(table, results.table, f"{caption} {note}", columns)
     _add_table(report, name, table, f". {note}")
-    return f"<h2>{html.escape(title)}</h2><p>{html.escape(note)}</p>{shown}"
+    return _Section(title, notes=[note], tables=[shown])
 
 
 def _score_pictures(report: _Report, convention: str) -> list[_Picture]:
@@ -303,14 +306,15 @@ def _spoken(numbers: Iterable[tuple[Any, ...]]) -> str:
     )
 
 
-def _comparisons(report: _Report) -> str:
+def _comparisons(report: _Report) -> _Section:
     kind = report.kind
-    parts = [
-        f"<p>Each difference is between two methods on the same {kind}s: the runs of a method are averaged first, then"
+    note = (
+        f"Each difference is between two methods on the same {kind}s: the runs of a method are averaged first, then"
         f" the scores of a {kind}. p: Wilcoxon's signed-rank test, two-sided, with Holm's correction for all tests of a"
         f" table. Rank-biserial: 1 where the first method has the larger score for every {kind}, "
-        f"{tables.MINUS}1 where the second has. The interval is a bootstrap over {kind}s and is not corrected.</p>"
-    ]
+        f"{tables.MINUS}1 where the second has. The interval is a bootstrap over {kind}s and is not corrected."
+    )
+    shown, details = [], []
     for per_combination in (False, True):
         metrics = SHOWN if per_combination else METRICS
         comparison = compare_methods(report.results.rows, metrics, per_combination=per_combination)
@@ -324,12 +328,12 @@ def _comparisons(report: _Report) -> str:
             table = tables.comparison_html(family, metric, caption)
             if per_combination:
                 title = f"{SCALES[metric].title} {what}, {convention} convention"
-                parts.append(f"<details><summary>{title}</summary>{table}</details>")
+                details.append((title, "", table))
             else:
                 path = f"tables/{name}_{metric}_{convention}.tex"
                 report.files[path] = tables.comparison_latex(family, metric, caption)
-                parts.append(table)
-    return "".join(parts)
+                shown.append(table)
+    return _Section("Paired comparisons", notes=[note], tables=shown, details=details)
 
 
 def _example_picture(report: _Report) -> _Picture:
@@ -372,31 +376,12 @@ def _picture(name: str, figure: Figure, caption: str, numbers: str) -> _Picture:
     return _Picture(name, buffer.getvalue(), caption, f"{caption} {numbers}.")
 
 
-def _embed(picture: _Picture) -> str:
-    data = base64.b64encode(picture.png).decode()
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(picture.alt)}">'
-        f"<figcaption>{html.escape(picture.caption)}</figcaption></figure>"
+def _page(report: _Report, sections: Sequence[_Section]) -> str:
+    methods = [
+        (method, own["run"].nunique(), tables.patients_text(own["patient"].nunique(), report.kind))
+        for method, own in report.results.rows.groupby("method", sort=False)
+    ]
+    text: str = template(tables.TEMPLATES, "report.html").render(
+        notice=NOTICE, version=__version__, patients=report.patients, methods=methods, sections=sections
     )
-
-
-def _page(report: _Report, sections: Sequence[str]) -> str:
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
-    runs = report.results.rows.groupby("method", sort=False).agg(
-        runs=("run", "nunique"), patients=("patient", "nunique")
-    )
-    listed = "".join(
-        f"<li>{html.escape(str(method))}: runs {row.runs}, {tables.patients_text(row.patients, report.kind)}</li>"
-        for method, row in runs.iterrows()
-    )
-    contents, sections = _contents(sections)
-    return (
-        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>Segmentation with missing sequences</title><style>\n{style}</style></head><body><main>"
-        f'<h1>Segmentation with missing sequences</h1><p class="notice" role="note">{NOTICE}</p>'
-        f"<p>{report.patients}. Methods:</p><ul>{listed}</ul>{contents}{''.join(sections)}</main>"
-        f"<footer><p>{NOTICE} {report.patients}. Made by monai_passion {__version__}. The same tables as"
-        " CSV and LaTeX lie in <code>tables</code>, the figures in <code>figures</code>, beside this file.</p>"
-        "</footer></body></html>\n"
-    )
+    return text

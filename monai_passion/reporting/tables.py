@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import html
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -13,12 +13,14 @@ import pandas as pd
 from monai_passion import NOTICE
 from monai_passion.evaluation.statistics import bootstrap_mean
 from monai_passion.evaluation.summary import AVERAGE
+from monai_passion.system.templates import template
 
 __all__ = [
     "DASH",
     "EMPTY",
     "FILLED",
     "SCALES",
+    "TEMPLATES",
     "Differences",
     "Scale",
     "combination_html",
@@ -32,8 +34,7 @@ __all__ = [
     "latex_text",
     "number_text",
     "patients_text",
-    "wide",
-    "wide_table",
+    "table_html",
 ]
 
 
@@ -55,6 +56,9 @@ class Differences(NamedTuple):
     """(region, method) -> mean with its interval."""
 
 
+_Cell = tuple[str, bool]
+"""Text, and whether it is the best of its column."""
+TEMPLATES = Path(__file__).with_name("templates")
 SCALES = {
     "dice": Scale("Dice", "%", 100, 2, max),
     "hd95": Scale("HD95", "mm", 1, 2, min),
@@ -121,15 +125,10 @@ def csv_text(table: pd.DataFrame, patients: str) -> str:
     return f"# {NOTICE} {patients}\n{text}"
 
 
-def wide(label: str, table: str) -> str:
-    """An HTML table that scrolls if it is wider than the page; ``label`` names it for a screen reader."""
-    return f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(label)}">{table}</div>'
-
-
-def wide_table(caption: str, head: str, body: str, kind: str = "") -> str:
-    """A table made of the rows of its head and its bodies; ``kind`` is its class in the style sheet."""
-    start = f'<table class="{kind}">' if kind else "<table>"
-    return wide(caption, f"{start}<caption>{html.escape(caption)}</caption><thead>{head}</thead>{body}</table>")
+def table_html(name: str, *values: Any, **options: Any) -> str:
+    """A table by the macro ``name`` of ``templates/tables.html``."""
+    text: str = getattr(template(TEMPLATES, "tables.html").module, name)(*values, **options)
+    return text
 
 
 def number_text(value: float, digits: int) -> str:
@@ -145,12 +144,8 @@ def _p(value: float) -> str:
     return DASH if math.isnan(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _region(name: str) -> str:
-    return "Mean" if name == AVERAGE else name
-
-
-def _cells(block: pd.DataFrame, columns: Sequence[str], scale: Scale, bold: bool) -> list[list[tuple[str, bool]]]:
-    """Text of every row and whether it is the best of its column, to be ``bold``."""
+def _cells(block: pd.DataFrame, columns: Sequence[str], scale: Scale, bold: bool) -> list[list[_Cell]]:
+    """The cells of every row; without ``bold`` none is best."""
     texts = [[number_text(value, scale.digits) for value in row] for row in block[list(columns)].to_numpy(float)]
     best = {}
     if bold and len(block) > 1:
@@ -184,6 +179,32 @@ def difference_text(mean: float, low: float, high: float, digits: int) -> str:
     return f"{'+' if mean > 0 else ''}{number_text(mean, digits)} ({_interval(low, high, digits)})"
 
 
+def _heads(differences: Differences | None) -> list[str]:
+    return ["Avg.", "95% CI", *([differences.title] if differences else []), "n"]
+
+
+def _given(table: pd.DataFrame, modalities: Mapping[str, str]) -> list[tuple[str, list[bool]]]:
+    """Title of each modality, and whether it is in each combination of a `combination_table`."""
+    combinations = [name.split("+") for name in table.columns[3:-3]]
+    return [(title, [modality in names for names in combinations]) for modality, title in modalities.items()]
+
+
+def _blocks(
+    table: pd.DataFrame, metric: str, differences: Differences | None, bold: bool
+) -> list[tuple[str, list[tuple[str, list[_Cell]]]]]:
+    """The regions of a `combination_table`, each with its methods and their cells: `_heads`, then combinations."""
+    scale, columns = SCALES[metric], [AVERAGE, *table.columns[3:-3]]
+    blocks = []
+    for region, block in table.groupby("region", sort=False):
+        rows = []
+        for row, (average, *others) in zip(block.to_dict("records"), _cells(block, columns, scale, bold), strict=True):
+            apart = [differences.texts.get((region, row["method"]), DASH)] if differences else []
+            beside = [_interval(row["low"], row["high"], scale.digits), *apart, f"{row['n']:.0f}"]
+            rows.append((row["method"], [average, *((text, False) for text in beside), *others]))
+        blocks.append(("Mean" if region == AVERAGE else str(region), rows))
+    return blocks
+
+
 def combination_html(
     table: pd.DataFrame,
     metric: str,
@@ -202,36 +223,8 @@ def combination_html(
         differences: for a column beside the averages.
         bold: print the best of each column in bold, for methods scored on the same cases and combinations.
     """
-    scale, combinations = SCALES[metric], list(table.columns[3:-3])
-    extra = [html.escape(differences.title)] if differences else []
-    head = []
-    for number, modality in enumerate(modalities):
-        title = html.escape(modalities[modality])
-        dots = "".join(
-            f'<td><span role="img" aria-label="{word} {title}">{dot}</span></td>'
-            for word, dot in (
-                ("with", FILLED) if modality in name.split("+") else ("without", EMPTY) for name in combinations
-            )
-        )
-        rest = "".join(
-            f'<th scope="col" rowspan="{len(modalities)}">{name}</th>' for name in ("Avg.", "95% CI", *extra, "n")
-        )
-        head.append(f'<tr><th scope="row" colspan="2">{title}</th>{rest if number == 0 else ""}{dots}</tr>')
-    body = []
-    for region, block in table.groupby("region", sort=False):
-        rows = []
-        cells = _cells(block, [AVERAGE, *combinations], scale, bold)
-        for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
-            first = f'<th scope="rowgroup" rowspan="{len(block)}">{html.escape(_region(str(region)))}</th>'
-            average, *texts = (f"<td>{f'<b>{text}</b>' if best else text}</td>" for text, best in values)
-            difference = f"<td>{differences.texts.get((region, row['method']), DASH)}</td>" if differences else ""
-            interval = f"<td>{_interval(row['low'], row['high'], scale.digits)}</td>{difference}<td>{row['n']:.0f}</td>"
-            rows.append(
-                f'<tr>{first if number == 0 else ""}<th scope="row">{html.escape(row["method"])}</th>{average}'
-                f"{interval}{''.join(texts)}</tr>"
-            )
-        body.append(f"<tbody>{''.join(rows)}</tbody>")
-    return wide_table(caption, "".join(head), "".join(body), "dots")
+    blocks = _blocks(table, metric, differences, bold)
+    return table_html("dots", caption, _heads(differences), _given(table, modalities), blocks)
 
 
 def worst_table(rows: pd.DataFrame, convention: str) -> pd.DataFrame:
@@ -262,19 +255,16 @@ def worst_table(rows: pd.DataFrame, convention: str) -> pd.DataFrame:
 def worst_html(table: pd.DataFrame, caption: str, kind: str = "patient") -> str:
     """`worst_table` as HTML; ``kind`` heads the column of patients, or phantoms."""
     regions = [name for name in table.columns[2:] if name not in ("difference", "low", "high")]
-    shown = table[["method", "patient", *regions]].rename(columns={"patient": kind})
+    head = ["method", kind, *regions]
     if "difference" in table:
-        differences = zip(table["difference"], table["low"], table["high"], strict=True)
-        shown[f"mean {MINUS} {table['method'].iloc[0]}, 95% CI"] = [difference_text(*row, 1) for row in differences]
-    styled = (
-        shown.style.format("{:.1f}", subset=regions, na_rep=DASH)
-        .format(html.escape, subset=["method", kind])
-        .format_index(html.escape, axis="columns")
-        .hide(axis="index")
-        .set_caption(html.escape(caption))
-        .set_table_styles([])
-    )
-    return wide(caption, styled.to_html(exclude_styles=True))
+        head.append(f"mean {MINUS} {table['method'].iloc[0]}, 95% CI")
+    rows = []
+    for row in table.to_dict("records"):
+        cells = [row["method"], row["patient"], *(number_text(row[name], 1) for name in regions)]
+        if "difference" in row:
+            cells.append(difference_text(row["difference"], row["low"], row["high"], 1))
+        rows.append(("", (), cells))
+    return table_html("listed", caption, head, rows, scoped=False)
 
 
 def latex_text(text: str) -> str:
@@ -306,27 +296,23 @@ def combination_latex(
     bold: bool = True,
 ) -> str:
     """`combination_table` as LaTeX in the paper's layout; the arguments are those of `combination_html`."""
-    scale, combinations = SCALES[metric], list(table.columns[3:-3])
-    extra = [latex_text(differences.title)] if differences else []
-    head = []
-    for number, modality in enumerate(modalities):
-        dots = ["$\\bullet$" if modality in name.split("+") else "$\\circ$" for name in combinations]
-        rest = ["Avg.", "95\\% CI", *extra, "$n$"] if number == 0 else [""] * (3 + len(extra))
-        title = latex_text(modalities[modality])
-        head.append(" & ".join(["", title, *dots, *rest]) + " \\\\")
+    heads = [*map(latex_text, _heads(differences)[:-1]), "$n$"]
+    head: list[str] = []
+    for title, given in _given(table, modalities):
+        dots = [SIGNS[FILLED if one else EMPTY] for one in given]
+        rest = [""] * len(heads) if head else heads
+        head.append(" & ".join(["", latex_text(title), *dots, *rest]) + " \\\\")
     blocks = []
-    for region, block in table.groupby("region", sort=False):
-        rows = []
-        cells = _cells(block, [AVERAGE, *combinations], scale, bold)
-        for number, ((_, row), values) in enumerate(zip(block.iterrows(), cells, strict=True)):
-            texts = [f"\\textbf{{{latex_text(text)}}}" if best else latex_text(text) for text, best in values]
-            first = latex_text(_region(str(region))) if number == 0 else ""
-            rest = [_interval(row["low"], row["high"], scale.digits)]
-            rest += [differences.texts.get((region, row["method"]), DASH)] if differences else []
-            ends = [*map(latex_text, rest), f"{row['n']:.0f}"]
-            rows.append(" & ".join([first, latex_text(row["method"]), *texts, *ends]) + " \\\\")
-        blocks.append(rows)
-    return latex_table(caption, "ll" + "c" * len(combinations) + "rc" + "c" * len(extra) + "r", head, blocks)
+    for region, rows in _blocks(table, metric, differences, bold):
+        lines: list[str] = []
+        for method, cells in rows:
+            texts = [f"\\textbf{{{latex_text(text)}}}" if best else latex_text(text) for text, best in cells]
+            first = "" if lines else latex_text(region)
+            numbers = [*texts[len(heads) :], *texts[: len(heads)]]
+            lines.append(" & ".join([first, latex_text(method), *numbers]) + " \\\\")
+        blocks.append(lines)
+    columns = "ll" + "c" * (len(table.columns) - 6) + "rc" + ("c" if differences else "") + "r"
+    return latex_table(caption, columns, head, blocks)
 
 
 def _comparison_rows(comparison: pd.DataFrame, metric: str) -> list[list[str]]:
@@ -358,12 +344,8 @@ def _comparison_head(comparison: pd.DataFrame, metric: str) -> list[str]:
 
 def comparison_html(comparison: pd.DataFrame, metric: str, caption: str) -> str:
     """Rows of `monai_passion.evaluation.statistics.compare_methods` for one metric and convention."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in _comparison_head(comparison, metric))
-    body = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(text)}</td>' for text in row)}</tr>"
-        for row in _comparison_rows(comparison, metric)
-    )
-    return wide_table(caption, f"<tr>{head}</tr>", f"<tbody>{body}</tbody>")
+    rows = [("", (), cells) for cells in _comparison_rows(comparison, metric)]
+    return table_html("listed", caption, _comparison_head(comparison, metric), rows)
 
 
 def comparison_latex(comparison: pd.DataFrame, metric: str, caption: str) -> str:

@@ -190,12 +190,15 @@ def test_scores_that_are_equal_but_for_rounding_can_be_drawn(make_run, tmp_path)
 
 
 def test_names_with_signs_of_pages_and_of_tables_come_through(make_run, tmp_path):
+    changed = {"patient": {"p0": "Smith #2"}, "convention": {"released": "R&D"}}
     runs = [
-        edited(make_run(name, label=label), lambda rows: rows.replace({"patient": {"p0": "Smith #2"}}))
+        edited(make_run(name, label=label), lambda rows: rows.replace(changed))
         for name, label in (("a", "crops <textarea> #64"), ("b", "b"))
     ]
     report = write_report(runs, tmp_path / "out")
-    assert "<textarea>" not in report.read_text(encoding="utf-8")
+    text = report.read_text(encoding="utf-8")
+    assert "<textarea>" not in text
+    assert ">Scores, R&amp;D convention</h2>" in text
     worst = pd.read_csv(report.parent / "tables" / "worst_challenge.csv", comment="#")
     smith = worst[worst["patient"] == "Smith #2"]
     assert list(smith["method"]) == ["crops <textarea> #64", "b"]

@@ -97,6 +97,16 @@ def test_latex_rows_have_one_cell_a_column_and_special_characters_are_escaped(re
     assert text.isascii()
 
 
+def test_latex_numbers_stand_in_the_columns_of_their_combinations_and_the_average_in_its_own(results, table):
+    text = combination_latex(table, "dice", results.modalities, "caption", bold=False)
+    lines = [line.removesuffix(" \\\\").split(" & ") for line in text.splitlines() if line.endswith("\\\\")]
+    head, first = lines[: len(results.modalities)], lines[len(results.modalities)]
+    for column, number in enumerate(first[2:-3], 2):
+        given = [name for name, row in zip(results.modalities, head, strict=True) if row[column] == r"$\bullet$"]
+        assert number == f"{table['+'.join(given)][0]:.2f}"
+    assert first[head[0].index("Avg.")] == f"{table[AVERAGE][0]:.2f}"
+
+
 def test_comparison_says_difference_interval_n_and_corrected_p(results):
     family = compare_methods(results.rows, ["dice"]).query("convention == 'challenge'")
     page = comparison_html(family, "dice", "caption")

@@ -52,6 +52,8 @@ def read_metrics(path: str | os.PathLike[str]) -> pd.DataFrame:
             raise InputError(f"{path}, line {int(rows[name].isna().argmax()) + 2}: {name} is empty; fill it in")
         if name not in text and not pd.api.types.is_numeric_dtype(rows[name]):
             raise InputError(f"{path}: column {name} has text among its numbers; write it again from the evaluation")
+    if (odd := ~rows["convention"].str.fullmatch(r"[^/\\]+")).any():  # it is part of the names of files
+        raise InputError(f"{path}, line {int(odd.argmax()) + 2}: convention has a slash; write a plain name")
     twice = rows.duplicated(["case", "patient", "combination", "region", "convention"])
     if twice.any():
         raise InputError(

@@ -264,7 +264,7 @@ def worst_html(table: pd.DataFrame, caption: str, kind: str = "patient") -> str:
         if "difference" in row:
             cells.append(difference_text(row["difference"], row["low"], row["high"], 1))
         rows.append(("", (), cells))
-    return table_html("listed", caption, head, rows, scoped=False)
+    return table_html("listed", caption, head, rows)
 
 
 def latex_text(text: str) -> str:

@@ -56,6 +56,7 @@ def test_names_that_look_like_numbers_stay_text(rows, tmp_path):
         (lambda text: text.replace("p1", "", 1), "line 14: case is empty"),
         (lambda text: text + text.splitlines()[1], "line 50: this case was scored before"),
         (lambda text: text.rsplit(",", 1)[0] + ",many\n", "column ece has text"),
+        (lambda text: text.replace("challenge", "../../challenge"), "line 2: convention has a slash"),
     ],
 )
 def test_a_bad_file_is_named_with_what_is_wrong(rows, tmp_path, change, message):

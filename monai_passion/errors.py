@@ -23,6 +23,7 @@ __all__ = [
     "UsageError",
     "WarningsError",
     "WeightsError",
+    "cannot_write",
     "did_you_mean",
     "find_passion_error",
     "first_line",
@@ -108,12 +109,17 @@ def is_out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
+def cannot_write(error: OSError, place: object = None) -> str:
+    """The line about a place that cannot be written to, with what the system says and what to do."""
+    where = f" to {place}" if place else ""
+    return f"cannot write{where} ({error.strerror or error}); free some space or give another folder"
+
+
 def no_room(error: BaseException | None) -> str | None:
     """A line about a disk that is full or folders that cannot be written to, if an error comes from that."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            where = f" to {error.filename}" if error.filename else ""
-            return f"cannot write{where} ({error.strerror}); free some space or give another folder"
+            return cannot_write(error, error.filename)
         error = error.__cause__ or error.__context__
     try:
         tempfile.gettempdir()

@@ -307,10 +307,10 @@ def predict_patient(
         ]
         for finding in about:
             tell(finding)
-        named = {
-            "files": {m: str(path.absolute()) for m, path in given.items()},
-            "files_sha256": sums_of(given, series),
-        }
+        named: dict[str, Any] = {}
+        if options.keep_names:
+            named["files"] = {m: str(path.absolute()) for m, path in given.items()}
+            named["files_sha256"] = sums_of(given, series)
         report = make_report(
             result,
             {m: volume.data for m, volume in patient.used.items()},
@@ -323,7 +323,7 @@ def predict_patient(
             settings=segmenter.settings,
             modalities={**_modalities(patient), "registered": options.register},
             findings=[finding._asdict() for finding in (*findings, *expectation, *about)],
-            **(named if options.keep_names else {}),
+            **named,
         )
         seconds.start("writing")
         with writing(output):

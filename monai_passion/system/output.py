@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from monai_passion.errors import ResourceError, UsageError
+from monai_passion.errors import ResourceError, UsageError, cannot_write
 from monai_passion.system.files import PathLike
 
 __all__ = ["check_folder", "leftovers", "output_folder", "refuse_older", "writing"]
@@ -174,6 +174,4 @@ def writing(output: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ResourceError(
-            f"cannot write to {output} ({error.strerror or error}); free some space or give another folder"
-        ) from error
+        raise ResourceError(cannot_write(error, output)) from error

@@ -12,7 +12,7 @@ import pytest
 
 from monai_passion.cli import main
 from monai_passion.prediction import segmenter as bundle_module
-from monai_passion.prediction.segmenter import Segmentation
+from tests.helpers.segmenter import Threshold
 
 SHAPE = (24, 22, 20)
 RNG = np.random.default_rng(0)
@@ -221,25 +221,16 @@ SILENT = {
 }
 
 
-class Threshold:
-    """In place of the network: the brightest fifth is enhancing tumor."""
+class BrightestFifth(Threshold):
+    """It is enhancing tumor."""
 
-    settings = {"roi_size": [16, 16, 16], "overlap": 0.5, "precision": "fp32", "mirror_axes": []}  # noqa: RUF012
-    facts: dict[str, object] = {}  # noqa: RUF012
-
-    def __init__(self, bundle, *, weights, **rest):
-        self.bundle, self.weights = bundle, weights
-
-    def segment(self, volumes, decode, probabilities, progress):
-        first = next(v for v in volumes if v is not None)
-        return Segmentation(
-            (first.data > np.quantile(first.data[first.data != 0], 0.8)).astype(np.uint8) * 4, None, {}, {}
-        )
+    def label(self, data):
+        return (data > np.quantile(data[data != 0], 0.8)) * 4
 
 
 @pytest.fixture
 def predict(tmp_path, tmp_path_factory, monkeypatch, capsys):
-    monkeypatch.setattr(bundle_module, "Segmenter", Threshold)
+    monkeypatch.setattr(bundle_module, "Segmenter", BrightestFifth)
     weights = tmp_path_factory.mktemp("weights") / "w"
     weights.touch()
 

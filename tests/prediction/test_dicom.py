@@ -10,7 +10,7 @@ from monai_passion.cli import main
 from monai_passion.errors import InputError
 from monai_passion.prediction import segmenter as bundle_module
 from monai_passion.prediction.output import dicom_seg
-from monai_passion.prediction.segmenter import Segmentation
+from tests.helpers.segmenter import Threshold
 
 pydicom = pytest.importorskip("pydicom", reason="the extra dicom is not installed")
 pytest.importorskip("highdicom", reason="the extra dicom is not installed")
@@ -19,23 +19,16 @@ pytest.importorskip("dcm2niix", reason="the extra dicom is not installed")
 from tests.helpers.dicom import OBLIQUE, SAGITTAL, SHAPE, head, write_series  # noqa: E402
 
 
-class Threshold:
-    """In place of the network: the upper half of the values are two labels."""
+class TwoLabels(Threshold):
+    """The upper half of the values are two labels."""
 
-    settings = {"roi_size": [16, 16, 16], "overlap": 0.5, "precision": "fp32", "mirror_axes": []}  # noqa: RUF012
-    facts: dict[str, object] = {}  # noqa: RUF012
-
-    def __init__(self, bundle, *, weights, **rest):
-        self.bundle, self.weights = bundle, weights
-
-    def segment(self, volumes, decode, probabilities, progress):
-        data = next(v for v in volumes if v is not None).data
-        return Segmentation(np.select([data > 800, data > 600], [4, 2], 0).astype(np.uint8), None, {}, {})
+    def label(self, data):
+        return np.select([data > 800, data > 600], [4, 2], 0)
 
 
 @pytest.fixture
 def predict(tmp_path, tmp_path_factory, monkeypatch, capsys):
-    monkeypatch.setattr(bundle_module, "Segmenter", Threshold)
+    monkeypatch.setattr(bundle_module, "Segmenter", TwoLabels)
     weights = tmp_path_factory.mktemp("weights") / "w"
     weights.touch()
 
